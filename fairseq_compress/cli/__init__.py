@@ -1,0 +1,1 @@
+"""The command ``fairseq-compress``: one module a verb, each with ``HELP``, ``add_arguments`` and ``run``."""

@@ -1,0 +1,101 @@
+"""``fairseq-compress VERB ...``: finds the verb's module, parses its options, turns errors into one line.
+
+Exit status: 0 done, 1 an error that the message explains, 2 a wrong command line, 130 interrupted (Ctrl-C),
+141 the reader of our output went away (``| head``), 143 terminated.
+"""
+
+import argparse
+import importlib
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType, ModuleType
+from typing import NoReturn
+
+from fairseq_compress.errors import FairseqCompressError
+
+PROGRAM = "fairseq-compress"
+VERSION = "0.1.0"
+
+# verb -> (module in this package, one line of help); the modules are imported only when their verb is called
+VERBS: dict[str, tuple[str, str]] = {
+    "prepare": ("prepare", "normalize, filter and deduplicate parallel text"),
+    "train-vocabulary": ("train_vocabulary", "train a sentencepiece vocabulary and the fairseq dictionary for it"),
+    "encode": ("encode", "text to subword pieces, line by line"),
+    "decode": ("decode", "subword pieces back to text, line by line"),
+    "collect-hypotheses": ("collect_hypotheses", "translations out of a fairseq-generate log, in source order"),
+    "average": ("average", "average the parameters of several checkpoints"),
+    "score": ("score", "sacreBLEU and chrF of a translation, as JSON"),
+    "report": ("report", "a table and a picture out of the scores of several systems"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb and return the exit status of the process."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] not in VERBS:
+        return _overview(arguments)
+    verb, rest = arguments[0], arguments[1:]
+    previous = signal.signal(signal.SIGTERM, _terminate)
+    try:
+        return _run_verb(verb, rest)
+    except FairseqCompressError as error:
+        return _fail(verb, str(error))
+    except BrokenPipeError:
+        # what is still in the buffer would raise again when the interpreter closes the standard output
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    except OSError as error:  # a full disk, a folder without permission
+        return _fail(verb, str(error))
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def load_verb(verb: str) -> ModuleType:
+    """Import the module of a verb of :data:`VERBS`."""
+    return importlib.import_module(f"fairseq_compress.cli.{VERBS[verb][0]}")
+
+
+def _run_verb(verb: str, arguments: list[str]) -> int:
+    module = load_verb(verb)
+    parser = argparse.ArgumentParser(
+        prog=f"{PROGRAM} {verb}", description=module.HELP, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    module.add_arguments(parser)
+    status: int = module.run(parser.parse_args(arguments))
+    sys.stdout.flush()  # here, so that a closed pipe is met inside the try of main
+    return status
+
+
+def _overview(arguments: list[str]) -> int:
+    """Handle a command line without a known verb: help, version or an error."""
+    width = max(map(len, VERBS)) + 2
+    verbs = "\n".join(f"  {name:<{width}}{line}" for name, (_, line) in VERBS.items())
+    parser = argparse.ArgumentParser(
+        prog=PROGRAM,
+        usage=f"{PROGRAM} [--help] [--version] VERB ...",
+        description="Distilled and compressed translation models for fairseq.",
+        epilog=f"verbs:\n{verbs}\n\n{PROGRAM} VERB --help shows the options of a verb.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"{PROGRAM} {VERSION}")
+    _, rest = parser.parse_known_args(arguments)
+    problem = f"unknown verb {rest[0]!r}" if rest else "a verb is missing"
+    parser.error(f"{problem}; the verbs are: {', '.join(VERBS)}")
+
+
+def _fail(verb: str, message: str) -> int:
+    print(f"{PROGRAM} {verb}: error: {message}", file=sys.stderr)
+    return 1
+
+
+def _terminate(signal_number: int, frame: FrameType | None) -> NoReturn:
+    """Leave through the ``finally`` blocks, so that temporary files go."""
+    raise SystemExit(128 + signal_number)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

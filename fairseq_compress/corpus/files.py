@@ -1,0 +1,155 @@
+"""Reading text strictly and writing files all at once or not at all.
+
+A line ends at a line feed and nowhere else: ``str.splitlines`` also cuts at U+2028, U+0085, form feeds and more,
+and a corpus that was cut so on one side only is misaligned from there on.
+"""
+
+import codecs
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, Literal
+
+from tqdm import tqdm
+
+from fairseq_compress.errors import ConfigError, DataError
+
+PathLike = str | os.PathLike[str]
+COUNT_BLOCK_BYTES = 1 << 20
+
+
+@contextmanager
+def atomic_write(path: PathLike, mode: Literal["w", "wb"] = "w") -> Iterator[IO[Any]]:
+    """Open ``path`` for writing; it appears complete when the block ends, and not at all when the block fails.
+
+    The data go to ``PATH.tmp-PID``, are flushed to the disk and renamed. Missing folders are made. Text is UTF-8
+    with line feeds. A link keeps pointing where it did; a device or a pipe (``/dev/stdout``) is written directly.
+
+    Raises:
+        ConfigError: ``mode`` is neither ``"w"`` nor ``"wb"``.
+        DataError: ``path`` is a folder, or its folder cannot be made.
+    """
+    if mode not in ("w", "wb"):
+        raise ConfigError(f"mode: must be 'w' or 'wb', got {mode!r}")
+    if os.path.isdir(path):
+        raise DataError(f"cannot write {os.fspath(path)}: it is a folder")
+    if os.path.exists(path) and not os.path.isfile(path):
+        with _open_for_writing(path, mode) as stream:
+            yield stream
+        return
+    target = Path(os.path.realpath(path))
+    _make_folder(target.parent)
+    temporary = target.with_name(f"{target.name}.tmp-{os.getpid()}")
+    try:
+        with _open_for_writing(temporary, mode) as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, target)
+    except BaseException:  # also Ctrl-C: no half file may stay
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def read_lines(path: PathLike) -> Iterator[str]:
+    """Yield the lines of a UTF-8 file without their ends (LF or CRLF) and without a byte order mark.
+
+    Raises:
+        DataError: the file is missing or unreadable, or a line is not UTF-8 (file, line and byte column are named).
+    """
+    try:
+        with open(path, "rb") as stream:
+            for number, raw in enumerate(stream, start=1):
+                if number == 1:
+                    raw = raw.removeprefix(codecs.BOM_UTF8)
+                yield _decode_line(raw.removesuffix(b"\n").removesuffix(b"\r"), path, number)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def count_lines(path: PathLike) -> int:
+    """The number of lines of a file; a last line without a line feed counts.
+
+    Raises:
+        DataError: the file is missing or unreadable.
+    """
+    count, last = 0, b"\n"
+    try:
+        with open(path, "rb") as stream:
+            while block := stream.read(COUNT_BLOCK_BYTES):
+                count += block.count(b"\n")
+                last = block[-1:]
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    return count + (last != b"\n")
+
+
+def check_not_empty(path: PathLike) -> int:
+    """The number of lines of a file that must have at least one.
+
+    Raises:
+        DataError: the file is missing, unreadable or empty.
+    """
+    count = count_lines(path)
+    if count == 0:
+        raise DataError(f"{os.fspath(path)} is empty: at least one line is needed")
+    return count
+
+
+def check_parallel(source: PathLike, target: PathLike) -> int:
+    """The common number of lines of two files that are translations of each other, line by line.
+
+    Raises:
+        DataError: a file is missing, unreadable or empty, or the counts differ.
+    """
+    source_count, target_count = check_not_empty(source), check_not_empty(target)
+    if source_count != target_count:
+        raise DataError(
+            f"line counts differ: {os.fspath(source)} has {source_count}, {os.fspath(target)} has {target_count}"
+        )
+    return source_count
+
+
+def check_distinct(inputs: Iterable[PathLike], outputs: Iterable[PathLike]) -> None:
+    """Refuse to overwrite an input, or to write two outputs to one file.
+
+    Raises:
+        ConfigError: an output is an input or another output.
+    """
+    taken = {os.path.realpath(path) for path in inputs}
+    for output in outputs:
+        real = os.path.realpath(output)
+        if real in taken:
+            raise ConfigError(f"output {os.fspath(output)} is also an input or another output: choose another name")
+        taken.add(real)
+
+
+def progress(lines: Iterable[str], total: int, description: str) -> Iterable[str]:
+    """The same lines, with a progress bar on the standard error when that is a terminal."""
+    return tqdm(lines, total=total, desc=description, unit=" lines", disable=None, mininterval=0.5)
+
+
+def _decode_line(raw: bytes, path: PathLike, number: int) -> str:
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        place = f"byte 0x{raw[error.start]:02x} at column {error.start + 1}"
+        raise DataError(f"{os.fspath(path)}, line {number}: not valid UTF-8 ({place})") from error
+
+
+def _open_for_writing(path: PathLike, mode: str) -> IO[Any]:
+    if mode == "wb":
+        return open(path, "wb")
+    return open(path, "w", encoding="utf-8", newline="\n")
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"cannot make the folder {folder}: {error.strerror}") from error
+
+
+def _unreadable(path: PathLike, error: OSError) -> DataError:
+    return DataError(f"cannot read {os.fspath(path)}: {error.strerror}")
