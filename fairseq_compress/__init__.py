@@ -1,0 +1,24 @@
+"""fairseq-compress: distil and compress fairseq translation models.
+
+Importing the package is cheap. It registers its tasks, criterions and models with fairseq, and mends what is
+broken in fairseq, only when fairseq is in the process already; that is so under ``--user-dir``, where fairseq does
+the importing. The verbs of ``fairseq-compress`` that need neither fairseq nor torch never load them.
+"""
+
+import sys
+
+__version__ = "0.1.0"
+
+
+def register() -> None:
+    """Mend fairseq (:mod:`fairseq_compress.compat`) and register every task, criterion and model. Idempotent."""
+    from fairseq_compress import compat
+
+    compat.apply()
+    import fairseq_compress.criterions.word_level_kd
+    import fairseq_compress.models.compressed_transformer
+    import fairseq_compress.tasks.compressed_translation  # noqa: F401
+
+
+if "fairseq" in sys.modules:
+    register()

@@ -1,0 +1,1 @@
+"""Checkpoints: loading them safely, building the model inside, averaging."""

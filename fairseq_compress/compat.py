@@ -1,0 +1,146 @@
+"""All glue for versions of fairseq, torch and numpy; nothing of it lives anywhere else.
+
+What is mended, and why (each was tried with fairseq-fixed 0.12.3.1 and torch 2.13):
+
+* :func:`patch_batch_by_size` - fairseq drops the last batch when its size is no multiple of
+  ``--required-batch-size-multiple``: up to seven sentences of every set are never trained on, scored or translated.
+* :func:`allow_checkpoint_classes` and :func:`patch_checkpoint_loading` - torch >= 2.6 unpickles with an allow-list.
+  We add the exact classes that fairseq writes and turn every refusal into one clear line. Safety stays on.
+* :func:`install_excepthook` - ``fairseq-train`` reports our own errors as one line, with status 1.
+"""
+
+import argparse
+import functools
+import pickle
+import sys
+import zipfile
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import omegaconf
+import torch
+from fairseq import checkpoint_utils
+from fairseq.data import data_utils
+
+from fairseq_compress.errors import CheckpointError, FairseqCompressError
+
+# Exactly the classes that checkpoints written by fairseq are made of, beside tensors and plain containers:
+# Namespace holds the arguments of argparse-style models, the others a configuration that was not turned into a dict.
+CHECKPOINT_CLASSES: tuple[type, ...] = (
+    argparse.Namespace,
+    omegaconf.DictConfig,
+    omegaconf.ListConfig,
+    omegaconf.base.ContainerMetadata,
+    omegaconf.base.Metadata,
+    omegaconf.nodes.AnyNode,
+)
+
+_PATCHED = "_fairseq_compress_original"
+
+
+def apply() -> None:
+    """Apply every mend of this module. Calling it again changes nothing."""
+    allow_checkpoint_classes()
+    patch_batch_by_size()
+    patch_checkpoint_loading()
+    install_excepthook()
+
+
+def allow_checkpoint_classes() -> None:
+    """Let ``torch.load(weights_only=True)`` build :data:`CHECKPOINT_CLASSES`, and no other class."""
+    torch.serialization.add_safe_globals(list(CHECKPOINT_CLASSES))
+
+
+def patch_batch_by_size() -> None:
+    """Give back the last batch that ``fairseq.data.data_utils.batch_by_size`` drops.
+
+    fairseq cuts the ordered ``indices`` into consecutive batches; what is missing from the result is therefore
+    always its tail, and that tail was one batch within all limits.
+    """
+    original = data_utils.batch_by_size
+    if hasattr(original, _PATCHED):
+        return
+
+    @functools.wraps(original)
+    def batch_by_size(indices: Any, *args: Any, **kwargs: Any) -> Sequence[np.ndarray]:
+        if not isinstance(indices, np.ndarray):
+            indices = np.fromiter(indices, dtype=np.int64, count=-1)
+        if len(indices) == 0:  # fairseq would raise IndexError
+            return []
+        batches = original(indices, *args, **kwargs)
+        kept = sum(len(batch) for batch in batches)
+        return batches if kept == len(indices) else [*batches, indices[kept:]]
+
+    _replace(data_utils, "batch_by_size", original, batch_by_size)
+
+
+def patch_checkpoint_loading() -> None:
+    """Make fairseq's own loader raise :class:`CheckpointError` with one clear line for a file it cannot load."""
+    original = checkpoint_utils.load_checkpoint_to_cpu
+    if hasattr(original, _PATCHED):
+        return
+
+    @functools.wraps(original)
+    def load_checkpoint_to_cpu(path: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        return guarded_load(path, lambda: original(path, *args, **kwargs))
+
+    _replace(checkpoint_utils, "load_checkpoint_to_cpu", original, load_checkpoint_to_cpu)
+
+
+def guarded_load(path: str, load: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Run ``load()`` and translate what goes wrong with the file at ``path``.
+
+    Raises:
+        CheckpointError: the file is missing, empty, truncated, no checkpoint, or holds a class that is not allowed.
+    """
+    try:
+        return load()
+    except FileNotFoundError:
+        raise CheckpointError(f"checkpoint {path}: no such file") from None
+    except IsADirectoryError:
+        raise CheckpointError(f"checkpoint {path}: is a directory, a file is needed") from None
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(f"checkpoint {path}: refused, {_refused_class(str(error))}") from None
+    except (EOFError, zipfile.BadZipFile, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not _is_damaged_file(str(error)):
+            raise
+        raise CheckpointError(f"checkpoint {path}: truncated or not a checkpoint ({_first_line(error)})") from None
+
+
+def _is_damaged_file(message: str) -> bool:
+    return "PytorchStreamReader" in message or "zip archive" in message or "unexpected EOF" in message
+
+
+def _refused_class(message: str) -> str:
+    """The part of torch's long message that a user needs: which class was refused."""
+    for line in message.splitlines():
+        if "Unsupported global: GLOBAL " in line:
+            name = line.split("Unsupported global: GLOBAL ")[1].split()[0]
+            return f"it holds the class {name}, which is not on the list of classes that a checkpoint may hold"
+    return f"it is not a safe checkpoint ({_first_line(message)})"
+
+
+def _first_line(error: object) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def install_excepthook() -> None:
+    """Print an uncaught :class:`FairseqCompressError` as one line; Python then exits with status 1."""
+    previous = sys.excepthook
+    if hasattr(previous, _PATCHED):
+        return
+
+    def excepthook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if isinstance(error, FairseqCompressError):
+            print(f"fairseq-compress: error: {error}", file=sys.stderr)
+        else:
+            previous(kind, error, trace)
+
+    _replace(sys, "excepthook", previous, excepthook)
+
+
+def _replace(module: Any, name: str, original: Callable[..., Any], replacement: Callable[..., Any]) -> None:
+    setattr(replacement, _PATCHED, original)
+    setattr(module, name, replacement)

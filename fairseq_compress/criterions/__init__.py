@@ -1,0 +1,1 @@
+"""Criterions: thin registered classes over :mod:`fairseq_compress.functional`."""

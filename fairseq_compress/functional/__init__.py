@@ -1,0 +1,1 @@
+"""Pure tensor mathematics: tensors in, tensors out. Nothing here knows fairseq."""

@@ -1,0 +1,1 @@
+"""Tasks: thin registered classes."""

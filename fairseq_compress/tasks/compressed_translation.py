@@ -1,0 +1,63 @@
+"""Task ``compressed_translation``: fairseq's translation and what compression needs beside it."""
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from fairseq.dataclass import ChoiceEnum
+from fairseq.tasks import register_task
+from fairseq.tasks.translation import TranslationConfig, TranslationTask
+from torch import Tensor
+
+AUTOCAST_DTYPES = {"none": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass
+class CompressedTranslationConfig(TranslationConfig):
+    """Options of :class:`CompressedTranslationTask`, beside those of ``translation``."""
+
+    autocast_dtype: ChoiceEnum(list(AUTOCAST_DTYPES)) = field(  # type: ignore[valid-type]
+        default="none",
+        metadata={
+            "help": "run matrix products in this type (torch.autocast) in training, validation and generation; "
+            "weights, gradients and optimizer stay float32. On a CPU with bfloat16 instructions: faster"
+        },
+    )
+
+
+@register_task("compressed_translation", dataclass=CompressedTranslationConfig)
+class CompressedTranslationTask(TranslationTask):
+    """Stock translation, with ``--autocast-dtype`` for CPU and GPU (fairseq's ``--bf16 --cpu`` crashes)."""
+
+    def train_step(
+        self, sample: Any, model: Any, criterion: Any, optimizer: Any, update_num: int, ignore_grad: bool = False
+    ) -> Any:
+        # Autocast must end before the backward pass, which runs inside fairseq's train_step: so it wraps the criterion.
+        return super().train_step(sample, model, self._under_autocast(criterion), optimizer, update_num, ignore_grad)
+
+    def valid_step(self, sample: Any, model: Any, criterion: Any) -> Any:
+        return super().valid_step(sample, model, self._under_autocast(criterion))
+
+    def inference_step(
+        self,
+        generator: Any,
+        models: Any,
+        sample: Any,
+        prefix_tokens: Tensor | None = None,
+        constraints: Tensor | None = None,
+    ) -> Any:
+        with self._autocast(sample["net_input"]["src_tokens"].device):
+            return super().inference_step(generator, models, sample, prefix_tokens, constraints)
+
+    def _under_autocast(self, criterion: Any) -> Any:
+        def forward(model: Any, sample: Any) -> Any:
+            with self._autocast(sample["net_input"]["src_tokens"].device):
+                return criterion(model, sample)
+
+        return forward
+
+    def _autocast(self, device: torch.device) -> AbstractContextManager[Any]:
+        # A checkpoint of stock fairseq has no such option.
+        dtype = AUTOCAST_DTYPES[str(getattr(self.cfg, "autocast_dtype", "none"))]
+        return nullcontext() if dtype is None else torch.autocast(device.type, dtype=dtype)

@@ -1,0 +1,1 @@
+"""Frozen teachers: one or an ensemble, never trained, never saved."""

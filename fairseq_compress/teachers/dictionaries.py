@@ -1,0 +1,47 @@
+"""Finding the dictionaries of a teacher and comparing them with the student's."""
+
+from pathlib import Path
+
+from fairseq.data import Dictionary
+from omegaconf import DictConfig
+
+from fairseq_compress.errors import ConfigError
+
+
+def find_dictionary(checkpoint: str, cfg: DictConfig, language: str, given_dir: str | None) -> Dictionary:
+    """The dictionary a teacher was trained with, ``dict.LANGUAGE.txt``.
+
+    Looked for in ``--teacher-data`` when that is given, else beside the checkpoint (where published models keep it),
+    else in the data folder that the checkpoint names.
+
+    Raises:
+        ConfigError: there is none, and so nothing proves that teacher and student mean the same by an index.
+    """
+    name = f"dict.{language}.txt"
+    trained_on = [Path(part) for part in str(cfg.task.get("data") or "").split(":")[:1] if part]
+    folders = [Path(given_dir)] if given_dir else [Path(checkpoint).parent, *trained_on]
+    for folder in folders:
+        if (folder / name).is_file():
+            return Dictionary.load(str(folder / name))
+    looked = ", ".join(str(folder) for folder in folders)
+    raise ConfigError(
+        f"--teacher-data: must name the folder with the teacher's {name}; there is none in {looked} "
+        f"(teacher {checkpoint})"
+    )
+
+
+def check_same(checkpoint: str, language: str, teacher: Dictionary, student: Dictionary) -> None:
+    """Refuse a teacher whose dictionary differs: its probability of entry i would be of another piece.
+
+    Raises:
+        ConfigError: naming the first entry that differs.
+    """
+    for index in range(max(len(teacher), len(student))):
+        theirs = teacher.symbols[index] if index < len(teacher) else None
+        ours = student.symbols[index] if index < len(student) else None
+        if theirs != ours:
+            raise ConfigError(
+                f"--teacher-path {checkpoint}: the teacher's {language} dictionary must equal the student's; the first "
+                f"difference is entry {index}: teacher {theirs!r}, student {ours!r} "
+                f"({len(teacher)} and {len(student)} entries)"
+            )
