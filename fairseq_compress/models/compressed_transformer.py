@@ -1,0 +1,154 @@
+"""The model ``compressed_transformer``: fairseq's transformer, with an attention that compression can see into."""
+
+import argparse
+from collections.abc import Callable
+from typing import Any
+
+from fairseq.distributed import fsdp_wrap
+from fairseq.models import register_model
+from fairseq.models.transformer import (
+    TransformerConfig,
+    TransformerDecoderBase,
+    TransformerEncoderBase,
+    TransformerModel,
+)
+from fairseq.modules import FairseqDropout
+from fairseq.modules.checkpoint_activations import checkpoint_wrapper
+from torch import Tensor, nn
+
+from fairseq_compress.errors import ConfigError
+from fairseq_compress.modules.attention import mark_causal
+from fairseq_compress.modules.transformer_layer import HookableDecoderLayer, HookableEncoderLayer
+
+MODEL_NAME = "compressed_transformer"
+
+
+def register_new_model(name: str) -> Callable[[type], type]:
+    """fairseq's ``register_model``, but a taken name is an error: fairseq would hand back the other class in silence.
+
+    Raises:
+        ConfigError: if another class is registered under ``name``.
+    """
+
+    def register(cls: type) -> type:
+        registered: type = register_model(name)(cls)
+        if registered is not cls:
+            other = f"{registered.__module__}.{registered.__qualname__}"
+            raise ConfigError(f"model name {name!r}: already registered for another class, {other}")
+        return cls
+
+    return register
+
+
+def _wrapped(layer: nn.Module, cfg: Any) -> nn.Module:
+    """Activation checkpointing and sharding, under the conditions of fairseq's ``build_*_layer``."""
+    if cfg.checkpoint_activations:
+        layer = checkpoint_wrapper(layer, offload_to_cpu=cfg.offload_activations)
+    return fsdp_wrap(layer, min_num_params=0 if cfg.checkpoint_activations else cfg.min_params_to_wrap)
+
+
+class CompressedTransformerEncoder(TransformerEncoderBase):
+    """fairseq's encoder with our layers."""
+
+    def build_encoder_layer(self, cfg: Any) -> nn.Module:
+        return _wrapped(HookableEncoderLayer(cfg, return_fc=self.return_fc), cfg)
+
+
+class CompressedTransformerDecoder(TransformerDecoderBase):
+    """fairseq's decoder with our layers, which returns attention maps only to who asked for them.
+
+    fairseq's asks its last layer for maps in each forward, and so keeps it off the fused kernel. Ours asks if
+    ``alignment_layer`` or ``alignment_heads`` is given, or after ``make_generation_fast_(need_attn=True)``, which
+    is what ``fairseq-generate --print-alignment`` does. Otherwise the ``attn`` entry of the output is ``[None]``.
+    """
+
+    need_attn = False
+
+    def build_decoder_layer(self, cfg: Any, no_encoder_attn: bool = False) -> nn.Module:
+        return _wrapped(HookableDecoderLayer(cfg, no_encoder_attn), cfg)
+
+    def make_generation_fast_(self, need_attn: bool = False, **kwargs: Any) -> None:
+        """Called for every module before generation; ``need_attn`` is the value of ``--print-alignment``."""
+        self.need_attn = bool(need_attn)
+
+    def extract_features(
+        self,
+        prev_output_tokens: Tensor,
+        encoder_out: dict[str, list[Tensor]] | None,
+        incremental_state: dict[str, dict[str, Tensor | None]] | None = None,
+        full_context_alignment: bool = False,
+        alignment_layer: int | None = None,
+        alignment_heads: int | None = None,
+    ) -> tuple[Tensor, dict[str, Any]]:
+        """As fairseq's, but with no attention maps unless somebody asked (see the class)."""
+        if alignment_layer is None and alignment_heads is None and not self.need_attn:
+            alignment_layer = -1  # the number of no layer: None would mean the last one
+        return super().extract_features(
+            prev_output_tokens, encoder_out, incremental_state, full_context_alignment, alignment_layer, alignment_heads
+        )
+
+    def buffered_future_mask(self, tensor: Tensor) -> Tensor:
+        """The causal mask ``(T, T)``, marked so that the attention may use the causal kernel."""
+        return mark_causal(super().buffered_future_mask(tensor))
+
+
+@register_new_model(MODEL_NAME)
+class CompressedTransformerModel(TransformerModel):
+    """fairseq's ``transformer`` with projections that are called as modules everywhere.
+
+    With equal weights it computes what ``transformer`` computes, and its state dict has the same keys, so a
+    checkpoint of either loads into the other. Options are those of ``transformer``, as ``--flags`` of the command line
+    or as flat values of a hydra ``model`` group (``model._name: transformer_student_tiny``, ``model.dropout: 0.3``).
+    """
+
+    @classmethod
+    def add_args(cls, parser: argparse.ArgumentParser) -> None:
+        """Add the options of ``transformer``, and the way out of the shared embeddings of our architectures."""
+        super().add_args(parser)
+        parser.add_argument(
+            "--no-share-all-embeddings",
+            dest="share_all_embeddings",
+            action="store_false",
+            default=argparse.SUPPRESS,
+            help="separate encoder, decoder and output embeddings, in architectures that share them",
+        )
+
+    @classmethod
+    def build_model(cls, args: Any, task: Any) -> "CompressedTransformerModel":
+        """Build the model for the dictionaries of ``task``.
+
+        Raises:
+            ConfigError: if embeddings are shared and the two dictionaries differ, or ``args`` has a nested group.
+        """
+        for group in ("encoder", "decoder"):
+            if hasattr(args, group):
+                raise ConfigError(f"model.{group}: give flat values, such as model.{group}_layers, got a nested group")
+        source, target = task.source_dictionary, task.target_dictionary
+        if getattr(args, "share_all_embeddings", False) and source != target:
+            raise ConfigError(
+                "--share-all-embeddings: needs a joined dictionary (fairseq-preprocess --joined-dictionary), got a"
+                f" source dictionary of {len(source)} entries and a different target one of {len(target)}"
+            )
+        model = super().build_model(args, task)
+        for module in model.modules():  # --retain-dropout-modules knows the modules by fairseq's names
+            if isinstance(module, FairseqDropout):
+                module.module_name = _FAIRSEQ_NAMES.get(module.module_name, module.module_name)
+        return model
+
+    @classmethod
+    def build_encoder(cls, args: Any, src_dict: Any, embed_tokens: nn.Embedding) -> CompressedTransformerEncoder:
+        return CompressedTransformerEncoder(TransformerConfig.from_namespace(args), src_dict, embed_tokens)
+
+    @classmethod
+    def build_decoder(cls, args: Any, tgt_dict: Any, embed_tokens: nn.Embedding) -> CompressedTransformerDecoder:
+        cfg = TransformerConfig.from_namespace(args)
+        return CompressedTransformerDecoder(cfg, tgt_dict, embed_tokens, no_encoder_attn=cfg.no_cross_attention)
+
+
+_FAIRSEQ_NAMES = {
+    "CompressedTransformerEncoder": "TransformerEncoder",
+    "CompressedTransformerDecoder": "TransformerDecoder",
+    "HookableEncoderLayer": "TransformerEncoderLayerBase",
+    "HookableDecoderLayer": "TransformerDecoderLayerBase",
+    "HookableMultiheadAttention": "MultiheadAttention",
+}

@@ -1,0 +1,1 @@
+"""Layers that change how something is computed, or the shape of it."""

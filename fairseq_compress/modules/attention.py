@@ -1,0 +1,202 @@
+"""Multi-head attention whose projections are always called as modules.
+
+fairseq's attention hands the raw weights of its projections to ``F.multi_head_attention_forward`` in every
+teacher-forced forward, but calls the projections as modules in incremental decoding. A forward hook, or the
+quantization of an activation, on ``q_proj`` therefore means one thing in training and another in beam search.
+Here each projection is called exactly once in every forward that needs it, whatever the mode.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from fairseq.modules import MultiheadAttention
+from torch import Tensor
+
+from fairseq_compress.errors import ConfigError
+
+IncrementalState = dict[str, dict[str, Tensor | None]]
+
+_CAUSAL_MARK = "_is_plain_causal_mask"
+
+
+def mark_causal(mask: Tensor) -> Tensor:
+    """Tell the attention that ``mask`` ``(T, T)`` is the plain causal mask, without a look at its values.
+
+    Only who builds the mask can know this for free: comparing it would cost a device synchronization a layer.
+    The mark is an attribute of this very tensor; a copy or a slice of it is not marked, which is slower, never wrong.
+    """
+    setattr(mask, _CAUSAL_MARK, True)
+    return mask
+
+
+class HookableMultiheadAttention(MultiheadAttention):
+    """fairseq's multi-head attention, with every projection called as a module.
+
+    Computes, for each head, ``softmax(q kᵀ / √D + mask) v`` ("Attention Is All You Need", arXiv:1706.03762) with
+    ``F.scaled_dot_product_attention``; the explicit form is used only when attention maps are asked for.
+    Parameters, their names and their initialization are fairseq's, and so is the incremental state.
+
+    Differences from fairseq, all where fairseq gives NaN or an error: a query all of whose keys are masked
+    attends to nothing and gets ``out_proj(0)``; a boolean or byte ``attn_mask`` always means "True is masked".
+
+    Args:
+        embed_dim: C, width of queries and outputs.
+        num_heads: H; ``embed_dim = H * D``.
+        options: the other arguments of fairseq's class (``kdim``, ``vdim``, ``dropout``, ``bias``,
+            ``self_attention``, ``encoder_decoder_attention``, ``q_noise``, ``qn_block_size``).
+
+    Raises:
+        ConfigError: for ``add_bias_kv``, ``add_zero_attn`` and ``xformers_att_config``, which are not supported,
+            and for an ``embed_dim`` that is not a multiple of ``num_heads``.
+    """
+
+    def __init__(self, embed_dim: int, num_heads: int, **options: Any) -> None:
+        for name in ("add_bias_kv", "add_zero_attn", "xformers_att_config"):
+            if options.get(name):
+                raise ConfigError(f"{name}: not supported by {type(self).__name__}, got {options[name]!r}")
+        if num_heads < 1 or embed_dim % num_heads:
+            raise ConfigError(f"num_heads: must divide embed_dim = {embed_dim}, got {num_heads}")
+        super().__init__(embed_dim, num_heads, **options)
+
+    def forward(
+        self,
+        query: Tensor,
+        key: Tensor | None,
+        value: Tensor | None,
+        key_padding_mask: Tensor | None = None,
+        incremental_state: IncrementalState | None = None,
+        need_weights: bool = True,
+        static_kv: bool = False,
+        attn_mask: Tensor | None = None,
+        before_softmax: bool = False,
+        need_head_weights: bool = False,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Attend from ``query`` to ``key``. T target length, S source length, B batch, C width, H heads.
+
+        Args:
+            query: ``(T, B, C)``.
+            key: ``(S, B, kdim)``; unused in self-attention, and where static keys are cached already.
+            value: ``(S, B, vdim)``; used only where attention is neither self- nor encoder-decoder attention.
+            key_padding_mask: ``(B, S)``, true at padding.
+            incremental_state: cache of keys and values of the former steps, updated here.
+            need_weights: also return the attention maps, averaged over heads, in float32.
+            static_kv: keys and values are those of the first step (encoder-decoder attention).
+            attn_mask: ``(T, S)``, added to the scores (float) or true where attention is forbidden.
+            before_softmax: not supported.
+            need_head_weights: return the map of every head.
+
+        Returns:
+            the output ``(T, B, C)``, and the maps: ``None``, ``(B, T, S)``, or ``(H, B, T, S)`` for every head.
+
+        Raises:
+            ConfigError: if ``before_softmax`` is set.
+        """
+        if before_softmax:
+            raise ConfigError("before_softmax: not supported, the fused kernel never forms scores; got True")
+        need_weights = need_weights or need_head_weights
+        tgt_len, bsz, _ = query.size()
+        q = self._split_heads(self.q_proj(query))
+        k, v, padding = self._keys_and_values(query, key, value, key_padding_mask, incremental_state, static_kv)
+
+        groups = bsz // k.size(0)  # hypotheses of one sentence that share its encoder output
+        is_causal = (
+            not need_weights and padding is None and getattr(attn_mask, _CAUSAL_MARK, False) and q.size(2) == k.size(2)
+        )
+        mask = None if is_causal else _additive_mask(attn_mask, padding, groups, q.dtype)
+        if groups > 1:  # (B·G, H, T, D) -> (B, H, G·T, D)
+            q = q.unflatten(0, (-1, groups)).transpose(1, 2).flatten(2, 3)
+
+        weights = None
+        if need_weights:
+            attended, weights = self._attend_with_maps(q, k, v, mask)
+        else:
+            dropout = self.dropout_module
+            p = dropout.p if dropout.training or dropout.apply_during_inference else 0.0
+            attended = F.scaled_dot_product_attention(q, k, v, mask, p, is_causal, scale=self.scaling)
+
+        attended = _ungroup(attended, groups)
+        output = self.out_proj(attended.permute(2, 0, 1, 3).reshape(tgt_len, bsz, -1))
+        if weights is not None:
+            weights = _ungroup(weights, groups).transpose(0, 1)
+            weights = weights if need_head_weights else weights.mean(dim=0)
+        return output, weights
+
+    def _split_heads(self, x: Tensor) -> Tensor:
+        """``(T, B, H·D)`` -> ``(B, H, T, D)``, a view."""
+        return x.view(*x.shape[:2], self.num_heads, self.head_dim).permute(1, 2, 0, 3)
+
+    def _keys_and_values(
+        self,
+        query: Tensor,
+        key: Tensor | None,
+        value: Tensor | None,
+        padding: Tensor | None,
+        state: IncrementalState | None,
+        static_kv: bool,
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Keys and values ``(B, H, S, D)`` of all steps so far and their padding mask ``(B, S)``."""
+        saved = self._get_input_buffer(state) if state is not None else {}
+        cached = "prev_key" in saved
+        if cached and static_kv:
+            saved_padding = saved.get("prev_key_padding_mask")
+            return saved["prev_key"], saved["prev_value"], padding if saved_padding is None else saved_padding
+
+        if self.self_attention:
+            key = value = query
+        elif self.encoder_decoder_attention:
+            key, padding = self._one_row_a_sentence(key, padding, query.size(1))
+            value = key
+        k, v = self._split_heads(self.k_proj(key)), self._split_heads(self.v_proj(value))
+        if state is None:
+            return k, v, padding
+
+        if cached:
+            k = torch.cat([saved["prev_key"], k], dim=2)
+            v = torch.cat([saved["prev_value"], v], dim=2)
+        padding = self._append_prev_key_padding_mask(
+            padding, saved.get("prev_key_padding_mask"), k.size(0), k.size(2), static_kv
+        )
+        padding = None if padding is None else padding.bool()
+        saved.update(prev_key=k, prev_value=v, prev_key_padding_mask=padding)
+        self._set_input_buffer(state, saved)
+        return k, v, padding
+
+    def _one_row_a_sentence(self, key: Any, padding: Tensor | None, bsz: int) -> tuple[Tensor, Tensor | None]:
+        """Undo the repetition of the encoder output for every hypothesis of a beam (see ``set_beam_size``)."""
+        if self.beam_size > 1 and bsz == key.size(1):
+            key = key[:, :: self.beam_size]
+            padding = None if padding is None else padding[:: self.beam_size]
+        return key, padding
+
+    def _attend_with_maps(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The explicit form: output ``(B, H, T, D)`` and maps ``(B, H, T, S)`` in float32, before dropout."""
+        scores = torch.matmul(q * self.scaling, k.transpose(-2, -1))
+        if mask is None:
+            weights = torch.softmax(scores, dim=-1, dtype=torch.float32)
+        else:
+            # Filled before and after the softmax: NaN must arise neither here nor in the backward pass.
+            blocked = (mask == float("-inf")).all(dim=-1, keepdim=True)
+            scores = (scores + mask).masked_fill(blocked, 0.0)
+            weights = torch.softmax(scores, dim=-1, dtype=torch.float32).masked_fill(blocked, 0.0)
+        return torch.matmul(self.dropout_module(weights.to(v.dtype)), v), weights
+
+
+def _additive_mask(attn_mask: Tensor | None, padding: Tensor | None, groups: int, dtype: torch.dtype) -> Tensor | None:
+    """One mask to be added to the scores, ``(B or 1, 1, T or 1, S)`` of type ``dtype``, or None."""
+    mask = None
+    if attn_mask is not None:
+        if not attn_mask.is_floating_point():
+            attn_mask = torch.zeros_like(attn_mask, dtype=dtype).masked_fill(attn_mask.bool(), float("-inf"))
+        mask = attn_mask.to(dtype)[None, None].repeat(1, 1, groups, 1)
+    if padding is not None:
+        padding = padding.bool()[:, None, None, :]
+        if mask is None:
+            mask = torch.zeros_like(padding, dtype=dtype)
+        mask = mask.masked_fill(padding, float("-inf"))
+    return mask
+
+
+def _ungroup(x: Tensor, groups: int) -> Tensor:
+    """``(B, H, G·T, N)`` -> ``(B·G, H, T, N)``."""
+    return x if groups == 1 else x.unflatten(2, (groups, -1)).transpose(1, 2).flatten(0, 1)
