@@ -9,12 +9,13 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any, Literal, TypeVar
 
 from tqdm import tqdm
 
 from fairseq_compress.errors import ConfigError, DataError
 
+Item = TypeVar("Item")
 PathLike = str | os.PathLike[str]
 COUNT_BLOCK_BYTES = 1 << 20
 
@@ -125,8 +126,8 @@ def check_distinct(inputs: Iterable[PathLike], outputs: Iterable[PathLike]) -> N
         taken.add(real)
 
 
-def progress(lines: Iterable[str], total: int, description: str) -> Iterable[str]:
-    """The same lines, with a progress bar on the standard error when that is a terminal."""
+def progress(lines: Iterable[Item], total: int, description: str) -> Iterable[Item]:
+    """The same items, one a line, with a progress bar on the standard error when that is a terminal."""
     return tqdm(lines, total=total, desc=description, unit=" lines", disable=None, mininterval=0.5)
 
 

@@ -1,0 +1,207 @@
+"""Normalizing and filtering parallel text, line by line, in bounded memory (16 bytes a kept pair, to find duplicates)."""
+
+import json
+import os
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from hashlib import blake2b
+from typing import NamedTuple
+
+from fairseq_compress.corpus.files import (
+    PathLike,
+    atomic_write,
+    check_distinct,
+    check_parallel,
+    progress,
+    read_lines,
+)
+from fairseq_compress.errors import ConfigError, DataError
+
+# What becomes one space: control characters, every kind of space and line separator, the two zero-width characters
+# that sentencepiece also takes for spaces, and U+2581, with which sentencepiece writes a space.
+ODD_WHITESPACE = re.compile(r"[\s\x00-\x1f\x7f-\x9f\u180e\u200b\ufeff\u2581]+")
+
+# Short lines vary more: "Ano." against "Yes, that is so." is no sign of a bad match.
+RATIO_ALLOWANCE_WORDS = 5
+
+DROP_REASONS = ("empty", "too_short", "too_long", "ratio", "identical", "duplicate")
+
+
+@dataclass(frozen=True)
+class CleaningRules:
+    """Which pairs are dropped. Words are what whitespace separates in the normalized line.
+
+    Raises:
+        ConfigError: a value is out of its range; all such values are named at once.
+    """
+
+    min_words: int = 1  # a side with fewer is too_short
+    max_words: int = 250  # a side with more is too_long
+    max_ratio: float = 3.0  # longer over shorter side, once they differ by more than RATIO_ALLOWANCE_WORDS
+    deduplicate: bool = True  # keep the first of equal pairs
+    drop_identical: bool = False  # drop pairs whose sides are equal (names, numbers, untranslated text)
+
+    def __post_init__(self) -> None:
+        problems = []
+        if self.min_words < 1:
+            problems.append(f"--min-words: must be at least 1, got {self.min_words}")
+        if self.max_words < self.min_words:
+            problems.append(f"--max-words: must be at least --min-words ({self.min_words}), got {self.max_words}")
+        if not self.max_ratio >= 1:  # written so that NaN is refused too
+            problems.append(f"--max-ratio: must be at least 1, got {self.max_ratio}")
+        if problems:
+            raise ConfigError("; ".join(problems))
+
+
+@dataclass
+class CleaningReport:
+    """Counts of pairs. ``read == kept + sum(dropped.values())``; ``identical`` counts among the kept ones."""
+
+    read: int = 0
+    kept: int = 0
+    identical: int = 0
+    dropped: dict[str, int] = field(default_factory=lambda: dict.fromkeys(DROP_REASONS, 0))
+
+    def summary(self) -> str:
+        """One line for people."""
+        reasons = ", ".join(f"{count} {reason}" for reason, count in self.dropped.items() if count)
+        return f"read {self.read} pairs, kept {self.kept}" + (f", dropped {reasons}" if reasons else "")
+
+
+def squeeze_whitespace(text: str) -> str:
+    """Replace every run of whitespace, control characters and line separators by one space, and strip.
+
+    What comes out is one line for every tool, whichever characters it takes for line ends.
+    """
+    return ODD_WHITESPACE.sub(" ", text).strip(" ")
+
+
+def normalize_line(text: str) -> str:
+    """Unicode NFC with whitespace squeezed. Case, quotes and punctuation stay. Idempotent."""
+    return squeeze_whitespace(unicodedata.normalize("NFC", text))
+
+
+class Pair(NamedTuple):
+    """A normalized pair and where it came from."""
+
+    source_path: PathLike
+    target_path: PathLike
+    line_number: int  # from 1
+    source: str
+    target: str
+
+
+class PairCleaner:
+    """Decides on one pair after the other and counts.
+
+    Args:
+        rules: what to drop.
+        drop: with False (validation and test sets) every pair stays, empty ones too, and one over
+            ``rules.max_words`` is an error, because such a set may not lose or cut anything.
+    """
+
+    def __init__(self, rules: CleaningRules, *, drop: bool = True) -> None:
+        self.rules = rules
+        self.drop = drop
+        self.report = CleaningReport()
+        self._seen: set[bytes] = set()
+
+    def select(self, pairs: Iterable[Pair]) -> Iterator[Pair]:
+        """Yield the pairs that stay.
+
+        Raises:
+            DataError: with ``drop=False``, a line is too long (file and line are named).
+        """
+        for pair in pairs:
+            self.report.read += 1
+            if not self.drop:
+                self._check_length(pair)
+            elif reason := self.drop_reason(pair.source, pair.target):
+                self.report.dropped[reason] += 1
+                continue
+            self.report.kept += 1
+            self.report.identical += pair.source == pair.target
+            yield pair
+
+    def drop_reason(self, source: str, target: str) -> str | None:
+        """The first of :data:`DROP_REASONS` that applies to the pair. A pair that stays is remembered."""
+        rules = self.rules
+        shorter, longer = sorted((len(source.split()), len(target.split())))
+        if shorter == 0:
+            return "empty"
+        if shorter < rules.min_words:
+            return "too_short"
+        if longer > rules.max_words:
+            return "too_long"
+        if longer - shorter > RATIO_ALLOWANCE_WORDS and longer > rules.max_ratio * shorter:
+            return "ratio"
+        if rules.drop_identical and source == target:
+            return "identical"
+        if rules.deduplicate and self._seen_before(source, target):
+            return "duplicate"
+        return None
+
+    def _seen_before(self, source: str, target: str) -> bool:
+        # No line holds a line feed, so it separates. With 128 bits two of 10^9 pairs collide with a chance of 1.5e-21.
+        digest = blake2b(f"{source}\n{target}".encode(), digest_size=16).digest()
+        if digest in self._seen:
+            return True
+        self._seen.add(digest)
+        return False
+
+    def _check_length(self, pair: Pair) -> None:
+        for path, line in ((pair.source_path, pair.source), (pair.target_path, pair.target)):
+            if (words := len(line.split())) > self.rules.max_words:
+                raise DataError(
+                    f"{os.fspath(path)}, line {pair.line_number}: {words} words, over --max-words "
+                    f"{self.rules.max_words}; without filtering no line is dropped: raise the limit or split the line"
+                )
+
+
+def read_pairs(sources: Sequence[PathLike], targets: Sequence[PathLike]) -> Iterator[Pair]:
+    """Yield the normalized pairs of files that are parallel one by one.
+
+    Raises:
+        DataError: a file is missing or not UTF-8.
+    """
+    for source_path, target_path in zip(sources, targets, strict=True):
+        lines = zip(read_lines(source_path), read_lines(target_path), strict=True)
+        for number, (source, target) in enumerate(lines, start=1):
+            yield Pair(source_path, target_path, number, normalize_line(source), normalize_line(target))
+
+
+def clean_parallel(
+    sources: Sequence[PathLike],
+    targets: Sequence[PathLike],
+    source_output: PathLike,
+    target_output: PathLike,
+    report_output: PathLike,
+    cleaner: PairCleaner,
+) -> CleaningReport:
+    """Clean the pairs of several files into one pair of files and write the counts as JSON.
+
+    Raises:
+        ConfigError: different numbers of files, or an output that is also an input.
+        DataError: a missing or empty file, different line counts, not UTF-8, no pair left, or without dropping a line
+            that is too long. Nothing is written then.
+    """
+    if len(sources) != len(targets):
+        raise ConfigError(f"--source and --target: need equally many files, got {len(sources)} and {len(targets)}")
+    check_distinct([*sources, *targets], [source_output, target_output, report_output])
+    total = sum(check_parallel(source, target) for source, target in zip(sources, targets, strict=True))
+    with (
+        atomic_write(source_output) as source_stream,
+        atomic_write(target_output) as target_stream,
+        atomic_write(report_output) as report_stream,
+    ):
+        for pair in cleaner.select(progress(read_pairs(sources, targets), total, "prepare")):
+            source_stream.write(pair.source + "\n")
+            target_stream.write(pair.target + "\n")
+        report = cleaner.report
+        if report.kept == 0:
+            raise DataError(f"no pair is left of {', '.join(map(os.fspath, sources))}: {report.summary()}")
+        facts = {**asdict(report), "filtered": cleaner.drop, "rules": asdict(cleaner.rules)}
+        report_stream.write(json.dumps(facts, indent=2) + "\n")
+    return report
