@@ -1,0 +1,246 @@
+"""The arithmetic mean of checkpoints of one training run, as one small checkpoint.
+
+For every floating-point weight w and checkpoints 1..N the output holds w̄ = (w₁ + ... + w_N) / N, summed in float64
+and rounded once to the dtype of the inputs. Inputs are summed in the order of their paths, so the result does not
+depend on the order in which they were given, to the bit. In memory: one float64 sum and one checkpoint.
+"""
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from fairseq_compress.checkpoint.load import load_state
+from fairseq_compress.corpus.files import atomic_write, check_distinct
+from fairseq_compress.errors import CheckpointError, ConfigError
+
+Weights = Mapping[str, Tensor]
+
+# The names that fairseq gives its checkpoints; best, last, crash and half-written files do not match.
+CHECKPOINT_NAMES = {
+    "epoch": re.compile(r"checkpoint(?P<number>\d+)\.pt"),
+    "update": re.compile(r"checkpoint_\d+_(?P<number>\d+)\.pt"),
+}
+
+# Float buffers of fairseq that are no weights: `version` counts formats, `_float_tensor` is uninitialized memory.
+VERSION_BUFFER = "version"
+PLACEHOLDER_BUFFER = "_float_tensor"
+
+
+def is_parameter(key: str, tensor: Tensor) -> bool:
+    """Whether an entry of a state dict is a trained weight, as against a buffer that only marks something."""
+    name = key.rpartition(".")[2]
+    return tensor.is_floating_point() and name not in (VERSION_BUFFER, PLACEHOLDER_BUFFER)
+
+
+def tied_groups(weights: Weights) -> list[tuple[str, ...]]:
+    """The keys of a state dict, those of one tied tensor together, in order of first appearance.
+
+    Keys are tied when they are the same view of one storage, or when their contents are equal bit for bit and not
+    constant. The second rule is for checkpoints of GPU runs: fairseq copies them to the CPU key by key, which makes
+    separate tensors of what was one. Constant tensors (the gains of untrained layer norms) are equal by chance.
+    """
+    groups: list[list[str]] = []
+    alike: dict[tuple[torch.dtype, torch.Size], list[list[str]]] = {}
+    for key, tensor in weights.items():
+        candidates = alike.setdefault((tensor.dtype, tensor.shape), [])
+        group = next((group for group in candidates if _are_tied(weights[group[0]], tensor)), None)
+        if group is None:
+            group = []
+            groups.append(group)
+            candidates.append(group)
+        group.append(key)
+    return [tuple(group) for group in groups]
+
+
+def _are_tied(first: Tensor, second: Tensor) -> bool:
+    if first.numel() and first.data_ptr() == second.data_ptr() and first.stride() == second.stride():
+        return True
+    return bool(first.numel() > 1 and torch.equal(first, second) and (first != first.flatten()[0]).any())
+
+
+def select_checkpoints(directory: str | os.PathLike[str], last: int, by: str = "epoch") -> list[Path]:
+    """The newest ``last`` checkpoints of a ``--save-dir``, oldest first.
+
+    Args:
+        by: ``epoch`` takes ``checkpointE.pt``; ``update`` takes ``checkpoint_E_U.pt``, ordered by the update U.
+
+    Raises:
+        ConfigError: ``last`` is under 1, or ``by`` is unknown.
+        CheckpointError: there is no such directory, or it has fewer such files.
+    """
+    if last < 1:
+        raise ConfigError(f"--last must be at least 1, got {last}")
+    if by not in CHECKPOINT_NAMES:
+        raise ConfigError(f"--by must be one of {', '.join(CHECKPOINT_NAMES)}, got {by}")
+    if not Path(directory).is_dir():
+        raise CheckpointError(f"--checkpoint-dir {directory}: no such directory")
+    matches = ((CHECKPOINT_NAMES[by].fullmatch(path.name), path) for path in Path(directory).iterdir())
+    found = sorted((int(match["number"]), path) for match, path in matches if match)
+    if len(found) < last:
+        pattern = {"epoch": "checkpointE.pt", "update": "checkpoint_E_U.pt"}[by]
+        raise CheckpointError(f"--last {last}: {directory} has only {len(found)} files named {pattern} (--by {by})")
+    return [path for _, path in found[-last:]]
+
+
+def average_checkpoints(paths: Sequence[str | os.PathLike[str]], progress: bool = False) -> dict[str, Any]:
+    """The mean of checkpoints, as a checkpoint for generation, validation and ``--finetune-from-model``.
+
+    Weights that are tied in the inputs are averaged once and stay one tensor. Entries that are no weights (integer
+    and version buffers) must be equal. Everything beside the weights (configuration, task state) comes from the input
+    with the most updates; the state of optimizer, data iterator and meters is dropped.
+    ``extra_state["averaged_from"]`` lists the inputs' file names and updates.
+
+    Raises:
+        ConfigError: no paths, or one of them twice.
+        CheckpointError: an input cannot be loaded, holds NaN or infinity, or differs from the others in keys, shapes,
+            dtypes, ties or buffers.
+    """
+    ordered = _distinct(paths)
+    total: _RunningSum | None = None
+    sources: list[dict[str, Any]] = []
+    newest: dict[str, Any] = {}
+    for path in tqdm(ordered, desc="averaging", unit="file", disable=None if progress else True):
+        state = load_state(path)
+        weights = _weights(state.pop("model"), path)
+        if total is None:
+            total = _RunningSum(path, weights)
+        else:
+            total.add(path, weights)
+        updates = _num_updates(state)
+        if updates >= max((source["num_updates"] for source in sources), default=0):
+            newest = {key: value for key, value in state.items() if key != "last_optimizer_state"}
+        sources.append({"name": path.name, "num_updates": updates})
+    assert total is not None  # _distinct refused an empty list
+    return _without_training_state(newest, sources) | {"model": total.mean()}
+
+
+def write_average(
+    paths: Sequence[str | os.PathLike[str]], output: str | os.PathLike[str], progress: bool = False
+) -> dict[str, Any]:
+    """Write :func:`average_checkpoints` of ``paths`` to ``output``, atomically, and return it.
+
+    Raises:
+        ConfigError: ``output`` is one of the inputs.
+    """
+    check_distinct(paths, [output])
+    state = average_checkpoints(paths, progress)
+    with atomic_write(output, "wb") as file:
+        torch.save(state, file)
+    return state
+
+
+class _RunningSum:
+    """The float64 sum of the weights of checkpoints that agree in keys, shapes, dtypes and ties."""
+
+    def __init__(self, path: Path, weights: Weights) -> None:
+        _refuse_nonfinite(path, weights)
+        self.path = path
+        self.groups = tied_groups(weights)
+        self.count = 1
+        self.dtypes = {key: tensor.dtype for key, tensor in weights.items()}
+        # Starting from the first input, not from zeros, keeps -0.0 as it is.
+        self.sums = {
+            keys[0]: weights[keys[0]].to(torch.float64 if is_parameter(keys[0], weights[keys[0]]) else None, copy=True)
+            for keys in self.groups
+        }
+
+    def add(self, path: Path, weights: Weights) -> None:
+        """Add one more checkpoint, or raise CheckpointError with the first thing in which it differs."""
+        self._refuse_other_layout(path, weights)
+        _refuse_nonfinite(path, weights)
+        self._refuse_other_ties(path, weights)
+        for key, total in self.sums.items():
+            if is_parameter(key, weights[key]):
+                total.add_(weights[key])
+            elif not key.endswith(PLACEHOLDER_BUFFER) and not torch.equal(total, weights[key]):
+                raise CheckpointError(f"buffer {key} differs between {self.path} and {path}, so it has no average")
+        self.count += 1
+
+    def mean(self) -> dict[str, Tensor]:
+        """The average in the dtype of the inputs, keys in their order; the keys of one group get one tensor."""
+        means: dict[str, Tensor] = {}
+        for keys in self.groups:
+            total, dtype = self.sums[keys[0]], self.dtypes[keys[0]]
+            mean = (total / self.count).to(dtype) if is_parameter(keys[0], total) else total
+            means.update(dict.fromkeys(keys, mean))
+        return {key: means[key] for key in self.dtypes}
+
+    def _refuse_other_layout(self, path: Path, weights: Weights) -> None:
+        differing = [key for key in [*self.dtypes, *weights] if (key in self.dtypes) != (key in weights)]
+        if differing:
+            owners = {key: self.path if key in self.dtypes else path for key in differing}
+            shown = ", ".join(f"{key} only in {owners[key].name}" for key in differing[:3])
+            raise CheckpointError(f"{path} and {self.path} differ in {len(differing)} of their keys: {shown}")
+        shapes = {key: self.sums[keys[0]].shape for keys in self.groups for key in keys}
+        for key, tensor in weights.items():
+            if tensor.shape != shapes[key]:
+                raise CheckpointError(
+                    f"weight {key} has shape {tuple(shapes[key])} in {self.path} and {tuple(tensor.shape)} in {path}"
+                )
+            if tensor.dtype != self.dtypes[key]:
+                raise CheckpointError(f"weight {key} is {self.dtypes[key]} in {self.path} and {tensor.dtype} in {path}")
+
+    def _refuse_other_ties(self, path: Path, weights: Weights) -> None:
+        groups = tied_groups(weights)
+        for mine, others, tied, free in (
+            (self.groups, groups, self.path, path),
+            (groups, self.groups, path, self.path),
+        ):
+            whole = [set(keys) for keys in others]
+            for keys in mine:
+                if not any(other.issuperset(keys) for other in whole):
+                    raise CheckpointError(f"{' = '.join(keys)} are tied in {tied}, but not all of them in {free}")
+
+
+def _distinct(paths: Sequence[str | os.PathLike[str]]) -> list[Path]:
+    ordered = sorted(Path(path) for path in paths)
+    if not ordered:
+        raise ConfigError("--inputs: at least one checkpoint is needed")
+    seen: dict[Path, Path] = {}
+    for path in ordered:
+        other = seen.setdefault(path.resolve(), path)
+        if other is not path:
+            raise ConfigError(f"--inputs: {path} and {other} are the same file, which would count twice")
+    return ordered
+
+
+def _weights(model: Any, path: Path) -> Weights:
+    if not isinstance(model, Mapping) or not model:
+        raise CheckpointError(f"checkpoint {path}: 'model' must be a dictionary of weights, got {type(model).__name__}")
+    for key, value in model.items():
+        if not isinstance(value, Tensor):
+            raise CheckpointError(f"checkpoint {path}: {key} must be a tensor, got {type(value).__name__}")
+    return model
+
+
+def _refuse_nonfinite(path: Path, weights: Weights) -> None:
+    for key, tensor in weights.items():
+        if is_parameter(key, tensor) and not torch.isfinite(tensor).all():
+            raise CheckpointError(f"checkpoint {path}: weight {key} holds NaN or infinity; the training diverged")
+
+
+def _num_updates(state: Mapping[str, Any]) -> int:
+    history = state.get("optimizer_history") or [{}]
+    return int(history[-1].get("num_updates", 0))
+
+
+def _without_training_state(state: Mapping[str, Any], sources: list[dict[str, Any]]) -> dict[str, Any]:
+    """``state`` with the least that fairseq's loaders ask for in place of optimizer, iterator, meters and EMA."""
+    last = (state.get("optimizer_history") or [{}])[-1]
+    names = {key: last.get(key) for key in ("criterion_name", "optimizer_name")}
+    return dict(state) | {
+        # fairseq calls model.set_num_updates with this number, for generation too.
+        "optimizer_history": [names | {"lr_scheduler_state": {}, "num_updates": _num_updates(state)}],
+        "last_optimizer_state": None,
+        "extra_state": {
+            "averaged_from": sources,
+            # A training that starts from these weights starts at the beginning of its data.
+            "train_iterator": {"version": 2, "epoch": 1, "iterations_in_epoch": 0, "shuffle": True},
+        },
+    }

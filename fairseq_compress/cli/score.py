@@ -1,0 +1,52 @@
+"""``fairseq-compress score``: a detokenized translation and its reference -> the scores of one system, as JSON."""
+
+import argparse
+
+HELP = "score a translation with sacreBLEU and write one JSON record"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of the verb."""
+    parser.add_argument("--hypothesis", required=True, metavar="F", help="detokenized translation, one sentence a line")
+    parser.add_argument("--reference", required=True, metavar="F", help="its reference, line by line")
+    parser.add_argument("--output", required=True, metavar="SCORES.json", help="where the record is written")
+    parser.add_argument("--source-lang", required=True, metavar="LANG", help="such as en")
+    parser.add_argument("--target-lang", required=True, metavar="LANG", help="such as cs")
+    parser.add_argument("--source", metavar="F", help="the translated text; its line count is checked too")
+    parser.add_argument("--name", metavar="NAME", help="what the report calls the system (the name of the hypothesis)")
+    parser.add_argument("--checkpoint", metavar="C.pt", help="the model, to count its parameters and bytes")
+    parser.add_argument("--translation-seconds", type=float, metavar="S", help="the time that translating took")
+    parser.add_argument("--baseline", metavar="F", help="another translation: adds a paired bootstrap test against it")
+    parser.add_argument(
+        "--set",
+        action="extend",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="facts to keep, such as hardware, seed, updates; role=teacher marks what the report compares with",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Score, write the record and print the three scores."""
+    from fairseq_compress.corpus.files import check_distinct
+    from fairseq_compress.evaluation.scores import parse_facts, system_record, write_record
+
+    inputs = (args.hypothesis, args.reference, args.source, args.baseline, args.checkpoint)
+    check_distinct([path for path in inputs if path is not None], [args.output])
+    record = system_record(
+        args.hypothesis,
+        args.reference,
+        args.source_lang,
+        args.target_lang,
+        name=args.name,
+        source=args.source,
+        baseline=args.baseline,
+        checkpoint=args.checkpoint,
+        translation_seconds=args.translation_seconds,
+        facts=parse_facts(args.set),
+    )
+    write_record(record, args.output)
+    scores = f"BLEU {record['bleu']['score']:.2f}, lowercase {record['bleu_lowercase']['score']:.2f}"
+    print(f"{record['name']}: {scores}, chrF2 {record['chrf2']['score']:.2f}")
+    return 0
