@@ -1,4 +1,4 @@
-"""Normalizing and filtering parallel text, line by line, in bounded memory (16 bytes a kept pair, to find duplicates)."""
+"""Normalizing and filtering parallel text line by line; in memory stay 16 bytes a kept pair, to find duplicates."""
 
 import json
 import os
@@ -201,7 +201,7 @@ def clean_parallel(
             target_stream.write(pair.target + "\n")
         report = cleaner.report
         if report.kept == 0:
-            raise DataError(f"no pair is left of {', '.join(map(os.fspath, sources))}: {report.summary()}")
+            raise DataError(f"no pair is left of {', '.join(os.fspath(path) for path in sources)}: {report.summary()}")
         facts = {**asdict(report), "filtered": cleaner.drop, "rules": asdict(cleaner.rules)}
         report_stream.write(json.dumps(facts, indent=2) + "\n")
     return report

@@ -1,0 +1,172 @@
+"""Training the subword vocabulary, and the fairseq dictionary that belongs to it.
+
+Byte-pair encoding with a fallback to bytes: every text can be encoded, so ``<unk>`` never occurs.
+The model normalizes with sentencepiece's ``nmt_nfkc`` (as Marian and the Firefox models do), so that the text
+that users type at translation time goes through the same rules as the training text. It also means that decoded text
+is NFKC: the ligature "ﬁ" comes back as "fi", "…" as "...", "²" as "2".
+"""
+
+import io
+import random
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import sentencepiece
+
+from fairseq_compress.corpus.cleaning import normalize_line
+from fairseq_compress.corpus.files import PathLike, atomic_write, check_distinct, check_not_empty, progress, read_lines
+from fairseq_compress.errors import ConfigError, DataError
+
+# Ids of sentencepiece's own control symbols. They are left out of the dictionary: fairseq brings its own four.
+UNK_ID, BOS_ID, EOS_ID, PAD_ID = 0, 1, 2, -1
+FAIRSEQ_SPECIALS = frozenset({"<s>", "<pad>", "</s>", "<unk>"})
+
+# Lines over this are not counted in training. sentencepiece's own limit, 4192, is under 250 long words.
+MAX_LINE_BYTES = 1 << 16
+
+LARGEST_SIZE = re.compile(r"Vocabulary size too high \(\d+\)\. Please set it to a value <= (\d+)")
+SMALLEST_SIZE = re.compile(r"Vocabulary size is smaller than required_chars\. \d+ vs (\d+)")
+
+
+@dataclass(frozen=True)
+class VocabularySettings:
+    """What sentencepiece is asked for.
+
+    Raises:
+        ConfigError: a value is out of its range; all such values are named at once.
+    """
+
+    size: int  # pieces, with the 3 control symbols and the 256 bytes
+    model_type: str = "bpe"  # or "unigram"
+    character_coverage: float = 1.0  # share of the characters of the text that get a piece; the rest become bytes
+    seed: int = 1  # of the sample, nothing else is random
+    input_sentence_size: int = 0  # train on a random sample of this many lines; 0 takes all
+
+    def __post_init__(self) -> None:
+        problems = []
+        if self.size < 1:
+            problems.append(f"--vocab-size: must be positive, got {self.size}")
+        if self.model_type not in ("bpe", "unigram"):
+            problems.append(f"--model-type: must be bpe or unigram, got {self.model_type!r}")
+        if not 0.98 <= self.character_coverage <= 1:  # sentencepiece's own range
+            problems.append(f"--character-coverage: must be from 0.98 to 1, got {self.character_coverage}")
+        if self.input_sentence_size < 0:
+            problems.append(f"--input-sentence-size: must not be negative, got {self.input_sentence_size}")
+        if problems:
+            raise ConfigError("; ".join(problems))
+
+
+def train_model(lines: Iterable[str], settings: VocabularySettings) -> bytes:
+    """Train a sentencepiece model and return it serialized.
+
+    The bytes depend on the lines and the settings only: one thread, our own sampling, and no file names inside.
+
+    Raises:
+        ConfigError: the size is too large or too small for the text; the message has the limit.
+        DataError: there is no text, or reading the lines raised it.
+    """
+    if settings.input_sentence_size:
+        lines = sample(lines, settings.input_sentence_size, settings.seed)
+    model = io.BytesIO()
+    failures: list[DataError] = []
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=_keep_failure(lines, failures),
+            model_writer=model,
+            vocab_size=settings.size,
+            model_type=settings.model_type,
+            character_coverage=settings.character_coverage,
+            byte_fallback=True,
+            normalization_rule_name="nmt_nfkc",
+            max_sentence_length=MAX_LINE_BYTES,
+            unk_id=UNK_ID,
+            bos_id=BOS_ID,
+            eos_id=EOS_ID,
+            pad_id=PAD_ID,
+            num_threads=1,  # the number is stored in the model; one is fast enough
+            minloglevel=2,  # errors only
+        )
+    except RuntimeError as error:
+        if failures:
+            raise failures[0] from None
+        raise _explained(str(error), settings.size) from error
+    return model.getvalue()
+
+
+def sample(lines: Iterable[str], size: int, seed: int) -> list[str]:
+    """A uniform random sample of ``size`` lines, or all if there are fewer (reservoir sampling, Vitter 1985)."""
+    generator = random.Random(seed)
+    chosen: list[str] = []
+    for index, line in enumerate(lines):
+        if index < size:
+            chosen.append(line)
+        elif (place := generator.randrange(index + 1)) < size:
+            chosen[place] = line
+    return chosen
+
+
+def list_pieces(model: bytes) -> list[tuple[str, float]]:
+    """The pieces of a serialized model and their scores, in the order of their ids."""
+    processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+    return [(processor.id_to_piece(index), processor.get_score(index)) for index in range(len(processor))]
+
+
+def dictionary_lines(pieces: Sequence[str]) -> Iterator[str]:
+    """The lines of fairseq's ``dict.txt`` for the pieces that follow the control symbols, each with a count of 1.
+
+    Raises:
+        DataError: a piece that fairseq would misread: its own special symbol, or one with whitespace.
+    """
+    for piece in pieces:
+        if piece in FAIRSEQ_SPECIALS or piece.split() != [piece]:
+            raise DataError(f"the vocabulary has the piece {piece!r}, which a fairseq dictionary cannot hold")
+        yield f"{piece} 1"
+
+
+def build_vocabulary(inputs: Sequence[PathLike], output_prefix: str, settings: VocabularySettings) -> int:
+    """Train on the normalized lines of the files; write PREFIX.vocab, PREFIX.dict.txt and, last, PREFIX.model.
+
+    Returns:
+        The number of entries of the dictionary, fairseq's four specials not counted.
+
+    Raises:
+        ConfigError: as :func:`train_model`, or an output is also an input.
+        DataError: a file is missing, empty or not UTF-8.
+    """
+    vocab, dictionary, model_file = (f"{output_prefix}.{suffix}" for suffix in ("vocab", "dict.txt", "model"))
+    check_distinct(inputs, [vocab, dictionary, model_file])
+    total = sum([check_not_empty(path) for path in inputs])
+    lines = (normalize_line(line) for path in inputs for line in read_lines(path))
+    model = train_model(progress(lines, total, "read"), settings)
+    pieces = list_pieces(model)
+    entries = list(dictionary_lines([piece for piece, _ in pieces[EOS_ID + 1 :]]))
+    with atomic_write(vocab) as stream:
+        stream.writelines(f"{piece}\t{score:g}\n" for piece, score in pieces)
+    with atomic_write(dictionary) as stream:
+        stream.writelines(f"{entry}\n" for entry in entries)
+    with atomic_write(model_file, "wb") as stream:
+        stream.write(model)
+    return len(entries)
+
+
+def _keep_failure(lines: Iterable[str], failures: list[DataError]) -> Iterator[str]:
+    """Pass the lines on, and keep the error that ends them: sentencepiece turns every exception into its own."""
+    try:
+        yield from lines
+    except DataError as error:
+        failures.append(error)
+        raise
+
+
+def _explained(message: str, size: int) -> ConfigError | DataError:
+    if limit := LARGEST_SIZE.search(message):
+        return ConfigError(f"--vocab-size: {size} is more than this text allows; the largest possible is {limit[1]}")
+    if limit := SMALLEST_SIZE.search(message):
+        return ConfigError(
+            f"--vocab-size: {size} is too small; the 3 control symbols, the 256 bytes and the characters of this text "
+            f"need at least {limit[1]}"
+        )
+    if "sentences_.empty()" in message:
+        return DataError("--input: all lines are empty, there is nothing to train a vocabulary on")
+    return DataError(f"sentencepiece could not train the vocabulary: {message}")
