@@ -1,0 +1,129 @@
+# shellcheck shell=bash
+# Purpose: reads configs/defaults.env and then the named configuration; checks every setting before any work is done.
+# Inputs:  CONFIG, the path of an .env file; WORK_DIR, RAW_DIR, FC_BIN, DEVICE, WANDB_PROJECT, HARDWARE of the environment.
+# Outputs: the settings as variables; NAME, the file name of the configuration without .env.
+# Example: load_config configs/demo-en-cs.env; check_config
+
+# load_config CONFIG: also changes to the root of the repository, where the relative paths of a configuration start.
+load_config() {
+    local variable
+    CONFIG=$(absolute_path "$1")
+    [[ -f $CONFIG ]] || die "CONFIG must be a file, got '$1'"
+    NAME=$(basename "$CONFIG" .env)
+    for variable in WORK_DIR RAW_DIR FC_BIN; do
+        if [[ -n ${!variable:-} ]]; then printf -v "$variable" %s "$(path_from_root "${!variable}")"; fi
+    done
+    cd "$ROOT" || exit
+    # shellcheck source=configs/defaults.env
+    source configs/defaults.env
+    # shellcheck source=/dev/null
+    source "$CONFIG"
+}
+
+# check_config: prints every problem of the configuration, each on a line with the variable, the rule and the value.
+check_config() {
+    PROBLEMS=()
+    check_required
+    check_numbers
+    check_choices
+    check_students
+    [[ $DRY_RUN == 1 ]] || check_files
+    ((${#PROBLEMS[@]} > 0)) || return 0
+    printf "$NAME: error: %s\n" "${PROBLEMS[@]}" >&2
+    exit 1
+}
+
+# problem VARIABLE RULE VALUE
+problem() { PROBLEMS+=("$1 $2, got '$3'"); }
+
+check_required() {
+    local variable role
+    for variable in SOURCE_LANG TARGET_LANG RAW_DIR VALID_PREFIX TEST_PREFIX VOCAB_SIZE; do
+        [[ -n ${!variable} ]] || problem "$variable" "must be set" ""
+    done
+    ((${#TRAIN_PREFIXES[@]} > 0)) || problem TRAIN_PREFIXES "must name at least one corpus" ""
+    [[ -z $SOURCE_LANG || $SOURCE_LANG != "$TARGET_LANG" ]] ||
+        problem TARGET_LANG "must differ from SOURCE_LANG" "$TARGET_LANG"
+    for role in TEACHER STUDENT; do
+        [[ $(setting "$role" MAX_EPOCH)/$(setting "$role" MAX_UPDATE) != 0/0 ]] ||
+            problem "${role}_MAX_EPOCH or ${role}_MAX_UPDATE" "must be over 0, or training never ends" 0
+    done
+}
+
+# check_numbers: the kind of each number. Empty required settings are reported by check_required already.
+check_numbers() {
+    local variable role
+    for variable in VOCAB_SIZE MAX_WORDS PROCESSES WORKERS KD_BEAM KD_SHARDS KD_MAX_TOKENS BEAM TRANSLATE_MAX_TOKENS; do
+        check_number "$variable" positive-integer
+    done
+    for variable in MAX_RATIO CHARACTER_COVERAGE KD_TEMPERATURE; do check_number "$variable" positive; done
+    for variable in VOCAB_SENTENCES SEED MAX_LEN_B; do check_number "$variable" integer; done
+    for variable in KD_ALPHA LABEL_SMOOTHING; do check_number "$variable" fraction; done
+    for variable in CLIP_NORM LENGTH_PENALTY MAX_LEN_A; do check_number "$variable" number; done
+    for role in TEACHER STUDENT; do
+        for variable in MAX_TOKENS UPDATE_FREQ AVERAGE_LAST; do check_number "${role}_$variable" positive-integer; done
+        for variable in WARMUP MAX_EPOCH MAX_UPDATE SAVE_INTERVAL; do check_number "${role}_$variable" integer; done
+        check_number "${role}_LR" positive
+        check_number "${role}_DROPOUT" fraction
+    done
+}
+
+# check_number VARIABLE KIND
+check_number() {
+    local value=${!1} integer='^[0-9]+$' number='^([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?$'
+    [[ -n $value || $1 != VOCAB_SIZE ]] || return 0
+    case $2 in
+        integer) [[ $value =~ $integer ]] || problem "$1" "must be a whole number, 0 or more" "$value" ;;
+        positive-integer) [[ $value =~ $integer && $value =~ [1-9] ]] || problem "$1" "must be a whole number over 0" "$value" ;;
+        number) [[ $value =~ $number ]] || problem "$1" "must be a number, 0 or more" "$value" ;;
+        positive) [[ $value =~ $number && ${value%[eE]*} =~ [1-9] ]] || problem "$1" "must be a number over 0" "$value" ;;
+        fraction) [[ $value =~ ^(0(\.[0-9]*)?|\.[0-9]+|1(\.0*)?)$ ]] || problem "$1" "must be a number from 0 to 1" "$value" ;;
+    esac
+}
+
+check_choices() {
+    check_choice AUTOCAST "$AUTOCAST" none bfloat16 float16
+    check_choice DEVICE "$DEVICE" auto cpu gpu
+    check_choice FP16 "$FP16" 0 1
+    check_choice TEACHER_ARCH "$TEACHER_ARCH" "${KNOWN_ARCHITECTURES[@]}"
+    [[ $FP16 == 0 || $DEVICE != cpu ]] || problem FP16 "needs a GPU, but DEVICE is cpu" "$FP16"
+    [[ $FP16 == 0 || $AUTOCAST == none ]] || problem AUTOCAST "must be none when FP16 is 1" "$AUTOCAST"
+}
+
+# check_choice VARIABLE VALUE CHOICE...
+check_choice() {
+    local variable=$1 value=$2 choice
+    shift 2
+    for choice in "$@"; do [[ $value != "$choice" ]] || return 0; done
+    problem "$variable" "must be one of: $*" "$value"
+}
+
+check_students() {
+    local row name seen=" teacher "
+    ((${#STUDENTS[@]} > 0)) || problem STUDENTS "must have at least one row" ""
+    for row in "${STUDENTS[@]}"; do
+        parse_student "$row"
+        name=$STUDENT_NAME
+        [[ $name =~ ^[A-Za-z0-9._-]+$ ]] || problem "STUDENTS name" "must have only letters, digits, dots and dashes" "$name"
+        [[ $seen != *" $name "* ]] || problem "STUDENTS name" "must occur once and not be teacher" "$name"
+        seen+="$name "
+        check_choice "STUDENTS $name architecture" "$STUDENT_ARCH" "${KNOWN_ARCHITECTURES[@]}"
+        check_choice "STUDENTS $name data" "$STUDENT_DATA" gold kd both
+        check_choice "STUDENTS $name criterion" "$STUDENT_CRITERION" "${KNOWN_CRITERIONS[@]}"
+    done
+    [[ -z $SYSTEM || $seen == *" $SYSTEM "* ]] || problem SYSTEM "must be teacher or a name in STUDENTS" "$SYSTEM"
+}
+
+# check_files: raw text that a step generates is not there yet and is checked when it is read.
+check_files() {
+    local program prefix lang
+    for program in fairseq-train fairseq-generate fairseq-preprocess fairseq-compress; do
+        [[ -x $FC_BIN/$program ]] || problem FC_BIN "must have $program (bash scripts/bootstrap.sh makes it)" "$FC_BIN"
+    done
+    [[ ${NEEDS_RAW_TEXT:-0} == 1 && ${#GENERATE[@]} == 0 ]] || return 0
+    for prefix in "${TRAIN_PREFIXES[@]}" "$VALID_PREFIX" "$TEST_PREFIX"; do
+        for lang in "$SOURCE_LANG" "$TARGET_LANG"; do
+            [[ -z $prefix || -s $prefix.$lang ]] || problem "raw text" "must exist and not be empty" "$prefix.$lang"
+        done
+    done
+}

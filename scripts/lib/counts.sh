@@ -1,0 +1,32 @@
+# shellcheck shell=bash
+# Purpose: no sentence is lost: the numbers of lines and of binarized sentences must agree at every stage.
+# Inputs:  text files, folders made by fairseq-preprocess.
+# Outputs: nothing, or one line that names the two files and their counts, and exit status 1.
+# Example: check_same_lines "$WORK_DIR/encoded/train.en" "$WORK_DIR/encoded/train.cs"
+
+count_lines() { wc -l <"$1" | tr -d ' '; }
+
+# check_same_lines FIRST OTHER...: every file has as many lines as the first one.
+check_same_lines() {
+    [[ $DRY_RUN == 0 ]] || return 0
+    local first=$1 other expected found
+    expected=$(count_lines "$first")
+    for other in "${@:2}"; do
+        found=$(count_lines "$other")
+        ((found == expected)) || die "line counts differ: $first has $expected lines, $other has $found"
+    done
+}
+
+# count_sentences FILE.idx: the number of sequences, a 64-bit number after the magic, version and type of the header
+# (fairseq.data.indexed_dataset.MMapIndexedDataset.Index: 9 + 8 + 1 bytes).
+count_sentences() { od -An -t u8 -j 18 -N 8 "$1" | tr -d ' '; }
+
+# check_binarized SPLIT SOURCE_TEXT FOLDER: both sides of a split have as many sentences as the text has lines.
+check_binarized() {
+    local split=$1 text=$2 folder=$3 lang expected found
+    expected=$(count_lines "$text")
+    for lang in "$SOURCE_LANG" "$TARGET_LANG"; do
+        found=$(count_sentences "$folder/$split.$SOURCE_LANG-$TARGET_LANG.$lang.idx")
+        ((found == expected)) || die "$text has $expected lines, the binarized $split.$lang has $found sentences"
+    done
+}

@@ -1,0 +1,173 @@
+# shellcheck shell=bash
+# Purpose: the arguments of fairseq's commands, for the teacher and for students alike.
+# Inputs:  the settings of the configuration.
+# Outputs: each function fills the array COMMAND, or sets the STUDENT_* variables of a row.
+# Example: train_command TEACHER "$WORK_DIR/bin" transformer_small; run_step train-teacher ... -- "${COMMAND[@]}"
+
+# setting ROLE VARIABLE: setting TEACHER LR is the value of TEACHER_LR.
+setting() {
+    local variable=$1_$2
+    printf '%s\n' "${!variable}"
+}
+
+# parse_student ROW: "NAME ARCH DATA CRITERION [arguments]" into STUDENT_NAME, _ARCH, _DATA, _CRITERION, _ARGUMENTS.
+# shellcheck disable=SC2034 # the stages read them
+parse_student() {
+    local words
+    read -ra words <<<"$1"
+    STUDENT_NAME=${words[0]:-} STUDENT_ARCH=${words[1]:-} STUDENT_DATA=${words[2]:-} STUDENT_CRITERION=${words[3]:-}
+    STUDENT_ARGUMENTS=("${words[@]:4}")
+}
+
+# for_each_student FUNCTION: calls it with STUDENT_* set, for every row or only for the one named SYSTEM.
+for_each_student() {
+    local row
+    for row in "${STUDENTS[@]}"; do
+        parse_student "$row"
+        if [[ -z $SYSTEM || $SYSTEM == "$STUDENT_NAME" ]]; then "$1"; fi
+    done
+}
+
+# data_folder KIND: the binarized corpus behind gold, kd or both.
+data_folder() {
+    case $1 in
+        gold) echo "$WORK_DIR/bin" ;;
+        *) echo "$WORK_DIR/bin-$1" ;;
+    esac
+}
+
+# detect_device: sets FC_DEVICE to cpu or gpu, asking torch once a run.
+detect_device() {
+    if [[ $DEVICE != auto ]]; then
+        FC_DEVICE=$DEVICE
+    elif [[ -z ${FC_DEVICE:-} ]]; then
+        FC_DEVICE=$("$FC_BIN/python" -c 'import torch; print("gpu" if torch.cuda.is_available() else "cpu")' 2>/dev/null) ||
+            FC_DEVICE=cpu
+    fi
+    export FC_DEVICE
+}
+
+# device_arguments: what every fairseq command needs to know about the machine and the plugin, in DEVICE_ARGUMENTS.
+device_arguments() {
+    detect_device
+    DEVICE_ARGUMENTS=(--user-dir "$ROOT/fairseq_compress" --task compressed_translation --autocast-dtype "$AUTOCAST")
+    if [[ $FC_DEVICE == cpu ]]; then DEVICE_ARGUMENTS+=(--cpu); fi
+    if [[ $FP16 == 1 ]]; then DEVICE_ARGUMENTS+=(--fp16); fi
+}
+
+# train_command ROLE DATA ARCH CRITERION: ROLE is TEACHER or STUDENT, the prefix of the settings to use.
+train_command() {
+    local role=$1 data=$2 arch=$3 criterion=$4
+    local -n extra=$1_EXTRA
+    device_arguments
+    launch_arguments
+    COMMAND=(
+        "${LAUNCH[@]}" "$FC_BIN/fairseq-train" "$data" "${DEVICE_ARGUMENTS[@]}" "${DISTRIBUTED[@]}"
+        --source-lang "$SOURCE_LANG" --target-lang "$TARGET_LANG" --save-dir @OUT@ --seed "$SEED"
+        --arch "$arch" --dropout "$(setting "$role" DROPOUT)"
+        --criterion "$criterion" --label-smoothing "$LABEL_SMOOTHING"
+        --optimizer adam --adam-betas "$ADAM_BETAS" --clip-norm "$CLIP_NORM"
+        --lr-scheduler inverse_sqrt --lr "$(setting "$role" LR)" --warmup-updates "$(setting "$role" WARMUP)"
+        --max-tokens "$(setting "$role" MAX_TOKENS)" --update-freq "$(setting "$role" UPDATE_FREQ)"
+        --max-epoch "$(setting "$role" MAX_EPOCH)" --max-update "$(setting "$role" MAX_UPDATE)"
+        --num-workers 1 --log-format simple --log-interval 100
+    )
+    checkpoint_arguments "$(setting "$role" SAVE_INTERVAL)" "$(setting "$role" AVERAGE_LAST)"
+    COMMAND+=("${extra[@]}")
+}
+
+# checkpoint_arguments INTERVAL LAST: keeps the LAST checkpoints for the average, and checkpoint_last.pt to resume from.
+checkpoint_arguments() {
+    if (($1 > 0)); then
+        COMMAND+=(--save-interval-updates "$1" --keep-interval-updates "$2" --no-epoch-checkpoints)
+    else
+        COMMAND+=(--keep-last-epochs "$2")
+    fi
+}
+
+# launch_arguments: LAUNCH comes before fairseq-train, DISTRIBUTED after it. They are made together, from PROCESSES alone:
+# under torchrun without --distributed-world-size, fairseq trains that many independent models without a word.
+launch_arguments() {
+    LAUNCH=() DISTRIBUTED=()
+    if ((PROCESSES > 1)); then
+        local backend=nccl
+        if [[ $FC_DEVICE == cpu ]]; then backend=gloo; fi
+        LAUNCH=("$FC_BIN/torchrun" --nproc_per_node "$PROCESSES" --no-python bash "$LIB/train_process.sh")
+        DISTRIBUTED=(
+            --distributed-world-size "$PROCESSES" --distributed-init-method env:// --distributed-no-spawn
+            --distributed-backend "$backend" --ddp-backend legacy_ddp
+        )
+    fi
+}
+
+# train_step NAME OUTPUT [options of run_step]: runs COMMAND as a training step that can be interrupted.
+train_step() {
+    local name=$1 output=$2 wandb=()
+    shift 2
+    if [[ -n $WANDB_PROJECT ]]; then
+        wandb=(--unhashed --wandb-project --unhashed "$WANDB_PROJECT")
+        # shellcheck disable=SC2153 # NAME is the configuration's
+        export WANDB_NAME=$NAME-$name WANDB_DIR=$WORK_DIR
+        if [[ -z ${WANDB_API_KEY:-} ]]; then export WANDB_MODE=offline; fi
+    fi
+    [[ $DRY_RUN == 1 ]] || repair_checkpoints "$output.tmp"
+    run_step "$name" "$output" --log --resume "${wandb[@]}" "$@" -- "${COMMAND[@]}"
+}
+
+# repair_checkpoints FOLDER: fairseq copies checkpoint_last.pt in place, so a kill may leave half of it (half a zip file).
+# Then the newest whole checkpoint takes its place: training goes on from there.
+repair_checkpoints() {
+    local folder=$1 file
+    [[ -f $folder/checkpoint_last.pt ]] || return 0
+    rm -f "$folder"/*.pt.tmp
+    # shellcheck disable=SC2012 # names are fairseq's own
+    for file in "$folder/checkpoint_last.pt" $(ls -t "$folder"/checkpoint*[0-9].pt 2>/dev/null); do
+        if "$FC_BIN/python" -m zipfile -l "$file" >/dev/null 2>&1; then
+            [[ $file == */checkpoint_last.pt ]] || cp "$file" "$folder/checkpoint_last.pt.tmp"
+            [[ $file == */checkpoint_last.pt ]] || mv "$folder/checkpoint_last.pt.tmp" "$folder/checkpoint_last.pt"
+            return
+        fi
+        rm -f "$file"
+    done
+}
+
+# average_step NAME CHECKPOINTS OUTPUT ROLE: the mean of the last checkpoints of a training.
+average_step() {
+    local by=epoch
+    if (($(setting "$4" SAVE_INTERVAL) > 0)); then by=update; fi
+    run_step "$1" "$3" --in "$2" -- "$FC_BIN/fairseq-compress" average --checkpoint-dir "$2" \
+        --last "$(setting "$4" AVERAGE_LAST)" --by "$by" --output @OUT@
+}
+
+# generate_command DATA SUBSET CHECKPOINT BEAM MAX_TOKENS: the translations come as sentencepiece pieces, because only
+# sentencepiece itself can join the pieces of single bytes again; fairseq's own post-processing prints those as <0xC5>.
+generate_command() {
+    device_arguments
+    COMMAND=(
+        "$FC_BIN/fairseq-generate" "$1" "${DEVICE_ARGUMENTS[@]}" --source-lang "$SOURCE_LANG" --target-lang "$TARGET_LANG"
+        --gen-subset "$2" --path "$3" --beam "$4" --max-tokens "$5" --lenpen "$LENGTH_PENALTY"
+        --max-len-a "$MAX_LEN_A" --max-len-b "$MAX_LEN_B" --seed "$SEED"
+    )
+}
+
+# hardware_name: processor and cores, or the GPU.
+hardware_name() {
+    local model
+    if [[ -n $HARDWARE ]]; then
+        echo "$HARDWARE"
+    elif [[ $FC_DEVICE == gpu ]]; then
+        nvidia-smi --query-gpu=name --format=csv,noheader | head -n 1
+    else
+        model=$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo 2>/dev/null | head -n 1)
+        echo "${model:-$(uname -m)}, $(nproc) cores"
+    fi
+}
+
+# updates_of NAME: the updates that a training step made, from the last line of its log that tells them.
+updates_of() {
+    if [[ $DRY_RUN == 1 ]]; then
+        echo UPDATES_IN_LOG
+    else
+        sed -nE 's/.*num_updates[": ]+([0-9]+).*/\1/p' "$WORK_DIR/logs/$1.log" | tail -n 1
+    fi
+}

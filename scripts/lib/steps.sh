@@ -1,0 +1,210 @@
+# shellcheck shell=bash
+# Purpose: run_step, the one mechanism that runs, skips and resumes the steps of the pipeline.
+# Inputs:  a command, the paths it reads, the one path (file or folder) it makes.
+# Outputs: OUTPUT, and OUTPUT.done beside it with the step's fingerprint and a digest of what was made.
+# Example: run_step encode-train "$WORK_DIR/encoded/train.en" --in "$text" -- \
+#              "$FC_BIN/fairseq-compress" encode --input "$text" --output @OUT@
+#
+# The fingerprint is a sha256 over the command and its inputs. For a raw input it takes the content; for one that a step
+# made, that step's fingerprint and the digest. Machine paths are replaced by names first, so a work directory can be moved.
+#
+# Killed at any point, a step is either done or runs again:
+#   1. OUTPUT.done is removed, the command works on OUTPUT.tmp   (killed: runs again; training resumes inside OUTPUT.tmp)
+#   2. the old OUTPUT is removed, then OUTPUT.done is written    (killed: OUTPUT.tmp answers to the digest, see adopt_output)
+#   3. OUTPUT.tmp is renamed to OUTPUT                           (done)
+
+# Of what steps made, files over this size count by their size only; smaller ones by their content, which costs little.
+readonly HASH_LIMIT=$((64 * 1024 * 1024))
+
+# run_step NAME OUTPUT [options] -- COMMAND...   (@OUT@ in COMMAND stands for the path to write)
+#   --in PATH       an input; repeat it
+#   --folder        the output is a folder that the command expects to be there
+#   --stdout        the command's standard output is the output
+#   --log           everything the command prints goes to logs/NAME.log too
+#   --resume        the command can go on from what it left in its output folder
+#   --check "F A"   function F is called as `F A PATH` on the finished temporary output; the step fails if F does
+#   --unhashed ARG  an argument added to the command that changes nothing in the output (logging); repeat it
+run_step() {
+    local name=$1 output=$2 inputs=() unhashed=() check=() folder=0 stdout=0 log=0 resume=0
+    shift 2
+    while [[ $1 != -- ]]; do
+        case $1 in
+            --in) inputs+=("$2") && shift ;;
+            --unhashed) unhashed+=("$2") && shift ;;
+            --check) read -ra check <<<"$2" && shift ;;
+            --folder) folder=1 ;;
+            --stdout) stdout=1 ;;
+            --log) log=1 ;;
+            --resume) resume=1 ;;
+            *) die "run_step $name: unknown option $1" ;;
+        esac
+        shift
+    done
+    shift
+    if [[ $DRY_RUN == 1 ]]; then
+        show_step "$name" "$output" "$stdout" "$@" "${unhashed[@]}"
+        return
+    fi
+
+    local fingerprint
+    require_inputs "$name" "${inputs[@]}"
+    fingerprint=$(step_fingerprint "$name" "$#" "$@" "${inputs[@]}")
+    adopt_output "$output" "$fingerprint"
+    if step_is_done "$output" "$fingerprint"; then
+        say "skip $name"
+        return
+    fi
+    say "$(step_reason "$name" "$output" "$fingerprint")"
+    begin_output "$output" "$fingerprint" "$resume"
+    ((folder == 0)) || mkdir -p "$output.tmp"
+    execute_step "$name" "$output" "$stdout" "$log" "$@" "${unhashed[@]}"
+    ((${#check[@]} == 0)) || "${check[@]}" "$output.tmp"
+    finish_output "$output" "$fingerprint"
+}
+
+# show_step NAME OUTPUT STDOUT COMMAND...: the command as one could paste it, its output under the final name.
+show_step() {
+    local name=$1 output=$2 stdout=$3 argument
+    shift 3
+    printf '# %s\n' "$name"
+    for argument in "${@//@OUT@/"$output"}"; do
+        printf '%q ' "$argument"
+    done
+    if [[ $stdout == 1 ]]; then printf '> %q' "$output"; fi
+    printf '\n'
+}
+
+require_inputs() {
+    local name=$1 input
+    shift
+    for input in "$@"; do
+        [[ -e $input ]] || die "step $name: missing input $input (does an earlier stage have to run first?)"
+    done
+}
+
+# portable TEXT...: the machine's own paths replaced by names, one text a line.
+portable() {
+    local text
+    for text in "$@"; do
+        text=${text//"$RAW_DIR"/@RAW@}
+        text=${text//"$WORK_DIR"/@WORK@}
+        text=${text//"$FC_BIN"/@BIN@}
+        printf '%s\n' "${text//"$ROOT"/@ROOT@}"
+    done
+}
+
+# step_fingerprint NAME COUNT COMMAND... INPUT...: sha256 over the COUNT words of the command and the inputs.
+step_fingerprint() {
+    local count=$2 input producer limit
+    shift 2
+    {
+        portable "${@:1:count}"
+        for input in "${@:count+1}"; do
+            producer=$(producer_fingerprint "$input")
+            limit=$HASH_LIMIT
+            [[ $producer != raw ]] || limit=$((1 << 62)) # nothing but its content tells whether raw text changed
+            printf 'input %s %s %s\n' "$(portable "$input")" "$producer" "$(digest "$input" "$limit")"
+        done
+    } | sha256sum | cut -d' ' -f1
+}
+
+# producer_fingerprint PATH: the fingerprint of the step that made PATH or a folder above it, or "raw".
+producer_fingerprint() {
+    local path=$1
+    while [[ $path != . && $path != / ]]; do
+        if [[ -f $path.done ]]; then
+            sed -n 's/^fingerprint //p' "$path.done"
+            return
+        fi
+        path=$(dirname "$path")
+    done
+    echo raw
+}
+
+# digest PATH [LIMIT]: one sha256 of a file, or of all files below a folder; files over LIMIT bytes count by their size.
+digest() {
+    local path=$1 limit=${2:-$HASH_LIMIT}
+    if [[ -d $path ]]; then
+        (cd "$path" && find -L . -type f -printf '%s %P\n') | LC_ALL=C sort -k2 | while read -r size file; do
+            printf '%s %s\n' "$(file_digest "$path/$file" "$size" "$limit")" "$file"
+        done | sha256sum | cut -d' ' -f1
+    else
+        file_digest "$path" "$(stat -L --format %s "$path")" "$limit"
+    fi
+}
+
+# file_digest FILE SIZE LIMIT
+file_digest() {
+    if (($2 > $3)); then echo "size-$2"; else sha256sum <"$1" | cut -d' ' -f1; fi
+}
+
+# step_is_done OUTPUT FINGERPRINT: made by this very command from these inputs, and not touched since.
+step_is_done() {
+    [[ -e $1 && -f $1.done ]] || return 1
+    [[ $(sed -n 's/^fingerprint //p' "$1.done") == "$2" ]] || return 1
+    [[ $(sed -n 's/^digest //p' "$1.done") == "$(digest "$1")" ]]
+}
+
+# step_reason NAME OUTPUT FINGERPRINT: why the step runs.
+step_reason() {
+    local recorded=""
+    [[ ! -f $2.done ]] || recorded=$(sed -n 's/^fingerprint //p' "$2.done")
+    if [[ -n $recorded && $recorded != "$3" ]]; then
+        echo "run $1 (inputs or settings changed)"
+    elif [[ -n $recorded ]]; then
+        echo "run $1 (its output was changed or removed)"
+    elif [[ -f $2.tmp.fingerprint && $(<"$2.tmp.fingerprint") == "$3" ]]; then
+        echo "run $1 (it was interrupted)"
+    else
+        echo "run $1"
+    fi
+}
+
+# adopt_output OUTPUT FINGERPRINT: finishes a step that was killed between its last two renames.
+adopt_output() {
+    [[ ! -e $1 && -e $1.tmp && -f $1.done ]] || return 0
+    [[ $(sed -n 's/^fingerprint //p' "$1.done") == "$2" ]] || return 0
+    if [[ $(sed -n 's/^digest //p' "$1.done") == "$(digest "$1.tmp")" ]]; then
+        mv "$1.tmp" "$1"
+        rm -f "$1.tmp.fingerprint"
+    fi
+}
+
+# begin_output OUTPUT FINGERPRINT RESUME: what an interrupted command left is kept only if it can go on from there.
+begin_output() {
+    mkdir -p "$(dirname "$1")"
+    rm -f "$1.done"
+    if [[ $3 == 0 || ! -f $1.tmp.fingerprint || $(<"$1.tmp.fingerprint") != "$2" ]]; then
+        rm -rf "$1.tmp" "$1.tmp.fingerprint"
+    fi
+    printf '%s\n' "$2" >"$1.tmp.fingerprint.new"
+    mv "$1.tmp.fingerprint.new" "$1.tmp.fingerprint"
+}
+
+# execute_step NAME OUTPUT STDOUT LOG COMMAND...
+execute_step() {
+    local name=$1 output=$2 stdout=$3 log=$4 status=0 hint=""
+    shift 4
+    local command=("${DIE_WITH_PARENT[@]}" "${@//@OUT@/"$output.tmp"}")
+    if [[ $log == 1 ]]; then
+        hint="; see $WORK_DIR/logs/$name.log"
+        "${command[@]}" 2>&1 9>&- | tee -a "$WORK_DIR/logs/$name.log" || status=$?
+    elif [[ $stdout == 1 ]]; then
+        hint="; see $output.tmp"
+        "${command[@]}" >"$output.tmp" 9>&- || status=$?
+    else
+        "${command[@]}" 9>&- || status=$?
+    fi
+    ((status == 0)) || die "step $name failed with exit status $status$hint"
+    [[ -e $output.tmp ]] || die "step $name ended well but made no $output.tmp"
+}
+
+finish_output() {
+    local digest
+    digest=$(digest "$1.tmp")
+    rm -rf "$1"
+    printf 'fingerprint %s\ndigest %s\n' "$2" "$digest" >"$1.done.new"
+    mv "$1.done.new" "$1.done"
+    mv "$1.tmp" "$1"
+    rm -f "$1.tmp.fingerprint"
+}

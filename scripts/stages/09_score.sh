@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# Purpose: scores each translation with sacreBLEU on plain text; size, speed and facts of the training go with it.
+# Inputs:  $WORK_DIR/translations/NAME.LANG and NAME.log, $WORK_DIR/prepared/test, the averaged checkpoints
+# Outputs: $WORK_DIR/translations/NAME.json
+# Example: bash scripts/stages/09_score.sh configs/demo-en-cs.env
+# shellcheck source=scripts/lib/common.sh
+source "$(dirname "${BASH_SOURCE[0]}")/../lib/common.sh"
+stage_begin "$@"
+
+# seconds_of LOG: the time that fairseq-generate took to translate, without loading.
+seconds_of() { sed -nE 's/.*Translated .* sentences \(.* tokens\) in ([0-9.]+)s .*/\1/p' "$1" | tail -n 1; }
+hardware_of() { sed -n 's/^# hardware: //p' "$1" | tail -n 1; }
+
+# score NAME CHECKPOINT KEY=VALUE...
+score() {
+    local name=$1 checkpoint=$2 log=$WORK_DIR/translations/$1.log seconds=SECONDS_IN_LOG hardware=HARDWARE_IN_LOG
+    local hypothesis=$WORK_DIR/translations/$name.$TARGET_LANG
+    local source_text=$WORK_DIR/prepared/test/text.$SOURCE_LANG reference=$WORK_DIR/prepared/test/text.$TARGET_LANG
+    shift 2
+    if [[ $DRY_RUN == 0 ]]; then
+        require_inputs "score-$name" "$log"
+        seconds=$(seconds_of "$log") hardware=$(hardware_of "$log")
+        [[ -n $seconds ]] || die "$log does not tell how long the translation took"
+    fi
+    run_step "score-$name" "$WORK_DIR/translations/$name.json" --in "$hypothesis" --in "$reference" --in "$source_text" \
+        --in "$checkpoint" -- "$FC_BIN/fairseq-compress" score --name "$name" \
+        --hypothesis "$hypothesis" --reference "$reference" --source "$source_text" --output @OUT@ \
+        --source-lang "$SOURCE_LANG" --target-lang "$TARGET_LANG" \
+        --checkpoint "$checkpoint" --translation-seconds "$seconds" \
+        --set "$@" "seed=$SEED" "beam=$BEAM" "hardware=$hardware"
+}
+
+score_student() {
+    score "$STUDENT_NAME" "$WORK_DIR/students/$STUDENT_NAME/averaged.pt" role=student "arch=$STUDENT_ARCH" \
+        "criterion=$STUDENT_CRITERION" "data=$STUDENT_DATA" "updates=$(updates_of "train-$STUDENT_NAME")"
+}
+
+if [[ -z $SYSTEM || $SYSTEM == teacher ]]; then
+    score teacher "$WORK_DIR/teacher/averaged.pt" role=teacher "arch=$TEACHER_ARCH" \
+        criterion=label_smoothed_cross_entropy data=gold "updates=$(updates_of train-teacher)"
+fi
+for_each_student score_student
