@@ -4,8 +4,8 @@ import argparse
 import sys
 
 HELP = (
-    "Split each line of a text into the pieces of a sentencepiece model, separated by spaces: one line in, one line out. "
-    "The text is normalized on the way."
+    "Normalize each line of a text and split it into the pieces of a sentencepiece model, separated by spaces: "
+    "one line in, one line out."
 )
 
 

@@ -87,11 +87,13 @@ def count_lines(path: PathLike) -> int:
 
 
 def check_not_empty(path: PathLike) -> int:
-    """The number of lines of a file that must have at least one.
+    """The number of lines of a file that must have at least one and is going to be read a second time.
 
     Raises:
-        DataError: the file is missing, unreadable or empty.
+        DataError: the file is missing, unreadable, empty or a pipe.
     """
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise DataError(f"{os.fspath(path)} is no regular file: it is read twice, so it can be no folder and no pipe")
     count = count_lines(path)
     if count == 0:
         raise DataError(f"{os.fspath(path)} is empty: at least one line is needed")

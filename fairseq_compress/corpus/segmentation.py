@@ -32,7 +32,7 @@ class Segmenter:
         except OSError as error:
             raise DataError(f"cannot read {os.fspath(model)}: {error.strerror}") from error
         except RuntimeError as error:
-            raise DataError(f"{os.fspath(model)} is not a sentencepiece model ({error})") from error
+            raise DataError(f"{os.fspath(model)} is not a sentencepiece model") from error
 
     def encode(self, lines: Iterable[str]) -> Iterator[str]:
         """Yield the pieces of each line, separated by spaces; an empty line stays one."""

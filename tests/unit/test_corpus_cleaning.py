@@ -1,0 +1,165 @@
+"""Normalization and filtering of pairs."""
+
+import json
+import unicodedata
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fairseq_compress.corpus.cleaning import (
+    DROP_REASONS,
+    CleaningReport,
+    CleaningRules,
+    Pair,
+    PairCleaner,
+    clean_parallel,
+    normalize_line,
+)
+from fairseq_compress.errors import ConfigError, DataError
+
+any_text = st.text(st.characters(exclude_categories=["Cs"]))
+few_words = st.lists(st.sampled_from(["a", "b", "3,5"]), max_size=12).map(" ".join)
+
+
+def make_pairs(texts: list[tuple[str, str]]) -> list[Pair]:
+    return [Pair("a.en", "a.cs", number, *pair) for number, pair in enumerate(texts, start=1)]
+
+
+@pytest.mark.parametrize(
+    ("raw", "normalized"),
+    [
+        ("  a \t b  ", "a b"),
+        ("a\u00a0b\u2028c\u0085d\x00e\u200bf\ufeffg\u2581h\ri", "a b c d e f g h i"),
+        ("r\u030ceka", "\u0159eka"),  # NFC: r + caron -> ř
+        ("„Ano,“ řekl… ½ ﬁ", "„Ano,“ řekl… ½ ﬁ"),  # quotes, ellipsis and compatibility characters stay
+        ("VELKÁ", "VELKÁ"),
+        ("nena\u00adpadá 👨\u200d👩", "nena\u00adpadá 👨\u200d👩"),  # soft hyphen and emoji joiner are no spaces
+        (" \u3000 ", ""),
+    ],
+)
+def test_normalization(raw: str, normalized: str) -> None:
+    assert normalize_line(raw) == normalized
+
+
+@given(any_text)
+def test_normalized_is_one_nfc_line_for_every_tool_and_stays_so(text: str) -> None:
+    line = normalize_line(text)
+    assert normalize_line(line) == line
+    assert unicodedata.is_normalized("NFC", line)
+    assert len(line.splitlines()) <= 1
+    assert line.split() == [word for word in line.split(" ") if word]
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "reason"),
+    [
+        ("a", "", "empty"),
+        ("", "", "empty"),
+        ("a", "b c", "too_short"),
+        ("a b", "b c", None),
+        ("a " * 10, "b " * 11, "too_long"),
+        ("a " * 10, "b " * 10, None),
+        ("a b", "c " * 7, None),  # ratio 3.5, but only 5 words apart
+        ("a b", "c " * 8, "ratio"),  # 6 apart, ratio 4
+        ("a b c", "c " * 9, None),  # 6 apart, ratio exactly 3
+        ("same line", "same line", "identical"),
+    ],
+)
+def test_each_rule(source: str, target: str, reason: str | None) -> None:
+    rules = CleaningRules(min_words=2, max_words=10, max_ratio=3.0, drop_identical=True)
+    assert PairCleaner(rules).drop_reason(source.strip(), target.strip()) == reason
+    assert PairCleaner(rules).drop_reason(target.strip(), source.strip()) == reason
+
+
+def test_the_first_of_equal_pairs_stays() -> None:
+    texts = [("a", "b"), ("a", "c"), ("a", "b"), ("c", "b"), ("a", "b")]
+    cleaner = PairCleaner(CleaningRules())
+    assert [pair.line_number for pair in cleaner.select(make_pairs(texts))] == [1, 2, 4]
+    assert cleaner.report.dropped["duplicate"] == 2
+    assert len(list(PairCleaner(CleaningRules(deduplicate=False)).select(make_pairs(texts)))) == 5
+
+
+@given(st.lists(st.tuples(few_words, few_words)), st.integers(1, 8), st.floats(1, 4), st.booleans())
+def test_cleaning_only_removes_counts_add_up_and_twice_is_once(texts, max_words, max_ratio, drop_identical) -> None:
+    rules = CleaningRules(max_words=max_words, max_ratio=max_ratio, drop_identical=drop_identical)
+    cleaner = PairCleaner(rules)
+    pairs = make_pairs(texts)
+    kept = list(cleaner.select(pairs))
+    assert kept == [pair for pair in pairs if pair in kept]  # a subsequence, in order
+    assert cleaner.report.read == len(pairs) == len(kept) + sum(cleaner.report.dropped.values())
+    assert cleaner.report.kept == len(kept) == len({(pair.source, pair.target) for pair in kept})
+    assert list(PairCleaner(rules).select(kept)) == kept
+
+
+@given(st.lists(st.tuples(few_words, few_words)))
+def test_without_dropping_every_pair_stays(texts) -> None:
+    pairs = make_pairs(texts)
+    assert list(PairCleaner(CleaningRules(max_words=12), drop=False).select(pairs)) == pairs
+
+
+def test_without_dropping_a_long_line_is_an_error() -> None:
+    cleaner = PairCleaner(CleaningRules(max_words=3), drop=False)
+    with pytest.raises(DataError, match=r"a\.cs, line 2: 4 words, over --max-words 3"):
+        list(cleaner.select(make_pairs([("a", "b"), ("a b c", "a b c d")])))
+
+
+def test_all_bad_rules_are_named_at_once() -> None:
+    with pytest.raises(ConfigError, match="--min-words.*got 0.*--max-words.*got -1.*--max-ratio.*got nan"):
+        CleaningRules(min_words=0, max_words=-1, max_ratio=float("nan"))
+
+
+def write(folder: Path, name: str, content: str | bytes) -> Path:
+    path = folder / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+def clean(folder: Path, sources: list[Path], targets: list[Path], **options) -> CleaningReport:
+    cleaner = PairCleaner(CleaningRules(), **options)
+    return clean_parallel(sources, targets, folder / "o.en", folder / "o.cs", folder / "o.json", cleaner)
+
+
+def test_files_are_joined_and_the_report_written(tmp_path: Path) -> None:
+    sources = [write(tmp_path, "1.en", "One\u2028line\r\n\r\nTwo"), write(tmp_path, "2.en", b"\xef\xbb\xbfTwo\n")]
+    targets = [write(tmp_path, "1.cs", "Jedna\nx\nDva\n"), write(tmp_path, "2.cs", "Dva")]
+    report = clean(tmp_path, sources, targets)
+    assert (tmp_path / "o.en").read_bytes() == b"One line\nTwo\n"
+    assert (tmp_path / "o.cs").read_bytes() == b"Jedna\nDva\n"
+    written = json.loads((tmp_path / "o.json").read_text())
+    assert written["read"] == 4
+    assert written["kept"] == 2
+    assert written["dropped"] == {**dict.fromkeys(DROP_REASONS, 0), "empty": 1, "duplicate": 1}
+    assert written["rules"]["max_words"] == 250
+    assert report.summary() == "read 4 pairs, kept 2, dropped 1 empty, 1 duplicate"
+
+
+def test_a_one_line_file_and_identical_sides(tmp_path: Path) -> None:
+    report = clean(tmp_path, [write(tmp_path, "a", "Praha")], [write(tmp_path, "b", "Praha")])
+    assert (report.kept, report.identical) == (1, 1)
+
+
+def test_without_dropping_empty_lines_stay_in_place(tmp_path: Path) -> None:
+    clean(tmp_path, [write(tmp_path, "a", "1\n\n1\n")], [write(tmp_path, "b", "x\ny\nx")], drop=False)
+    assert (tmp_path / "o.en").read_text() == "1\n\n1\n"
+    assert (tmp_path / "o.cs").read_text() == "x\ny\nx\n"
+
+
+def test_an_error_leaves_what_was_there(tmp_path: Path) -> None:
+    write(tmp_path, "o.en", "old")
+    source, target = write(tmp_path, "a", "good\n\xff".encode("latin1")), write(tmp_path, "b", "x\ny")
+    with pytest.raises(DataError, match="line 2: not valid UTF-8"):
+        clean(tmp_path, [source], [target])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", "o.en"]
+    assert (tmp_path / "o.en").read_text() == "old"
+
+
+def test_nothing_left_and_bad_file_lists(tmp_path: Path) -> None:
+    source, target = write(tmp_path, "a", "x\n"), write(tmp_path, "b", "\n")
+    with pytest.raises(DataError, match="no pair is left of .*dropped 1 empty"):
+        clean(tmp_path, [source], [target])
+    with pytest.raises(ConfigError, match="equally many files, got 2 and 1"):
+        clean(tmp_path, [source, source], [target])
+    with pytest.raises(ConfigError, match=r"o\.cs is also an input"):
+        clean(tmp_path, [source], [write(tmp_path, "o.cs", "x\n")])
