@@ -77,9 +77,11 @@ def paired_bootstrap(hypothesis: PathLike, baseline: PathLike, reference: PathLi
     test: dict[str, Any] = {"baseline": {"name": Path(baseline).name, "sha256": _sha256(baseline)}}
     for name, metric in metrics.items():
         signature, results = _paired_test(systems, metric, references)
+        # sacreBLEU calls a difference of exactly 0 significant (p = 1/1001); the chance of one at least as large is 1.
+        p_value = 1.0 if results[1].score == results[0].score else results[1].p_value
         test[name] = {
             "baseline_score": results[0].score,
-            "p_value": results[1].p_value,
+            "p_value": p_value,
             "mean": results[1].mean,
             "confidence_95": results[1].ci,
             "baseline_mean": results[0].mean,

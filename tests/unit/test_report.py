@@ -1,0 +1,171 @@
+"""The report: its table, what it refuses to compare, and its picture."""
+
+import copy
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from matplotlib.image import imread
+
+from fairseq_compress.cli.main import main
+from fairseq_compress.errors import DataError
+from fairseq_compress.evaluation.picture import Point, draw_comparison
+from fairseq_compress.evaluation.report import load_records, render_page, write_report
+
+CASED = "nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:2.6.0"
+CHRF = "nrefs:1|case:mixed|eff:yes|nc:6|nw:0|space:no|version:2.6.0"
+
+
+def make_record(name: str, bleu: float, size: int | None, speed: float | None, **facts: str) -> dict[str, Any]:
+    return {
+        "name": name,
+        "direction": "en-cs",
+        "bleu": {"score": bleu, "signature": CASED},
+        "bleu_lowercase": {"score": bleu + 0.5, "signature": CASED.replace("mixed", "lc")},
+        "chrf2": {"score": bleu + 20, "signature": CHRF},
+        "lines": {"hypothesis": 1000, "reference": 1000},
+        "files": {"reference": {"name": "test.cs", "sha256": "ab12"}},
+        "checkpoint": size and {"parameters": size // 4, "bytes_on_disk": size, "bytes_float32": size},
+        "speed": speed and {"sentences_per_second": speed},
+        "facts": facts,
+    }
+
+
+TEACHER = make_record("teacher", 30.04, 124_000_000, 20.0, role="teacher", seed="1", updates="9000")
+STUDENT = make_record("student | tiny", 27.0, 15_500_000, 90.0, role="student", seed="1")
+UNKNOWN = make_record("unmeasured", 26.0, None, None, seed="1")
+
+
+def save(folder: Path, *records: dict[str, Any]) -> list[Path]:
+    paths = [folder / f"{index}.json" for index in range(len(records))]
+    for path, record in zip(paths, records, strict=True):
+        path.write_text(json.dumps(record), encoding="utf-8")
+    return paths
+
+
+def rows(page: str) -> list[list[str]]:
+    return [line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith("|")]
+
+
+def test_table_has_sizes_speeds_and_ratios_against_the_teacher() -> None:
+    page = render_page([STUDENT, TEACHER, UNKNOWN], "Systems", "synthetic demo corpus")
+    table = rows(page)
+    assert table[0][-5:] == ["Parameters", "MB on disk", "Sentences/s", "Times smaller", "Times faster"]
+    assert table[2] == ["student \\| tiny", "27.0", "27.5", "47.0", "3,875,000", "15.5", "90.0", "8.0×", "4.5×"]
+    assert table[3] == ["teacher", "30.0", "30.5", "50.0", "31,000,000", "124.0", "20.0", "1.0×", "1.0×"]
+    assert table[4] == ["unmeasured", "26.0", "26.5", "46.0", "–", "–", "–", "–", "–"]
+    assert page.startswith("# Systems\n\n> **Note:** synthetic demo corpus\n")
+    assert "bytes of the checkpoint file" in page
+    assert page.count(CASED) == 1
+    assert "The same for all systems: seed = 1." in page
+    assert ["teacher", "teacher", "9000"] in table
+
+
+def test_without_a_teacher_there_are_no_ratios() -> None:
+    assert "Times smaller" not in render_page([STUDENT, UNKNOWN], "Systems")
+
+
+def test_bootstrap_test_is_told() -> None:
+    test = {
+        "baseline": {"name": "no-kd.cs"},
+        "bleu": {"baseline_score": 26.2, "p_value": 0.004, "signature": "bs:1000"},
+    }
+    page = render_page([STUDENT | {"paired_bootstrap": test}], "Systems")
+    assert "- student \\| tiny against no-kd.cs: +0.8 BLEU, p = 0.004 (`bs:1000`)" in page
+
+
+def changed(*keys: str, value: object) -> dict[str, Any]:
+    record = copy.deepcopy(STUDENT)
+    inner = record
+    for key in keys[:-1]:
+        inner = inner[key]
+    inner[keys[-1]] = value
+    return record
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (
+            changed("files", "reference", "sha256", value="cd34"),
+            "'teacher' and .* the SHA-256 of the reference is ab12 and cd34",
+        ),
+        (
+            changed("chrf2", "signature", value="other"),
+            "'teacher' and 'student . tiny' .* the signature of chrF2 is .* and other",
+        ),
+        (changed("direction", value="cs-en"), "the direction is en-cs and cs-en"),
+        (changed("name", value="teacher"), r"0\.json and .*1\.json both describe a system named 'teacher'"),
+        (changed("bleu", "score", value=None), r"1\.json: lacks bleu\.score"),
+        (changed("files", value=[]), r"1\.json: lacks files\.reference\.sha256"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(tmp_path: Path, other: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        write_report(save(tmp_path, TEACHER, other), tmp_path / "out", "Systems")
+    assert not (tmp_path / "out").exists()
+
+
+def test_files_that_are_no_records_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "half.json").write_text('{"name": ')
+    (tmp_path / "list.json").write_text("[1]")
+    for name, message in (("half", "is not JSON"), ("list", "lacks name"), ("none", "cannot be read")):
+        with pytest.raises(DataError, match=rf"{name}\.json: {message}"):
+            load_records([tmp_path / f"{name}.json"])
+
+
+def test_picture_is_deterministic_and_carries_the_note() -> None:
+    points = [
+        Point("teacher", 30, 124.0, 20.0, True),
+        Point("student", 27, 15.5, 90.0),
+        Point("unmeasured", 26, None, None),
+    ]
+
+    def draw(note: str | None) -> bytes:
+        file = io.BytesIO()
+        draw_comparison(points, "Systems", note, file)
+        return file.getvalue()
+
+    assert draw("synthetic") == draw("synthetic")
+    top = {note: imread(io.BytesIO(draw(note)))[:120] for note in (None, "synthetic", "synthetic " * 20)}
+    ink = {note: int((pixels[..., :3] < 0.9).any(axis=2).sum()) for note, pixels in top.items()}
+    assert ink[None] < ink["synthetic"] < ink["synthetic " * 20]
+
+
+def test_nothing_measured_still_draws() -> None:
+    draw_comparison([Point("a", 0.0, None, None)], "Systems", None, io.BytesIO())
+
+
+def test_labels_do_not_overlap(monkeypatch: pytest.MonkeyPatch) -> None:
+    from fairseq_compress.evaluation import picture
+
+    boxes: list[Any] = []
+    place = picture._place_label
+
+    def spy(*args: Any) -> Any:
+        boxes.append((args[0], place(*args)))
+        return boxes[-1][1]
+
+    monkeypatch.setattr(picture, "_place_label", spy)
+    names = ("teacher 6+6", "student, no KD", "student, word-level KD", "student, word and sequence KD", "student tiny")
+    points = [Point(name, 29 + 0.1 * i, 27.0, 60.0 + i) for i, name in enumerate(names)]
+    draw_comparison(points, "Systems", None, io.BytesIO())
+    assert len(boxes) == 10
+    for i, (axes, box) in enumerate(boxes):
+        assert not any(axes is other_axes and box.overlaps(other) for other_axes, other in boxes[:i])
+        assert box.x0 >= axes.bbox.x0
+        assert box.x1 <= axes.bbox.x1
+
+
+def test_the_verb(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    inputs = [str(path) for path in save(tmp_path, TEACHER, STUDENT)]
+    output = tmp_path / "deep" / "report"
+    assert main(["report", "--inputs", *inputs, "--output-dir", str(output), "--note", "synthetic"]) == 0
+    assert capsys.readouterr().out == f"{output / 'report.md'}\n{output / 'report.png'}\n"
+    assert sorted(path.name for path in output.iterdir()) == ["report.md", "report.png"]
+    assert "> **Note:** synthetic" in (output / "report.md").read_text(encoding="utf-8")
+    assert imread(output / "report.png").shape[:2] == (780, 1800)
+    assert main(["report", "--inputs", str(tmp_path / "none.json"), "--output-dir", str(output)]) == 1
+    assert capsys.readouterr().err.startswith("fairseq-compress report: error: ")
