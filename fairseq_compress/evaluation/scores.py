@@ -76,18 +76,19 @@ def paired_bootstrap(hypothesis: PathLike, baseline: PathLike, reference: PathLi
     metrics: dict[str, Metric] = {"bleu": BLEU(tokenize="13a"), "chrf2": CHRF()}
     test: dict[str, Any] = {"baseline": {"name": Path(baseline).name, "sha256": _sha256(baseline)}}
     for name, metric in metrics.items():
-        signature, results = _paired_test(systems, metric, references)
+        signature, (other, own) = _paired_test(systems, metric, references)
         # sacreBLEU calls a difference of exactly 0 significant (p = 1/1001); the chance of one at least as large is 1.
-        p_value = 1.0 if results[1].score == results[0].score else results[1].p_value
-        test[name] = {
-            "baseline_score": results[0].score,
+        p_value = 1.0 if own.score == other.score else own.p_value
+        numbers = {
+            "baseline_score": other.score,
             "p_value": p_value,
-            "mean": results[1].mean,
-            "confidence_95": results[1].ci,
-            "baseline_mean": results[0].mean,
-            "baseline_confidence_95": results[0].ci,
-            "signature": signature,
+            "mean": own.mean,
+            "confidence_95": own.ci,
+            "baseline_mean": other.mean,
+            "baseline_confidence_95": other.ci,
         }
+        # Some of them are numpy's, which JSON does not know.
+        test[name] = {key: float(number) for key, number in numbers.items()} | {"signature": signature}
     return test
 
 

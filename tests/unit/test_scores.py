@@ -99,6 +99,7 @@ def test_paired_bootstrap_tells_better_from_equal(tmp_path: Path, pair: tuple[Pa
     assert better["bleu"]["p_value"] < 0.01
     assert better["bleu"]["baseline_score"] == score_files(*pair)["bleu"]["score"]
     assert "seed:12345" in better["chrf2"]["signature"]
+    assert json.loads(json.dumps(better)) == better
     assert better["bleu"]["mean"] > better["bleu"]["baseline_mean"] > 0
 
 
