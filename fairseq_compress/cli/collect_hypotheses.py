@@ -5,7 +5,7 @@ import sys
 
 HELP = (
     "Take the translations (D- lines) out of the output of fairseq-generate and write them in source order. "
-    "Each source line must have exactly one."
+    "Each source line must have exactly one. They stay as fairseq printed them: pieces, when it ran without --bpe."
 )
 
 

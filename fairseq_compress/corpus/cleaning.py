@@ -19,9 +19,10 @@ from fairseq_compress.corpus.files import (
 )
 from fairseq_compress.errors import ConfigError, DataError
 
-# What becomes one space: control characters, every kind of space and line separator, the two zero-width characters
-# that sentencepiece also takes for spaces, and U+2581, with which sentencepiece writes a space.
-ODD_WHITESPACE = re.compile(r"[\s\x00-\x1f\x7f-\x9f\u180e\u200b\ufeff\u2581]+")
+# What becomes one space: control characters, every kind of space and line separator, and the two zero-width characters
+# that sentencepiece also takes for spaces.
+ODD_WHITESPACE = re.compile(r"[\s\x00-\x1f\x7f-\x9f\u180e\u200b\ufeff]+")
+PIECE_SPACE = "\u2581"  # what sentencepiece writes for a space inside pieces, so in text it can mean nothing else
 
 # Short lines vary more: "Ano." against "Yes, that is so." is no sign of a bad match.
 RATIO_ALLOWANCE_WORDS = 5
@@ -79,8 +80,8 @@ def squeeze_whitespace(text: str) -> str:
 
 
 def normalize_line(text: str) -> str:
-    """Unicode NFC with whitespace squeezed. Case, quotes and punctuation stay. Idempotent."""
-    return squeeze_whitespace(unicodedata.normalize("NFC", text))
+    """Unicode NFC with whitespace (and U+2581) squeezed. Case, quotes and punctuation stay. Idempotent."""
+    return squeeze_whitespace(unicodedata.normalize("NFC", text).replace(PIECE_SPACE, " "))
 
 
 class Pair(NamedTuple):

@@ -2,6 +2,9 @@
 
 A translation is a line ``D-<id>\t<score>\t<text>``, where the id is the number of the source line from 0 and
 the score is the log-probability, divided by the length, in base 2. Other lines may stand between.
+
+The text is what fairseq printed. Let it print pieces (no ``--bpe``, no ``--remove-bpe``) and join them with
+``fairseq-compress decode``: fairseq joins them as strings, which leaves rare characters as ``<0xC5><0x99>``.
 """
 
 import math
@@ -16,7 +19,6 @@ from fairseq_compress.errors import ConfigError, DataError
 
 HYPOTHESIS = re.compile(r"D-(\d+)\t([^\t]+)\t(.*)", re.DOTALL)  # the text may hold tabs
 HYPOTHESIS_START = re.compile(r"D-\d+(\t|$)")
-BYTE_PIECES = re.compile(r"(?:<0x[0-9A-F]{2}>)+")
 
 
 class Hypothesis(NamedTuple):
@@ -24,14 +26,6 @@ class Hypothesis(NamedTuple):
 
     score: str  # as it is printed in the log, so that nothing is rounded
     text: str  # one line
-
-
-def join_byte_pieces(text: str) -> str:
-    """Turn runs such as ``<0xC5><0x99>`` into the characters they spell; broken UTF-8 becomes U+FFFD.
-
-    ``--bpe sentencepiece`` of fairseq joins pieces as strings and so leaves the bytes of a character as they are named.
-    """
-    return BYTE_PIECES.sub(lambda run: bytes.fromhex(run[0][3:-1].replace("><0x", "")).decode("utf-8", "replace"), text)
 
 
 def collect_hypotheses(logs: Sequence[PathLike], expected: int) -> list[Hypothesis]:
@@ -88,4 +82,4 @@ def _parse(line: str, place: str) -> tuple[int, Hypothesis]:
         finite = False
     if not finite:
         raise DataError(f"{place}: the score of id {index} is no finite number, got {score[:80]!r}")
-    return int(index), Hypothesis(score, squeeze_whitespace(join_byte_pieces(text)))
+    return int(index), Hypothesis(score, squeeze_whitespace(text))

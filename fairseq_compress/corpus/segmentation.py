@@ -26,9 +26,10 @@ class Segmenter:
     """
 
     def __init__(self, model: PathLike) -> None:
+        self._processor = sentencepiece.SentencePieceProcessor()
         try:
             with open(model, "rb") as stream:
-                self._processor = sentencepiece.SentencePieceProcessor(model_proto=stream.read())
+                self._processor.LoadFromSerializedProto(stream.read())
         except OSError as error:
             raise DataError(f"cannot read {os.fspath(model)}: {error.strerror}") from error
         except RuntimeError as error:

@@ -106,7 +106,7 @@ def test_without_dropping_a_long_line_is_an_error() -> None:
 
 
 def test_all_bad_rules_are_named_at_once() -> None:
-    with pytest.raises(ConfigError, match="--min-words.*got 0.*--max-words.*got -1.*--max-ratio.*got nan"):
+    with pytest.raises(ConfigError, match=r"--min-words.*got 0.*--max-words.*got -1.*--max-ratio.*got nan"):
         CleaningRules(min_words=0, max_words=-1, max_ratio=float("nan"))
 
 
@@ -157,7 +157,7 @@ def test_an_error_leaves_what_was_there(tmp_path: Path) -> None:
 
 def test_nothing_left_and_bad_file_lists(tmp_path: Path) -> None:
     source, target = write(tmp_path, "a", "x\n"), write(tmp_path, "b", "\n")
-    with pytest.raises(DataError, match="no pair is left of .*dropped 1 empty"):
+    with pytest.raises(DataError, match=r"no pair is left of .*dropped 1 empty"):
         clean(tmp_path, [source], [target])
     with pytest.raises(ConfigError, match="equally many files, got 2 and 1"):
         clean(tmp_path, [source, source], [target])

@@ -35,10 +35,15 @@ def test_atomic_write_of_bytes(tmp_path: Path) -> None:
 def test_a_failure_in_mid_write_keeps_the_old_file_and_no_half_file(tmp_path: Path, failure: type) -> None:
     target = tmp_path / "a.txt"
     target.write_text("old\n")
-    with pytest.raises(failure), atomic_write(target) as stream:
-        stream.write("half of the n")
-        stream.flush()
-        raise failure
+
+    def write_half() -> None:
+        with atomic_write(target) as stream:
+            stream.write("half of the n")
+            stream.flush()
+            raise failure
+
+    with pytest.raises(failure):
+        write_half()
     assert target.read_text() == "old\n"
     assert os.listdir(tmp_path) == ["a.txt"]
 

@@ -1,0 +1,152 @@
+"""The command as a process: help, exit statuses, and what it imports."""
+
+import importlib
+import inspect
+import subprocess
+import sys
+from argparse import ArgumentParser
+from pathlib import Path
+
+import pytest
+
+from fairseq_compress.cli.main import VERBS, load_verb, main
+
+HEAVY = ("torch", "fairseq", "sentencepiece", "sacrebleu", "matplotlib", "wandb")
+
+
+def run_command(*arguments: object, **options) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "fairseq_compress.cli.main", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, **options)
+
+
+def test_help_lists_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["--help"])
+    assert caught.value.code == 0
+    output = capsys.readouterr().out
+    assert all(f"  {verb} " in output for verb in VERBS)
+
+
+def test_version_is_the_one_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["--version"])
+    assert caught.value.code == 0
+    setup = (Path(__file__).resolve().parents[2] / "setup.py").read_text()
+    version = capsys.readouterr().out.removeprefix("fairseq-compress ").strip()
+    assert f'version="{version}"' in setup
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [(["translate"], "unknown verb 'translate'"), ([], "a verb is missing"), (["--bogus"], "unknown verb '--bogus'")],
+)
+def test_a_wrong_verb_lists_the_verbs(arguments: list[str], problem: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    error = capsys.readouterr().err
+    assert problem in error
+    assert all(verb in error for verb in VERBS)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_the_contract_and_its_own_help(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    module = load_verb(verb)
+    module.add_arguments(ArgumentParser())
+    assert list(inspect.signature(module.run).parameters) == ["args"]
+    with pytest.raises(SystemExit) as caught:
+        main([verb, "--help"])
+    assert caught.value.code == 0
+    assert f"usage: fairseq-compress {verb} " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_missing_options_are_status_2(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main([verb])
+    assert caught.value.code == 2
+    assert f"fairseq-compress {verb}: error: " in capsys.readouterr().err
+
+
+def imports_after(*statements: str) -> set[str]:
+    """The heavy modules that a fresh interpreter has loaded after the statements."""
+    report = f"import sys; print([name for name in {HEAVY} if name in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", "\n".join([*statements, report])], capture_output=True, text=True, timeout=60, check=True
+    )
+    return set(eval(done.stdout.splitlines()[-1]))
+
+
+def test_parsing_options_imports_nothing_heavy() -> None:
+    loads = [f"load_verb({verb!r}).add_arguments(argparse.ArgumentParser())" for verb in VERBS]
+    assert imports_after("import argparse", "from fairseq_compress.cli.main import load_verb", *loads) == set()
+
+
+def test_prepare_and_collect_import_nothing_heavy(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("one\n")
+    (tmp_path / "log").write_text("D-0\t-1\tjedna\n")
+    prepare = ["prepare", "--source-lang", "en", "--target-lang", "cs", "--output-prefix", str(tmp_path / "o")]
+    prepare += ["--source", str(tmp_path / "a"), "--target", str(tmp_path / "a")]
+    collect = ["collect-hypotheses", "--input", str(tmp_path / "log"), "--output", str(tmp_path / "h")]
+    collect += ["--expected-lines", "1"]
+    start = "from fairseq_compress.cli.main import main"
+    assert imports_after(start, f"assert main({prepare}) == 0", f"assert main({collect}) == 0") == set()
+
+
+def test_encoding_imports_neither_torch_nor_fairseq() -> None:
+    imports = ("import fairseq_compress.corpus.segmentation", "import fairseq_compress.corpus.vocabulary")
+    assert imports_after(*imports) == {"sentencepiece"}
+
+
+@pytest.mark.parametrize(
+    ("raised", "status", "message"),
+    [
+        ('DataError("a.txt is empty")', 1, "fairseq-compress encode: error: a.txt is empty\n"),
+        ('OSError(28, "No space left on device", "a")', 1, "error: [Errno 28] No space left on device: 'a'\n"),
+        ("KeyboardInterrupt()", 130, ""),
+        ("BrokenPipeError()", 141, ""),
+    ],
+)
+def test_failures_are_a_status_and_one_line(raised: str, status: int, message: str) -> None:
+    script = (
+        "import sys; from fairseq_compress.cli import main, encode; from fairseq_compress.errors import DataError\n"
+        "encode.add_arguments = lambda parser: None\n"
+        f"def run(args): raise {raised}\n"
+        "encode.run = run\n"
+        "sys.exit(main.main(['encode']))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == status
+    assert done.stderr.endswith(message)
+    assert done.stderr.count("\n") == message.count("\n")
+
+
+def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    encode = importlib.import_module("fairseq_compress.cli.encode")
+    monkeypatch.setattr(encode, "add_arguments", lambda parser: None)
+    monkeypatch.setattr(encode, "run", lambda args: 1 // 0)
+    with pytest.raises(ZeroDivisionError):
+        main(["encode"])
+
+
+def test_termination_removes_the_temporary_file(tmp_path: Path) -> None:
+    script = (
+        "import os, signal, sys\n"
+        "from fairseq_compress.cli import main, encode; from fairseq_compress.corpus.files import atomic_write\n"
+        "encode.add_arguments = lambda parser: None\n"
+        "def run(args):\n"
+        f"    with atomic_write({str(tmp_path / 'a')!r}) as stream:\n"
+        "        stream.write('half')\n"
+        "        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "encode.run = run\n"
+        "sys.exit(main.main(['encode']))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=60, check=False)
+    assert done.returncode == 143
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_as_a_process() -> None:
+    done = run_command("--help")
+    assert done.returncode == 0
+    assert done.stderr == ""
