@@ -31,6 +31,14 @@ VERBS: dict[str, tuple[str, str]] = {
 }
 
 
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Tells the defaults in the help, save those that say nothing (None of a required option, False of a switch)."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        silent = action.default is None or action.default is False
+        return action.help if silent else super()._get_help_string(action)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb and return the exit status of the process."""
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -61,8 +69,9 @@ def load_verb(verb: str) -> ModuleType:
 
 def _run_verb(verb: str, arguments: list[str]) -> int:
     module = load_verb(verb)
+    # allow_abbrev: --source would be a fine abbreviation of --source-lang, and a script must not depend on that
     parser = argparse.ArgumentParser(
-        prog=f"{PROGRAM} {verb}", description=module.HELP, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+        prog=f"{PROGRAM} {verb}", description=module.HELP, formatter_class=HelpFormatter, allow_abbrev=False
     )
     module.add_arguments(parser)
     status: int = module.run(parser.parse_args(arguments))

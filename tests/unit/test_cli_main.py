@@ -57,7 +57,23 @@ def test_every_verb_has_the_contract_and_its_own_help(verb: str, capsys: pytest.
     with pytest.raises(SystemExit) as caught:
         main([verb, "--help"])
     assert caught.value.code == 0
-    assert f"usage: fairseq-compress {verb} " in capsys.readouterr().out
+    output = capsys.readouterr().out
+    assert f"usage: fairseq-compress {verb} " in output
+    assert "default: None" not in output
+
+
+def test_the_help_tells_defaults(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["prepare", "--help"])
+    output = capsys.readouterr().out
+    assert "(default: 250)" in output
+    assert "(default: False)" not in output
+
+
+def test_options_cannot_be_abbreviated(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["encode", "--mod", "m", "--input", "i", "--output", "o"])
+    assert "required: --model" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("verb", VERBS)
