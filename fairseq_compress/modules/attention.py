@@ -34,7 +34,8 @@ class HookableMultiheadAttention(MultiheadAttention):
     """fairseq's multi-head attention, with every projection called as a module.
 
     Computes, for each head, ``softmax(q kᵀ / √D + mask) v`` ("Attention Is All You Need", arXiv:1706.03762) with
-    ``F.scaled_dot_product_attention``; the explicit form is used only when attention maps are asked for.
+    ``F.scaled_dot_product_attention``. The explicit form is used when attention maps are asked for, and where it is
+    much faster (see :func:`_explicit_is_faster`).
     Parameters, their names and their initialization are fairseq's, and so is the incremental state.
 
     Differences from fairseq, all where fairseq gives NaN or an error: a query all of whose keys are masked
@@ -94,37 +95,19 @@ class HookableMultiheadAttention(MultiheadAttention):
         """
         if before_softmax:
             raise ConfigError("before_softmax: not supported, the fused kernel never forms scores; got True")
-        need_weights = need_weights or need_head_weights
         tgt_len, bsz, _ = query.size()
         q = self._split_heads(self.q_proj(query))
         k, v, padding = self._keys_and_values(query, key, value, key_padding_mask, incremental_state, static_kv)
-
-        groups = bsz // k.size(0)  # hypotheses of one sentence that share its encoder output
-        is_causal = (
-            not need_weights and padding is None and getattr(attn_mask, _CAUSAL_MARK, False) and q.size(2) == k.size(2)
-        )
-        mask = None if is_causal else _additive_mask(attn_mask, padding, groups, q.dtype)
-        if groups > 1:  # (B·G, H, T, D) -> (B, H, G·T, D)
-            q = q.unflatten(0, (-1, groups)).transpose(1, 2).flatten(2, 3)
-
-        weights = None
-        if need_weights:
-            attended, weights = self._attend_with_maps(q, k, v, mask)
-        else:
-            dropout = self.dropout_module
-            p = dropout.p if dropout.training or dropout.apply_during_inference else 0.0
-            attended = F.scaled_dot_product_attention(q, k, v, mask, p, is_causal, scale=self.scaling)
-
-        attended = _ungroup(attended, groups)
+        attended, weights = self._attend(q, k, v, padding, attn_mask, need_weights or need_head_weights)
         output = self.out_proj(attended.permute(2, 0, 1, 3).reshape(tgt_len, bsz, -1))
-        if weights is not None:
-            weights = _ungroup(weights, groups).transpose(0, 1)
-            weights = weights if need_head_weights else weights.mean(dim=0)
-        return output, weights
+        if weights is None:
+            return output, None
+        weights = weights.transpose(0, 1)
+        return output, weights if need_head_weights else weights.mean(dim=0)
 
     def _split_heads(self, x: Tensor) -> Tensor:
         """``(T, B, H·D)`` -> ``(B, H, T, D)``, a view."""
-        return x.view(*x.shape[:2], self.num_heads, self.head_dim).permute(1, 2, 0, 3)
+        return x.unflatten(-1, (self.num_heads, self.head_dim)).permute(1, 2, 0, 3)
 
     def _keys_and_values(
         self,
@@ -169,17 +152,53 @@ class HookableMultiheadAttention(MultiheadAttention):
             padding = None if padding is None else padding[:: self.beam_size]
         return key, padding
 
-    def _attend_with_maps(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-        """The explicit form: output ``(B, H, T, D)`` and maps ``(B, H, T, S)`` in float32, before dropout."""
+    def _attend(
+        self, q: Tensor, k: Tensor, v: Tensor, padding: Tensor | None, attn_mask: Tensor | None, need_weights: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """Output ``(B·G, H, T, D)`` and, if needed, maps ``(B·G, H, T, S)`` for q ``(B·G, H, T, D)``.
+
+        G is the number of hypotheses of one sentence that share its keys and values ``(B, H, S, D)``.
+        """
+        dropout = self.dropout_module
+        p = dropout.p if dropout.training or dropout.apply_during_inference else 0.0
+        groups = q.size(0) // k.size(0)
+        if groups > 1:
+            q = q.unflatten(0, (-1, groups)).transpose(1, 2).flatten(2, 3)  # (B, H, G·T, D)
+        if need_weights or _explicit_is_faster(q, k, p):
+            mask = _additive_mask(attn_mask, padding, groups, q.dtype)
+            output, weights = self._attend_explicitly(q, k, v, mask)
+            return _ungroup(output, groups), _ungroup(weights, groups) if need_weights else None
+
+        is_causal = padding is None and getattr(attn_mask, _CAUSAL_MARK, False) and q.size(2) == k.size(2)
+        mask = None if is_causal else _additive_mask(attn_mask, padding, groups, q.dtype)
+        output = F.scaled_dot_product_attention(q, k, v, mask, p, is_causal, scale=self.scaling)
+        return _ungroup(output, groups), None
+
+    def _attend_explicitly(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Output ``(B, H, T, D)``, and the maps ``(B, H, T, S)`` before dropout, in float32 at least."""
         scores = torch.matmul(q * self.scaling, k.transpose(-2, -1))
-        if mask is None:
-            weights = torch.softmax(scores, dim=-1, dtype=torch.float32)
-        else:
-            # Filled before and after the softmax: NaN must arise neither here nor in the backward pass.
+        blocked = None  # queries that may attend to nothing, (B, 1, T, 1)
+        if mask is not None:
+            scores = scores + mask
             blocked = (mask == float("-inf")).all(dim=-1, keepdim=True)
-            scores = (scores + mask).masked_fill(blocked, 0.0)
-            weights = torch.softmax(scores, dim=-1, dtype=torch.float32).masked_fill(blocked, 0.0)
+            blocked = blocked if blocked.any() else None
+        if blocked is not None:
+            # Filled before the softmax as well as after it: NaN must arise neither here nor in the backward pass.
+            scores = scores.masked_fill(blocked, 0.0)
+        weights = torch.softmax(scores, dim=-1, dtype=torch.promote_types(scores.dtype, torch.float32))
+        if blocked is not None:
+            weights = weights.masked_fill(blocked, 0.0)
         return torch.matmul(self.dropout_module(weights.to(v.dtype)), v), weights
+
+
+def _explicit_is_faster(q: Tensor, k: Tensor, dropout: float) -> bool:
+    """Whether matmul, softmax, matmul beats the fused kernel for ``(B, H, T, D)`` and ``(B, H, S, D)``.
+
+    torch 2.13 on a CPU: in bfloat16 the fused kernel takes 2 to 7 times as long up to S = 250, for training as well as
+    for single steps of decoding; beyond, its lower traffic of memory wins. In float32 it is as fast or faster at any
+    length, but has no dropout, and what then stands in for it is slower. ``tests/benchmarks/attention.py`` measures it.
+    """
+    return q.device.type == "cpu" and k.size(2) <= 256 and (q.dtype in (torch.bfloat16, torch.float16) or dropout > 0)
 
 
 def _additive_mask(attn_mask: Tensor | None, padding: Tensor | None, groups: int, dtype: torch.dtype) -> Tensor | None:
