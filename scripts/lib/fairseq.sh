@@ -146,7 +146,7 @@ generate_command() {
     COMMAND=(
         "$FC_BIN/fairseq-generate" "$1" "${DEVICE_ARGUMENTS[@]}" --source-lang "$SOURCE_LANG" --target-lang "$TARGET_LANG"
         --gen-subset "$2" --path "$3" --beam "$4" --max-tokens "$5" --lenpen "$LENGTH_PENALTY"
-        --max-len-a "$MAX_LEN_A" --max-len-b "$MAX_LEN_B" --seed "$SEED"
+        --max-len-a "$MAX_LEN_A" --max-len-b "$MAX_LEN_B" --seed "$SEED" --log-format simple --log-interval 20
     )
 }
 

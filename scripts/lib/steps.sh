@@ -15,12 +15,13 @@
 
 # Of what steps made, files over this size count by their size only; smaller ones by their content, which costs little.
 readonly HASH_LIMIT=$((64 * 1024 * 1024))
+readonly PROGRESS_LINES='\| (train_inner|train|valid) \||sentences/s|done training|sents, '
 
 # run_step NAME OUTPUT [options] -- COMMAND...   (@OUT@ in COMMAND stands for the path to write)
 #   --in PATH       an input; repeat it
 #   --folder        the output is a folder that the command expects to be there
 #   --stdout        the command's standard output is the output
-#   --log           everything the command prints goes to logs/NAME.log too
+#   --log           what the command prints goes to logs/NAME.log, and only its lines of progress to the terminal
 #   --resume        the command can go on from what it left in its output folder
 #   --check "F A"   function F is called as `F A PATH` on the finished temporary output; the step fails if F does
 #   --unhashed ARG  an argument added to the command that changes nothing in the output (logging); repeat it
@@ -183,21 +184,25 @@ begin_output() {
 
 # execute_step NAME OUTPUT STDOUT LOG COMMAND...
 execute_step() {
-    local name=$1 output=$2 stdout=$3 log=$4 status=0 hint=""
-    shift 4
-    local command=("${DIE_WITH_PARENT[@]}" "${@//@OUT@/"$output.tmp"}")
-    if [[ $log == 1 ]]; then
-        hint="; see $WORK_DIR/logs/$name.log"
-        "${command[@]}" 2>&1 9>&- | tee -a "$WORK_DIR/logs/$name.log" || status=$?
-    elif [[ $stdout == 1 ]]; then
-        hint="; see $output.tmp"
-        "${command[@]}" >"$output.tmp" 9>&- || status=$?
-    else
-        "${command[@]}" 9>&- || status=$?
+    local name=$1 output=$2 log=/dev/null status=0
+    local command=("${DIE_WITH_PARENT[@]}" "${@:5}") # first in a pipeline, it is a child of this shell and not of another
+    command=("${command[@]//@OUT@/"$output.tmp"}")
+    [[ $4 == 0 ]] || log=$WORK_DIR/logs/$name.log
+    case $3$4 in
+        00) "${command[@]}" 9>&- || status=$? ;;
+        01) "${command[@]}" 2>&1 9>&- | tee -a "$log" | show_progress || status=$? ;;
+        10) "${command[@]}" >"$output.tmp" 9>&- || status=$? ;;
+        11) { "${command[@]}" 2>&1 >"$output.tmp" 9>&- | tee -a "$log" | show_progress; } || status=$? ;;
+    esac
+    if ((status != 0)); then
+        [[ $4 == 0 ]] || tail -n 15 "$log" | cut -c 1-500 >&2
+        die "step $name failed with exit status $status$([[ $4 == 0 ]] || echo "; see $log")"
     fi
-    ((status == 0)) || die "step $name failed with exit status $status$hint"
     [[ -e $output.tmp ]] || die "step $name ended well but made no $output.tmp"
 }
+
+# show_progress: of a log, the lines that tell how far the work is; the others are in the file.
+show_progress() { grep --line-buffered -E "$PROGRESS_LINES" || true; }
 
 finish_output() {
     local digest

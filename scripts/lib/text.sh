@@ -12,11 +12,10 @@ encode_step() {
 }
 
 # binarize_step NAME OUTPUT [options of run_step] --trainpref PREFIX ...: both languages with the vocabulary's dictionary.
-# fairseq-preprocess appends a log with the time of day to its folder; out with it, the same data is the same folder.
 binarize_step() {
     local name=$1 output=$2 dictionary=$WORK_DIR/vocabulary/spm.dict.txt options=()
     shift 2
-    while [[ $1 != --trainpref ]]; do
+    while [[ $1 != --trainpref && $1 != --testpref ]]; do
         options+=("$1")
         shift
     done
@@ -25,12 +24,26 @@ binarize_step() {
         --srcdict "$dictionary" --joined-dictionary --workers "$WORKERS" --destdir @OUT@
 }
 
-# collect_step NAME LOG SOURCE_TEXT OUTPUT: fairseq-generate's output -> one line of text for each line of SOURCE_TEXT.
-collect_step() {
-    local name=$1 log=$2 source_text=$3 output=$4 pieces=${4%.*}.pieces
-    run_step "collect-$name" "$pieces" --in "$log" --in "$source_text" --check "check_same_lines $source_text" -- \
-        "$FC_BIN/fairseq-compress" collect-hypotheses --input "$log" --source "$source_text" --output @OUT@
-    run_step "decode-$name" "$output" --in "$pieces" --in "$WORK_DIR/vocabulary/spm.model" \
+# translate_step NAME DATA SUBSET CHECKPOINT BEAM MAX_TOKENS SOURCE_TEXT PREFIX: one line of text for each line of
+# SOURCE_TEXT, which SUBSET of DATA was made from, in PREFIX.LANG; what fairseq-generate printed in PREFIX.log.
+translate_step() {
+    local name=$1 data=$2 checkpoint=$4 source_text=$7 prefix=$8 model=$WORK_DIR/vocabulary/spm.model
+    generate_command "$data" "$3" "$checkpoint" "$5" "$6"
+    run_step "translate-$name" "$prefix.log" --in "$data" --in "$checkpoint" --stdout --log \
+        --check "note_speed translate-$name" -- "${COMMAND[@]}"
+    run_step "collect-$name" "$prefix.pieces" --in "$prefix.log" --in "$source_text" \
         --check "check_same_lines $source_text" -- \
-        "$FC_BIN/fairseq-compress" decode --model "$WORK_DIR/vocabulary/spm.model" --input "$pieces" --output @OUT@
+        "$FC_BIN/fairseq-compress" collect-hypotheses --input "$prefix.log" --source "$source_text" --output @OUT@
+    run_step "decode-$name" "$prefix.$TARGET_LANG" --in "$prefix.pieces" --in "$model" \
+        --check "check_same_lines $source_text" -- \
+        "$FC_BIN/fairseq-compress" decode --model "$model" --input "$prefix.pieces" --output @OUT@
+}
+
+# note_speed STEP TRANSLATIONS: appends the seconds that fairseq-generate says it took, without loading, and the machine:
+# the speed belongs to the machine that translated, whichever one scores. fairseq's own log goes to standard error.
+note_speed() {
+    local seconds
+    seconds=$(sed -nE 's/.*Translated .* sentences \(.* tokens\) in ([0-9.]+)s .*/\1/p' "$WORK_DIR/logs/$1.log" | tail -n 1)
+    [[ -n $seconds ]] || die "$WORK_DIR/logs/$1.log does not tell how long the translation took"
+    printf '# seconds: %s\n# hardware: %s\n' "$seconds" "$(hardware_name)" >>"$2"
 }

@@ -2,7 +2,7 @@
 # Purpose: makes the corpus of sequence-level distillation (arXiv:1606.07947): the training text with the translations of
 #          the teacher's beam search as targets. Nothing to do when no student learns from it.
 # Inputs:  $WORK_DIR/bin, $WORK_DIR/teacher/averaged.pt, $WORK_DIR/encoded
-# Outputs: $WORK_DIR/kd/{generate.*.log,train.LANG}, $WORK_DIR/bin-kd, $WORK_DIR/bin-both
+# Outputs: $WORK_DIR/kd (parts, their translations, train.LANG), $WORK_DIR/bin-kd, $WORK_DIR/bin-both
 # Example: bash scripts/stages/05_make_kd_corpus.sh configs/demo-en-cs.env
 # shellcheck source=scripts/lib/common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../lib/common.sh"
@@ -10,6 +10,7 @@ stage_begin "$@"
 
 kd=$WORK_DIR/kd
 source_text=$WORK_DIR/encoded/train.$SOURCE_LANG
+target_text=$WORK_DIR/encoded/train.$TARGET_LANG
 kinds=
 list_kind() { kinds+=" $STUDENT_DATA "; }
 for_each_student list_kind
@@ -18,19 +19,24 @@ if [[ $kinds != *kd* && $kinds != *both* ]]; then
     exit 0
 fi
 
-# fairseq deals the batches out to the shards in turn; the numbers of the sentences stay those of the whole text.
-logs=() inputs=()
-for ((shard = 0; shard < KD_SHARDS; shard++)); do
-    log=$kd/generate.$shard-of-$KD_SHARDS.log
-    generate_command "$WORK_DIR/bin" train "$WORK_DIR/teacher/averaged.pt" "$KD_BEAM" "$KD_MAX_TOKENS"
-    run_step "translate-train-$shard" "$log" --in "$WORK_DIR/bin" --in "$WORK_DIR/teacher/averaged.pt" --stdout -- \
-        "${COMMAND[@]}" --num-shards "$KD_SHARDS" --shard-id "$shard"
-    logs+=("$log")
-    inputs+=(--in "$log")
-done
+# The text is translated in parts, each a step of its own, so that a restart repeats one part at most. (--num-shards of
+# fairseq-generate is no help: this fairseq ignores it, and every shard translates the whole text.)
+parts=()
+for ((part = 0; part < KD_SHARDS; part++)); do parts+=("$kd/parts/part$part"); done
+run_step split-train "$kd/parts" --in "$source_text" --in "$target_text" -- \
+    bash "$LIB/split_lines.sh" "$KD_SHARDS" @OUT@ "$source_text" "$target_text"
 
-run_step join-translations "$kd/generate.log" "${inputs[@]}" --stdout -- cat "${logs[@]}"
-collect_step kd "$kd/generate.log" "$WORK_DIR/prepared/train/text.$SOURCE_LANG" "$kd/text.$TARGET_LANG"
+# As test parts, fairseq-preprocess calls them test, test1, test2, ...
+binarize_step binarize-parts "$kd/bin-parts" --in "$kd/parts" --testpref "$(IFS=, && echo "${parts[*]}")"
+
+texts=() inputs=()
+for ((part = 0; part < KD_SHARDS; part++)); do
+    translate_step "train-part$part" "$kd/bin-parts" "test${part#0}" "$WORK_DIR/teacher/averaged.pt" "$KD_BEAM" \
+        "$KD_MAX_TOKENS" "${parts[part]}.$SOURCE_LANG" "$kd/translations/part$part"
+    texts+=("$kd/translations/part$part.$TARGET_LANG")
+    inputs+=(--in "$kd/translations/part$part.$TARGET_LANG")
+done
+run_step join-parts "$kd/text.$TARGET_LANG" "${inputs[@]}" --stdout -- cat "${texts[@]}"
 encode_step "encode-kd-$TARGET_LANG" "$kd/text.$TARGET_LANG" "$kd/train.$TARGET_LANG"
 run_step copy-kd-source "$kd/train.$SOURCE_LANG" --in "$source_text" -- cp "$source_text" @OUT@
 check_same_lines "$source_text" "$kd/train.$SOURCE_LANG" "$kd/train.$TARGET_LANG"

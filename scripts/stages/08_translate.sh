@@ -7,15 +7,10 @@
 source "$(dirname "${BASH_SOURCE[0]}")/../lib/common.sh"
 stage_begin "$@"
 
-# The speed belongs to the machine that translated, so its name is kept with the time.
-note_hardware() { printf '# hardware: %s\n' "$(hardware_name)" >>"$1"; }
-
 # translate NAME CHECKPOINT
 translate() {
-    local prefix=$WORK_DIR/translations/$1
-    generate_command "$WORK_DIR/bin" test "$2" "$BEAM" "$TRANSLATE_MAX_TOKENS"
-    run_step "translate-$1" "$prefix.log" --in "$WORK_DIR/bin" --in "$2" --stdout --check note_hardware -- "${COMMAND[@]}"
-    collect_step "$1" "$prefix.log" "$WORK_DIR/prepared/test/text.$SOURCE_LANG" "$prefix.$TARGET_LANG"
+    translate_step "$1" "$WORK_DIR/bin" test "$2" "$BEAM" "$TRANSLATE_MAX_TOKENS" \
+        "$WORK_DIR/prepared/test/text.$SOURCE_LANG" "$WORK_DIR/translations/$1"
 }
 
 translate_student() { translate "$STUDENT_NAME" "$WORK_DIR/students/$STUDENT_NAME/averaged.pt"; }

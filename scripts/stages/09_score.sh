@@ -7,9 +7,8 @@
 source "$(dirname "${BASH_SOURCE[0]}")/../lib/common.sh"
 stage_begin "$@"
 
-# seconds_of LOG: the time that fairseq-generate took to translate, without loading.
-seconds_of() { sed -nE 's/.*Translated .* sentences \(.* tokens\) in ([0-9.]+)s .*/\1/p' "$1" | tail -n 1; }
-hardware_of() { sed -n 's/^# hardware: //p' "$1" | tail -n 1; }
+# noted KEY LOG: what stage 08 noted at the end of its log.
+noted() { sed -n "s/^# $1: //p" "$2" | tail -n 1; }
 
 # score NAME CHECKPOINT KEY=VALUE...
 score() {
@@ -19,8 +18,8 @@ score() {
     shift 2
     if [[ $DRY_RUN == 0 ]]; then
         require_inputs "score-$name" "$log"
-        seconds=$(seconds_of "$log") hardware=$(hardware_of "$log")
-        [[ -n $seconds ]] || die "$log does not tell how long the translation took"
+        seconds=$(noted seconds "$log")
+        hardware=$(noted hardware "$log")
     fi
     run_step "score-$name" "$WORK_DIR/translations/$name.json" --in "$hypothesis" --in "$reference" --in "$source_text" \
         --in "$checkpoint" -- "$FC_BIN/fairseq-compress" score --name "$name" \
