@@ -107,7 +107,8 @@ def test_equals_fairseq_with_gradients(role: str, side: str, causal: str, need_w
     outputs, maps, gradients = [], [], []
     for module in pair:
         q, k = query.clone().requires_grad_(), key.clone().requires_grad_()
-        output, weights = module(q, q if role == "self" else k, k, static_kv=role == "cross", **options)
+        k = q if role == "self" else k
+        output, weights = module(q, k, k, static_kv=role == "cross", **options)
         output.square().sum().backward()
         outputs.append(output)
         maps.append(weights)
