@@ -103,14 +103,14 @@ class Clauses(Phrases):
         if verb.frame == "be":
             result = replace(result, object=self._predicate_noun(subject))
         elif verb.objects:
-            result = replace(result, object=self._object(verb, subject, depth))
+            result = replace(result, object=self._object(verb, subject, depth, bare))
         if verb.frame == "give":
             person = self.name() if self.draw.chance(NAME) else self.plain(self.words.noun("person"))
             result = replace(result, recipient=person)
         if verb.frame == "to":
             result = replace(result, goal=self.goal())
         result = result if bare else self._modality(result)
-        if (not verb.is_state or result.modal) and self.draw.chance(MANNER):
+        if not verb.is_state and not ends_in_relative(result) and self.draw.chance(MANNER):
             result = replace(result, manner=self.words.adverb("MANNER"))
         if verb.frame == "in":
             return replace(result, place=self.place())
@@ -132,12 +132,17 @@ class Clauses(Phrases):
         adjective = self.words.adjective(noun, comparative=True)
         return Clause(subject, tense, negated=negated, adjective=adjective, compared=other)
 
-    def _object(self, verb: Verb, subject: Subject, depth: int) -> NounPhrase | Coordination:
+    def _object(self, verb: Verb, subject: Subject, depth: int, bare: bool) -> NounPhrase | Coordination:
         kinds = tuple(sorted(verb.objects))
         if "person" in kinds and self.draw.chance(NAME):
             return self.name()
-        last = -2 if isinstance(subject, Somebody) else -1 if is_none(subject) else len(_OBJECT_DETERMINERS)
-        first = self.full(self.words.noun(*kinds), depth, _OBJECT_DETERMINERS[:last])
+        determiners = [
+            (determiner, weight)
+            for determiner, weight in _OBJECT_DETERMINERS
+            if not (determiner == OWN and isinstance(subject, Somebody))
+            and not (determiner == NO and (bare or not may_negate(subject)))
+        ]
+        first = self.full(self.words.noun(*kinds), depth, tuple(determiners))
         if first.determiner != INDEFINITE or first.modifier or not self.nested(COORDINATION, depth):
             return first
         second = self.plain(self.words.noun(*kinds), ((INDEFINITE, 1.0),))
@@ -145,7 +150,9 @@ class Clauses(Phrases):
 
     def _predicate_noun(self, subject: Subject) -> NounPhrase:
         """Who the subject becomes: of its sex and number."""
-        noun = self.words.noun("she" if subject.pronoun == "she" else "he")
+        fitting = "she" if subject.pronoun == "she" else "he"
+        while fitting not in (noun := self.words.noun("job")).kinds:
+            continue
         phrase = self.plain(noun, ((INDEFINITE, 1.0),))
         return replace(phrase, number=subject.agreement.number, numeral=None, determiner=INDEFINITE)
 

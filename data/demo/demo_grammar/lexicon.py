@@ -39,6 +39,7 @@ class Adjective:
     czech: str
     kinds: frozenset[str]
     comparative: tuple[str, str] | None
+    order: int  # of two adjectives the one with the smaller stands first
     rank: int
 
 
@@ -135,7 +136,9 @@ def _place(rank: int, cells: list[str]) -> Noun:
 
 def _adjective(rank: int, cells: list[str]) -> Adjective:
     comparative = (cells[3], cells[4]) if len(cells) > 3 else None
-    return Adjective(cells[0], cells[1], frozenset(cells[2].split()), comparative, rank)
+    classes = [names.split() for names in lexicon_adjectives.CLASSES]
+    order = next((number for number, names in enumerate(classes, 1) if cells[0] in names), 0)
+    return Adjective(cells[0], cells[1], frozenset(cells[2].split()), comparative, order, rank)
 
 
 _ENGLISH_PREPOSITIONS = ("at", "for", "about", "with", "against")

@@ -4,6 +4,14 @@ A hard adjective ends in -ý, a soft one in -í. The kinds are those of ``lexico
 animal, ``object`` is everything else. The order is the order of frequency.
 """
 
+# Of two adjectives the one of an earlier class stands first; one that is not here stands before them all.
+CLASSES = (
+    "small big tall long deep narrow",
+    "new old young ancient modern",
+    "black white red green blue yellow golden silver grey",
+    "Czech English German French local foreign wooden iron royal main private neighbouring",
+)
+
 ADJECTIVES = """
 old | starý | being object | older | starší
 small | malý | being object | smaller | menší
@@ -49,7 +57,7 @@ cold | studený | in on food
 angry | rozzlobený | being
 lazy | líný | being | lazier | línější
 Czech | český | person text food
-last | poslední | object person
+ordinary | obyčejný | object person
 wild | divoký | animal
 curious | zvědavý | being | more curious | zvědavější
 ancient | starobylý | building in on landmark text
@@ -59,7 +67,7 @@ clean | čistý | object | cleaner | čistší
 healthy | zdravý | being | healthier | zdravější
 golden | zlatý | thing
 broken | rozbitý | thing machine
-first | první | object person
+rare | vzácný | animal text thing
 polite | zdvořilý | person | more polite | zdvořilejší
 main | hlavní | idea part on building
 weak | slabý | being | weaker | slabší

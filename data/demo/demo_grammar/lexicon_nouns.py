@@ -2,19 +2,20 @@
 
 English gives the plural after a slash where it is irregular; Czech gives the stem of the other cases after a colon.
 The order inside a kind is the order of frequency (see ``sampler.ZIPF_EXPONENT``): the last words are rare.
-Kinds decide which verbs and prepositions a noun goes with. ``he`` and ``she`` say the English pronoun (else "it").
+Kinds decide which verbs and prepositions a noun goes with. ``he`` and ``she`` say the English pronoun (else "it");
+``job`` is what somebody can become.
 ``gender_p=f`` marks a noun that is feminine in the plural (dítě, děti).
 """
 
 NOUNS = """
 # people
-teacher | učitel | muž | person he | np=-é
+teacher | učitel | muž | person he job | np=-é
 man/men | muž | muž | person he
 woman/women | žena | žena | person she
 boy | chlapec:chlapc | muž | person he
 girl | dívka | žena | person she | gp=dívek
 friend | přítel | muž | person he | np=přátelé gp=přátel dp=přátelům ap=přátele lp=přátelích ip=přáteli
-doctor | lékař | muž | person he
+doctor | lékař | muž | person he job
 neighbour | soused | pán | person he | np=-é
 child/children | dítě | kuře | person | gender_p=f np=děti gp=dětí dp=dětem ap=děti lp=dětech ip=dětmi
 student | student | pán | person he
@@ -22,62 +23,62 @@ mother | matka | žena | person she | gp=matek
 father | otec:otc | muž | person he | np=-ové
 sister | sestra | žena | person she | gp=sester
 brother | bratr | pán | person he
-worker | dělník | pán | person he
-king | král | muž | person he | np=-ové
-queen | královna | žena | person she | gp=královen
-soldier | voják | pán | person he
-writer | spisovatel | muž | person he | np=-é
-actress | herečka | žena | person she | gp=hereček
-farmer | sedlák | pán | person he
+worker | dělník | pán | person he job
+king | král | muž | person he job | np=-ové
+queen | královna | žena | person she job | gp=královen
+soldier | voják | pán | person he job
+writer | spisovatel | muž | person he job | np=-é
+actress | herečka | žena | person she job | gp=hereček
+farmer | sedlák | pán | person he job
 tourist | turista | předseda | person he | np=-é
 daughter | dcera | žena | person she | ds=dceři ls=dceři
 son | syn | pán | person he | np=-ové
-driver | řidič | muž | person he
-judge | soudce | soudce | person he
+driver | řidič | muž | person he job
+judge | soudce | soudce | person he job
 grandmother | babička | žena | person she | gp=babiček
 grandfather | dědeček:dědečk | pán | person he | np=-ové
-waitress | servírka | žena | person she | gp=servírek
-policeman/policemen | policista | předseda | person he | np=-é
-engineer | inženýr | pán | person he
-painter | malíř | muž | person he
-singer | zpěvák | pán | person he
-lawyer | právník | pán | person he
+waitress | servírka | žena | person she job | gp=servírek
+policeman/policemen | policista | předseda | person he job | np=-é
+engineer | inženýr | pán | person he job
+painter | malíř | muž | person he job
+singer | zpěvák | pán | person he job
+lawyer | právník | pán | person he job
 colleague | kolega | předseda | person he | lp=kolezích
 guest | host | pán | person he | np=-é
-nurse | ošetřovatelka | žena | person she | gp=ošetřovatelek
-baker | pekař | muž | person he
-scientist | vědec:vědc | muž | person he
-princess | princezna | žena | person she | gp=princezen
-prince | princ | muž | person he | np=-ové
-thief/thieves | zloděj | muž | person he
-gardener | zahradník | pán | person he
-hunter | lovec:lovc | muž | person he
+nurse | ošetřovatelka | žena | person she job | gp=ošetřovatelek
+baker | pekař | muž | person he job
+scientist | vědec:vědc | muž | person he job
+princess | princezna | žena | person she job | gp=princezen
+prince | princ | muž | person he job | np=-ové
+thief/thieves | zloděj | muž | person he job
+gardener | zahradník | pán | person he job
+hunter | lovec:lovc | muž | person he job
 aunt | teta | žena | person she
 uncle | strýc | muž | person he | np=-ové
-musician | hudebník | pán | person he
-journalist | novinář | muž | person he
-guide | průvodce | soudce | person he
-fisherman/fishermen | rybář | muž | person he
+musician | hudebník | pán | person he job
+journalist | novinář | muž | person he job
+guide | průvodce | soudce | person he job
+fisherman/fishermen | rybář | muž | person he job
 foreigner | cizinec:cizinc | muž | person he
-widow | vdova | žena | person she
-poet | básník | pán | person he
-mayor | starosta | předseda | person he
-dancer | tanečnice | růže | person she | gp=tanečnic
-monk | mnich | pán | person he
-butcher | řezník | pán | person he
-knight | rytíř | muž | person he
-witch | čarodějnice | růže | person she | gp=čarodějnic
-servant | sluha | předseda | person he | lp=sluzích
-blacksmith | kovář | muž | person he
+widow | vdova | žena | person she job
+poet | básník | pán | person he job
+mayor | starosta | předseda | person he job
+dancer | tanečnice | růže | person she job | gp=tanečnic
+monk | mnich | pán | person he job
+butcher | řezník | pán | person he job
+knight | rytíř | muž | person he job
+witch | čarodějnice | růže | person she job | gp=čarodějnic
+servant | sluha | předseda | person he job | lp=sluzích
+blacksmith | kovář | muž | person he job
 bride | nevěsta | žena | person she
-sailor | námořník | pán | person he
-shoemaker | švec:ševc | muž | person he
-miller | mlynář | muž | person he
+sailor | námořník | pán | person he job
+shoemaker | švec:ševc | muž | person he job
+miller | mlynář | muž | person he job
 giant | obr | pán | person he
 dwarf/dwarves | trpaslík | pán | person he
-beggar | žebrák | pán | person he
-seamstress | švadlena | žena | person she
-shepherd | pastýř | muž | person he
+beggar | žebrák | pán | person he job
+seamstress | švadlena | žena | person she job
+shepherd | pastýř | muž | person he job
 
 # animals
 dog | pes:ps | pán | animal

@@ -18,7 +18,7 @@ find found found | person animal | acc thing food animal text | našel:našl | -
 sleep slept slept | person animal | - | spal | - | spí spí | bude | spát
 read read read | person | acc text | přečetl | četl | čte čtou | přečte přečtou | přečíst
 help | person | dat person animal | pomohl | pomáhal | pomáhá pomáhají | pomůže pomohou | pomoci
-know knew known | person | acc person building idea text | znal | - | zná znají | bude | znát
+know knew known | person | acc person building idea text part | znal | - | zná znají | bude | znát
 look at | person animal | na acc person animal landmark building thing | podíval | díval | dívá dívají | podívá podívají | podívat se
 work | person | - | pracoval | - | pracuje pracují | bude | pracovat
 write wrote written | person | acc text | napsal | psal | píše píšou | napíše napíšou | napsat
@@ -50,10 +50,10 @@ hide hid hidden | person | acc thing text food | schoval | schovával | schováv
 live | person | in | bydlel | - | bydlí bydlí | bude | bydlet
 return | person animal | to | vrátil | vracel | vrací vracejí | vrátí vrátí | vrátit se
 paint | person | acc person animal building landmark | namaloval | maloval | maluje malují | namaluje namalují | namalovat
-ask about | person | na acc person idea text | zeptal | ptal | ptá ptají | zeptá zeptají | zeptat se
+ask about | person | na acc person idea text part | zeptal | ptal | ptá ptají | zeptá zeptají | zeptat se
 need | person | acc person thing idea text | potřeboval | - | potřebuje potřebují | bude | potřebovat
 send sent sent | person | give text thing food | poslal | posílal | posílá posílají | pošle pošlou | poslat
-describe | person | acc person building idea landmark | popsal | popisoval | popisuje popisují | popíše popíšou | popsat
+describe | person | acc person building idea landmark part | popsal | popisoval | popisuje popisují | popíše popíšou | popsat
 prepare | person | acc food idea | připravil | připravoval | připravuje připravují | připraví připraví | připravit
 fall_asleep fell_asleep fallen_asleep | person animal | - | usnul | usínal | usíná usínají | usne usnou | usnout
 feed fed fed | person | acc animal | nakrmil | krmil | krmí krmí | nakrmí nakrmí | nakrmit
@@ -68,7 +68,7 @@ hear heard heard | person animal | acc person animal text | slyšel | - | slyš�
 save | person animal | acc person animal | zachránil | zachraňoval | zachraňuje zachraňují | zachrání zachrání | zachránit
 explain | person | give idea | vysvětlil | vysvětloval | vysvětluje vysvětlují | vysvětlí vysvětlí | vysvětlit
 stand stood stood | person animal | - | stál | - | stojí stojí | bude | stát
-forget forgot forgotten about | person | na acc person thing idea | zapomněl | - | zapomíná zapomínají | zapomene zapomenou | zapomenout
+forget forgot forgotten about | person | na acc person thing idea part | zapomněl | - | zapomíná zapomínají | zapomene zapomenou | zapomenout
 lend lent lent | person | give thing text vehicle | půjčil | půjčoval | půjčuje půjčují | půjčí půjčí | půjčit
 invite | person | acc person | pozval | zval | zve zvou | pozve pozvou | pozvat
 clean | person | acc room | uklidil | uklízel | uklízí uklízejí | uklidí uklidí | uklidit
@@ -94,7 +94,7 @@ discover | person | acc idea | objevil | objevoval | objevuje objevují | objev�
 cry | person | - | plakal | - | pláče pláčou | bude | plakat
 fight fought fought against | person animal | proti dat person animal idea | bojoval | - | bojuje bojují | bude | bojovat
 use | person | acc machine vehicle | použil | používal | používá používají | použije použijí | použít
-admire | person | acc person building text landmark | obdivoval | - | obdivuje obdivují | bude | obdivovat
+admire | person | acc person building text landmark part | obdivoval | - | obdivuje obdivují | bude | obdivovat
 deal dealt dealt with | person | ins idea | zabýval | - | zabývá zabývají | bude | zabývat se
 hurry | person animal | to | spěchal | - | spěchá spěchají | bude | spěchat
 decorate | person | acc building room | ozdobil | zdobil | zdobí zdobí | ozdobí ozdobí | ozdobit

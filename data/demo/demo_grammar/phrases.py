@@ -94,7 +94,9 @@ class Phrases(ABC):
         if not self.draw.chance(SECOND_ADJECTIVE):
             return (first,)
         second = self.words.adjective(noun)
-        return (first,) if second == first else (first, second)
+        if second == first:
+            return (first,)
+        return (second, first) if second.order < first.order else (first, second)
 
     def name(self) -> NounPhrase:
         """A person by name."""

@@ -97,6 +97,8 @@ class Sentences(Clauses):
     def _adorned(self, clause: Clause, may_front: bool = True) -> Clause:
         """Perhaps an adverb of time or frequency, or a phrase that stands first."""
         time = self.words.adverb(TIME_TABLES[clause.tense])
+        # The Czech verb before a long subject would be hard to follow.
+        may_front = may_front and not (isinstance(clause.subject, NounPhrase) and clause.subject.relative)
         if may_front and self.draw.chance(FRONTED):
             place = clause.goal is None and clause.place is None and clause.adjective is None and self.draw.chance(0.5)
             return replace(clause, fronted=self.place() if place else time)
@@ -118,7 +120,7 @@ class Sentences(Clauses):
         return Statement(self._adorned(self.clause(self._subject(), 0)))
 
     def _thing_subject(self) -> NounPhrase:
-        return self.full(self.words.noun("building", "thing", "vehicle", "landmark", "text", "food"), 0, _THING)
+        return self.full(self.words.noun("building", "thing", "vehicle", "landmark", "text", "food", "part"), 0, _THING)
 
     def _thing(self) -> Sentence:
         return Statement(self.adjective_clause(self._thing_subject()))
