@@ -10,8 +10,10 @@ What is mended, and why (each was tried with fairseq-fixed 0.12.3.1 and torch 2.
 """
 
 import argparse
+import collections
 import functools
 import pickle
+import re
 import sys
 import zipfile
 from collections.abc import Callable, Sequence
@@ -26,15 +28,18 @@ from fairseq.data import data_utils
 
 from fairseq_compress.errors import CheckpointError, FairseqCompressError
 
-# Exactly the classes that checkpoints written by fairseq are made of, beside tensors and plain containers:
-# Namespace holds the arguments of argparse-style models, the others a configuration that was not turned into a dict.
-CHECKPOINT_CLASSES: tuple[type, ...] = (
+# Exactly the classes that checkpoints of fairseq are made of, beside tensors: Namespace holds the arguments of
+# argparse-style models; the others are a configuration that was not turned into a plain dict (fairseq 1.0.0a, 2020-21).
+CHECKPOINT_CLASSES: tuple[Any, ...] = (
     argparse.Namespace,
     omegaconf.DictConfig,
     omegaconf.ListConfig,
     omegaconf.base.ContainerMetadata,
     omegaconf.base.Metadata,
     omegaconf.nodes.AnyNode,
+    collections.defaultdict,
+    *(dict, list, str, int, float, bool),
+    Any,
 )
 
 _PATCHED = "_fairseq_compress_original"
@@ -103,22 +108,16 @@ def guarded_load(path: str, load: Callable[[], dict[str, Any]]) -> dict[str, Any
         raise CheckpointError(f"checkpoint {path}: is a directory, a file is needed") from None
     except pickle.UnpicklingError as error:
         raise CheckpointError(f"checkpoint {path}: refused, {_refused_class(str(error))}") from None
-    except (EOFError, zipfile.BadZipFile, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and not _is_damaged_file(str(error)):
-            raise
-        raise CheckpointError(f"checkpoint {path}: truncated or not a checkpoint ({_first_line(error)})") from None
-
-
-def _is_damaged_file(message: str) -> bool:
-    return "PytorchStreamReader" in message or "zip archive" in message or "unexpected EOF" in message
+    except (EOFError, KeyError, OSError, RuntimeError, zipfile.BadZipFile) as error:
+        # A damaged file fails in as many ways as there are places to cut it.
+        cause = f"{type(error).__name__}: {_first_line(error)}"
+        raise CheckpointError(f"checkpoint {path}: truncated, or not a checkpoint of fairseq ({cause})") from None
 
 
 def _refused_class(message: str) -> str:
     """The part of torch's long message that a user needs: which class was refused."""
-    for line in message.splitlines():
-        if "Unsupported global: GLOBAL " in line:
-            name = line.split("Unsupported global: GLOBAL ")[1].split()[0]
-            return f"it holds the class {name}, which is not on the list of classes that a checkpoint may hold"
+    for name in re.findall(r"[Uu]nsupported (?:global: )?GLOBAL (\S+)", message):
+        return f"it holds the class {name}, which is not on the list of classes that a checkpoint may hold"
     return f"it is not a safe checkpoint ({_first_line(message)})"
 
 

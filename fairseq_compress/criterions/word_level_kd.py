@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Optional
 
 from fairseq import utils
 from fairseq.criterions import FairseqCriterion, register_criterion
@@ -21,10 +21,10 @@ from fairseq_compress.teachers.frozen import FrozenTeachers
 class WordLevelKDConfig(FairseqDataclass):
     """Options of :class:`WordLevelKDCriterion`."""
 
-    teacher_path: str | None = field(
+    teacher_path: Optional[str] = field(  # noqa: UP045 - fairseq's parser knows Optional only
         default=None, metadata={"help": "checkpoint of the teacher; several, separated by ':', are an ensemble"}
     )
-    teacher_data: str | None = field(
+    teacher_data: Optional[str] = field(  # noqa: UP045
         default=None,
         metadata={
             "help": "folder with the teacher's dict.LANG.txt (default: beside the checkpoint, "

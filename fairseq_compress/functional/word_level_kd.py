@@ -119,7 +119,7 @@ class _WordLevelKD(torch.autograd.Function):
                 student[rows].to(compute), [t[rows].to(compute) for t in teachers], target[rows], terms, sums,
                 gradient is not None,
             )  # fmt: skip
-            if gradient is not None:
+            if gradient is not None and chunk_gradient is not None:
                 gradient[rows] = chunk_gradient
         ctx.gradient, ctx.dtype = gradient, student.dtype
         gold, nll, kd, agreement = sums.to(compute).unbind()

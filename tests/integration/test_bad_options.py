@@ -1,0 +1,67 @@
+"""Bad options and bad teachers: one clear line, status 1, before any training, and nothing already made is lost."""
+
+import shutil
+
+import pytest
+
+from tests.conftest import TINY, binarize, run_command, write_pair
+
+
+def refused(arguments, tmp_path) -> str:
+    """Run fairseq-train, which must refuse; what lay in its folder must lie there still. Returns the error line."""
+    folder = tmp_path / "save"
+    folder.mkdir()
+    (folder / "precious").write_text("kept")
+    result = run_command(
+        "fairseq-train", *arguments, *TINY, "--arch", "transformer_small", "--save-dir", folder, check=False
+    )
+    assert result.returncode == 1, result.stdout
+    assert "begin training" not in result.stdout
+    assert "Traceback" not in result.stdout
+    assert [path.name for path in folder.iterdir()] == ["precious"]
+    return result.stdout.splitlines()[-1]
+
+
+def test_every_bad_option_is_in_one_line(train_arguments, tmp_path):
+    options = ["--kd-temperature", 0, "--kd-alpha", 2, "--label-smoothing", 1]
+    line = refused([*train_arguments, "--criterion", "word_level_kd", *options], tmp_path)
+    assert line == (
+        "fairseq-compress: error: --teacher-path: must name the teacher's checkpoint, got none; "
+        "--kd-temperature: must be greater than 0, got 0.0; --kd-alpha: must be in [0, 1], got 2.0; "
+        "--label-smoothing: must be in [0, 1), got 1.0"
+    )
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        ("missing", "no such file"),
+        ("truncated", "truncated or not a checkpoint"),
+        ("other languages", "the teacher must translate en-cs as the student does, it translates cs-en"),
+        ("other dictionary", "the teacher's en dictionary must equal the student's; the first difference is entry"),
+        ("no dictionary", "--teacher-data: must name the folder with the teacher's dict.en.txt"),
+    ],
+)
+def test_bad_teachers(make, message, train_arguments, teacher, tmp_path):
+    arguments, bad = list(train_arguments), tmp_path / "teacher" / "bad.pt"
+    bad.parent.mkdir()
+    shutil.copy(teacher, bad)
+    options: list[object] = []
+    if make == "missing":
+        bad.unlink()
+    elif make == "truncated":
+        bad.write_bytes(bad.read_bytes()[:5000])
+    elif make == "other languages":
+        reverse = [*train_arguments]
+        reverse[reverse.index("-s") + 1], reverse[reverse.index("-t") + 1] = "cs", "en"
+        run_command("fairseq-train", *reverse, *TINY, "--arch", "transformer_small", "--save-dir", bad.parent)
+        bad, arguments = bad.parent / "checkpoint_1_2.pt", list(train_arguments)
+    elif make == "other dictionary":
+        write_pair(tmp_path / "other", 30, 7, first="other")
+        options = ["--teacher-data", binarize(tmp_path / "other-bin", {"trainpref": str(tmp_path / "other")})]
+    elif make == "no dictionary":
+        options = ["--teacher-data", tmp_path]
+    line = refused([*arguments, "--criterion", "word_level_kd", "--teacher-path", bad, *options], tmp_path)
+    assert line.startswith("fairseq-compress: error: ")
+    assert message in line
+    assert str(bad) in line or "--teacher-data" in line

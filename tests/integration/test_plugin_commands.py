@@ -1,0 +1,152 @@
+"""The commands of fairseq with the plugin loaded: every registered thing trains, translates, validates."""
+
+import math
+import re
+
+import pytest
+import torch
+
+from tests.conftest import BIN, PLUGIN, TINY, run_command
+
+PLUGIN_OPTIONS = ["--user-dir", str(PLUGIN), "--task", "compressed_translation", "-s", "en", "-t", "cs", "--cpu"]
+
+
+def last(pattern: str, text: str) -> float:
+    return float(re.findall(pattern, text)[-1])
+
+
+@pytest.mark.parametrize(
+    "architecture",
+    ["transformer_small", "transformer_student_tiny", "transformer_student_base_memory", "transformer_student_base"],
+)
+def test_every_architecture_trains_at_its_full_size(architecture, train_arguments, tmp_path):
+    run_command("fairseq-train", *train_arguments, "--arch", architecture, "--save-dir", tmp_path)
+    state = torch.load(tmp_path / "checkpoint_1_2.pt", weights_only=False)
+    assert state["optimizer_history"][-1]["num_updates"] == 2
+    assert all(torch.isfinite(weight).all() for weight in state["model"].values())
+
+
+@pytest.mark.parametrize("dtype", ["none", "bfloat16"])
+def test_word_level_kd_trains_and_logs_its_parts(dtype, train_arguments, teacher, tmp_path):
+    options = ["--teacher-path", teacher, "--kd-temperature", 2, "--kd-alpha", 0.5, "--label-smoothing", 0.1]
+    log = run_command(
+        "fairseq-train", *train_arguments, "--arch", "transformer_small", *TINY, "--criterion", "word_level_kd",
+        *options, "--autocast-dtype", dtype, "--save-dir", tmp_path,
+    ).stdout  # fmt: skip
+    loss, gold, kd = (last(rf"[ |]{name}[= ]([\d.]+)", log) for name in ("loss", "gold_loss", "kd_loss"))
+    assert loss == pytest.approx(0.5 * gold + 0.5 * 4 * kd, abs=0.01)
+    assert 0 <= last(r"teacher_agreement[= ]([\d.]+)", log) <= 100
+    assert kd > 0
+
+    state = torch.load(tmp_path / "checkpoint_1_2.pt", weights_only=False)
+    plain = torch.load(teacher, weights_only=False)
+    assert list(state["model"]) == list(plain["model"])  # the same keys: nothing of the teacher came along
+    assert not state.get("criterion")
+    assert all(weight.dtype == torch.float32 for weight in state["model"].values() if weight.is_floating_point())
+
+
+def test_an_ensemble_of_teachers_is_the_mean_of_probabilities(train_arguments, teacher, tmp_path):
+    """Twice the same teacher must equal one teacher, up to rounding."""
+    losses = []
+    for paths in (f"{teacher}", f"{teacher}:{teacher}"):
+        log = run_command(
+            "fairseq-train", *train_arguments, "--arch", "transformer_small", *TINY, "--criterion", "word_level_kd",
+            "--teacher-path", paths, "--save-dir", tmp_path / str(len(paths)),
+        ).stdout  # fmt: skip
+        losses.append(last(r"kd_loss[= ]([\d.]+)", log))
+    assert losses[0] == pytest.approx(losses[1], abs=0.002)
+
+
+@pytest.mark.parametrize(("subset", "lines"), [("test", 1), ("test1", 5), ("test2", 9), ("test3", 1071)])
+@pytest.mark.parametrize("task", ["translation", "compressed_translation"])
+def test_generate_translates_every_line(task, subset, lines, data_bin, teacher):
+    log = run_command(
+        "fairseq-generate", data_bin, "--user-dir", PLUGIN, "--task", task, "-s", "en", "-t", "cs", "--cpu", "--path",
+        teacher, "--gen-subset", subset, "--beam", 1, "--max-len-b", 3, "--required-batch-size-multiple", 8,
+        "--max-tokens", 3000,
+    ).stdout  # fmt: skip
+    numbers = sorted(int(line.split("\t")[0][2:]) for line in log.splitlines() if line.startswith("H-"))
+    assert numbers == list(range(lines))
+
+
+def test_interactive_translates_with_autocast(data_bin, teacher, tmp_path):
+    (tmp_path / "in.en").write_text("a1 a2 a3\na4\n")
+    log = run_command(
+        "fairseq-interactive", data_bin, *PLUGIN_OPTIONS, "--path", teacher, "--input", tmp_path / "in.en",
+        "--beam", 2, "--max-len-b", 5, "--autocast-dtype", "bfloat16",
+    ).stdout  # fmt: skip
+    assert [line.split("\t")[0] for line in log.splitlines() if line.startswith("D-")] == ["D-0", "D-1"]
+
+
+def test_validate_scores_every_pair(data_bin, teacher):
+    """The mean loss that fairseq-validate reports is that of all 1,071 pairs, for any batch size multiple."""
+    results = []
+    for multiple in (1, 64):
+        log = run_command(
+            "fairseq-validate", data_bin, *PLUGIN_OPTIONS, "--path", teacher, "--valid-subset", "test3",
+            "--max-tokens", 3000, "--required-batch-size-multiple", multiple,
+        ).stdout  # fmt: skip
+        results.append((last(r"test3.*? loss ([\d.]+)", log), last(r"test3.*? nll_loss ([\d.]+)", log)))
+    assert results[0] == pytest.approx(results[1], abs=0.0011)
+    assert all(math.isfinite(value) for pair in results for value in pair)
+
+
+def test_hydra_train_from_a_yaml(data_bin, teacher, tmp_path):
+    (tmp_path / "kd.yaml").write_text(f"""# @package _group_
+common: {{cpu: true, seed: 3, user_dir: {PLUGIN}, log_interval: 1, log_format: simple}}
+checkpoint: {{save_dir: {tmp_path}/out, no_epoch_checkpoints: true}}
+task: {{_name: compressed_translation, data: {data_bin}, source_lang: en, target_lang: cs, autocast_dtype: bfloat16}}
+dataset: {{max_tokens: 120, num_workers: 0, disable_validation: true}}
+optimization: {{max_update: 2, lr: [0.001]}}
+optimizer: {{_name: adam}}
+lr_scheduler: {{_name: inverse_sqrt, warmup_updates: 4}}
+criterion: {{_name: word_level_kd, teacher_path: {teacher}, kd_temperature: 2.0, label_smoothing: 0.1}}
+model: {{_name: transformer_student_tiny, encoder_embed_dim: 16, decoder_embed_dim: 16, encoder_ffn_embed_dim: 24,
+  decoder_ffn_embed_dim: 24, encoder_layers: 2, decoder_layers: 1, encoder_attention_heads: 2,
+  decoder_attention_heads: 2}}
+""")
+    log = run_command("fairseq-hydra-train", "--config-dir", tmp_path, "--config-name", "kd",
+                      f"hydra.run.dir={tmp_path}/hydra").stdout  # fmt: skip
+    checkpoint = tmp_path / "out" / "checkpoint_last.pt"
+    assert checkpoint.is_file(), log
+    translated = run_command(
+        "fairseq-generate", data_bin, *PLUGIN_OPTIONS, "--path", checkpoint, "--gen-subset", "test1", "--beam", 1,
+        "--max-len-b", 3,
+    ).stdout  # fmt: skip
+    assert sum(line.startswith("H-") for line in translated.splitlines()) == 5
+
+
+def test_stop_and_resume_is_bit_equal(train_arguments, teacher, tmp_path):
+    """Four updates at once, and two, stop, two more: equal weights, optimizer and all, with dropout and KD."""
+    base = [argument for argument in train_arguments if argument != "--no-last-checkpoints"]
+    options = [*TINY, "--arch", "transformer_small", "--dropout", "0.2", "--criterion", "word_level_kd",
+               "--teacher-path", teacher, "--autocast-dtype", "bfloat16"]  # fmt: skip
+    weights = []
+    for name, stops in (("whole", [4]), ("resumed", [2, 4])):
+        for updates in stops:
+            run_command("fairseq-train", *base, *options, "--max-update", updates, "--save-dir", tmp_path / name)
+        weights.append(torch.load(tmp_path / name / "checkpoint_1_4.pt", weights_only=False))
+    for key, whole in weights[0]["model"].items():
+        assert torch.equal(whole, weights[1]["model"][key]), key
+    first, second = (state["last_optimizer_state"]["state"] for state in weights)
+    assert all(torch.equal(first[i]["exp_avg"], second[i]["exp_avg"]) for i in first)
+
+
+def test_two_processes_give_the_gradient_of_one(train_arguments, teacher, tmp_path):
+    """One plain SGD step on two batches: two gloo processes with a batch each, or one that accumulates both."""
+    base = [*train_arguments, *TINY, "--arch", "transformer_small", "--dropout", 0, "--criterion", "word_level_kd",
+            "--teacher-path", teacher, "--optimizer", "sgd", "--lr", "1.0", "--clip-norm", 0,
+            "--ddp-backend", "legacy_ddp"]  # fmt: skip
+    base[base.index("adam")] = "sgd"
+    run_command("fairseq-train", *base, "--update-freq", 2, "--save-dir", tmp_path / "one")
+    run_command(
+        "torchrun", "--nproc_per_node", 2, "--master_port", 29533, "--no-python", "bash", "-c",
+        f'exec "{BIN}/fairseq-train" "$@" --distributed-rank $RANK', "train",
+        *base, "--update-freq", 1, "--save-dir", tmp_path / "two", "--distributed-world-size", 2,
+        "--distributed-init-method", "env://", "--distributed-no-spawn", "--distributed-backend", "gloo",
+    )  # fmt: skip
+    one, two = (torch.load(tmp_path / name / "checkpoint_1_2.pt", weights_only=False) for name in ("one", "two"))
+    start = torch.load(teacher, weights_only=False)["model"]
+    for key, weight in one["model"].items():
+        torch.testing.assert_close(two["model"][key], weight, rtol=1e-5, atol=1e-6, msg=key)
+    assert any(not torch.equal(weight, start[key]) for key, weight in one["model"].items())

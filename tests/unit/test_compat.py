@@ -1,0 +1,165 @@
+"""The mends of fairseq: no sentence is lost, checkpoints load safely, our errors are one line."""
+
+import argparse
+import os
+import pickle
+import subprocess
+import sys
+
+import numpy as np
+import omegaconf
+import pytest
+import torch
+from fairseq import checkpoint_utils
+from fairseq.data import Dictionary, LanguagePairDataset, ListDataset, data_utils
+from fairseq.tasks.translation import TranslationConfig, TranslationTask
+
+from fairseq_compress import compat
+from fairseq_compress.checkpoint.load import load_state
+from fairseq_compress.errors import CheckpointError
+from fairseq_compress.tasks.compressed_translation import CompressedTranslationConfig, CompressedTranslationTask
+
+COUNTS = [1, 5, 9, 1071]
+
+
+def pairs(count: int) -> LanguagePairDataset:
+    dictionary = Dictionary()
+    lengths = np.random.RandomState(count).randint(2, 30, count)
+    sentences = ListDataset([torch.randint(4, 50, (int(n),)) for n in lengths], lengths)
+    for symbol in range(50):
+        dictionary.add_symbol(str(symbol))
+    return LanguagePairDataset(sentences, lengths, dictionary, sentences, lengths, dictionary)
+
+
+@pytest.mark.parametrize("count", COUNTS)
+@pytest.mark.parametrize("multiple", [1, 3, 8, 64])
+@pytest.mark.parametrize("limits", [{"max_tokens": 200}, {"max_sentences": 4}, {"max_tokens": 100000}])
+def test_batches_hold_every_sentence_once_and_in_order(count, multiple, limits):
+    dataset = pairs(count)
+    indices = dataset.ordered_indices()
+    batches = dataset.batch_by_size(indices, required_batch_size_multiple=multiple, **limits)
+    assert np.concatenate(batches).tolist() == indices.tolist()
+    for batch in batches:
+        assert len(batch) <= limits.get("max_sentences", count)
+        longest = max(dataset.num_tokens(index) for index in batch)
+        assert longest * len(batch) <= limits.get("max_tokens", 10**9)
+
+
+def test_stock_fairseq_would_lose_sentences():
+    """If this fails, fairseq was repaired and the mend can go."""
+    dataset = pairs(9)
+    stock = data_utils.batch_by_size._fairseq_compress_original
+    batches = stock(
+        dataset.ordered_indices(), dataset.num_tokens, max_tokens=100000, required_batch_size_multiple=8
+    )  # fmt: skip
+    assert sum(map(len, batches)) == 8
+
+
+def test_no_sentences_give_no_batches():
+    assert pairs(9).batch_by_size(np.array([], dtype=np.int64), max_tokens=100, required_batch_size_multiple=8) == []
+
+
+@pytest.mark.parametrize("count", COUNTS)
+@pytest.mark.parametrize("shards", [1, 2])
+@pytest.mark.parametrize(
+    ("task_class", "config"),
+    [(TranslationTask, TranslationConfig), (CompressedTranslationTask, CompressedTranslationConfig)],
+)
+def test_an_epoch_holds_every_pair_for_any_task(task_class, config, count, shards):
+    dataset = pairs(count)
+    task = task_class(config(), dataset.src_dict, dataset.tgt_dict)
+    seen = []
+    for shard in range(shards):
+        iterator = task.get_batch_iterator(
+            dataset, max_tokens=300, required_batch_size_multiple=8, num_shards=shards, shard_id=shard,
+            disable_iterator_cache=True,
+        ).next_epoch_itr(shuffle=True)  # fmt: skip
+        seen += [int(number) for batch in iterator if batch for number in batch["id"]]
+    assert sorted(seen) == list(range(count))
+
+
+def save(path, **extra):
+    torch.save(
+        {"model": {"w": torch.ones(2)}, "args": None, "optimizer_history": [{}], "extra_state": {}} | extra, path
+    )
+
+
+class Malicious:
+    """Runs a command when it is unpickled."""
+
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __reduce__(self):
+        return os.system, (f"touch {self.marker}",)
+
+
+@pytest.mark.parametrize("load", [load_state, checkpoint_utils.load_checkpoint_to_cpu])
+def test_a_malicious_pickle_is_refused_and_nothing_runs(load, tmp_path):
+    path, marker = tmp_path / "evil.pt", tmp_path / "ran"
+    save(path, extra_state=Malicious(marker))
+    with pytest.raises(CheckpointError, match=r"evil\.pt: refused, it holds the class (posix|nt)\.system"):
+        load(str(path))
+    assert not marker.exists()
+    torch.load(path, weights_only=False)  # the file is a real attack: without the safety it runs
+    assert marker.exists()
+
+
+class NotListed:
+    pass
+
+
+def test_a_class_that_is_not_listed_is_refused_by_name(tmp_path):
+    save(tmp_path / "c.pt", extra_state=NotListed())
+    with pytest.raises(CheckpointError, match=r"holds the class \S*test_compat\.NotListed, which is not on"):
+        load_state(tmp_path / "c.pt")
+
+
+def test_what_fairseq_writes_loads(tmp_path):
+    raw = omegaconf.OmegaConf.create({"model": {"layers": 3, "names": ["a", "b"]}})
+    save(tmp_path / "c.pt", args=argparse.Namespace(arch="transformer", lr=[0.1]), cfg=raw)
+    state = load_state(tmp_path / "c.pt")
+    assert state["args"] == argparse.Namespace(arch="transformer", lr=[0.1])
+    assert state["cfg"].model.names[1] == "b"
+
+
+def test_truncated_missing_and_foreign_files(tmp_path):
+    save(tmp_path / "whole.pt", model={"w": torch.randn(1000)})
+    whole = (tmp_path / "whole.pt").read_bytes()
+    for share in (0.0, 0.1, 0.5, 0.99):
+        (tmp_path / "cut.pt").write_bytes(whole[: int(len(whole) * share)])
+        for load in (load_state, checkpoint_utils.load_checkpoint_to_cpu):
+            with pytest.raises(CheckpointError, match=r"cut\.pt: .*(truncated|refused)"):
+                load(str(tmp_path / "cut.pt"))
+    (tmp_path / "text.pt").write_text("hello")
+    with pytest.raises(CheckpointError, match=r"text\.pt"):
+        load_state(tmp_path / "text.pt")
+    with pytest.raises(CheckpointError, match=r"none\.pt: no such file"):
+        load_state(tmp_path / "none.pt")
+    torch.save([1], tmp_path / "list.pt")
+    with pytest.raises(CheckpointError, match="no weights under the key 'model'"):
+        load_state(tmp_path / "list.pt")
+
+
+def test_safety_stays_on_for_the_process(tmp_path):
+    compat.apply()
+    with open(tmp_path / "p.pkl", "wb") as file:
+        pickle.dump(NotListed(), file)
+    torch.save(NotListed(), tmp_path / "p.pt")
+    with pytest.raises(pickle.UnpicklingError):
+        torch.load(tmp_path / "p.pt")
+
+
+def test_apply_twice_changes_nothing():
+    compat.apply()
+    before = (data_utils.batch_by_size, checkpoint_utils.load_checkpoint_to_cpu, sys.excepthook)
+    compat.apply()
+    assert before == (data_utils.batch_by_size, checkpoint_utils.load_checkpoint_to_cpu, sys.excepthook)
+
+
+def test_our_errors_are_one_line_and_status_1():
+    code = "import fairseq, fairseq_compress.errors as e; raise e.ConfigError('--x: must be 1, got 2')"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert result.stderr.splitlines()[-1] == "fairseq-compress: error: --x: must be 1, got 2"
+    assert "Traceback" not in result.stderr
