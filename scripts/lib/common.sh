@@ -1,26 +1,13 @@
 # shellcheck shell=bash
-# Purpose: what every stage of the pipeline starts with: paths, messages, the configuration, the lock.
+# Purpose: what every stage of the pipeline starts with: its arguments, the configuration, the lock.
 # Inputs:  the arguments of a stage (CONFIG [SYSTEM] [--dry-run]) and the machine's variables, see configs/defaults.env.
 # Outputs: every setting as a variable; the current directory is the root of the repository.
 # Example: source "$(dirname "${BASH_SOURCE[0]}")/../lib/common.sh"; stage_begin "$@"
-set -euo pipefail
 
-ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
-LIB=$ROOT/scripts/lib
+# shellcheck source=scripts/lib/process.sh
+source "$(dirname "${BASH_SOURCE[0]}")/process.sh"
 
-say() { printf '%s\n' "$*"; }
-
-die() {
-    printf '%s: error: %s\n' "${0##*/}" "$*" >&2
-    exit 1
-}
-
-# Children of a killed script must not work on: two writers in one folder spoil it. Linux can tie their life to ours.
-DIE_WITH_PARENT=()
-if setpriv --pdeathsig KILL true 2>/dev/null; then
-    DIE_WITH_PARENT=(setpriv --pdeathsig KILL --)
-fi
-
+# absolute_path PATH: a path of the caller's, made independent of the current directory.
 absolute_path() { realpath --canonicalize-missing --no-symlinks -- "$1"; }
 
 # path_from_root PATH: a path of the caller's, as seen from the root of the repository.

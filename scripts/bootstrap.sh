@@ -1,0 +1,114 @@
+#!/usr/bin/env bash
+# Purpose: makes .venv with everything that the project needs, in the versions of constraints.txt. Does nothing when all is
+#          there; repairs what an interrupted run left.
+# Inputs:  PYTHON (default: the first of python3.11, python3.12, python3.13, python3 that will do), gcc and g++, a network.
+#          pip's own variables choose where packages come from; without a GPU, set PIP_EXTRA_INDEX_URL to an index that has
+#          the processor-only build of torch, or pip takes the one for GPUs, several GB larger.
+# Outputs: .venv, .venv/bootstrap.log, and last of all .venv/.bootstrap-SHA (of this file, constraints.txt and setup.py).
+# Example: bash scripts/bootstrap.sh
+# shellcheck source=scripts/lib/process.sh
+source "$(dirname "${BASH_SOURCE[0]}")/lib/process.sh"
+cd "$ROOT"
+
+readonly VENV=.venv LOG=.venv/bootstrap.log
+readonly FREE_GIGABYTES=4
+TORCH=$(grep -E '^torch==' constraints.txt)
+FAIRSEQ=$(grep -E '^fairseq-fixed==' constraints.txt)
+STAMP=$VENV/.bootstrap-$(cat scripts/bootstrap.sh constraints.txt setup.py | sha256sum | cut -c 1-16)
+
+# is_complete: a virtual environment knows its own path, so one that was moved is not complete.
+is_complete() { [[ -f $STAMP && $(<"$STAMP") == "$ROOT" ]]; }
+
+# find_python: sets PYTHON.
+find_python() {
+    local candidate candidates=(python3.11 python3.12 python3.13 python3)
+    if [[ -n ${PYTHON:-} ]]; then candidates=("$PYTHON"); fi
+    for candidate in "${candidates[@]}"; do
+        if "$candidate" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; then
+            PYTHON=$candidate
+            return
+        fi
+    done
+    [[ -z ${PYTHON:-} ]] || die "PYTHON must be Python 3.11, 3.12 or 3.13, got '$PYTHON' ($("$PYTHON" --version 2>&1 || true))"
+    die "Python 3.11, 3.12 or 3.13 is needed, but none was found; install it or set PYTHON"
+}
+
+check_machine() {
+    local tool include
+    "$PYTHON" -c 'import venv, ensurepip' 2>/dev/null || die "$PYTHON has no module venv; install python3-venv"
+    for tool in gcc g++; do
+        command -v "$tool" >/dev/null || die "$tool is needed to build fairseq, but was not found; install gcc and g++"
+    done
+    include=$("$PYTHON" -c 'import sysconfig; print(sysconfig.get_paths()["include"])')
+    [[ -f $include/Python.h ]] || die "$include/Python.h is needed to build fairseq; install python3-dev"
+    check_disk "$ROOT" "$FREE_GIGABYTES"
+    check_disk "${TMPDIR:-/tmp}" 1
+}
+
+# check_disk FOLDER GIGABYTES
+check_disk() {
+    local free
+    [[ -d $1 ]] || die "TMPDIR must be a folder, got '$1'"
+    free=$(df -Pk "$1" | awk 'NR == 2 { print int($4 / 1024 / 1024) }')
+    ((free >= $2)) || die "$1 has $free GB of free disk space, $2 GB are needed"
+}
+
+# install WHAT ARGUMENTS...: pip, quietly; the end of its log when it fails.
+install() {
+    say "bootstrap: $1"
+    "${DIE_WITH_PARENT[@]}" "$VENV/bin/python" -m pip install --disable-pip-version-check -c constraints.txt "${@:2}" \
+        >>"$LOG" 2>&1 && return
+    tail -n 5 "$LOG" | cut -c 1-300 >&2
+    die "could not install: $1; see $LOG (without a network, pip finds nothing)"
+}
+
+# drop_half_installed: pip writes RECORD last; a package without one was interrupted, and pip would take it for whole.
+drop_half_installed() {
+    local info
+    for info in "$VENV"/lib/python*/site-packages/*.dist-info; do
+        if [[ -d $info && ! -f $info/RECORD ]]; then rm -rf "$info"; fi
+    done
+}
+
+# can_be_repaired: pip starts, and the commands name this very folder (a virtual environment cannot be moved).
+can_be_repaired() {
+    "$VENV/bin/python" -m pip --version >/dev/null 2>&1 && [[ $(head -n 1 "$VENV/bin/pip") == "#!$ROOT/$VENV/bin/"* ]]
+}
+
+install_packages() {
+    if ! can_be_repaired; then
+        rm -rf "$VENV"
+        "$PYTHON" -m venv "$VENV" || die "$PYTHON -m venv $VENV failed"
+    fi
+    drop_half_installed
+    # fairseq's build imports torch, numpy and Cython. Isolated, it would fetch a second torch of its own.
+    install "pip and build tools" -U pip setuptools wheel cython numpy
+    install "$TORCH" "$TORCH"
+    install "$FAIRSEQ (compiles for about 2 minutes)" --no-build-isolation "$FAIRSEQ"
+    install "the project and its tools" --no-build-isolation -e '.[dev]'
+}
+
+works() {
+    "$VENV/bin/python" -c 'import fairseq.data.data_utils_fast, matplotlib, pytest, sacrebleu, sentencepiece, torch, wandb' \
+        >>"$LOG" 2>&1
+}
+
+if is_complete; then exit 0; fi
+# One at a time: whoever waits finds everything done. The lock needs a file that is always there.
+exec 8<constraints.txt
+flock 8
+if is_complete; then exit 0; fi
+
+find_python
+check_machine
+install_packages
+if ! works; then
+    say "bootstrap: what was there does not work; starting afresh"
+    rm -rf "$VENV"
+    install_packages
+    works || die "the packages were installed but do not work together; see $LOG"
+fi
+rm -f "$VENV"/.bootstrap-*
+printf '%s\n' "$ROOT" >"$VENV/.bootstrap-new"
+mv "$VENV/.bootstrap-new" "$STAMP"
+say "bootstrap: done"
