@@ -19,7 +19,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from demo_grammar.sentences import Pair, Sentences
 
 MAX_PAIRS = 1_000_000  # the grammar makes more, but drawing new ones gets slow
-MAX_TRIES_PER_PAIR = 200  # far more than ever needed, unless train is too small to hold the words of the rest
+# Far more than ever needed, unless train is too small to hold the words of the rest.
+MAX_TRIES, MAX_TRIES_PER_PAIR = 5000, 100
 
 
 class CorpusError(Exception):
@@ -39,7 +40,7 @@ def draw(
     Raises: CorpusError when pairs are refused so often that there is no hope.
     """
     pairs: list[Pair] = []
-    for _ in range(MAX_TRIES_PER_PAIR * (count + 1)):
+    for _ in range(MAX_TRIES + MAX_TRIES_PER_PAIR * count):
         if len(pairs) == count:
             return pairs
         pair = next_pair()

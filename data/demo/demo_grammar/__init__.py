@@ -2,5 +2,6 @@
 
 Floors, from the bottom: ``inflection`` (Czech endings) and ``features`` (names of the grammatical categories); the
 ``lexicon_*`` tables; ``lexicon`` (all tables as objects); ``determiners`` and ``prepositions`` (closed classes);
-``trees`` (what a sentence says); ``english`` and ``czech`` (how each language says it); ``sampler`` (random trees).
+``trees`` (what a sentence says); ``english``, ``english_verbs``, ``czech`` and ``czech_verbs`` (how each language says
+it); ``sampler``, ``phrases``, ``clauses`` and ``sentences`` (random trees).
 """

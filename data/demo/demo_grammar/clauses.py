@@ -8,7 +8,7 @@ from . import lexicon
 from .determiners import BARE, EVERY, INDEFINITE, NO, OUR, OWN, SOME, THAT, THIS
 from .features import FUTURE, PAST, PRESENT, PROGRESSIVE
 from .lexicon import Noun, Verb
-from .phrases import COORDINATION, NAME, Determiners, Phrases
+from .phrases import COORDINATION, LEAF, NAME, Determiners, Phrases
 from .prepositions import AT, IN, ON
 from .trees import Clause, Coordination, Gap, NounPhrase, Pronoun, Relative, Somebody, Subject
 
@@ -103,7 +103,9 @@ class Clauses(Phrases):
         if verb.frame == "be":
             result = replace(result, object=self._predicate_noun(subject))
         elif verb.objects:
-            result = replace(result, object=self._object(verb, subject, depth, bare))
+            # "gave the book which she read to the boy" would say two things: a gift has no relative clause.
+            object_depth = LEAF if verb.frame == "give" else depth
+            result = replace(result, object=self._object(verb, subject, object_depth, bare))
         if verb.frame == "give":
             person = self.name() if self.draw.chance(NAME) else self.plain(self.words.noun("person"))
             result = replace(result, recipient=person)
@@ -119,7 +121,7 @@ class Clauses(Phrases):
         return result
 
     def adjective_clause(self, subject: Subject, tense: str = "", bare: bool = False) -> Clause:
-        """ "Is tired", "was not older than the king"."""
+        """A clause with "be" and an adjective: is tired, was not older than the king."""
         noun = head_noun(subject)
         assert noun is not None
         negated = not bare and may_negate(subject) and self.draw.chance(NEGATION)
@@ -175,5 +177,3 @@ def possible_tense(verb: Verb, tense: str) -> str:
     """The tense, or the past where the tense is not clear: a state has no progressive, "read" no present."""
     unclear = (tense == PROGRESSIVE and verb.is_state) or (tense == PRESENT and verb.ambiguous_present)
     return PAST if unclear else tense
-
-

@@ -1,21 +1,10 @@
 """Czech words for the trees: cases, agreement, word order, the place of the clitics "se" and "si"."""
 
+from .czech_verbs import WANT, Words, be_form, finite
 from .determiners import decline_determiner, decline_numeral, relative_pronoun, whose
-from .features import (
-    ACCUSATIVE,
-    FUTURE,
-    GENITIVE,
-    NEUTER,
-    NOMINATIVE,
-    PAST,
-    PLURAL,
-    PRESENT,
-    PROGRESSIVE,
-    SINGULAR,
-    Agreement,
-)
-from .inflection import decline_adjective, decline_possessive, participle
-from .lexicon import Adverb, Verb
+from .features import ACCUSATIVE, DATIVE, FUTURE, GENITIVE, NOMINATIVE, Agreement
+from .inflection import decline_adjective, decline_possessive
+from .lexicon import Adjective, Adverb
 from .prepositions import vocalise
 from .trees import (
     Clause,
@@ -33,8 +22,6 @@ from .trees import (
     Subject,
 )
 
-Words = list[str]
-
 CONJUNCTIONS = {
     "because": "protože",
     "although": "ačkoli",
@@ -44,10 +31,6 @@ CONJUNCTIONS = {
     "if": "pokud",
 }
 QUESTION_WORDS = {"": "", "where": "kde", "when": "kdy", "why": "proč", "what": "co"}
-_WANT = Verb(
-    ("want", "wanted", "wanted"), "", frozenset(), "none", "", "", frozenset(), "chtěl", "", ("chce", "chtějí"), None,
-    "", "", 0,
-)  # fmt: skip
 
 
 def noun_phrase(phrase: NounPhrase | Coordination, case: str) -> Words:
@@ -72,7 +55,7 @@ def noun_phrase(phrase: NounPhrase | Coordination, case: str) -> Words:
         words += noun_phrase(owner, GENITIVE)
     if phrase.modifier is not None:
         words += prepositional_phrase(phrase.modifier)
-    return words + (_relative(phrase) if phrase.relative is not None else [])
+    return words + (_relative(phrase, phrase.relative) if phrase.relative is not None else [])
 
 
 def prepositional_phrase(phrase: PrepositionalPhrase) -> Words:
@@ -84,9 +67,8 @@ def _governed(preposition: str, words: Words) -> Words:
     return [vocalise(preposition, words[0]), *words] if preposition else words
 
 
-def _relative(phrase: NounPhrase) -> Words:
+def _relative(phrase: NounPhrase, relative: Relative) -> Words:
     """The relative clause between its commas."""
-    relative: Relative = phrase.relative  # type: ignore[assignment]
     inner = relative.clause
     gender, number = phrase.noun.gender_in(phrase.number), phrase.number
     if relative.role == "whose":
@@ -120,32 +102,6 @@ def is_negative(clause: Clause) -> bool:
     return any(isinstance(phrase, NounPhrase) and phrase.determiner.czech == "žádný" for phrase in phrases)
 
 
-def _past(form: str, agreement: Agreement) -> str:
-    if agreement.counted:
-        return participle(form, NEUTER, SINGULAR)
-    return participle(form, agreement.gender, agreement.number)
-
-
-def _be(tense: str, agreement: Agreement, negative: bool) -> str:
-    plural = agreement.number == PLURAL and not agreement.counted
-    if tense == PRESENT:
-        return ("nejsou" if negative else "jsou") if plural else ("není" if negative else "je")
-    form = _past("byl", agreement) if tense in (PAST, PROGRESSIVE) else "budou" if plural else "bude"
-    return "ne" + form if negative else form
-
-
-def _finite(verb: Verb, tense: str, agreement: Agreement, negative: bool) -> tuple[str, str]:
-    """The finite verb and, in the future with "bude", the infinitive after it."""
-    plural = agreement.number == PLURAL and not agreement.counted
-    if tense == FUTURE and verb.future is None:
-        return _be(FUTURE, agreement, negative), verb.infinitive
-    if tense in (PAST, PROGRESSIVE):
-        form = _past(verb.past if tense == PAST else verb.progressive, agreement)
-    else:
-        form = (verb.present if tense == PRESENT or verb.future is None else verb.future)[plural]
-    return ("ne" + form if negative else form), ""
-
-
 def _reflexive(clause: Clause) -> Words:
     clitics = [verb.reflexive for verb in (clause.modal, clause.verb) if verb is not None and verb.reflexive]
     return clitics[:1]
@@ -154,23 +110,19 @@ def _reflexive(clause: Clause) -> Words:
 def _verb_parts(clause: Clause, negative: bool) -> tuple[str, str]:
     agreement = clause.subject.agreement
     if clause.verb is None:
-        return _be(clause.tense, agreement, negative), ""
+        return be_form(clause.tense, agreement, negative), ""
     if clause.modal is not None:
-        return _finite(clause.modal, clause.tense, agreement, negative)[0], clause.verb.infinitive
-    return _finite(clause.verb, clause.tense, agreement, negative)
+        return finite(clause.modal, clause.tense, agreement, negative)[0], clause.verb.infinitive
+    return finite(clause.verb, clause.tense, agreement, negative)
 
 
 def _objects(clause: Clause) -> Words:
-    """Recipient, object, goal and place in Czech order; after a noun predicate the instrumental."""
+    """What follows the verb, in Czech order: predicate adjective; recipient, object, goal, place."""
     words: Words = []
     if clause.adjective is not None:
-        agreement = clause.subject.agreement
-        adjective = clause.adjective.czech if clause.compared is None else _comparative(clause)
-        case = GENITIVE if agreement.counted else NOMINATIVE
-        words.append(decline_adjective(adjective, agreement.gender, agreement.number, case))
-        words += ["než", *noun_phrase(clause.compared, NOMINATIVE)] if clause.compared is not None else []
+        words += _predicate_adjective(clause.adjective, clause.subject.agreement, clause.compared)
     if clause.recipient is not None:
-        words += noun_phrase(clause.recipient, "dat")
+        words += noun_phrase(clause.recipient, DATIVE)
     if clause.object is not None:
         assert clause.verb is not None
         words += _governed(clause.verb.preposition, noun_phrase(clause.object, clause.verb.case))
@@ -179,10 +131,13 @@ def _objects(clause: Clause) -> Words:
     return words
 
 
-def _comparative(clause: Clause) -> str:
-    assert clause.adjective is not None
-    assert clause.adjective.comparative is not None
-    return clause.adjective.comparative[1]
+def _predicate_adjective(adjective: Adjective, agreement: Agreement, compared: NounPhrase | None) -> Words:
+    """Byli unavení, but after a numeral bylo unavených; "older than ..." is starší než and a nominative."""
+    case = GENITIVE if agreement.counted else NOMINATIVE
+    if compared is None or adjective.comparative is None:
+        return [decline_adjective(adjective.czech, agreement.gender, agreement.number, case)]
+    comparative = decline_adjective(adjective.comparative[1], agreement.gender, agreement.number, case)
+    return [comparative, "než", *noun_phrase(compared, NOMINATIVE)]
 
 
 def _ordered(opener: Words, subject: Words, clause: Clause, subject_second: bool = False) -> Words:
@@ -237,7 +192,7 @@ def _statement(sentence: Statement) -> Words:
 
 
 def _report(sentence: Report) -> Words:
-    matrix = Clause(sentence.subject, sentence.tense, sentence.verb or _WANT, sentence.negated)
+    matrix = Clause(sentence.subject, sentence.tense, sentence.verb or WANT, sentence.negated)
     conjunction = "že" if sentence.verb else "aby"
     return [*clause_words(matrix), ",", *clause_words(sentence.clause, conjunction)]
 
@@ -258,5 +213,5 @@ def words_of(sentence: Sentence) -> Words:
         return _report(sentence)
     if isinstance(sentence, Question):
         return _question(sentence)
-    be = _be(sentence.tense, sentence.what.agreement, False)
+    be = be_form(sentence.tense, sentence.what.agreement, False)
     return [*prepositional_phrase(sentence.where), be, *noun_phrase(sentence.what, NOMINATIVE)]

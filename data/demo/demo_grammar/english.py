@@ -1,8 +1,9 @@
 """English words for the trees."""
 
 from .determiners import OWN
-from .features import FUTURE, PAST, PLURAL, PRESENT, PROGRESSIVE
-from .lexicon import Adverb, Verb
+from .english_verbs import CONDITION, PLAIN, SHIFTED, Words, be_words, verb_group
+from .features import PAST, PLURAL
+from .lexicon import Adverb
 from .trees import (
     Clause,
     Coordination,
@@ -20,74 +21,8 @@ from .trees import (
     Subject,
 )
 
-Words = list[str]
-
-# How a tense looks: as it is; after a past "said that"; after "when" and "if", where the future is a present.
-PLAIN, SHIFTED, CONDITION = "plain", "shifted", "condition"
-CONJUNCTIONS = ("because", "although", "when", "before", "while", "if")
 _POSSESSIVE = {"he": "his", "she": "her", "it": "its", "they": "their"}
 _SOUNDS_LIKE_CONSONANT = ("university",)
-
-
-def third_person(base: str) -> str:
-    """Says, washes, carries; of "fall asleep" the first word."""
-    head, _, particle = base.partition(" ")
-    if head == "have":
-        head = "has"
-    elif head.endswith(("s", "sh", "ch", "x", "o")):
-        head += "es"
-    else:
-        head = head[:-1] + "ies" if head.endswith("y") and head[-2] not in "aeou" else head + "s"
-    return f"{head} {particle}".strip()
-
-
-def ing_form(base: str) -> str:
-    """Reading, writing; no verb of the lexicon doubles its last letter."""
-    head, _, particle = base.partition(" ")
-    head = head[:-1] if head.endswith("e") and not head.endswith("ee") else head
-    return f"{head}ing {particle}".strip()
-
-
-def _verb_group(
-    forms: tuple[str, str, str], tense: str, negated: bool, plural: bool, state: bool = False, view: str = PLAIN,
-    inverted: bool = False,
-) -> tuple[Words, str]:  # fmt: skip
-    """Auxiliaries (with "not") and the main verb."""
-    base, past, participle = forms
-    negation = ["not"] if negated else []
-    if view == CONDITION and tense == FUTURE:
-        tense = PRESENT
-    if view == SHIFTED:
-        if tense == PAST:
-            return ["had", *negation], participle
-        if tense == FUTURE:
-            return ["would", *negation], base
-        tense = PAST if state else PROGRESSIVE
-    if tense == PROGRESSIVE:
-        return ["were" if plural else "was", *negation], ing_form(base)
-    if tense == FUTURE:
-        return ["will", *negation], base
-    if base == "can":
-        word = "could" if tense == PAST else "can"
-        return ([word, "not"], "") if negated and tense == PAST else (["cannot" if negated else word], "")
-    if negated or inverted:
-        return ["did" if tense == PAST else "do" if plural else "does", *negation], base
-    return [], past if tense == PAST else base if plural else third_person(base)
-
-
-def _be(tense: str, negated: bool, plural: bool, view: str = PLAIN) -> Words:
-    negation = ["not"] if negated else []
-    if view == SHIFTED:
-        if tense == FUTURE:
-            return ["would", *negation, "be"]
-        if tense == PAST:
-            return ["had", *negation, "been"]
-        return ["were" if plural else "was", *negation]
-    if tense == FUTURE and view == PLAIN:
-        return ["will", *negation, "be"]
-    if tense == PAST:
-        return ["were" if plural else "was", *negation]
-    return ["are" if plural else "is", *negation]
 
 
 def _article(words: Words) -> Words:
@@ -120,7 +55,7 @@ def noun_phrase(phrase: NounPhrase | Coordination, owner: str = "") -> Words:
         words += ["of", *noun_phrase(phrase.possessor)]
     if phrase.modifier is not None:
         words += prepositional_phrase(phrase.modifier)
-    return words + (_relative(phrase) if phrase.relative is not None else [])
+    return words + (_relative(phrase.relative, "person" in phrase.noun.kinds) if phrase.relative is not None else [])
 
 
 def prepositional_phrase(phrase: PrepositionalPhrase, owner: str = "") -> Words:
@@ -128,9 +63,7 @@ def prepositional_phrase(phrase: PrepositionalPhrase, owner: str = "") -> Words:
     return [phrase.preposition.english, *noun_phrase(phrase.object, owner)]
 
 
-def _relative(phrase: NounPhrase) -> Words:
-    relative: Relative = phrase.relative  # type: ignore[assignment]
-    person = "person" in phrase.noun.kinds
+def _relative(relative: Relative, person: bool) -> Words:
     if relative.role == "subject":
         return ["who" if person else "which", *clause(relative.clause)]
     if relative.role == "whose":
@@ -172,14 +105,14 @@ def _predicate(part: Clause, view: str, inverted: bool) -> tuple[Words, Words]:
     """The finite auxiliaries (which a question puts before the subject) and the rest of the verb."""
     plural = part.subject.agreement.number == PLURAL
     if part.adjective is not None:
-        first, *rest = _be(part.tense, part.negated, plural, view)
+        first, *rest = be_words(part.tense, part.negated, plural, view)
         if part.compared is None:
             return [first], [*rest, part.adjective.english]
         assert part.adjective.comparative is not None
         return [first], [*rest, part.adjective.comparative[0], "than", *noun_phrase(part.compared)]
     assert part.verb is not None
     head = part.modal or part.verb
-    auxiliaries, main = _verb_group(head.english, part.tense, part.negated, plural, head.is_state, view, inverted)
+    auxiliaries, main = verb_group(head.english, part.tense, part.negated, plural, head.is_state, view, inverted)
     frequency = [part.frequency.english] if part.frequency else []
     rest = [*frequency, *([main] if main else [])]
     return auxiliaries, [*rest, part.verb.english[0]] if part.modal else rest
@@ -217,9 +150,9 @@ def _statement(sentence: Statement) -> Words:
 
 def _report(sentence: Report) -> Words:
     plural = sentence.subject.agreement.number == PLURAL
-    verb: Verb | None = sentence.verb
+    verb = sentence.verb
     forms = verb.english if verb else ("want", "wanted", "wanted")
-    auxiliaries, main = _verb_group(forms, sentence.tense, sentence.negated, plural)
+    auxiliaries, main = verb_group(forms, sentence.tense, sentence.negated, plural)
     words = [*subject_words(sentence.subject), *auxiliaries, main]
     if verb is not None:
         return [*words, "that", *clause(sentence.clause, SHIFTED if sentence.tense == PAST else PLAIN)]
@@ -232,7 +165,7 @@ def _report(sentence: Report) -> Words:
 
 def _question(sentence: Question) -> Words:
     if sentence.word == "who":
-        return [*clause(sentence.clause)]
+        return clause(sentence.clause)
     return [*([sentence.word] if sentence.word else []), *clause(sentence.clause, inverted=True)]
 
 
@@ -246,7 +179,5 @@ def words_of(sentence: Sentence) -> Words:
         return _question(sentence)
     assert isinstance(sentence, Existence)
     plural = sentence.what.number == PLURAL
-    verb = _be(sentence.tense, False, plural)
+    verb = be_words(sentence.tense, False, plural)
     return ["there", *verb, *noun_phrase(sentence.what), *prepositional_phrase(sentence.where)]
-
-

@@ -219,5 +219,3 @@ def noun(english: str) -> Noun:
         if entry.singular == english:
             return entry
     raise KeyError(english)
-
-

@@ -4,7 +4,8 @@ A hard adjective ends in -ý, a soft one in -í. The kinds are those of ``lexico
 animal, ``object`` is everything else. The order is the order of frequency.
 """
 
-# Of two adjectives the one of an earlier class stands first; one that is not here stands before them all.
+# Of two adjectives the one of an earlier class stands first, one that is not here before all;
+# never two of a class.
 CLASSES = (
     "small big tall long deep narrow",
     "new old young ancient modern",

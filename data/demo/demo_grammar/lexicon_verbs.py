@@ -74,7 +74,7 @@ invite | person | acc person | pozval | zval | zve zvou | pozve pozvou | pozvat
 clean | person | acc room | uklidil | uklízel | uklízí uklízejí | uklidí uklidí | uklidit
 attack | person animal | na acc person animal | zaútočil | útočil | útočí útočí | zaútočí zaútočí | zaútočit
 solve | person | acc idea | vyřešil | řešil | řeší řeší | vyřeší vyřeší | vyřešit
-travel | person | to | cestoval | - | cestuje cestují | bude | cestovat
+travel travelled travelled | person | to | cestoval | - | cestuje cestují | bude | cestovat
 bake | person | acc baked | upekl | pekl | peče pečou | upeče upečou | upéct
 choose chose chosen | person | acc thing vehicle text food | vybral | vybíral | vybírá vybírají | vybere vyberou | vybrat
 break broke broken | person animal | acc machine | rozbil | rozbíjel | rozbíjí rozbíjejí | rozbije rozbijí | rozbít

@@ -61,7 +61,7 @@ class Phrases(ABC):
 
     def nested(self, probability: float, depth: int) -> bool:
         """Whether something is added that makes the sentence deeper."""
-        return self.draw.chance(probability * DEPTH**depth)
+        return depth < LEAF and self.draw.chance(probability * DEPTH**depth)
 
     def plain(self, noun: Noun, determiners: Determiners = DEFINITE) -> NounPhrase:
         """Determiner or numeral, adjectives and noun."""
@@ -94,7 +94,7 @@ class Phrases(ABC):
         if not self.draw.chance(SECOND_ADJECTIVE):
             return (first,)
         second = self.words.adjective(noun)
-        if second == first:
+        if second == first or (second.order and second.order == first.order):  # "small big", "Czech French"
             return (first,)
         return (second, first) if second.order < first.order else (first, second)
 

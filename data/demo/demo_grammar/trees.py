@@ -156,7 +156,7 @@ class Statement:
 
 @dataclass(frozen=True)
 class Report:
-    """"The teacher said that ...", or with ``verb`` None "wanted the boy to ..." (Czech: chtěl, aby chlapec ...)."""
+    """Words or thoughts: "said that ...", or with ``verb`` None "wanted the boy to ..." (chtěl, aby chlapec ...)."""
 
     subject: Subject
     verb: Verb | None
@@ -167,7 +167,7 @@ class Report:
 
 @dataclass(frozen=True)
 class Existence:
-    """"There is a dog in the garden": the place comes first in Czech."""
+    """As in "there is a dog in the garden"; the place comes first in Czech."""
 
     what: NounPhrase
     where: PrepositionalPhrase
