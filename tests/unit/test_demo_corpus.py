@@ -142,7 +142,7 @@ def np(words: str, **parts: object) -> NounPhrase:
     adjectives = tuple(map(adjective, front[1:] if numeral or determiner != determiners.BARE else front))
     number = PLURAL if any(n.plural == last for n in lexicon.NOUNS) else SINGULAR
     noun = next((n for n in lexicon.NOUNS if n.plural == last), None) or lexicon.noun(last)
-    return NounPhrase(noun, number, determiner, numeral, adjectives, **parts)  # type: ignore[arg-type]
+    return NounPhrase(noun, number, determiner, numeral, adjectives, **parts)
 
 
 def clause(subject: object, tense: str, what: str, **parts: object) -> Clause:
@@ -151,7 +151,7 @@ def clause(subject: object, tense: str, what: str, **parts: object) -> Clause:
         parts["adjective"] = adjective(what)
     else:
         parts["verb"] = verb(*what.split())
-    return Clause(np(subject) if isinstance(subject, str) else subject, tense, **parts)  # type: ignore[arg-type]
+    return Clause(np(subject) if isinstance(subject, str) else subject, tense, **parts)
 
 
 def near(words: str) -> PrepositionalPhrase:
@@ -364,6 +364,13 @@ def test_files_and_no_overlap(corpus: Path) -> None:
         assert [len(lines) for lines in parts.values()] == [2000, 100, 100]
         every = [line for lines in parts.values() for line in lines]
         assert len(set(every)) == len(every)
+
+
+def test_examples_of_the_readme_are_real(corpus: Path) -> None:
+    pairs = list(zip(read(corpus, "train.en"), read(corpus, "train.cs"), strict=True))
+    readme = (GENERATE.parent / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (.+[.]) \| (.+[.]) \|$", readme, flags=re.MULTILINE)
+    assert rows == [pairs[line - 1] for line in (9, 17, 38, 40, 67, 95)]
 
 
 def test_no_english_word_of_valid_and_test_is_new(corpus: Path) -> None:
