@@ -143,6 +143,7 @@ class Clauses(Phrases):
             for determiner, weight in _OBJECT_DETERMINERS
             if not (determiner == OWN and isinstance(subject, Somebody))
             and not (determiner == NO and (bare or not may_negate(subject)))
+            and not (determiner == SOME and is_none(subject))
         ]
         first = self.full(self.words.noun(*kinds), depth, tuple(determiners))
         if first.determiner != INDEFINITE or first.modifier or not self.nested(COORDINATION, depth):
@@ -159,8 +160,9 @@ class Clauses(Phrases):
         return replace(phrase, number=subject.agreement.number, numeral=None, determiner=INDEFINITE)
 
     def _modality(self, clause: Clause) -> Clause:
-        """Perhaps a modal and a negation (but one negative word is enough)."""
-        if may_negate(clause.subject) and not is_none(clause.object) and self.draw.chance(NEGATION):
+        """Perhaps a modal and a negation (but one negative word is enough, and "some" becomes "any" after it)."""
+        some = isinstance(clause.object, NounPhrase) and clause.object.determiner in (SOME, NO)
+        if may_negate(clause.subject) and not some and self.draw.chance(NEGATION):
             clause = replace(clause, negated=True)
         if clause.tense not in (PAST, PRESENT) or not self.draw.chance(MODAL):
             return clause

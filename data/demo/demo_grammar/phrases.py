@@ -79,7 +79,9 @@ class Phrases(ABC):
         """A plain phrase, perhaps with a possessor, and with a prepositional phrase or a relative clause."""
         phrase = self.plain(noun, determiners)
         if phrase.determiner in (THE, INDEFINITE) and ("part" in noun.kinds or self.nested(POSSESSOR, depth)):
-            phrase = replace(phrase, possessor=self._possessor(noun), determiner=THE)
+            possessor = self._possessor(noun)
+            if possessor.noun != noun:
+                phrase = replace(phrase, possessor=possessor, determiner=THE)
         if "person" in noun.kinds and self.nested(MODIFIER, depth):
             return replace(phrase, modifier=self._modifier())
         if phrase.determiner in (THE, INDEFINITE, BARE) and self.nested(RELATIVE, depth):

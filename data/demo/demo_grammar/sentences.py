@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from . import czech, english, lexicon
 from .clauses import FRAMES, Clauses, ends_in_relative, is_none, kind_of, may_negate
-from .determiners import INDEFINITE, OUR, THAT, THE, THIS
+from .determiners import INDEFINITE, OUR, SOME, THAT, THE, THIS
 from .features import FUTURE, PAST, PRESENT, PROGRESSIVE
 from .phrases import Determiners
 from .sampler import Draw
@@ -105,7 +105,8 @@ class Sentences(Clauses):
         if may_front and self.draw.chance(OPENING):
             return replace(clause, opening=self.words.adverb("SENTENCE"))
         plain_verb = clause.verb is not None and clause.modal is None
-        if clause.tense == PRESENT and plain_verb and self.draw.chance(FREQUENCY):
+        negative = clause.negated or is_none(clause.subject) or is_none(clause.object)
+        if clause.tense == PRESENT and plain_verb and not negative and self.draw.chance(FREQUENCY):
             return replace(clause, frequency=self.words.adverb("FREQUENCY"))
         if clause.adjective is None and not ends_in_relative(clause) and self.draw.chance(TIME):
             return replace(clause, time=time)
@@ -166,7 +167,8 @@ class Sentences(Clauses):
         tense = self.draw.weighted(((PAST, 6), (PRESENT, 4)))
         inner_tense = self.draw.weighted(((PAST, 4), (PRESENT, 3), (FUTURE, 3)))
         inner = self.clause(self.subject(1), 1, inner_tense, bare=True)
-        if self.draw.chance(0.1) and may_negate(inner.subject) and not is_none(inner.object):
+        some = isinstance(inner.object, NounPhrase) and inner.object.determiner == SOME
+        if self.draw.chance(0.1) and may_negate(inner.subject) and not some:
             inner = replace(inner, negated=True)
         return Report(self._reporter(), verb, tense, self.draw.chance(0.1), inner)
 
