@@ -18,6 +18,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--translation-seconds", type=float, metavar="S", help="the time that translating took")
     parser.add_argument("--baseline", metavar="F", help="another translation: adds a paired bootstrap test against it")
     parser.add_argument(
+        "--tokenized", action="store_true", help="adds BLEU on Moses tokens, for comparison with older papers"
+    )
+    parser.add_argument(
         "--set",
         action="extend",
         nargs="+",
@@ -46,6 +49,10 @@ def run(args: argparse.Namespace) -> int:
         translation_seconds=args.translation_seconds,
         facts=parse_facts(args.set),
     )
+    if args.tokenized:
+        from fairseq_compress.evaluation.tokenized import tokenized_bleu
+
+        record["bleu_tokenized"] = tokenized_bleu(args.hypothesis, args.reference, args.target_lang)
     write_record(record, args.output)
     scores = f"BLEU {record['bleu']['score']:.2f}, lowercase {record['bleu_lowercase']['score']:.2f}"
     print(f"{record['name']}: {scores}, chrF2 {record['chrf2']['score']:.2f}")
