@@ -6,7 +6,7 @@ import re
 import pytest
 import torch
 
-from tests.conftest import BIN, PLUGIN, TINY, run_command
+from tests.conftest import BIN, PLUGIN, ROOT, TINY, run_command
 
 PLUGIN_OPTIONS = ["--user-dir", str(PLUGIN), "--task", "compressed_translation", "-s", "en", "-t", "cs", "--cpu"]
 
@@ -91,24 +91,17 @@ def test_validate_scores_every_pair(data_bin, teacher):
     assert all(math.isfinite(value) for pair in results for value in pair)
 
 
-def test_hydra_train_from_a_yaml(data_bin, teacher, tmp_path):
-    (tmp_path / "kd.yaml").write_text(f"""# @package _group_
-common: {{cpu: true, seed: 3, user_dir: {PLUGIN}, log_interval: 1, log_format: simple}}
-checkpoint: {{save_dir: {tmp_path}/out, no_epoch_checkpoints: true}}
-task: {{_name: compressed_translation, data: {data_bin}, source_lang: en, target_lang: cs, autocast_dtype: bfloat16}}
-dataset: {{max_tokens: 120, num_workers: 0, disable_validation: true}}
-optimization: {{max_update: 2, lr: [0.001]}}
-optimizer: {{_name: adam}}
-lr_scheduler: {{_name: inverse_sqrt, warmup_updates: 4}}
-criterion: {{_name: word_level_kd, teacher_path: {teacher}, kd_temperature: 2.0, label_smoothing: 0.1}}
-model: {{_name: transformer_student_tiny, encoder_embed_dim: 16, decoder_embed_dim: 16, encoder_ffn_embed_dim: 24,
-  decoder_ffn_embed_dim: 24, encoder_layers: 2, decoder_layers: 1, encoder_attention_heads: 2,
-  decoder_attention_heads: 2}}
-""")
-    log = run_command("fairseq-hydra-train", "--config-dir", tmp_path, "--config-name", "kd",
-                      f"hydra.run.dir={tmp_path}/hydra").stdout  # fmt: skip
+def test_hydra_train_from_our_yaml(data_bin, teacher, tmp_path):
+    sizes = [argument[2:].replace("-", "_") for argument in TINY[::2]]
+    log = run_command(
+        "fairseq-hydra-train", "--config-dir", ROOT / "configs" / "hydra", "--config-name", "word_level_kd",
+        f"hydra.run.dir={tmp_path}/hydra", f"common.user_dir={PLUGIN}", "common.cpu=true", f"task.data={data_bin}",
+        f"criterion.teacher_path={teacher}", f"checkpoint.save_dir={tmp_path}/out", "optimization.max_update=2",
+        "dataset.max_tokens=120", *(f"+model.{name}={value}" for name, value in zip(sizes, TINY[1::2], strict=True)),
+    ).stdout  # fmt: skip
     checkpoint = tmp_path / "out" / "checkpoint_last.pt"
     assert checkpoint.is_file(), log
+    assert torch.load(checkpoint, weights_only=True)["cfg"]["task"]["autocast_dtype"] == "bfloat16"
     translated = run_command(
         "fairseq-generate", data_bin, *PLUGIN_OPTIONS, "--path", checkpoint, "--gen-subset", "test1", "--beam", 1,
         "--max-len-b", 3,
