@@ -27,7 +27,8 @@ while (($# > 0)); do
     case $1 in
         --from | --to)
             (($# >= 2)) || usage
-            printf -v "${1#--}" %s "$(stage_number "$2")"
+            number=$(stage_number "$2")
+            printf -v "${1#--}" %s "$number"
             shift
             ;;
         *) arguments+=("$1") ;;

@@ -4,7 +4,8 @@
 # Outputs: nothing, or one line that names the two files and their counts, and exit status 1.
 # Example: check_same_lines "$WORK_DIR/encoded/train.en" "$WORK_DIR/encoded/train.cs"
 
-count_lines() { wc -l <"$1" | tr -d ' '; }
+# count_lines FILE: a last line without a line feed counts too (wc does not count it).
+count_lines() { awk 'END { print NR }' "$1"; }
 
 # check_same_lines FIRST OTHER...: every file has as many lines as the first one.
 check_same_lines() {

@@ -21,6 +21,8 @@ if setpriv --pdeathsig KILL true 2>/dev/null; then
     DIE_WITH_PARENT=(setpriv --pdeathsig KILL --)
 fi
 
+export PYTHONUTF8=1 # whatever the locale, text is UTF-8
+
 # Libraries keep caches in HOME, and a container may have none.
 if [[ -z ${HOME:-} ]]; then
     HOME=$ROOT/runs/.home

@@ -9,7 +9,7 @@ parts=$1 output=$2
 shift 2
 mkdir -p "$output"
 for file in "$@"; do
-    lines=$(wc -l <"$file")
+    lines=$(awk "END { print NR }" "$file")
     if ((parts > lines)); then
         echo "split_lines.sh: error: KD_SHARDS must not be over the number of lines, got $parts parts for $file with $lines" >&2
         exit 1

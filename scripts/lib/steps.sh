@@ -49,13 +49,14 @@ run_step() {
 
     local fingerprint
     require_inputs "$name" "${inputs[@]}"
-    fingerprint=$(step_fingerprint "$name" "$#" "$@" "${inputs[@]}")
+    step_fingerprint "$#" "$@" "${inputs[@]}"
+    fingerprint=$REPLY
     adopt_output "$output" "$fingerprint"
     if step_is_done "$output" "$fingerprint"; then
         say "skip $name"
         return
     fi
-    say "$(step_reason "$name" "$output" "$fingerprint")"
+    step_reason "$name" "$output" "$fingerprint"
     begin_output "$output" "$fingerprint" "$resume"
     ((folder == 0)) || mkdir -p "$output.tmp"
     execute_step "$name" "$output" "$stdout" "$log" "$@" "${unhashed[@]}"
@@ -83,89 +84,111 @@ require_inputs() {
     done
 }
 
-# portable TEXT...: the machine's own paths replaced by names, one text a line.
+# The functions below answer in REPLY, as bash's read does: a subshell for each of hundreds of questions takes seconds.
+
+# portable TEXT: the machine's own paths in it replaced by names.
 portable() {
-    local text
-    for text in "$@"; do
-        text=${text//"$RAW_DIR"/@RAW@}
-        text=${text//"$WORK_DIR"/@WORK@}
-        text=${text//"$FC_BIN"/@BIN@}
-        printf '%s\n' "${text//"$ROOT"/@ROOT@}"
-    done
+    REPLY=${1//"$RAW_DIR"/@RAW@}
+    REPLY=${REPLY//"$WORK_DIR"/@WORK@}
+    REPLY=${REPLY//"$FC_BIN"/@BIN@}
+    REPLY=${REPLY//"$ROOT"/@ROOT@}
 }
 
-# step_fingerprint NAME COUNT COMMAND... INPUT...: sha256 over the COUNT words of the command and the inputs.
+# step_fingerprint COUNT COMMAND... INPUT...: sha256 over the COUNT words of the command and the inputs.
 step_fingerprint() {
-    local count=$2 input producer limit
-    shift 2
-    {
-        portable "${@:1:count}"
-        for input in "${@:count+1}"; do
-            producer=$(producer_fingerprint "$input")
-            limit=$HASH_LIMIT
-            [[ $producer != raw ]] || limit=$((1 << 62)) # nothing but its content tells whether raw text changed
-            printf 'input %s %s %s\n' "$(portable "$input")" "$producer" "$(digest "$input" "$limit")"
-        done
-    } | sha256sum | cut -d' ' -f1
+    local count=$1 facts="" word producer limit
+    shift
+    for word in "${@:1:count}"; do
+        portable "$word"
+        facts+=$REPLY$'\n'
+    done
+    for word in "${@:count+1}"; do
+        producer_fingerprint "$word"
+        producer=$REPLY limit=$HASH_LIMIT
+        [[ $producer != raw ]] || limit=$((1 << 62)) # nothing but its content tells whether raw text changed
+        portable "$word"
+        facts+="input $REPLY $producer "
+        digest "$word" "$limit"
+        facts+=$REPLY$'\n'
+    done
+    REPLY=$(sha256sum <<<"$facts")
+    REPLY=${REPLY%% *}
 }
 
 # producer_fingerprint PATH: the fingerprint of the step that made PATH or a folder above it, or "raw".
 producer_fingerprint() {
     local path=$1
-    while [[ $path != . && $path != / ]]; do
-        if [[ -f $path.done ]]; then
-            sed -n 's/^fingerprint //p' "$path.done"
-            return
-        fi
-        path=$(dirname "$path")
+    while [[ -n $path ]]; do
+        recorded fingerprint "$path.done"
+        [[ -z $REPLY ]] || return 0
+        [[ $path == */* ]] || break
+        path=${path%/*}
     done
-    echo raw
+    REPLY=raw
+}
+
+# recorded KEY FILE: the value of fingerprint or digest in a .done file; empty when there is no such file.
+recorded() {
+    local key value
+    REPLY=
+    [[ -f $2 ]] || return 0
+    while read -r key value; do
+        if [[ $key == "$1" ]]; then REPLY=$value; fi
+    done <"$2"
 }
 
 # digest PATH [LIMIT]: one sha256 of a file, or of all files below a folder; files over LIMIT bytes count by their size.
 digest() {
     local path=$1 limit=${2:-$HASH_LIMIT}
     if [[ -d $path ]]; then
-        (cd "$path" && find -L . -type f -printf '%s %P\n') | LC_ALL=C sort -k2 | while read -r size file; do
-            printf '%s %s\n' "$(file_digest "$path/$file" "$size" "$limit")" "$file"
-        done | sha256sum | cut -d' ' -f1
+        REPLY=$(cd "$path" && {
+            find -L . -type f -size "+${limit}c" -printf 'size-%s %p\n'
+            find -L . -type f ! -size "+${limit}c" -print0 | xargs -0r sha256sum
+        } | LC_ALL=C sort | sha256sum)
+    elif (($(stat -L --format %s "$path") > limit)); then
+        REPLY=size-$(stat -L --format %s "$path")
     else
-        file_digest "$path" "$(stat -L --format %s "$path")" "$limit"
+        REPLY=$(sha256sum <"$path")
     fi
-}
-
-# file_digest FILE SIZE LIMIT
-file_digest() {
-    if (($2 > $3)); then echo "size-$2"; else sha256sum <"$1" | cut -d' ' -f1; fi
+    REPLY=${REPLY%% *}
 }
 
 # step_is_done OUTPUT FINGERPRINT: made by this very command from these inputs, and not touched since.
 step_is_done() {
-    [[ -e $1 && -f $1.done ]] || return 1
-    [[ $(sed -n 's/^fingerprint //p' "$1.done") == "$2" ]] || return 1
-    [[ $(sed -n 's/^digest //p' "$1.done") == "$(digest "$1")" ]]
+    [[ -e $1 ]] || return 1
+    recorded fingerprint "$1.done"
+    [[ $REPLY == "$2" ]] || return 1
+    same_digest "$1" "$1.done"
 }
 
-# step_reason NAME OUTPUT FINGERPRINT: why the step runs.
+# same_digest PATH DONE_FILE
+same_digest() {
+    local digest
+    digest "$1"
+    digest=$REPLY
+    recorded digest "$2"
+    [[ $REPLY == "$digest" ]]
+}
+
+# step_reason NAME OUTPUT FINGERPRINT: says why the step runs.
 step_reason() {
-    local recorded=""
-    [[ ! -f $2.done ]] || recorded=$(sed -n 's/^fingerprint //p' "$2.done")
-    if [[ -n $recorded && $recorded != "$3" ]]; then
-        echo "run $1 (inputs or settings changed)"
-    elif [[ -n $recorded ]]; then
-        echo "run $1 (its output was changed or removed)"
+    recorded fingerprint "$2.done"
+    if [[ -n $REPLY && $REPLY != "$3" ]]; then
+        say "run $1 (inputs or settings changed)"
+    elif [[ -n $REPLY ]]; then
+        say "run $1 (its output was changed or removed)"
     elif [[ -f $2.tmp.fingerprint && $(<"$2.tmp.fingerprint") == "$3" ]]; then
-        echo "run $1 (it was interrupted)"
+        say "run $1 (it was interrupted)"
     else
-        echo "run $1"
+        say "run $1"
     fi
 }
 
 # adopt_output OUTPUT FINGERPRINT: finishes a step that was killed between its last two renames.
 adopt_output() {
-    [[ ! -e $1 && -e $1.tmp && -f $1.done ]] || return 0
-    [[ $(sed -n 's/^fingerprint //p' "$1.done") == "$2" ]] || return 0
-    if [[ $(sed -n 's/^digest //p' "$1.done") == "$(digest "$1.tmp")" ]]; then
+    [[ ! -e $1 && -e $1.tmp ]] || return 0
+    recorded fingerprint "$1.done"
+    if [[ $REPLY == "$2" ]] && same_digest "$1.tmp" "$1.done"; then
         mv "$1.tmp" "$1"
         rm -f "$1.tmp.fingerprint"
     fi
@@ -205,10 +228,9 @@ execute_step() {
 show_progress() { grep --line-buffered -E "$PROGRESS_LINES" || true; }
 
 finish_output() {
-    local digest
-    digest=$(digest "$1.tmp")
+    digest "$1.tmp"
     rm -rf "$1"
-    printf 'fingerprint %s\ndigest %s\n' "$2" "$digest" >"$1.done.new"
+    printf 'fingerprint %s\ndigest %s\n' "$2" "$REPLY" >"$1.done.new"
     mv "$1.done.new" "$1.done"
     mv "$1.tmp" "$1"
     rm -f "$1.tmp.fingerprint"

@@ -1,0 +1,159 @@
+#!/usr/bin/env python3
+"""Stands in for every command of the pipeline, under the name it is called by: records its arguments, makes tiny files.
+
+FAKE_RECORD is the file of the arguments (one JSON list a line). FAKE_HANG names a command or a verb that writes half of
+its output, puts its process id into FAKE_PID, and sleeps. FAKE_LOSE names one that loses its last line. Every output is
+a pure function of the inputs and arguments that matter, so runs can be compared byte by byte.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import struct
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+COMMAND = Path(sys.argv[0]).name
+ARGUMENTS = sys.argv[1:]
+ACTION = ARGUMENTS[0] if COMMAND == "fairseq-compress" else COMMAND
+
+
+def option(name: str, default: str = "") -> str:
+    """The first value after an option."""
+    return ARGUMENTS[ARGUMENTS.index(name) + 1] if name in ARGUMENTS else default
+
+
+def options(name: str) -> list[str]:
+    """All values after an option."""
+    values = ARGUMENTS[ARGUMENTS.index(name) + 1 :]
+    end = next((i for i, value in enumerate(values) if value.startswith("--")), len(values))
+    return values[:end]
+
+
+def read_lines(*files: str) -> list[str]:
+    return [line for file in files for line in Path(file).read_text(encoding="utf-8").splitlines()]
+
+
+def write_lines(file: str | Path, lines: list[str]) -> None:
+    if os.environ.get("FAKE_LOSE") == ACTION:
+        lines = lines[:-1]
+    if os.environ.get("FAKE_HANG") == ACTION:
+        Path(file).write_text("half", encoding="utf-8")
+        hang()
+    Path(file).write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+
+
+def hang() -> None:
+    pid_file = Path(os.environ["FAKE_PID"])
+    pid_file.with_suffix(".new").write_text(str(os.getpid()))
+    pid_file.with_suffix(".new").rename(pid_file)
+    time.sleep(600)
+
+
+def prepare() -> None:
+    prefix = option("--output-prefix")
+    for side in ("source", "target"):
+        write_lines(f"{prefix}.{option(f'--{side}-lang')}", read_lines(*options(f"--{side}")))
+    Path(option("--report")).write_text("{}")
+
+
+def train_vocabulary() -> None:
+    text = "".join(sorted(set("".join(read_lines(*options("--input"))))))
+    for suffix in ("model", "vocab", "dict.txt"):
+        Path(f"{option('--output-prefix')}.{suffix}").write_text(text + option("--vocab-size"))
+
+
+def encode() -> None:
+    write_lines(option("--output"), [f"▁{line}" for line in read_lines(option("--input"))])
+
+
+def decode() -> None:
+    write_lines(option("--output"), [line.removeprefix("▁") for line in read_lines(option("--input"))])
+
+
+def preprocess() -> None:
+    folder = Path(option("--destdir"))
+    folder.mkdir(exist_ok=True)
+    pair = f"{option('--source-lang')}-{option('--target-lang')}"
+    for split in ("train", "valid", "test"):
+        for number, prefix in enumerate(filter(None, option(f"--{split}pref").split(","))):
+            for lang in pair.split("-"):
+                lines = read_lines(f"{prefix}.{lang}")
+                name = folder / f"{split}{number or ''}.{pair}.{lang}"
+                write_lines(f"{name}.bin", lines)
+                count = len(lines) - (os.environ.get("FAKE_LOSE") == ACTION)
+                Path(f"{name}.idx").write_bytes(b"MMIDIDX\0\0" + struct.pack("<QBQ", 1, 8, count))
+    print("2026 | INFO | fairseq_cli.preprocess | sents, ", time.time())
+
+
+def save(file: Path, text: str) -> None:
+    """A zip file, as torch writes; the same bytes at any time of the day."""
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr(zipfile.ZipInfo("data.pkl"), text)
+
+
+def train() -> None:
+    folder = Path(option("--save-dir"))
+    folder.mkdir(exist_ok=True)
+    last = folder / "checkpoint_last.pt"
+    done = 0
+    if last.exists():
+        with zipfile.ZipFile(last) as archive:
+            done = int(archive.read("data.pkl").split()[0])
+    settings = [value for value in ARGUMENTS if not value.endswith(".tmp") and "/" not in value]
+    for epoch in range(done + 1, 4):
+        print(f"2026 | INFO | train | epoch {epoch} | num_updates {epoch * 10}", flush=True)
+        save(folder / f"checkpoint{epoch}.pt", f"{epoch} {hashlib.sha256(repr(settings).encode()).hexdigest()}")
+        shutil.copy(folder / f"checkpoint{epoch}.pt", last)
+        if epoch == 2 and os.environ.get("FAKE_HANG") == ACTION:
+            hang()
+
+
+def generate() -> None:
+    pair = f"{option('--source-lang')}-{option('--target-lang')}"
+    index = Path(ARGUMENTS[0]) / f"{option('--gen-subset')}.{pair}.{option('--source-lang')}.idx"
+    count = struct.unpack("<Q", index.read_bytes()[18:26])[0]
+    lines = []
+    for number in reversed(range(count)):  # fairseq starts with the longest, in any order
+        lines += [f"S-{number}\tx", f"D-{number}\t-0.5\t▁překlad {number}"]
+    if os.environ.get("FAKE_HANG") == ACTION:
+        print(*lines[: len(lines) // 2], sep="\n", flush=True)
+        hang()
+    print(*lines, sep="\n")
+    print(f"INFO:x:Translated {count} sentences (9 tokens) in 1.5s (2 sentences/s, 3 tokens/s)", file=sys.stderr)
+
+
+def collect() -> None:
+    found = [line.split("\t") for line in read_lines(option("--input")) if line.startswith("D-")]
+    write_lines(option("--output"), [text for _, _, text in sorted(found, key=lambda row: int(row[0][2:]))])
+
+
+def average() -> None:
+    names = sorted(path.name for path in Path(option("--checkpoint-dir")).glob("checkpoint[0-9].pt"))
+    write_lines(option("--output"), names[-int(option("--last")) :])
+
+
+def score() -> None:
+    settings = [value for value in ARGUMENTS if "/" not in value]
+    write_lines(option("--output"), [json.dumps(settings), *read_lines(option("--hypothesis"))])
+
+
+def report() -> None:
+    folder = Path(option("--output-dir"))
+    folder.mkdir(exist_ok=True)
+    write_lines(folder / "report.md", [f"# {option('--title')}", *(Path(name).name for name in options("--inputs"))])
+
+
+ACTIONS = {
+    "prepare": prepare, "train-vocabulary": train_vocabulary, "encode": encode, "decode": decode,
+    "fairseq-preprocess": preprocess, "fairseq-train": train, "fairseq-generate": generate,
+    "collect-hypotheses": collect, "average": average, "score": score, "report": report,
+}  # fmt: skip
+
+if __name__ == "__main__":
+    with open(os.environ["FAKE_RECORD"], "a", encoding="utf-8") as record:
+        record.write(json.dumps([COMMAND, *ARGUMENTS]) + "\n")
+    ACTIONS[ACTION]()

@@ -1,0 +1,91 @@
+"""A pipeline of fake commands: the scripts are real, what they call records its arguments and makes tiny files."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+FAKES = Path(__file__).with_name("fake_commands.py")
+COMMANDS = ("fairseq-train", "fairseq-generate", "fairseq-preprocess", "fairseq-compress")
+
+SETTINGS = """
+SOURCE_LANG=en TARGET_LANG=cs VOCAB_SIZE=99
+TRAIN_PREFIXES=("$RAW_DIR/train") VALID_PREFIX=$RAW_DIR/valid TEST_PREFIX=$RAW_DIR/test
+TEACHER_MAX_EPOCH=3 TEACHER_AVERAGE_LAST=2 STUDENT_MAX_UPDATE=30 STUDENT_AVERAGE_LAST=1 KD_SHARDS=2
+STUDENTS=(
+    "one transformer_student_tiny gold label_smoothed_cross_entropy"
+    "two transformer_student_base both word_level_kd --encoder-layers 2"
+)
+"""
+
+
+class Pipeline:
+    """A work directory, a configuration and raw text of its own."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.work = folder / "work"
+        self.raw = folder / "raw"
+        self.config = folder / "try-en-cs.env"
+        self.record = folder / "record"
+        self.pid_file = folder / "pid"
+        self.raw.mkdir(parents=True)
+        self.config.write_text(SETTINGS)
+        for part, lines in (("train", 7), ("valid", 3), ("test", 5)):
+            for lang in ("en", "cs"):
+                (self.raw / f"{part}.{lang}").write_text("".join(f"{lang} {part} {i}\n" for i in range(lines)))
+        binaries = folder / "bin"
+        binaries.mkdir()
+        for name in COMMANDS:
+            (binaries / name).write_text(f"#!{sys.executable} -SE\n" + FAKES.read_text(encoding="utf-8"))
+            (binaries / name).chmod(0o755)
+        (binaries / "python").symlink_to(sys.executable)
+        self.environment = os.environ | {
+            "WORK_DIR": str(self.work), "RAW_DIR": str(self.raw), "FC_BIN": str(binaries), "DEVICE": "cpu",
+            "HARDWARE": "a fake", "FAKE_RECORD": str(self.record), "FAKE_PID": str(self.pid_file), "FC_LOCK_WAIT": "10",
+        }  # fmt: skip
+        self.environment.pop("WANDB_PROJECT", None)
+
+    def command(self, *arguments: str, script: str = "run_all.sh") -> list[str]:
+        return ["bash", str(ROOT / "scripts" / script), str(self.config), *arguments]
+
+    def run(
+        self, *arguments: str, script: str = "run_all.sh", status: int = 0, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a script on the configuration, from some other folder, and check its exit status."""
+        result = subprocess.run(
+            self.command(*arguments, script=script), cwd=self.folder, env=self.environment | environment,
+            text=True, capture_output=True, timeout=120, check=False,
+        )  # fmt: skip
+        assert result.returncode == status, result.stdout + result.stderr
+        return result
+
+    def set(self, **settings: str) -> None:
+        """Change settings of the configuration."""
+        with self.config.open("a") as stream:
+            stream.writelines(f"{name}={value}\n" for name, value in settings.items())
+
+    def recorded(self) -> list[list[str]]:
+        """The commands that ran since the last call, paths of this test replaced by names."""
+        lines = self.record.read_text().splitlines() if self.record.exists() else []
+        self.record.unlink(missing_ok=True)
+        names = {str(self.work): "WORK", str(self.raw): "RAW", str(ROOT): "ROOT", ".tmp": ""}
+        for path, name in names.items():
+            lines = [line.replace(path, name) for line in lines]
+        return [json.loads(line) for line in lines]
+
+    def results(self) -> dict[str, str]:
+        """Everything in the work directory but logs and the lock, as text."""
+        files = (path for path in self.work.rglob("*") if path.is_file())
+        return {
+            str(path.relative_to(self.work)): path.read_bytes().decode("latin-1")
+            for path in files
+            if path.parent.name != "logs" and path.name != ".lock"
+        }
+
+
+def value(command: list[str], option: str) -> str:
+    """The value after an option of a recorded command (the last one counts, as for fairseq)."""
+    return command[len(command) - command[::-1].index(option)]

@@ -1,0 +1,85 @@
+"""A wrong configuration: every problem at once, one line each, before anything is made."""
+
+import pytest
+from fake_pipeline import Pipeline
+
+
+def errors(pipeline: Pipeline) -> list[str]:
+    """What the run says, without the name in front; and nothing was made or called."""
+    lines = pipeline.run(status=1).stderr.splitlines()
+    assert not pipeline.work.exists()
+    assert not pipeline.record.exists()
+    assert all(line.startswith("try-en-cs: error: ") for line in lines)
+    return [line.removeprefix("try-en-cs: error: ") for line in lines]
+
+
+@pytest.mark.parametrize(
+    ("variable", "wrong", "rule"),
+    [
+        ("KD_TEMPERATURE", "0", "must be a number over 0"),
+        ("KD_ALPHA", "2", "must be a number from 0 to 1"),
+        ("LABEL_SMOOTHING", "-0.1", "must be a number from 0 to 1"),
+        ("VOCAB_SIZE", "6k", "must be a whole number over 0"),
+        ("VOCAB_SIZE", "", "must be set"),
+        ("SOURCE_LANG", "cs", "must differ from SOURCE_LANG"),
+        ("TEACHER_LR", "fast", "must be a number over 0"),
+        ("STUDENT_UPDATE_FREQ", "0", "must be a whole number over 0"),
+        ("KD_SHARDS", "1.5", "must be a whole number over 0"),
+        ("AUTOCAST", "int8", "must be one of: none bfloat16 float16"),
+        ("TEACHER_ARCH", "lstm", "must be one of: transformer_small"),
+        ("TEACHER_MAX_EPOCH", "0", "must be over 0, or training never ends"),
+        ("FP16", "1", "needs a GPU, but DEVICE is cpu"),
+    ],
+)
+def test_one_wrong_setting(pipeline: Pipeline, variable: str, wrong: str, rule: str) -> None:
+    pipeline.set(**{variable: wrong})
+    assert any(rule in line and f"got '{wrong}'" in line for line in errors(pipeline))
+
+
+def test_all_problems_at_once(pipeline: Pipeline) -> None:
+    pipeline.set(
+        KD_TEMPERATURE="0", KD_ALPHA="2", STUDENTS='("a lstm silver hope" "a transformer_student_tiny gold nll")'
+    )
+    (pipeline.raw / "train.cs").unlink()
+    (pipeline.raw / "test.en").write_text("")
+    found = errors(pipeline)
+    assert found[:2] == [
+        "KD_TEMPERATURE must be a number over 0, got '0'",
+        "KD_ALPHA must be a number from 0 to 1, got '2'",
+    ]
+    assert found[2].startswith("STUDENTS a architecture must be one of: transformer_small ")
+    assert found[3:] == [
+        "STUDENTS a data must be one of: gold kd both, got 'silver'",
+        "STUDENTS a criterion must be one of: label_smoothed_cross_entropy word_level_kd, got 'hope'",
+        "STUDENTS name must occur once and not be teacher, got 'a'",
+        "STUDENTS a criterion must be one of: label_smoothed_cross_entropy word_level_kd, got 'nll'",
+        f"raw text must exist and not be empty, got '{pipeline.raw}/train.cs'",
+        f"raw text must exist and not be empty, got '{pipeline.raw}/test.en'",
+    ]
+
+
+def test_different_line_counts_stop_the_run(pipeline: Pipeline) -> None:
+    with (pipeline.raw / "test.cs").open("a") as stream:
+        stream.write("one more\n")
+    error = pipeline.run(status=1).stderr
+    assert "line counts differ: " in error
+    assert "has 5 lines" in error
+    assert "has 6" in error
+
+
+def test_missing_config(pipeline: Pipeline) -> None:
+    pipeline.config.unlink()
+    assert pipeline.run(status=1).stderr == f"run_all.sh: error: CONFIG must be a file, got '{pipeline.config}'\n"
+
+
+def test_unknown_stage_option_and_system(pipeline: Pipeline) -> None:
+    assert "no such stage: 11" in pipeline.run("--from", "11", status=1).stderr
+    assert "unknown option --fast" in pipeline.run("--fast", status=1).stderr
+    error = pipeline.run("three", script="stages/06_train_students.sh", status=1).stderr
+    assert "SYSTEM must be teacher or a name in STUDENTS, got 'three'" in error
+
+
+def test_a_stage_before_its_inputs(pipeline: Pipeline) -> None:
+    error = pipeline.run(script="stages/04_train_teacher.sh", status=1).stderr
+    assert error.count("\n") == 1
+    assert f"step train-teacher: missing input {pipeline.work}/bin" in error
