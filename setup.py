@@ -1,10 +1,15 @@
 """Package metadata. The exact versions that the tests ran with are in constraints.txt."""
 
+import re
+from pathlib import Path
+
 from setuptools import find_packages, setup
+
+INIT = Path(__file__).parent / "fairseq_compress" / "__init__.py"
 
 setup(
     name="fairseq-compress",
-    version="0.1.0",
+    version=re.findall(r'^__version__ = "(.+)"$', INIT.read_text(), re.MULTILINE)[0],
     description="Distilled and compressed translation models, as a plugin and a pipeline for fairseq",
     packages=find_packages(include=["fairseq_compress", "fairseq_compress.*"]),
     package_data={"fairseq_compress": ["py.typed"]},

@@ -6,6 +6,7 @@ Exit status: 0 done, 1 an error that the message explains, 2 a wrong command lin
 
 import argparse
 import importlib
+import logging
 import os
 import signal
 import sys
@@ -13,10 +14,10 @@ from collections.abc import Sequence
 from types import FrameType, ModuleType
 from typing import NoReturn
 
+from fairseq_compress import __version__
 from fairseq_compress.errors import FairseqCompressError
 
 PROGRAM = "fairseq-compress"
-VERSION = "0.1.0"
 
 # verb -> (module in this package, one line of help); the modules are imported only when their verb is called
 VERBS: dict[str, tuple[str, str]] = {
@@ -45,6 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not arguments or arguments[0] not in VERBS:
         return _overview(arguments)
     verb, rest = arguments[0], arguments[1:]
+    # A verb that imports fairseq need not tell that one of its speech tasks lacks a package.
+    logging.getLogger("fairseq.tasks.text_to_speech").setLevel(logging.WARNING)
     previous = signal.signal(signal.SIGTERM, _terminate)
     try:
         return _run_verb(verb, rest)
@@ -90,7 +93,7 @@ def _overview(arguments: list[str]) -> int:
         epilog=f"verbs:\n{verbs}\n\n{PROGRAM} VERB --help shows the options of a verb.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=f"{PROGRAM} {VERSION}")
+    parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
     _, rest = parser.parse_known_args(arguments)
     problem = f"unknown verb {rest[0]!r}" if rest else "a verb is missing"
     parser.error(f"{problem}; the verbs are: {', '.join(VERBS)}")
