@@ -126,7 +126,7 @@ def test_dry_run_prints_everything_and_makes_nothing(pipeline: Pipeline, config:
     source, target = config.split("-")[1:]
     commands = dry_run(pipeline, f"{config}.env")
     names = [name_of(command) for command in commands]
-    assert names.count("fairseq-train") == 5
+    assert names.count("fairseq-train") == names.count("score") > 2
     for command in commands:
         if "--source-lang" in command:
             assert (value(command, "--source-lang"), value(command, "--target-lang")) == (source, target)
