@@ -107,7 +107,7 @@ class HookableMultiheadAttention(MultiheadAttention):
 
     def _split_heads(self, x: Tensor) -> Tensor:
         """``(T, B, H·D)`` -> ``(B, H, T, D)``, a view."""
-        return x.unflatten(-1, (self.num_heads, self.head_dim)).permute(1, 2, 0, 3)
+        return x.view(*x.shape[:2], self.num_heads, self.head_dim).permute(1, 2, 0, 3)
 
     def _keys_and_values(
         self,
@@ -122,8 +122,7 @@ class HookableMultiheadAttention(MultiheadAttention):
         saved = self._get_input_buffer(state) if state is not None else {}
         cached = "prev_key" in saved
         if cached and static_kv:
-            saved_padding = saved.get("prev_key_padding_mask")
-            return saved["prev_key"], saved["prev_value"], padding if saved_padding is None else saved_padding
+            return saved["prev_key"], saved["prev_value"], saved.get("prev_key_padding_mask", padding)
 
         if self.self_attention:
             key = value = query
@@ -140,7 +139,10 @@ class HookableMultiheadAttention(MultiheadAttention):
         padding = self._append_prev_key_padding_mask(
             padding, saved.get("prev_key_padding_mask"), k.size(0), k.size(2), static_kv
         )
-        padding = None if padding is None else padding.bool()
+        if padding is not None:
+            padding = padding.bool()
+            if static_kv and not padding.any():  # worth one look: every later step is then without a mask
+                padding = None
         saved.update(prev_key=k, prev_value=v, prev_key_padding_mask=padding)
         self._set_input_buffer(state, saved)
         return k, v, padding
@@ -194,11 +196,15 @@ class HookableMultiheadAttention(MultiheadAttention):
 def _explicit_is_faster(q: Tensor, k: Tensor, dropout: float) -> bool:
     """Whether matmul, softmax, matmul beats the fused kernel for ``(B, H, T, D)`` and ``(B, H, S, D)``.
 
-    torch 2.13 on a CPU: in bfloat16 the fused kernel takes 2 to 7 times as long up to S = 250, for training as well as
-    for single steps of decoding; beyond, its lower traffic of memory wins. In float32 it is as fast or faster at any
-    length, but has no dropout, and what then stands in for it is slower. ``tests/benchmarks/attention.py`` measures it.
+    torch 2.13 on a CPU: in bfloat16 the fused kernel takes 1.3 to 7 times as long up to S = 250, for training as well
+    as for single steps of decoding; beyond, its lower traffic of memory wins. In float32 it is as fast or faster, but
+    for single steps of many sentences; and it has no dropout, where what stands in for it is slower.
+    ``tests/benchmarks/attention.py`` measures it.
     """
-    return q.device.type == "cpu" and k.size(2) <= 256 and (q.dtype in (torch.bfloat16, torch.float16) or dropout > 0)
+    if q.device.type != "cpu" or k.size(2) > 256:
+        return False
+    many_single_steps = q.size(2) == 1 and q.size(0) > 16
+    return dropout > 0 or many_single_steps or q.dtype in (torch.bfloat16, torch.float16)
 
 
 def _additive_mask(attn_mask: Tensor | None, padding: Tensor | None, groups: int, dtype: torch.dtype) -> Tensor | None:

@@ -266,3 +266,16 @@ def test_wrong_heads_and_before_softmax_are_refused() -> None:
     x = torch.randn(2, 1, WIDTH)
     with pytest.raises(ConfigError, match="before_softmax"):
         make_pair("self")[0](x, x, x, before_softmax=True)
+
+
+def test_a_source_without_padding_is_cached_without_a_mask() -> None:
+    ours, _ = make_pair("cross")
+    query, key = torch.randn(1, 3, WIDTH), torch.randn(5, 3, WIDTH)
+    for kept in (True, False):
+        padding = padding_mask("right", 3, 5) & kept
+        state: dict = {}
+        steps = [ours(query, key, key, padding, state, need_weights=False, static_kv=True)[0] for _ in range(2)]
+        assert (ours._get_input_buffer(state)["prev_key_padding_mask"] is not None) == kept
+        expected, _ = ours(query, key, key, padding, need_weights=False, static_kv=True)
+        for step in steps:
+            torch.testing.assert_close(step, expected)
