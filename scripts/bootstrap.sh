@@ -58,7 +58,7 @@ install() {
     say "bootstrap: $1"
     "${DIE_WITH_PARENT[@]}" "$VENV/bin/python" -m pip install --disable-pip-version-check -c constraints.txt "${@:2}" \
         >>"$LOG" 2>&1 && return
-    tail -n 5 "$LOG" | cut -c 1-300 >&2
+    grep -i '^error' "$LOG" | tail -n 3 | cut -c 1-300 >&2
     die "could not install: $1; see $LOG (without a network, pip finds nothing)"
 }
 

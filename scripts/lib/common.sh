@@ -52,6 +52,8 @@ lock_work_dir() {
 
 # shellcheck source=scripts/lib/config.sh
 source "$LIB/config.sh"
+# shellcheck source=scripts/lib/fingerprints.sh
+source "$LIB/fingerprints.sh"
 # shellcheck source=scripts/lib/steps.sh
 source "$LIB/steps.sh"
 # shellcheck source=scripts/lib/counts.sh

@@ -115,20 +115,26 @@ train_step() {
 }
 
 # repair_checkpoints FOLDER: fairseq copies checkpoint_last.pt in place, so a kill may leave half of it (half a zip file).
-# Then the newest whole checkpoint takes its place: training goes on from there.
+# Then the newest whole checkpoint takes its place, and training goes on from there; without one it starts afresh.
 repair_checkpoints() {
-    local folder=$1 file
-    [[ -f $folder/checkpoint_last.pt ]] || return 0
-    rm -f "$folder"/*.pt.tmp
-    # shellcheck disable=SC2012 # names are fairseq's own
-    for file in "$folder/checkpoint_last.pt" $(ls -t "$folder"/checkpoint*[0-9].pt 2>/dev/null); do
-        if "$FC_BIN/python" -m zipfile -l "$file" >/dev/null 2>&1; then
-            [[ $file == */checkpoint_last.pt ]] || cp "$file" "$folder/checkpoint_last.pt.tmp"
-            [[ $file == */checkpoint_last.pt ]] || mv "$folder/checkpoint_last.pt.tmp" "$folder/checkpoint_last.pt"
+    local last=$1/checkpoint_last.pt file files
+    [[ -f $last ]] && ! is_whole "$last" || return 0
+    readarray -t files < <(find "$1" -name 'checkpoint*[0-9].pt' -printf '%T@ %p\n' | sort -rn | cut -d ' ' -f 2-)
+    for file in "${files[@]}"; do
+        if is_whole "$file"; then
+            cp "$file" "$last.new"
+            mv "$last.new" "$last"
             return
         fi
-        rm -f "$file"
     done
+    rm "$last"
+}
+
+# is_whole CHECKPOINT: the directory of a zip file is at its end.
+is_whole() {
+    "$FC_BIN/python" -c 'import sys, zipfile; sys.exit(0 if zipfile.is_zipfile(sys.argv[1]) else 9)' "$1" && return
+    (($? == 9)) || die "$FC_BIN/python does not work"
+    return 1
 }
 
 # average_step NAME CHECKPOINTS OUTPUT ROLE: the mean of the last checkpoints of a training.

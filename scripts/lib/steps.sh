@@ -5,16 +5,13 @@
 # Example: run_step encode-train "$WORK_DIR/encoded/train.en" --in "$text" -- \
 #              "$FC_BIN/fairseq-compress" encode --input "$text" --output @OUT@
 #
-# The fingerprint is a sha256 over the command and its inputs. For a raw input it takes the content; for one that a step
-# made, that step's fingerprint and the digest. Machine paths are replaced by names first, so a work directory can be moved.
+# A step is done when its fingerprint (fingerprints.sh) is that of the last time and its output is as it was left.
 #
 # Killed at any point, a step is either done or runs again:
 #   1. OUTPUT.done is removed, the command works on OUTPUT.tmp   (killed: runs again; training resumes inside OUTPUT.tmp)
 #   2. the old OUTPUT is removed, then OUTPUT.done is written    (killed: OUTPUT.tmp answers to the digest, see adopt_output)
 #   3. OUTPUT.tmp is renamed to OUTPUT                           (done)
 
-# Of what steps made, files over this size count by their size only; smaller ones by their content, which costs little.
-readonly HASH_LIMIT=$((64 * 1024 * 1024))
 readonly PROGRESS_LINES='\| (train_inner|train|valid) \||sentences/s|done training|sents, '
 
 # run_step NAME OUTPUT [options] -- COMMAND...   (@OUT@ in COMMAND stands for the path to write)
@@ -23,31 +20,19 @@ readonly PROGRESS_LINES='\| (train_inner|train|valid) \||sentences/s|done traini
 #   --stdout        the command's standard output is the output
 #   --log           what the command prints goes to logs/NAME.log, and only its lines of progress to the terminal
 #   --resume        the command can go on from what it left in its output folder
-#   --check "F A"   function F is called as `F A PATH` on the finished temporary output; the step fails if F does
+#   --check WORD    a word of a shell command, to which the path of the finished temporary output is added; when that
+#                   command fails, so does the step; repeat it: --check check_same_lines --check "$text"
 #   --unhashed ARG  an argument added to the command that changes nothing in the output (logging); repeat it
 run_step() {
-    local name=$1 output=$2 inputs=() unhashed=() check=() folder=0 stdout=0 log=0 resume=0
+    local name=$1 output=$2 inputs=() unhashed=() check=() folder=0 stdout=0 log=0 resume=0 fingerprint
     shift 2
-    while [[ $1 != -- ]]; do
-        case $1 in
-            --in) inputs+=("$2") && shift ;;
-            --unhashed) unhashed+=("$2") && shift ;;
-            --check) read -ra check <<<"$2" && shift ;;
-            --folder) folder=1 ;;
-            --stdout) stdout=1 ;;
-            --log) log=1 ;;
-            --resume) resume=1 ;;
-            *) die "run_step $name: unknown option $1" ;;
-        esac
-        shift
-    done
-    shift
+    parse_step_options "$@"
+    shift "$REPLY"
     if [[ $DRY_RUN == 1 ]]; then
         show_step "$name" "$output" "$stdout" "$@" "${unhashed[@]}"
         return
     fi
 
-    local fingerprint
     require_inputs "$name" "${inputs[@]}"
     step_fingerprint "$#" "$@" "${inputs[@]}"
     fingerprint=$REPLY
@@ -62,6 +47,25 @@ run_step() {
     execute_step "$name" "$output" "$stdout" "$log" "$@" "${unhashed[@]}"
     ((${#check[@]} == 0)) || "${check[@]}" "$output.tmp"
     finish_output "$output" "$fingerprint"
+}
+
+# parse_step_options OPTION... -- ...: fills run_step's variables; REPLY is the number of words up to and with the --.
+parse_step_options() {
+    local words=$#
+    while [[ $1 != -- ]]; do
+        case $1 in
+            --in) inputs+=("$2") && shift ;;
+            --check) check+=("$2") && shift ;;
+            --unhashed) unhashed+=("$2") && shift ;;
+            --folder) folder=1 ;;
+            --stdout) stdout=1 ;;
+            --log) log=1 ;;
+            --resume) resume=1 ;;
+            *) die "run_step $name: unknown option $1" ;;
+        esac
+        shift
+    done
+    REPLY=$((words - $# + 1))
 }
 
 # show_step NAME OUTPUT STDOUT COMMAND...: the command as one could paste it, its output under the final name.
@@ -84,90 +88,12 @@ require_inputs() {
     done
 }
 
-# The functions below answer in REPLY, as bash's read does: a subshell for each of hundreds of questions takes seconds.
-
-# portable TEXT: the machine's own paths in it replaced by names.
-portable() {
-    REPLY=${1//"$RAW_DIR"/@RAW@}
-    REPLY=${REPLY//"$WORK_DIR"/@WORK@}
-    REPLY=${REPLY//"$FC_BIN"/@BIN@}
-    REPLY=${REPLY//"$ROOT"/@ROOT@}
-}
-
-# step_fingerprint COUNT COMMAND... INPUT...: sha256 over the COUNT words of the command and the inputs.
-step_fingerprint() {
-    local count=$1 facts="" word producer limit
-    shift
-    for word in "${@:1:count}"; do
-        portable "$word"
-        facts+=$REPLY$'\n'
-    done
-    for word in "${@:count+1}"; do
-        producer_fingerprint "$word"
-        producer=$REPLY limit=$HASH_LIMIT
-        [[ $producer != raw ]] || limit=$((1 << 62)) # nothing but its content tells whether raw text changed
-        portable "$word"
-        facts+="input $REPLY $producer "
-        digest "$word" "$limit"
-        facts+=$REPLY$'\n'
-    done
-    REPLY=$(sha256sum <<<"$facts")
-    REPLY=${REPLY%% *}
-}
-
-# producer_fingerprint PATH: the fingerprint of the step that made PATH or a folder above it, or "raw".
-producer_fingerprint() {
-    local path=$1
-    while [[ -n $path ]]; do
-        recorded fingerprint "$path.done"
-        [[ -z $REPLY ]] || return 0
-        [[ $path == */* ]] || break
-        path=${path%/*}
-    done
-    REPLY=raw
-}
-
-# recorded KEY FILE: the value of fingerprint or digest in a .done file; empty when there is no such file.
-recorded() {
-    local key value
-    REPLY=
-    [[ -f $2 ]] || return 0
-    while read -r key value; do
-        if [[ $key == "$1" ]]; then REPLY=$value; fi
-    done <"$2"
-}
-
-# digest PATH [LIMIT]: one sha256 of a file, or of all files below a folder; files over LIMIT bytes count by their size.
-digest() {
-    local path=$1 limit=${2:-$HASH_LIMIT}
-    if [[ -d $path ]]; then
-        REPLY=$(cd "$path" && {
-            find -L . -type f -size "+${limit}c" -printf 'size-%s %p\n'
-            find -L . -type f ! -size "+${limit}c" -print0 | xargs -0r sha256sum
-        } | LC_ALL=C sort | sha256sum)
-    elif (($(stat -L --format %s "$path") > limit)); then
-        REPLY=size-$(stat -L --format %s "$path")
-    else
-        REPLY=$(sha256sum <"$path")
-    fi
-    REPLY=${REPLY%% *}
-}
-
 # step_is_done OUTPUT FINGERPRINT: made by this very command from these inputs, and not touched since.
 step_is_done() {
     [[ -e $1 ]] || return 1
     recorded fingerprint "$1.done"
     [[ $REPLY == "$2" ]] || return 1
     same_digest "$1" "$1.done"
-}
-
-# same_digest PATH DONE_FILE
-same_digest() {
-    local digest
-    digest "$1"
-    digest=$REPLY
-    recorded digest "$2"
-    [[ $REPLY == "$digest" ]]
 }
 
 # step_reason NAME OUTPUT FINGERPRINT: says why the step runs.

@@ -7,7 +7,7 @@
 # encode_step NAME TEXT OUTPUT: a line of text -> a line of sentencepiece pieces.
 encode_step() {
     local model=$WORK_DIR/vocabulary/spm.model
-    run_step "$1" "$3" --in "$2" --in "$model" --check "check_same_lines $2" -- \
+    run_step "$1" "$3" --in "$2" --in "$model" --check check_same_lines --check "$2" -- \
         "$FC_BIN/fairseq-compress" encode --model "$model" --input "$2" --output @OUT@
 }
 
@@ -30,12 +30,12 @@ translate_step() {
     local name=$1 data=$2 checkpoint=$4 source_text=$7 prefix=$8 model=$WORK_DIR/vocabulary/spm.model
     generate_command "$data" "$3" "$checkpoint" "$5" "$6"
     run_step "translate-$name" "$prefix.log" --in "$data" --in "$checkpoint" --stdout --log \
-        --check "note_speed translate-$name" -- "${COMMAND[@]}"
+        --check note_speed --check "translate-$name" -- "${COMMAND[@]}"
     run_step "collect-$name" "$prefix.pieces" --in "$prefix.log" --in "$source_text" \
-        --check "check_same_lines $source_text" -- \
+        --check check_same_lines --check "$source_text" -- \
         "$FC_BIN/fairseq-compress" collect-hypotheses --input "$prefix.log" --source "$source_text" --output @OUT@
     run_step "decode-$name" "$prefix.$TARGET_LANG" --in "$prefix.pieces" --in "$model" \
-        --check "check_same_lines $source_text" -- \
+        --check check_same_lines --check "$source_text" -- \
         "$FC_BIN/fairseq-compress" decode --model "$model" --input "$prefix.pieces" --output @OUT@
 }
 

@@ -34,7 +34,8 @@ prepare() {
         target+=("$prefix.$TARGET_LANG")
         inputs+=(--in "$prefix.$SOURCE_LANG" --in "$prefix.$TARGET_LANG")
     done
-    run_step "prepare-$split" "$WORK_DIR/prepared/$split" "${inputs[@]}" --folder --check "check_prepared $unfiltered" -- \
+    run_step "prepare-$split" "$WORK_DIR/prepared/$split" "${inputs[@]}" --folder \
+        --check check_prepared --check "$unfiltered" -- \
         "$FC_BIN/fairseq-compress" prepare --source-lang "$SOURCE_LANG" --target-lang "$TARGET_LANG" \
         --source "${source[@]}" --target "${target[@]}" "${options[@]}" \
         --output-prefix @OUT@/text --report @OUT@/report.json

@@ -17,7 +17,7 @@ def make_pipeline(tmp_path: Path) -> Callable[[str], Pipeline]:
 @pytest.fixture
 def pipeline(make_pipeline: Callable[[str], Pipeline]) -> Pipeline:
     """A pipeline that has not run yet."""
-    return make_pipeline("pipeline")
+    return make_pipeline("a pipeline")
 
 
 @pytest.fixture(scope="session")

@@ -152,6 +152,7 @@ def test_kill_at_any_time(pipeline: Pipeline, first_run: FirstRun) -> None:
 def test_kill_between_the_last_two_renames(tmp_path: Path) -> None:
     script = f"""
         source {ROOT}/scripts/lib/process.sh
+        source {ROOT}/scripts/lib/fingerprints.sh
         source {ROOT}/scripts/lib/steps.sh
         cd {tmp_path}
         DRY_RUN=0 WORK_DIR=work RAW_DIR=raw FC_BIN=bin
