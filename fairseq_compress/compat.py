@@ -12,8 +12,10 @@ What is mended, and why (each was tried with fairseq-fixed 0.12.3.1 and torch 2.
 import argparse
 import collections
 import functools
+import os
 import pickle
 import re
+import struct
 import sys
 import zipfile
 from collections.abc import Callable, Sequence
@@ -42,6 +44,11 @@ CHECKPOINT_CLASSES: tuple[Any, ...] = (
     Any,
 )
 
+# A damaged file fails in as many ways as there are bytes to flip.
+_DAMAGED = (
+    *(AttributeError, EOFError, IndexError, KeyError, OSError, OverflowError, RuntimeError, TypeError, ValueError),
+    *(struct.error, zipfile.BadZipFile),
+)
 _PATCHED = "_fairseq_compress_original"
 
 
@@ -108,8 +115,7 @@ def guarded_load(path: str, load: Callable[[], dict[str, Any]]) -> dict[str, Any
         raise CheckpointError(f"checkpoint {path}: is a directory, a file is needed") from None
     except pickle.UnpicklingError as error:
         raise CheckpointError(f"checkpoint {path}: refused, {_refused_class(str(error))}") from None
-    except (EOFError, KeyError, OSError, RuntimeError, zipfile.BadZipFile) as error:
-        # A damaged file fails in as many ways as there are places to cut it.
+    except _DAMAGED as error:
         cause = f"{type(error).__name__}: {_first_line(error)}"
         raise CheckpointError(f"checkpoint {path}: truncated, or not a checkpoint of fairseq ({cause})") from None
 
@@ -126,7 +132,11 @@ def _first_line(error: object) -> str:
 
 
 def install_excepthook() -> None:
-    """Print an uncaught :class:`FairseqCompressError` as one line; Python then exits with status 1."""
+    """Print an uncaught :class:`FairseqCompressError` as one line; Python then exits with status 1.
+
+    ``fairseq-hydra-train`` would print a traceback of its own, unless it is told to let errors through.
+    """
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     previous = sys.excepthook
     if hasattr(previous, _PATCHED):
         return

@@ -10,7 +10,8 @@ from fairseq.tasks import register_task
 from fairseq.tasks.translation import TranslationConfig, TranslationTask
 from torch import Tensor
 
-AUTOCAST_DTYPES = {"none": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
+# No float16: it needs its gradients scaled, which is what fairseq's own --fp16 does.
+AUTOCAST_DTYPES = {"none": None, "bfloat16": torch.bfloat16}
 
 
 @dataclass

@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from tests.conftest import TINY, binarize, run_command, write_pair
+from tests.conftest import PLUGIN, ROOT, TINY, binarize, run_command, write_pair
 
 
 def refused(arguments, tmp_path) -> str:
@@ -32,11 +32,25 @@ def test_every_bad_option_is_in_one_line(train_arguments, tmp_path):
     )
 
 
+def test_hydra_gives_one_line_too(data_bin, teacher, tmp_path):
+    result = run_command(
+        "fairseq-hydra-train", "--config-dir", ROOT / "configs" / "hydra", "--config-name", "word_level_kd",
+        f"hydra.run.dir={tmp_path}/hydra", f"common.user_dir={PLUGIN}", "common.cpu=true", f"task.data={data_bin}",
+        f"criterion.teacher_path={teacher}", f"checkpoint.save_dir={tmp_path}/out", "criterion.kd_temperature=0",
+        check=False,
+    )  # fmt: skip
+    assert result.returncode == 1
+    assert "Traceback" not in result.stdout
+    assert result.stdout.splitlines()[-1] == (
+        "fairseq-compress: error: --kd-temperature: must be greater than 0, got 0.0"
+    )
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
         ("missing", "no such file"),
-        ("truncated", "truncated or not a checkpoint"),
+        ("truncated", "truncated, or not a checkpoint of fairseq"),
         ("other languages", "the teacher must translate en-cs as the student does, it translates cs-en"),
         ("other dictionary", "the teacher's en dictionary must equal the student's; the first difference is entry"),
         ("no dictionary", "--teacher-data: must name the folder with the teacher's dict.en.txt"),

@@ -3,6 +3,7 @@
 import argparse
 import os
 import pickle
+import random
 import subprocess
 import sys
 
@@ -139,6 +140,23 @@ def test_truncated_missing_and_foreign_files(tmp_path):
     torch.save([1], tmp_path / "list.pt")
     with pytest.raises(CheckpointError, match="no weights under the key 'model'"):
         load_state(tmp_path / "list.pt")
+
+
+def test_flipped_bytes_give_one_clear_error_or_a_whole_checkpoint(tmp_path):
+    save(tmp_path / "whole.pt", args=argparse.Namespace(arch="transformer", lr=[0.1]), cfg={"model": {"layers": 3}})
+    whole, draw = (tmp_path / "whole.pt").read_bytes(), random.Random(1)
+    refusals = []
+    for _ in range(60):
+        damaged = bytearray(whole)
+        damaged[draw.randrange(len(whole))] ^= 1 << draw.randrange(8)
+        (tmp_path / "flipped.pt").write_bytes(damaged)
+        for load in (load_state, checkpoint_utils.load_checkpoint_to_cpu):
+            try:
+                load(str(tmp_path / "flipped.pt"))
+            except CheckpointError as error:
+                refusals.append(str(error))
+    assert refusals
+    assert not any("\n" in message for message in refusals)
 
 
 def test_safety_stays_on_for_the_process(tmp_path):
