@@ -8,11 +8,12 @@
 # A step is done when its fingerprint (fingerprints.sh) is that of the last time and its output is as it was left.
 #
 # Killed at any point, a step is either done or runs again:
-#   1. OUTPUT.done is removed, the command works on OUTPUT.tmp   (killed: runs again; training resumes inside OUTPUT.tmp)
-#   2. the old OUTPUT is removed, then OUTPUT.done is written    (killed: OUTPUT.tmp answers to the digest, see adopt_output)
-#   3. OUTPUT.tmp is renamed to OUTPUT                           (done)
+#   1. the command works on OUTPUT.tmp                             (killed: runs again; training resumes inside OUTPUT.tmp)
+#   2. the old OUTPUT is removed, then OUTPUT.done is replaced     (killed: OUTPUT.tmp answers to the digest, see adopt_output)
+#   3. OUTPUT.tmp is renamed to OUTPUT                             (done)
+# Until 2, the old OUTPUT stays with the OUTPUT.done of its own fingerprint: whoever sets the old settings again has it back.
 
-readonly PROGRESS_LINES='\| (train_inner|train|valid) \||sentences/s|done training|sents, '
+readonly PROGRESS_LINES='\| (train_inner|train|valid) \||sentences/s|done training|sents, |progress_bar::? .*wps='
 
 # run_step NAME OUTPUT [options] -- COMMAND...   (@OUT@ in COMMAND stands for the path to write)
 #   --in PATH       an input; repeat it
@@ -42,6 +43,7 @@ run_step() {
         return
     fi
     step_reason "$name" "$output" "$fingerprint"
+    refuse_foreign_output "$name" "$output"
     begin_output "$output" "$fingerprint" "$resume"
     ((folder == 0)) || mkdir -p "$output.tmp"
     execute_step "$name" "$output" "$stdout" "$log" "$@" "${unhashed[@]}"
@@ -110,9 +112,10 @@ step_reason() {
     fi
 }
 
-# adopt_output OUTPUT FINGERPRINT: finishes a step that was killed between its last two renames.
+# adopt_output OUTPUT FINGERPRINT: finishes a step that was killed between its last two renames. The digest alone does not
+# tell: it takes large files by their size, and training with other settings makes files of the same size.
 adopt_output() {
-    [[ ! -e $1 && -e $1.tmp ]] || return 0
+    [[ ! -e $1 && -e $1.tmp && -f $1.tmp.fingerprint && $(<"$1.tmp.fingerprint") == "$2" ]] || return 0
     recorded fingerprint "$1.done"
     if [[ $REPLY == "$2" ]] && same_digest "$1.tmp" "$1.done"; then
         mv "$1.tmp" "$1"
@@ -120,10 +123,15 @@ adopt_output() {
     fi
 }
 
+# refuse_foreign_output NAME OUTPUT: the step would remove OUTPUT at its end, which may be a folder of the user's own.
+refuse_foreign_output() {
+    [[ ! -e $2 || -f $2.done || -f $2.tmp.fingerprint ]] ||
+        die "step $1: $2 exists and was not made by this pipeline; move it away or set WORK_DIR"
+}
+
 # begin_output OUTPUT FINGERPRINT RESUME: what an interrupted command left is kept only if it can go on from there.
 begin_output() {
     mkdir -p "$(dirname "$1")"
-    rm -f "$1.done"
     if [[ $3 == 0 || ! -f $1.tmp.fingerprint || $(<"$1.tmp.fingerprint") != "$2" ]]; then
         rm -rf "$1.tmp" "$1.tmp.fingerprint"
     fi

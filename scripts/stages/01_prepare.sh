@@ -23,11 +23,13 @@ check_prepared() {
 
 # prepare SPLIT PREFIX...: several prefixes are one corpus, in that order.
 prepare() {
-    local split=$1 source=() target=() inputs=() options=(--no-filter) unfiltered=$2.$SOURCE_LANG prefix
+    local split=$1 source=() target=() inputs=() options=(--max-words "$MAX_WORDS") unfiltered=$2.$SOURCE_LANG prefix
     shift
     if [[ $split == train ]]; then
-        options=(--max-words "$MAX_WORDS" --max-ratio "$MAX_RATIO")
+        options+=(--max-ratio "$MAX_RATIO")
         unfiltered=filtered
+    else
+        options+=(--no-filter)
     fi
     for prefix in "$@"; do
         source+=("$prefix.$SOURCE_LANG")

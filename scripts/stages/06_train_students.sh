@@ -12,8 +12,14 @@ train_student() {
     data=$(data_folder "$STUDENT_DATA")
     inputs=(--in "$data")
     train_command STUDENT "$data" "$STUDENT_ARCH" "$STUDENT_CRITERION"
+    # fairseq's own default, -1, fails as soon as there is a second training part.
+    if [[ $STUDENT_DATA == both ]]; then COMMAND+=(--upsample-primary 1); fi
     if [[ $STUDENT_CRITERION == word_level_kd ]]; then
-        COMMAND+=(--teacher-path "$WORK_DIR/teacher/averaged.pt" --kd-temperature "$KD_TEMPERATURE" --kd-alpha "$KD_ALPHA")
+        # The dictionaries' folder that the teacher's checkpoint names is no longer there when the work directory was moved.
+        COMMAND+=(
+            --teacher-path "$WORK_DIR/teacher/averaged.pt" --teacher-data "$WORK_DIR/bin"
+            --kd-temperature "$KD_TEMPERATURE" --kd-alpha "$KD_ALPHA"
+        )
         inputs+=(--in "$WORK_DIR/teacher/averaged.pt")
     fi
     COMMAND+=("${STUDENT_ARGUMENTS[@]}")

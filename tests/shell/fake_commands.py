@@ -123,6 +123,7 @@ def generate() -> None:
         print(*lines[: len(lines) // 2], sep="\n", flush=True)
         hang()
     print(*lines, sep="\n")
+    print("INFO:fairseq.logging.progress_bar::      6 / 17 wps=331", file=sys.stderr)
     print(f"INFO:x:Translated {count} sentences (9 tokens) in 1.5s (2 sentences/s, 3 tokens/s)", file=sys.stderr)
 
 

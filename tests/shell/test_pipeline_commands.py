@@ -32,12 +32,17 @@ def test_commands_in_order(first_run: FirstRun) -> None:
     assert [name_of(command) for command in first_run[2]] == ORDER
 
 
+def test_progress_of_translation_is_shown(first_run: FirstRun) -> None:
+    assert "6 / 17 wps=331" in first_run[1]
+
+
 def test_only_training_text_is_filtered(first_run: FirstRun) -> None:
     train, valid, test = first_run[2][:3]
     assert "--no-filter" not in train
     assert value(train, "--max-words") == "250"
-    assert "--no-filter" in valid
-    assert "--no-filter" in test
+    for kept in (valid, test):
+        assert "--no-filter" in kept
+        assert value(kept, "--max-words") == "250"
 
 
 def test_one_dictionary_for_everything(first_run: FirstRun) -> None:
@@ -63,9 +68,12 @@ def test_teacher_and_students_train_as_configured(first_run: FirstRun) -> None:
     assert value(teacher, "--keep-last-epochs") == "2"
     assert value(teacher, "--adam-betas") == "(0.9, 0.98)"
     assert [one[1], two[1]] == ["WORK/bin", "WORK/bin-both"]
+    assert "--upsample-primary" not in one
+    assert value(two, "--upsample-primary") == "1"
     assert "--teacher-path" not in one
     assert value(two, "--criterion") == "word_level_kd"
     assert value(two, "--teacher-path") == "WORK/teacher/averaged.pt"
+    assert value(two, "--teacher-data") == "WORK/bin"
     assert value(two, "--encoder-layers") == "2"
     assert value(one, "--max-update") == value(two, "--max-update") == "30"
 

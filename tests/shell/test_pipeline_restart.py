@@ -158,10 +158,20 @@ def test_kill_between_the_last_two_renames(tmp_path: Path) -> None:
         DRY_RUN=0 WORK_DIR=work RAW_DIR=raw FC_BIN=bin
         make() {{ run_step make work/a/b --folder -- bash -c 'echo x >"$0/c"' @OUT@; }}
         make; mv work/a/b work/a/b.tmp
+        sed -n 's/fingerprint //p' work/a/b.done >work/a/b.tmp.fingerprint
         make; cat work/a/b/c
     """
     output = subprocess.run(["bash", "-c", script], text=True, capture_output=True, check=True).stdout
     assert output == "run make\nskip make\nx\n"
+
+
+def test_a_folder_that_the_pipeline_did_not_make_is_kept(finished: Pipeline) -> None:
+    folder = finished.work / "bin"
+    (finished.work / "bin.done").unlink()
+    error = finished.run("--from", "03", "--to", "03", status=1).stderr
+    message = f"step binarize: {folder} exists and was not made by this pipeline; move it away or set WORK_DIR"
+    assert error == f"03_binarize.sh: error: {message}\n"
+    assert any(folder.iterdir())
 
 
 def test_two_runs_do_not_mix(pipeline: Pipeline) -> None:
@@ -183,10 +193,12 @@ def test_a_lost_sentence_stops_the_pipeline(finished: Pipeline, action: str) -> 
 
 def test_a_failing_command_is_named_and_loses_nothing(finished: Pipeline) -> None:
     before = finished.results()
-    finished.set(VOCAB_SIZE="98")
+    finished.set(TEACHER_LR="1e-3")
     broken = Path(finished.environment["FC_BIN"]) / "fairseq-train"
     broken.write_text("#!/bin/sh\necho 'the reason'\nexit 3\n")
-    error = finished.run(status=1).stderr
+    error = finished.run("--from", "04", status=1).stderr
     assert "the reason" in error
     assert "step train-teacher failed with exit status 3; see " in error
     assert finished.results()["teacher/averaged.pt"] == before["teacher/averaged.pt"]
+    finished.set(TEACHER_LR="2e-3")
+    assert steps(finished.run().stdout, "run") == []
