@@ -156,7 +156,7 @@ generate_command() {
     )
 }
 
-# hardware_name: processor and cores, or the GPU.
+# hardware_name: processor and cores (and threads, when they are limited), or the GPU.
 hardware_name() {
     local model
     if [[ -n $HARDWARE ]]; then
@@ -165,7 +165,7 @@ hardware_name() {
         nvidia-smi --query-gpu=name --format=csv,noheader | head -n 1
     else
         model=$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo 2>/dev/null | head -n 1)
-        echo "${model:-$(uname -m)}, $(nproc) cores"
+        echo "${model:-$(uname -m)}, $(getconf _NPROCESSORS_ONLN) cores${OMP_NUM_THREADS:+, $OMP_NUM_THREADS threads}"
     fi
 }
 
