@@ -11,7 +11,6 @@ source "$(dirname "${BASH_SOURCE[0]}")/lib/process.sh"
 cd "$ROOT"
 
 readonly VENV=.venv LOG=.venv/bootstrap.log
-readonly FREE_GIGABYTES=4
 TORCH=$(grep -E '^torch==' constraints.txt)
 FAIRSEQ=$(grep -E '^fairseq-fixed==' constraints.txt)
 STAMP=$VENV/.bootstrap-$(cat scripts/bootstrap.sh constraints.txt setup.py | sha256sum | cut -c 1-16)
@@ -41,24 +40,30 @@ check_machine() {
     done
     include=$("$PYTHON" -c 'import sysconfig; print(sysconfig.get_paths()["include"])')
     [[ -f $include/Python.h ]] || die "$include/Python.h is needed to build fairseq; install python3-dev"
-    check_disk "$ROOT" "$FREE_GIGABYTES"
+    if [[ $OSTYPE == linux* && -z ${PIP_EXTRA_INDEX_URL:-}${PIP_INDEX_URL:-}${PIP_FIND_LINKS:-} ]]; then
+        check_disk "$ROOT" 12 " for torch with its GPU libraries; 4 GB do when PIP_EXTRA_INDEX_URL names an index with the processor-only build"
+    else
+        check_disk "$ROOT" 4
+    fi
     check_disk "${TMPDIR:-/tmp}" 1
 }
 
-# check_disk FOLDER GIGABYTES
+# check_disk FOLDER GIGABYTES [EXPLANATION]
 check_disk() {
     local free
     [[ -d $1 ]] || die "TMPDIR must be a folder, got '$1'"
     free=$(df -Pk "$1" | awk 'NR == 2 { print int($4 / 1024 / 1024) }')
-    ((free >= $2)) || die "$1 has $free GB of free disk space, $2 GB are needed"
+    ((free >= $2)) || die "$1 has $free GB of free disk space, $2 GB are needed${3:-}"
 }
 
-# install WHAT ARGUMENTS...: pip, quietly; the end of its log when it fails.
+# install WHAT ARGUMENTS...: pip, quietly; its errors when it fails. A pip that was killed for its memory has told none.
 install() {
+    local before=0
+    if [[ -f $LOG ]]; then before=$(wc -c <"$LOG"); fi
     say "bootstrap: $1"
     "${DIE_WITH_PARENT[@]}" "$VENV/bin/python" -m pip install --disable-pip-version-check -c constraints.txt "${@:2}" \
         >>"$LOG" 2>&1 && return
-    grep -i '^error' "$LOG" | tail -n 3 | cut -c 1-300 >&2
+    tail -c "+$((before + 1))" "$LOG" | { grep -i '^error' || true; } | tail -n 3 | cut -c 1-300 >&2
     die "could not install: $1; see $LOG (without a network, pip finds nothing)"
 }
 

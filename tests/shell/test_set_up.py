@@ -10,7 +10,8 @@ import pytest
 from fake_pipeline import ROOT
 
 TOOLS = """
-awk bash cat cut df dirname find flock gawk grep gzip head mawk mkdir mv realpath rm sed setpriv sha256sum tail tar true
+awk bash cat chmod cp cut df dirname find flock gawk grep gzip head mawk mkdir mv realpath rm sed setpriv sha256sum
+tail tar true wc
 """
 
 
@@ -69,13 +70,34 @@ def test_no_compiler(clone: Path, tools: Path) -> None:
     assert_one_line(bootstrap(clone, tools, PYTHON=sys.executable), "gcc is needed to build fairseq")
 
 
-def test_full_disk(clone: Path, tools: Path) -> None:
+@pytest.mark.parametrize(
+    ("index", "gigabytes"), [("", "12 GB are needed for torch"), ("https://some.index", "4 GB are")]
+)
+def test_full_disk(clone: Path, tools: Path, index: str, gigabytes: str) -> None:
     (tools / "df").unlink()
     add_tool(tools, "df", "echo header; echo disk 9 9 1048576 9% /")
     for name in ("gcc", "g++"):
         add_tool(tools, name, "exit 0")
-    result = bootstrap(clone, tools, PYTHON=sys.executable)
-    assert_one_line(result, f"{clone} has 1 GB of free disk space, 4 GB are needed")
+    result = bootstrap(clone, tools, PYTHON=sys.executable, PIP_EXTRA_INDEX_URL=index)
+    assert_one_line(result, f"{clone} has 1 GB of free disk space, {gigabytes}")
+
+
+def test_pip_that_is_killed(clone: Path, tools: Path) -> None:
+    (clone / "Python.h").touch()
+    (tools / "df").unlink()
+    add_tool(tools, "df", "echo header; echo disk 99999999 9 99999999 9% /")
+    for name in ("gcc", "g++"):
+        add_tool(tools, name, "exit 0")
+    script = f"""
+        case "$*" in
+            *get_paths*) echo {clone} ;;
+            "-m venv"*) mkdir -p .venv/bin; cp "$0" .venv/bin/python; echo "ERROR: an old one" >.venv/bootstrap.log ;;
+            *install*) echo Collecting; exit 137 ;;
+        esac
+    """
+    add_tool(tools, "a-python", script)
+    result = bootstrap(clone, tools, PYTHON=str(tools / "a-python"))
+    assert_one_line(result, "could not install: pip and build tools; see .venv/bootstrap.log")
 
 
 def test_nothing_to_do(clone: Path, tools: Path) -> None:
