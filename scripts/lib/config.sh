@@ -66,15 +66,30 @@ check_numbers() {
         check_number "${role}_LR" positive
         check_number "${role}_DROPOUT" fraction
     done
+    ((${#PROBLEMS[@]} > 0)) || for role in TEACHER STUDENT; do check_checkpoints "$role"; done
+}
+
+# check_checkpoints ROLE: a training must save as many checkpoints as are averaged, and one of them at its end.
+check_checkpoints() {
+    local last updates epochs interval
+    last=$(setting "$1" AVERAGE_LAST) updates=$(setting "$1" MAX_UPDATE)
+    epochs=$(setting "$1" MAX_EPOCH) interval=$(setting "$1" SAVE_INTERVAL)
+    if ((interval > 0 && updates > 0)); then
+        ((updates % interval == 0)) || problem "$1_MAX_UPDATE" "must be a multiple of $1_SAVE_INTERVAL ($interval)" "$updates"
+        ((last <= updates / interval)) || problem "$1_AVERAGE_LAST" \
+            "must be at most $1_MAX_UPDATE / $1_SAVE_INTERVAL ($((updates / interval)))" "$last"
+    elif ((interval == 0 && updates == 0)); then
+        ((last <= epochs)) || problem "$1_AVERAGE_LAST" "must be at most $1_MAX_EPOCH ($epochs)" "$last"
+    fi
 }
 
 # check_number VARIABLE KIND
 check_number() {
-    local value=${!1} integer='^[0-9]+$' number='^([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?$'
+    local value=${!1} integer='^(0|[1-9][0-9]*)$' number='^([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?$'
     [[ -n $value || $1 != VOCAB_SIZE ]] || return 0
     case $2 in
         integer) [[ $value =~ $integer ]] || problem "$1" "must be a whole number, 0 or more" "$value" ;;
-        positive-integer) [[ $value =~ $integer && $value =~ [1-9] ]] || problem "$1" "must be a whole number over 0" "$value" ;;
+        positive-integer) [[ $value =~ $integer && $value != 0 ]] || problem "$1" "must be a whole number over 0" "$value" ;;
         number) [[ $value =~ $number ]] || problem "$1" "must be a number, 0 or more" "$value" ;;
         positive) [[ $value =~ $number && ${value%[eE]*} =~ [1-9] ]] || problem "$1" "must be a number over 0" "$value" ;;
         fraction) [[ $value =~ ^(0(\.[0-9]*)?|\.[0-9]+|1(\.0*)?)$ ]] || problem "$1" "must be a number from 0 to 1" "$value" ;;
@@ -82,7 +97,7 @@ check_number() {
 }
 
 check_choices() {
-    check_choice AUTOCAST "$AUTOCAST" none bfloat16 float16
+    check_choice AUTOCAST "$AUTOCAST" none bfloat16
     check_choice DEVICE "$DEVICE" auto cpu gpu
     check_choice FP16 "$FP16" 0 1
     check_choice TEACHER_ARCH "$TEACHER_ARCH" "${KNOWN_ARCHITECTURES[@]}"

@@ -47,11 +47,13 @@ detect_device() {
     export FC_DEVICE
 }
 
-# device_arguments: what every fairseq command needs to know about the machine and the plugin, in DEVICE_ARGUMENTS.
+# device_arguments: what every fairseq command needs to know about precision and the plugin, in DEVICE_ARGUMENTS; about the
+# machine, in MACHINE_ARGUMENTS, options of run_step that do not enter the fingerprint.
 device_arguments() {
     detect_device
     DEVICE_ARGUMENTS=(--user-dir "$ROOT/fairseq_compress" --task compressed_translation --autocast-dtype "$AUTOCAST")
-    if [[ $FC_DEVICE == cpu ]]; then DEVICE_ARGUMENTS+=(--cpu); fi
+    MACHINE_ARGUMENTS=()
+    if [[ $FC_DEVICE == cpu ]]; then MACHINE_ARGUMENTS+=(--unhashed --cpu); fi
     if [[ $FP16 == 1 ]]; then DEVICE_ARGUMENTS+=(--fp16); fi
 }
 
@@ -95,8 +97,9 @@ launch_arguments() {
         LAUNCH=("$FC_BIN/torchrun" --nproc_per_node "$PROCESSES" --no-python bash "$LIB/train_process.sh")
         DISTRIBUTED=(
             --distributed-world-size "$PROCESSES" --distributed-init-method env:// --distributed-no-spawn
-            --distributed-backend "$backend" --ddp-backend legacy_ddp
+            --ddp-backend legacy_ddp
         )
+        MACHINE_ARGUMENTS+=(--unhashed --distributed-backend --unhashed "$backend")
     fi
 }
 
@@ -108,11 +111,14 @@ train_step() {
         wandb=(--unhashed --wandb-project --unhashed "$WANDB_PROJECT")
         # shellcheck disable=SC2153 # NAME is the configuration's
         export WANDB_NAME=$NAME-$name WANDB_DIR=$WORK_DIR
-        if [[ -z ${WANDB_API_KEY:-} ]]; then export WANDB_MODE=offline; fi
+        if ! has_wandb_login; then export WANDB_MODE=${WANDB_MODE:-offline}; fi
     fi
     [[ $DRY_RUN == 1 ]] || repair_checkpoints "$output.tmp"
-    run_step "$name" "$output" --log --resume "${wandb[@]}" "$@" -- "${COMMAND[@]}"
+    run_step "$name" "$output" --log --resume "${MACHINE_ARGUMENTS[@]}" "${wandb[@]}" "$@" -- "${COMMAND[@]}"
 }
+
+# has_wandb_login: wandb login writes its key to the netrc file.
+has_wandb_login() { [[ -n ${WANDB_API_KEY:-} ]] || grep -qsF api.wandb.ai "${NETRC:-$HOME/.netrc}"; }
 
 # repair_checkpoints FOLDER: fairseq copies checkpoint_last.pt in place, so a kill may leave half of it (half a zip file).
 # Then the newest whole checkpoint takes its place, and training goes on from there; without one it starts afresh.

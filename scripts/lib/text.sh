@@ -30,7 +30,7 @@ translate_step() {
     local name=$1 data=$2 checkpoint=$4 source_text=$7 prefix=$8 model=$WORK_DIR/vocabulary/spm.model
     generate_command "$data" "$3" "$checkpoint" "$5" "$6"
     run_step "translate-$name" "$prefix.log" --in "$data" --in "$checkpoint" --stdout --log \
-        --check note_speed --check "translate-$name" -- "${COMMAND[@]}"
+        "${MACHINE_ARGUMENTS[@]}" --check note_speed --check "translate-$name" -- "${COMMAND[@]}"
     run_step "collect-$name" "$prefix.pieces" --in "$prefix.log" --in "$source_text" \
         --check check_same_lines --check "$source_text" -- \
         "$FC_BIN/fairseq-compress" collect-hypotheses --input "$prefix.log" --source "$source_text" --output @OUT@

@@ -103,6 +103,7 @@ def train() -> None:
     if last.exists():
         with zipfile.ZipFile(last) as archive:
             done = int(archive.read("data.pkl").split()[0])
+    print("wandb:", os.environ.get("WANDB_MODE", "as logged in"))
     settings = [value for value in ARGUMENTS if not value.endswith(".tmp") and "/" not in value]
     for epoch in range(done + 1, 4):
         print(f"2026 | INFO | train | epoch {epoch} | num_updates {epoch * 10}", flush=True)

@@ -13,7 +13,8 @@ COMMANDS = ("fairseq-train", "fairseq-generate", "fairseq-preprocess", "fairseq-
 SETTINGS = """
 SOURCE_LANG=en TARGET_LANG=cs VOCAB_SIZE=99
 TRAIN_PREFIXES=("$RAW_DIR/train") VALID_PREFIX=$RAW_DIR/valid TEST_PREFIX=$RAW_DIR/test
-TEACHER_MAX_EPOCH=3 TEACHER_AVERAGE_LAST=2 STUDENT_MAX_UPDATE=30 STUDENT_AVERAGE_LAST=1 KD_SHARDS=2
+TEACHER_MAX_EPOCH=3 TEACHER_AVERAGE_LAST=2 KD_SHARDS=2
+STUDENT_MAX_UPDATE=30 STUDENT_SAVE_INTERVAL=10 STUDENT_AVERAGE_LAST=1
 STUDENTS=(
     "one transformer_student_tiny gold label_smoothed_cross_entropy"
     "two transformer_student_base both word_level_kd --encoder-layers 2"
@@ -44,9 +45,11 @@ class Pipeline:
         (binaries / "python").symlink_to(sys.executable)
         self.environment = os.environ | {
             "WORK_DIR": str(self.work), "RAW_DIR": str(self.raw), "FC_BIN": str(binaries), "DEVICE": "cpu",
-            "HARDWARE": "a fake", "FAKE_RECORD": str(self.record), "FAKE_PID": str(self.pid_file), "FC_LOCK_WAIT": "10",
+            "HARDWARE": "a fake", "HOME": str(folder),
+            "FAKE_RECORD": str(self.record), "FAKE_PID": str(self.pid_file), "FC_LOCK_WAIT": "10",
         }  # fmt: skip
-        self.environment.pop("WANDB_PROJECT", None)
+        for name in ("WANDB_PROJECT", "WANDB_MODE", "WANDB_API_KEY", "NETRC"):
+            self.environment.pop(name, None)
 
     def command(self, *arguments: str, script: str = "run_all.sh") -> list[str]:
         return ["bash", str(ROOT / "scripts" / script), str(self.config), *arguments]

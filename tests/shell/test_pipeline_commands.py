@@ -126,7 +126,14 @@ def test_weights_and_biases_changes_no_result(finished: Pipeline) -> None:
     finished.run(script="stages/04_train_teacher.sh", WANDB_PROJECT="tries")
     train = finished.recorded()[0]
     assert value(train, "--wandb-project") == "tries"
+    log = finished.work / "logs/train-teacher.log"
+    assert "wandb: offline" in log.read_text()
     assert "run" not in finished.run(script="stages/04_train_teacher.sh").stdout
+    log.unlink()
+    finished.set(TEACHER_LR="1e-3")
+    (finished.folder / "netrc").write_text("machine api.wandb.ai login user password key")
+    finished.run(script="stages/04_train_teacher.sh", WANDB_PROJECT="tries", NETRC=str(finished.folder / "netrc"))
+    assert "wandb: as logged in" in log.read_text()
 
 
 @pytest.mark.parametrize("config", ["demo-en-cs", "demo-cs-en", "multi30k-en-cs", "multi30k-cs-en"])
@@ -150,7 +157,7 @@ def test_demo_says_that_it_is_synthetic(pipeline: Pipeline) -> None:
 
 
 def test_wmt_dry_run(pipeline: Pipeline) -> None:
-    commands = dry_run(pipeline, "wmt-en-cs.env")
+    commands = dry_run(pipeline, "wmt-en-cs.env", DEVICE="auto")
     prepared = [command for command in commands if name_of(command) == "prepare"]
     assert value(prepared[1], "--source").endswith("newstest2018.en")
     assert value(prepared[2], "--target").endswith("newstest2019.cs")
@@ -176,4 +183,5 @@ def test_no_launcher_without_world_size(pipeline: Pipeline) -> None:
     output = pipeline.run("--dry-run", script="stages/04_train_teacher.sh").stdout
     assert "torchrun --nproc_per_node 2 --no-python" in output
     assert "--distributed-world-size 2" in output
-    assert "--distributed-backend gloo --ddp-backend legacy_ddp" in output
+    assert "--ddp-backend legacy_ddp" in output
+    assert "--distributed-backend gloo" in output

@@ -65,6 +65,10 @@ def test_second_run_skips_everything_even_after_a_move(first_run: FirstRun, fini
     assert finished.recorded() == []
 
 
+def test_another_device_changes_nothing_that_is_done(finished: Pipeline) -> None:
+    assert steps(finished.run(DEVICE="gpu").stdout, "run") == []
+
+
 @pytest.mark.parametrize(
     ("setting", "again"),
     [
@@ -172,6 +176,19 @@ def test_a_folder_that_the_pipeline_did_not_make_is_kept(finished: Pipeline) -> 
     message = f"step binarize: {folder} exists and was not made by this pipeline; move it away or set WORK_DIR"
     assert error == f"03_binarize.sh: error: {message}\n"
     assert any(folder.iterdir())
+
+
+def test_workers_die_with_their_launcher(tmp_path: Path) -> None:
+    pid_file = tmp_path / "pid"
+    work = f"echo $$ >{pid_file}.new; mv {pid_file}.new {pid_file}; sleep 600"
+    launcher = subprocess.Popen(
+        ["bash", "-c", 'bash "$0" bash -c "$1" & wait', str(ROOT / "scripts/lib/train_process.sh"), work],
+        env=os.environ | {"RANK": "0", "LOCAL_RANK": "0"},
+    )
+    wait_for(pid_file.exists, "the worker")
+    launcher.kill()
+    launcher.wait()
+    wait_for(lambda: not is_running(int(pid_file.read_text())), "the death of the worker")
 
 
 def test_two_runs_do_not_mix(pipeline: Pipeline) -> None:
