@@ -31,3 +31,36 @@ check_binarized() {
         ((found == expected)) || die "$text has $expected lines, the binarized $split.$lang has $found sentences"
     done
 }
+
+# piece_limit: sets REPLY to the pieces that a sentence may have everywhere: 1024 positions, and each batch, less the end mark.
+piece_limit() {
+    local tokens
+    REPLY=1024
+    for tokens in "$TEACHER_MAX_TOKENS" "$STUDENT_MAX_TOKENS" "$TRANSLATE_MAX_TOKENS" "$KD_MAX_TOKENS"; do
+        if ((tokens < REPLY)); then REPLY=$tokens; fi
+    done
+    REPLY=$((REPLY - 1))
+}
+
+# check_pieces FILE...: no line is too long in pieces; fairseq would end in the middle of a validation or translation.
+check_pieces() {
+    local file long
+    piece_limit
+    for file in "$@"; do
+        long=$(awk -v limit="$REPLY" 'NF > limit { print "line " NR " has " NF " pieces"; exit }' "$file")
+        [[ -z $long ]] || die "$file, $long, at most $REPLY are possible (1023, or the smallest of TEACHER_MAX_TOKENS," \
+            "STUDENT_MAX_TOKENS, TRANSLATE_MAX_TOKENS and KD_MAX_TOKENS, minus 1); split the line or raise these"
+    done
+}
+
+# tell_long_pairs SOURCE TARGET: how many training pairs are too long in pieces; fairseq-train leaves them out.
+tell_long_pairs() {
+    local count
+    piece_limit
+    count=$(awk -v limit="$REPLY" '
+        FILENAME == ARGV[1] { if (NF > limit) long[FNR]; next }
+        NF > limit || FNR in long { count++ }
+        END { print count + 0 }
+    ' "$1" "$2")
+    ((count == 0)) || say "training pairs of more than $REPLY pieces, which fairseq-train leaves out: $count"
+}

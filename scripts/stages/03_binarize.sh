@@ -15,6 +15,11 @@ for split in train valid test; do
     done
 done
 
+if [[ $DRY_RUN == 0 ]]; then
+    for split in valid test; do check_pieces "$WORK_DIR/encoded/$split".{"$SOURCE_LANG","$TARGET_LANG"}; done
+    tell_long_pairs "$WORK_DIR/encoded/train".{"$SOURCE_LANG","$TARGET_LANG"}
+fi
+
 check_splits() {
     for split in train valid test; do check_binarized "$split" "$WORK_DIR/encoded/$split.$SOURCE_LANG" "$1"; done
 }

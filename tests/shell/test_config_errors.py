@@ -25,7 +25,13 @@ def errors(pipeline: Pipeline) -> list[str]:
         ("TEACHER_LR", "fast", "must be a number over 0"),
         ("STUDENT_UPDATE_FREQ", "0", "must be a whole number over 0"),
         ("KD_SHARDS", "1.5", "must be a whole number over 0"),
-        ("AUTOCAST", "int8", "must be one of: none bfloat16 float16"),
+        ("AUTOCAST", "int8", "must be one of: none bfloat16"),
+        ("AUTOCAST", "float16", "must be one of: none bfloat16"),
+        ("VOCAB_SIZE", "08", "must be a whole number over 0"),
+        ("SEED", "01", "must be a whole number, 0 or more"),
+        ("TEACHER_AVERAGE_LAST", "4", "must be at most TEACHER_MAX_EPOCH (3)"),
+        ("STUDENT_AVERAGE_LAST", "4", "must be at most STUDENT_MAX_UPDATE / STUDENT_SAVE_INTERVAL (3)"),
+        ("STUDENT_MAX_UPDATE", "35", "must be a multiple of STUDENT_SAVE_INTERVAL (10)"),
         ("TEACHER_ARCH", "lstm", "must be one of: transformer_small"),
         ("TEACHER_MAX_EPOCH", "0", "must be over 0, or training never ends"),
         ("FP16", "1", "needs a GPU, but DEVICE is cpu"),
@@ -65,6 +71,25 @@ def test_different_line_counts_stop_the_run(pipeline: Pipeline) -> None:
     assert "line counts differ: " in error
     assert "has 5 lines" in error
     assert "has 6" in error
+
+
+def test_lines_of_too_many_pieces(pipeline: Pipeline) -> None:
+    pipeline.set(TRANSLATE_MAX_TOKENS="9")
+    for part in ("train", "test"):
+        for lang in ("en", "cs"):
+            text = pipeline.raw / f"{part}.{lang}"
+            text.write_text(text.read_text() + ("a " * 9 if lang == "cs" else "a") + "\n")
+    result = pipeline.run("--to", "03", status=1)
+    place = f"{pipeline.work}/encoded/test.cs, line 6 has 9 pieces, at most 8 are possible"
+    assert result.stderr.startswith(f"03_binarize.sh: error: {place}")
+    assert result.stderr.count("\n") == 1
+    pipeline.set(TRANSLATE_MAX_TOKENS="10", TEACHER_MAX_TOKENS="10")
+    assert "leaves out" not in pipeline.run("--to", "03").stdout
+    with (pipeline.raw / "train.en").open("a") as source, (pipeline.raw / "train.cs").open("a") as target:
+        source.write("a " * 10 + "\n")
+        target.write("a\n")
+    output = pipeline.run("--to", "03").stdout
+    assert "training pairs of more than 9 pieces, which fairseq-train leaves out: 1\n" in output
 
 
 def test_missing_config(pipeline: Pipeline) -> None:
