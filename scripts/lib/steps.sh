@@ -101,12 +101,12 @@ step_is_done() {
 # step_reason NAME OUTPUT FINGERPRINT: says why the step runs.
 step_reason() {
     recorded fingerprint "$2.done"
-    if [[ -n $REPLY && $REPLY != "$3" ]]; then
+    if [[ -f $2.tmp.fingerprint && $(<"$2.tmp.fingerprint") == "$3" ]]; then
+        say "run $1 (it was interrupted)"
+    elif [[ -n $REPLY && $REPLY != "$3" ]]; then
         say "run $1 (inputs or settings changed)"
     elif [[ -n $REPLY ]]; then
         say "run $1 (its output was changed or removed)"
-    elif [[ -f $2.tmp.fingerprint && $(<"$2.tmp.fingerprint") == "$3" ]]; then
-        say "run $1 (it was interrupted)"
     else
         say "run $1"
     fi
