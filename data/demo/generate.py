@@ -9,6 +9,7 @@ in train or in the other; every English word of valid and test occurs in train. 
 
 import argparse
 import os
+import random
 import sys
 import tempfile
 from collections.abc import Callable, Iterable
@@ -52,11 +53,35 @@ def draw(
     raise CorpusError(f"--{name} {count}: only {len(pairs)} such pairs found; make --train larger or --{name} smaller")
 
 
-def make_corpus(seed: int, train: int, valid: int, test: int) -> dict[str, list[Pair]]:
-    """The three parts. Raises: CorpusError."""
+def add_noise(pairs: list[Pair], rate: float, seed: int) -> list[Pair]:
+    """Replaces each word, on both sides and with probability ``rate``, by one from anywhere in the same language.
+
+    Crawled corpora are full of wrong translations, and to learn from a teacher that has seen through them is half of
+    what distillation is for. Marks at the end of a word and a capital at the start of a sentence stay.
+    """
+    noise = random.Random(f"{seed} noise")
+    words = [[word.strip(",.?") for pair in pairs for word in pair[side].split()] for side in (0, 1)]
+
+    def disturb(sentence: str, vocabulary: list[str]) -> str:
+        result = []
+        for number, word in enumerate(sentence.split()):
+            if noise.random() < rate:
+                other = vocabulary[int(noise.random() * len(vocabulary))]
+                word = (other[0].upper() + other[1:] if number == 0 else other) + word[len(word.rstrip(",.?")) :]
+            result.append(word)
+        return " ".join(result)
+
+    return [Pair(disturb(pair[0], words[0]), disturb(pair[1], words[1])) for pair in pairs]
+
+
+def make_corpus(seed: int, train: int, valid: int, test: int, noise: float = 0.0) -> dict[str, list[Pair]]:
+    """The three parts; ``noise`` is for train alone. Raises: CorpusError."""
     sentences = Sentences(seed)
     seen: set[str] = set()
     corpus = {"train": draw(sentences.pair, train, "train", seen, lambda pair: True)}
+    if noise > 0:
+        corpus["train"] = add_noise(corpus["train"], noise, seed)
+        seen.update(sentence for pair in corpus["train"] for sentence in pair)
     known = set().union(*map(english_words, corpus["train"]))
     for name, count in (("valid", valid), ("test", test)):
         corpus[name] = draw(sentences.pair, count, name, seen, lambda pair: english_words(pair) <= known)
@@ -98,6 +123,15 @@ def _seed(text: str) -> int:
     return int(text)
 
 
+def _rate(text: str) -> float:
+    try:
+        if 0 <= float(text) < 1:
+            return float(text)
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f"must be a number from 0 to under 1, got {text!r}")
+
+
 class _Parser(argparse.ArgumentParser):
     """An argument parser whose errors are one line."""
 
@@ -112,9 +146,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=_seed, default=1, help="decides every sentence (default: 1)")
     for name, default in (("train", 12000), ("valid", 500), ("test", 500)):
         parser.add_argument(f"--{name}", type=_size, default=default, help=f"pairs in {name} (default: {default})")
+    parser.add_argument("--noise", type=_rate, default=0.0, help="share of words of train that are wrong (default: 0)")
     options = parser.parse_args(arguments)
     try:
-        write_corpus(make_corpus(options.seed, options.train, options.valid, options.test), options.output_dir)
+        corpus = make_corpus(options.seed, options.train, options.valid, options.test, options.noise)
+        write_corpus(corpus, options.output_dir)
     except CorpusError as error:
         print(f"generate.py: error: {error}", file=sys.stderr)
         return 1

@@ -25,6 +25,13 @@ class CompressedTranslationConfig(TranslationConfig):
             "weights, gradients and optimizer stay float32. On a CPU with bfloat16 instructions: faster"
         },
     )
+    rebuild_batches: bool = field(
+        default=True,
+        metadata={
+            "help": "cut the corpus into batches anew for each epoch, from seed and epoch. fairseq does it once, from "
+            "the epoch in which a run happened to start, so that a resumed run sees other batches"
+        },
+    )
 
 
 @register_task("compressed_translation", dataclass=CompressedTranslationConfig)

@@ -43,7 +43,9 @@ translate_step() {
 # the speed belongs to the machine that translated, whichever one scores. fairseq's own log goes to standard error.
 note_speed() {
     local seconds
-    seconds=$(sed -nE 's/.*Translated .* sentences \(.* tokens\) in ([0-9.]+)s .*/\1/p' "$WORK_DIR/logs/$1.log" | tail -n 1)
+    # The time itself is rounded to 0.1 s, the speed is not.
+    seconds=$(sed -nE 's:.*Translated ([0-9,]+) sentences .*\(([0-9.]+) sentences/s.*:\1 \2:p' "$WORK_DIR/logs/$1.log" |
+        tail -n 1 | awk '{ gsub(",", "", $1); if ($2 > 0) printf "%.3f", $1 / $2 }')
     [[ -n $seconds ]] || die "$WORK_DIR/logs/$1.log does not tell how long the translation took"
     printf '# seconds: %s\n# hardware: %s\n' "$seconds" "$(hardware_name)" >>"$2"
 }

@@ -125,7 +125,8 @@ def generate() -> None:
         hang()
     print(*lines, sep="\n")
     print("INFO:fairseq.logging.progress_bar::      6 / 17 wps=331", file=sys.stderr)
-    print(f"INFO:x:Translated {count} sentences (9 tokens) in 1.5s (2 sentences/s, 3 tokens/s)", file=sys.stderr)
+    speed = f"{count / 1.5:.6f} sentences/s"
+    print(f"INFO:x:Translated {count} sentences (9 tokens) in 1.5s ({speed}, 3 tokens/s)", file=sys.stderr)
 
 
 def collect() -> None:

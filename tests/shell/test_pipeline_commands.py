@@ -101,7 +101,7 @@ def test_joined_corpus_has_both_training_parts(first_run: FirstRun) -> None:
 def test_scores_carry_the_facts_of_the_run(first_run: FirstRun) -> None:
     teacher, _, two = (command for command in first_run[2] if "score" in command)
     facts = two[two.index("--set") + 1 :]
-    assert value(teacher, "--translation-seconds") == "1.5"
+    assert value(teacher, "--translation-seconds") == "1.500"
     assert {"role=student", "criterion=word_level_kd", "data=both", "updates=30", "seed=1"} <= set(facts)
     assert "hardware=a fake" in facts
     assert value(two, "--hypothesis") == "WORK/translations/two.cs"

@@ -366,6 +366,18 @@ def test_files_and_no_overlap(corpus: Path) -> None:
         assert len(set(every)) == len(every)
 
 
+def test_noise_is_in_train_alone_and_at_its_rate(corpus: Path, tmp_path: Path) -> None:
+    assert generate(tmp_path, "--seed", 1, *SMALL, "--noise", 0.1).returncode == 0
+    for language in ("en", "cs"):
+        clean, noisy = ([line.split() for line in read(path, f"train.{language}")] for path in (corpus, tmp_path))
+        assert [len(words) for words in clean] == [len(words) for words in noisy]
+        pairs = [pair for lines in zip(clean, noisy, strict=True) for pair in zip(*lines, strict=True)]
+        changed = sum(a != b for a, b in pairs) / len(pairs)
+        assert 0.085 < changed < 0.105  # a little under 0.1: sometimes a word is drawn in place of itself
+        train = {" ".join(words) for words in noisy}
+        assert not train & set(read(tmp_path, f"valid.{language}") + read(tmp_path, f"test.{language}"))
+
+
 def test_examples_of_the_readme_are_real(corpus: Path) -> None:
     pairs = list(zip(read(corpus, "train.en"), read(corpus, "train.cs"), strict=True))
     readme = (GENERATE.parent / "README.md").read_text(encoding="utf-8")
@@ -385,6 +397,7 @@ def test_no_english_word_of_valid_and_test_is_new(corpus: Path) -> None:
         (("--test", "many"), "--test"),
         (("--seed", -1), "--seed"),
         (("--train", 1, "--valid", 1), "--valid 1"),
+        (("--noise", 1), "--noise"),
         (("--nonsense",), "--nonsense"),
     ],
 )

@@ -1,0 +1,77 @@
+"""The whole pipeline with the real commands, a few updates on a few hundred lines: raw text in, report out."""
+
+import json
+import os
+import subprocess
+
+from tests.conftest import BIN, ROOT
+
+CONFIG = """
+SOURCE_LANG=en
+TARGET_LANG=cs
+RAW_DIR=$WORK_DIR/raw
+GENERATE=(data/demo/generate.py --output-dir @OUT@ --seed 1 --train 300 --valid 21 --test 13)
+TRAIN_PREFIXES=("$RAW_DIR/train")
+VALID_PREFIX=$RAW_DIR/valid
+TEST_PREFIX=$RAW_DIR/test
+VOCAB_SIZE=420
+SIZES=(
+    --encoder-layers 1 --encoder-embed-dim 16 --encoder-ffn-embed-dim 16 --encoder-attention-heads 2
+    --decoder-layers 1 --decoder-embed-dim 16 --decoder-ffn-embed-dim 16 --decoder-attention-heads 2
+)
+TEACHER_EXTRA=("${SIZES[@]}")
+TEACHER_MAX_TOKENS=600
+TEACHER_MAX_UPDATE=4
+TEACHER_SAVE_INTERVAL=2
+TEACHER_AVERAGE_LAST=2
+STUDENT_EXTRA=("${SIZES[@]}")
+STUDENTS=(
+    "gold transformer_student_tiny gold label_smoothed_cross_entropy"
+    "both transformer_student_tiny both word_level_kd"
+)
+STUDENT_MAX_TOKENS=600
+STUDENT_MAX_UPDATE=2
+STUDENT_SAVE_INTERVAL=2
+STUDENT_AVERAGE_LAST=1
+KD_BEAM=1
+KD_SHARDS=2
+BEAM=2
+MAX_LEN_A=0
+MAX_LEN_B=8
+REPORT_NOTE="A test."
+"""
+
+
+def run(config, work) -> list[str]:
+    """Run all stages; the lines that the scripts themselves say."""
+    result = subprocess.run(
+        ["bash", str(ROOT / "scripts" / "run_all.sh"), str(config)],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=550, check=False,
+        env=os.environ | {"WORK_DIR": str(work), "FC_BIN": str(BIN), "OMP_NUM_THREADS": "1", "DEVICE": "cpu"},
+    )  # fmt: skip
+    assert result.returncode == 0, result.stdout
+    return [line for line in result.stdout.splitlines() if line.startswith(("run ", "skip "))]
+
+
+def test_raw_text_to_report_then_nothing_left_to_do(tmp_path):
+    config, work = tmp_path / "mini.env", tmp_path / "work"
+    config.write_text(CONFIG)
+    first = run(config, work)
+    assert all(line.startswith("run ") for line in first)
+
+    for name, role in (("teacher", "teacher"), ("gold", "student"), ("both", "student")):
+        record = json.loads((work / "translations" / f"{name}.json").read_text())
+        assert record["lines"]["hypothesis"] == record["lines"]["reference"] == 13
+        assert record["facts"]["role"] == role
+        assert record["checkpoint"]["bytes_on_disk"] == (
+            work / ("teacher" if role == "teacher" else f"students/{name}") / "averaged.pt"
+        ).stat().st_size  # fmt: skip
+        assert "version:" in record["bleu"]["signature"]
+    page = (work / "report" / "report.md").read_text()
+    assert "A test." in page
+    assert all(name in page for name in ("teacher", "gold", "both"))
+    kd = (work / "kd" / "text.cs").read_text().splitlines()
+    assert len(kd) == len((work / "prepared" / "train" / "text.en").read_text().splitlines())
+
+    second = run(config, work)
+    assert [line.replace("run ", "skip ") for line in first] == second
