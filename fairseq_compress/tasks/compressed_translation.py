@@ -5,9 +5,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from fairseq.data import Dictionary
 from fairseq.dataclass import ChoiceEnum
 from fairseq.tasks import register_task
 from fairseq.tasks.translation import TranslationConfig, TranslationTask
+from omegaconf import DictConfig, open_dict
 from torch import Tensor
 
 # No float16: it needs its gradients scaled, which is what fairseq's own --fp16 does.
@@ -25,18 +27,20 @@ class CompressedTranslationConfig(TranslationConfig):
             "weights, gradients and optimizer stay float32. On a CPU with bfloat16 instructions: faster"
         },
     )
-    rebuild_batches: bool = field(
-        default=True,
-        metadata={
-            "help": "cut the corpus into batches anew for each epoch, from seed and epoch. fairseq does it once, from "
-            "the epoch in which a run happened to start, so that a resumed run sees other batches"
-        },
-    )
 
 
 @register_task("compressed_translation", dataclass=CompressedTranslationConfig)
 class CompressedTranslationTask(TranslationTask):
-    """Stock translation, with ``--autocast-dtype`` for CPU and GPU (fairseq's ``--bf16 --cpu`` crashes)."""
+    """Stock translation, with ``--autocast-dtype`` for CPU and GPU (fairseq's ``--bf16 --cpu`` crashes).
+
+    A resumed run sees the batches of an uninterrupted one: they are cut anew for each epoch, from seed and epoch.
+    fairseq cuts them once, from the seed and the epoch in which a run happened to start.
+    """
+
+    def __init__(self, cfg: Any, src_dict: Dictionary, tgt_dict: Dictionary) -> None:
+        super().__init__(cfg, src_dict, tgt_dict)
+        with open_dict(cfg) if isinstance(cfg, DictConfig) else nullcontext():
+            cfg.rebuild_batches = True  # get_batch_iterator reads it; an option of a few other tasks
 
     def train_step(
         self, sample: Any, model: Any, criterion: Any, optimizer: Any, update_num: int, ignore_grad: bool = False
