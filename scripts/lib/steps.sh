@@ -39,6 +39,7 @@ run_step() {
     fingerprint=$REPLY
     adopt_output "$output" "$fingerprint"
     if step_is_done "$output" "$fingerprint"; then
+        [[ -e $output.tmp ]] || rm -f "$output.tmp.fingerprint" # left by a kill right after the last rename
         say "skip $name"
         return
     fi

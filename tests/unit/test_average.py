@@ -124,7 +124,8 @@ def test_copies_that_a_gpu_run_makes_of_tied_weights_become_one_again(tmp_path: 
     copied = save(tmp_path / "gpu.pt", {key: tensor.clone() for key, tensor in make_weights(4).items()})
     assert tied_groups(load(copied)["model"]) == tied_groups(load(three[0])["model"])
     write_average([*three, copied], tmp_path / "average.pt")
-    assert len({load(tmp_path / "average.pt")["model"][key].data_ptr() for key in TIED}) == 1
+    weights = load(tmp_path / "average.pt")["model"]
+    assert len({weights[key].data_ptr() for key in TIED}) == 1
 
 
 def test_views_of_one_storage_that_are_not_the_same_view_are_not_tied() -> None:
