@@ -5,11 +5,12 @@ and a corpus that was cut so on one side only is misaligned from there on.
 """
 
 import codecs
+import hashlib
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, Literal, TypeVar
+from typing import IO, Any, Literal, Protocol, TypeVar
 
 from tqdm import tqdm
 
@@ -53,8 +54,19 @@ def atomic_write(path: PathLike, mode: Literal["w", "wb"] = "w") -> Iterator[IO[
         raise
 
 
-def read_lines(path: PathLike) -> Iterator[str]:
+class Digest(Protocol):
+    """What ``hashlib`` makes."""
+
+    def update(self, data: bytes, /) -> None: ...
+
+    def hexdigest(self) -> str: ...
+
+
+def read_lines(path: PathLike, digest: Digest | None = None) -> Iterator[str]:
     """Yield the lines of a UTF-8 file without their ends (LF or CRLF) and without a byte order mark.
+
+    Args:
+        digest: fed with the bytes on the way; after the last line it is that of the whole file.
 
     Raises:
         DataError: the file is missing or unreadable, or a line is not UTF-8 (file, line and byte column are named).
@@ -62,6 +74,8 @@ def read_lines(path: PathLike) -> Iterator[str]:
     try:
         with open(path, "rb") as stream:
             for number, raw in enumerate(stream, start=1):
+                if digest is not None:
+                    digest.update(raw)
                 if number == 1:
                     raw = raw.removeprefix(codecs.BOM_UTF8)
                 yield _decode_line(raw.removesuffix(b"\n").removesuffix(b"\r"), path, number)
@@ -126,6 +140,19 @@ def check_distinct(inputs: Iterable[PathLike], outputs: Iterable[PathLike]) -> N
         if real in taken:
             raise ConfigError(f"output {os.fspath(output)} is also an input or another output: choose another name")
         taken.add(real)
+
+
+def file_sha256(path: PathLike) -> str:
+    """SHA-256 of a file, in hexadecimal.
+
+    Raises:
+        DataError: the file is missing or unreadable.
+    """
+    try:
+        with open(path, "rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise _unreadable(path, error) from error
 
 
 def progress(lines: Iterable[Item], total: int, description: str) -> Iterable[Item]:

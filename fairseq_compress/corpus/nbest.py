@@ -1,0 +1,237 @@
+"""The n-best file: hypotheses of a teacher in source order, each bound to its source line by a checksum.
+
+UTF-8, one hypothesis a line, the hypotheses of a source together and best first::
+
+    index<TAB>checksum<TAB>score<TAB>hypothesis
+
+``index`` is the number of the source line from 0; ``checksum`` the CRC-32 of that line (8 hexadecimal digits), so that
+a file that slipped by one line is noticed wherever it is read beside its source; ``score`` the log-probability divided
+by length**lenpen in nats, where the length counts the end of the sentence. A source that was not translated has one
+record, with the score ``-inf`` and no text. ``FILE.json`` beside it holds the counts and the SHA-256 of both files.
+"""
+
+import hashlib
+import json
+import math
+import os
+import re
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import groupby
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+from fairseq_compress.corpus.files import PathLike, atomic_write, read_lines
+from fairseq_compress.errors import DataError
+
+FORMAT = "fairseq-compress n-best 1"
+RECORD = re.compile(r"(0|[1-9]\d*)\t([0-9a-f]{8})\t(-?\d+\.\d{6}|-inf)\t(.*)", re.DOTALL)  # the text may hold tabs
+
+
+class Hypothesis(NamedTuple):
+    """One translation of a source."""
+
+    score: float
+    """Length-normalized log-probability in nats."""
+    text: str
+    """One line, as the decoder wrote it: pieces, if it decoded pieces."""
+
+
+class NBestList(NamedTuple):
+    """The hypotheses of one source, best first."""
+
+    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
+    """Number of the source line, from 0."""
+    checksum: str
+    """:func:`source_checksum` of the source line."""
+    hypotheses: list[Hypothesis]
+
+    @property
+    def translated(self) -> bool:
+        """False for a source that the decoder left out."""
+        return self.hypotheses[0].score != -math.inf
+
+
+class _Record(NamedTuple):
+    number: int  # line of the file, from 1
+    key: tuple[int, str]  # index and checksum
+    hypothesis: Hypothesis
+
+
+def source_checksum(line: str) -> str:
+    """CRC-32 of the line in UTF-8, without its line end: 8 hexadecimal digits."""
+    return f"{zlib.crc32(line.encode()):08x}"
+
+
+def untranslated(index: int, checksum: str) -> NBestList:
+    """The list of a source that the decoder left out."""
+    return NBestList(index, checksum, [Hypothesis(-math.inf, "")])
+
+
+def format_list(nbest: NBestList) -> str:
+    """The lines of one list, each with its line feed.
+
+    Raises:
+        DataError: there is no hypothesis, a text holds a line feed, a score is no number or above the one before it,
+            or a score of ``-inf`` is anywhere but in :func:`untranslated`.
+    """
+    _check_list(nbest, f"list {nbest.index}")
+    lines = [f"{nbest.index}\t{nbest.checksum}\t{score:.6f}\t{text}\n" for score, text in nbest.hypotheses]
+    return "".join(lines)
+
+
+def sidecar_path(path: PathLike) -> Path:
+    """Where the facts of an n-best file are: ``FILE.json``."""
+    return Path(f"{os.fspath(path)}.json")
+
+
+def write_sidecar(
+    path: PathLike, sentences: int, hypotheses: int, sha256: str, source_sha256: str, facts: Mapping[str, Any]
+) -> None:
+    """Write ``PATH.json`` for the n-best file ``path``; after the file itself, so that it never speaks of another."""
+    content = {
+        "format": FORMAT,
+        "sentences": sentences,
+        "hypotheses": hypotheses,
+        "sha256": sha256,
+        "source_sha256": source_sha256,
+        "facts": dict(facts),
+    }
+    with atomic_write(sidecar_path(path)) as stream:
+        stream.write(json.dumps(content, ensure_ascii=False, indent=2) + "\n")
+
+
+def read_sidecar(path: PathLike) -> dict[str, Any]:
+    """The facts of the n-best file ``path``.
+
+    Raises:
+        DataError: they are missing, damaged, or of another format.
+    """
+    name = sidecar_path(path)
+    try:
+        facts = json.loads(name.read_bytes())
+    except OSError as error:
+        raise DataError(f"cannot read {name}, which belongs to {os.fspath(path)}: {error.strerror}") from error
+    except ValueError as error:  # not JSON, or not UTF-8
+        raise DataError(f"{name}: not valid JSON ({error})") from error
+    if not isinstance(facts, dict) or facts.get("format") != FORMAT:
+        found = facts.get("format") if isinstance(facts, dict) else facts
+        raise DataError(f"{name}: the format must be {FORMAT!r}, got {found!r}")
+    missing = {"sentences", "hypotheses", "sha256", "source_sha256", "facts"} - facts.keys()
+    if missing:
+        raise DataError(f"{name}: {', '.join(sorted(missing))} missing")
+    return facts
+
+
+class NBestWriter:
+    """Writes lists into a binary stream and counts what the sidecar tells.
+
+    Raises (``write``):
+        DataError: a list is out of order or breaks a rule of :func:`format_list`.
+    """
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self.sentences = 0
+        self.hypotheses = 0
+        self._stream = stream
+        self._digest = hashlib.sha256()
+
+    def write(self, nbest: NBestList) -> None:
+        """Append one list; its index must be the next one."""
+        if nbest.index != self.sentences:
+            raise DataError(f"n-best lists come in source order: {self.sentences} is next, got {nbest.index}")
+        data = format_list(nbest).encode()
+        self._digest.update(data)
+        self._stream.write(data)
+        self.sentences += 1
+        self.hypotheses += len(nbest.hypotheses)
+
+    @property
+    def sha256(self) -> str:
+        """Of what was written so far."""
+        return self._digest.hexdigest()
+
+
+def read_nbest(path: PathLike, source: PathLike | None = None) -> Iterator[NBestList]:
+    """Yield the lists of an n-best file, one after the other, and verify the file on the way.
+
+    The SHA-256 is known at the end only: whoever writes an output from the lists must throw it away when this raises.
+
+    Args:
+        source: the text that was translated; each line is compared with the checksum of its list.
+
+    Raises:
+        DataError: a file is missing or not UTF-8; a line is no record; an index is left out, repeated or out of order;
+            a list does not belong to its source line; counts or SHA-256 differ from the sidecar's. The first line that
+            is off is named.
+    """
+    facts = read_sidecar(path)
+    sentences = hypotheses = 0
+    digest, source_digest = hashlib.sha256(), hashlib.sha256()
+    sources = None if source is None else read_lines(source, source_digest)
+    for nbest, number in _lists(path, read_lines(path, digest)):
+        place = f"{os.fspath(path)}, line {number}"
+        if nbest.index != sentences:
+            raise DataError(f"{place}: index {sentences} must be next, got {nbest.index}")
+        _check_list(nbest, place)
+        if source is not None and sources is not None:
+            _check_source(nbest, next(sources, None), place, source)
+        sentences += 1
+        hypotheses += len(nbest.hypotheses)
+        yield nbest
+    found = {"sentences": sentences, "hypotheses": hypotheses, "sha256": digest.hexdigest()}
+    if source is not None and sources is not None:
+        if next(sources, None) is not None:
+            raise DataError(f"{os.fspath(path)} has {sentences} lists, {os.fspath(source)} has more lines")
+        found["source_sha256"] = source_digest.hexdigest()
+    _check_facts(path, facts, found)
+
+
+def _lists(path: PathLike, lines: Iterable[str]) -> Iterator[tuple[NBestList, int]]:
+    """Consecutive records of one index and checksum as a list, and the line where it starts."""
+    records = (_parse(line, path, number) for number, line in enumerate(lines, start=1))
+    for (index, checksum), group in groupby(records, key=lambda record: record.key):
+        members = list(group)
+        yield NBestList(index, checksum, [record.hypothesis for record in members]), members[0].number
+
+
+def _parse(line: str, path: PathLike, number: int) -> _Record:
+    match = RECORD.fullmatch(line)
+    if match is None:
+        rule = "a record is index, checksum, score and hypothesis with tabs between"
+        raise DataError(f"{os.fspath(path)}, line {number}: {rule}, got {line[:80]!r}")
+    index, checksum, score, text = match.groups()
+    return _Record(number, (int(index), checksum), Hypothesis(float(score), text))
+
+
+def _check_list(nbest: NBestList, place: str) -> None:
+    if not nbest.hypotheses:
+        raise DataError(f"{place}: a list needs at least one hypothesis")
+    if nbest.hypotheses == [Hypothesis(-math.inf, "")]:
+        return
+    previous = math.inf
+    for score, text in nbest.hypotheses:
+        if not math.isfinite(score):
+            raise DataError(f"{place}: a score must be a finite number (-inf alone, without a text), got {score}")
+        if score > previous:
+            raise DataError(f"{place}: hypotheses must come best first, got {score:.6f} after {previous:.6f}")
+        if "\n" in text or text.endswith("\r"):
+            raise DataError(f"{place}: a hypothesis must be one line, got {text[:80]!r}")
+        previous = score
+
+
+def _check_source(nbest: NBestList, line: str | None, place: str, source: PathLike) -> None:
+    where = f"{os.fspath(source)}, line {nbest.index + 1}"
+    if line is None:
+        raise DataError(f"{place}: list {nbest.index} has no source line, {os.fspath(source)} ends before")
+    if (expected := source_checksum(line)) != nbest.checksum:
+        raise DataError(
+            f"{place}: list {nbest.index} is of another source line than {where}: checksum {nbest.checksum}, "
+            f"that line's is {expected} ({line[:60]!r})"
+        )
+
+
+def _check_facts(path: PathLike, facts: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+    for name, value in found.items():
+        if facts[name] != value:
+            raise DataError(f"{os.fspath(path)}: {name} must be {facts[name]} as in {sidecar_path(path)}, got {value}")
