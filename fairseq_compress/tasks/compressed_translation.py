@@ -1,17 +1,19 @@
 """Task ``compressed_translation``: fairseq's translation and what compression needs beside it."""
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from fairseq.data import Dictionary
+from fairseq.data import Dictionary, FairseqDataset
 from fairseq.dataclass import ChoiceEnum
 from fairseq.tasks import register_task
 from fairseq.tasks.translation import TranslationConfig, TranslationTask
 from omegaconf import DictConfig, open_dict
 from torch import Tensor
 
+Wrap = Callable[[str, FairseqDataset], FairseqDataset]
 # No float16: it needs its gradients scaled, which is what fairseq's own --fp16 does.
 AUTOCAST_DTYPES = {"none": None, "bfloat16": torch.bfloat16}
 
@@ -39,8 +41,23 @@ class CompressedTranslationTask(TranslationTask):
 
     def __init__(self, cfg: Any, src_dict: Dictionary, tgt_dict: Dictionary) -> None:
         super().__init__(cfg, src_dict, tgt_dict)
+        self._wraps: list[Wrap] = []
         with open_dict(cfg) if isinstance(cfg, DictConfig) else nullcontext():
             cfg.rebuild_batches = True  # get_batch_iterator reads it; an option of a few other tasks
+
+    def wrap_datasets(self, wrap: Wrap) -> None:
+        """Replace every dataset, also those that are loaded later, by ``wrap(split, dataset)``.
+
+        For criterions that need more in a batch than fairseq puts there; several wraps apply in their order.
+        """
+        self._wraps.append(wrap)
+        for split, dataset in self.datasets.items():
+            self.datasets[split] = wrap(split, dataset)
+
+    def load_dataset(self, split: str, epoch: int = 1, combine: bool = False, **kwargs: Any) -> None:
+        super().load_dataset(split, epoch=epoch, combine=combine, **kwargs)
+        for wrap in self._wraps:
+            self.datasets[split] = wrap(split, self.datasets[split])
 
     def train_step(
         self, sample: Any, model: Any, criterion: Any, optimizer: Any, update_num: int, ignore_grad: bool = False

@@ -12,6 +12,7 @@ FLOORS = {
     "modules": 2,
     "models": 3, "checkpoint": 3,
     "teachers": 4,
+    "datasets": 4.5,  # batches that carry what teachers said
     "criterions": 5, "tasks": 5,
     "evaluation": 6,
     "cli": 7,

@@ -1,0 +1,91 @@
+"""What a teacher cache was made from, as checksums: data files, dictionaries, teachers, settings of the task.
+
+Every value is JSON-able and names no folder, so a cache, its data and its teachers can be moved.
+"""
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+from fairseq.data import Dictionary
+
+from fairseq_compress.errors import ConfigError, DataError
+
+PathLike = str | os.PathLike[str]
+
+
+def file_sha256(path: PathLike) -> str:
+    """The SHA-256 of a file's bytes, in hexadecimal digits (0.5 to 2 GB a second).
+
+    Raises:
+        DataError: the file is missing or unreadable.
+    """
+    try:
+        with open(path, "rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(f"cannot read {os.fspath(path)}: {error.strerror}") from error
+
+
+def data_checksums(folder: PathLike, split: str, source: str, target: str, parts: int) -> dict[str, str]:
+    """SHA-256 of the binarized files of a split, both sides, in the order in which fairseq joins its parts.
+
+    Args:
+        folder: the binarized data.
+        split: ``train``, whose parts are ``train``, ``train1``, ``train2``, ...
+        source: source language; the files may be named ``SPLIT.SOURCE-TARGET`` or ``SPLIT.TARGET-SOURCE``.
+        target: target language.
+        parts: how many parts were loaded.
+
+    Returns:
+        ``{"train source.bin": ..., "train source.idx": ..., "train target.bin": ..., "train1 source.bin": ...}``
+
+    Raises:
+        DataError: a file is missing.
+    """
+    found = {}
+    for number in range(parts):
+        part = split + (str(number) if number else "")
+        prefix = _prefix(Path(folder), part, source, target)
+        for side, language in (("source", source), ("target", target)):
+            for kind in ("bin", "idx"):
+                found[f"{part} {side}.{kind}"] = file_sha256(f"{prefix}.{language}.{kind}")
+    return found
+
+
+def _prefix(folder: Path, part: str, source: str, target: str) -> Path:
+    for pair in (f"{source}-{target}", f"{target}-{source}"):
+        prefix = folder / f"{part}.{pair}"
+        if Path(f"{prefix}.{source}.idx").is_file():
+            return prefix
+    raise DataError(f"{folder}: has no binarized {part}.{source}-{target} (.bin and .idx)")
+
+
+def dictionary_facts(dictionary: Dictionary) -> dict[str, Any]:
+    """Number and SHA-256 of a dictionary's entries in their order; counts of words are not part of it."""
+    digest = hashlib.sha256("\n".join(dictionary.symbols).encode())
+    return {"entries": len(dictionary), "sha256": digest.hexdigest()}
+
+
+def teacher_checksums(paths: str) -> list[str]:
+    """Sorted SHA-256 of checkpoints separated by ``:``; their order in an ensemble means nothing.
+
+    Raises:
+        ConfigError: ``paths`` names none.
+        DataError: a file is missing.
+    """
+    names = [path for path in paths.split(":") if path]
+    if not names:
+        raise ConfigError("--teacher-path: must name at least one checkpoint, got an empty value")
+    return sorted(file_sha256(name) for name in names)
+
+
+def task_settings(cfg: Any) -> dict[str, Any]:
+    """The options of a translation task that change what a teacher reads. Padding on either side does not."""
+    truncated = int(cfg.max_source_positions) if cfg.truncate_source else None
+    return {
+        "source_lang": str(cfg.source_lang),
+        "target_lang": str(cfg.target_lang),
+        "source_truncated_to": truncated,
+    }
