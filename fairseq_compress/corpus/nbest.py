@@ -76,8 +76,7 @@ def format_list(nbest: NBestList) -> str:
             or a score of ``-inf`` is anywhere but in :func:`untranslated`.
     """
     _check_list(nbest, f"list {nbest.index}")
-    lines = [f"{nbest.index}\t{nbest.checksum}\t{score:.6f}\t{text}\n" for score, text in nbest.hypotheses]
-    return "".join(lines)
+    return "".join(f"{nbest.index}\t{nbest.checksum}\t{score:.6f}\t{text}\n" for score, text in nbest.hypotheses)
 
 
 def sidecar_path(path: PathLike) -> Path:
@@ -165,34 +164,51 @@ def read_nbest(path: PathLike, source: PathLike | None = None) -> Iterator[NBest
             a list does not belong to its source line; counts or SHA-256 differ from the sidecar's. The first line that
             is off is named.
     """
-    facts = read_sidecar(path)
-    sentences = hypotheses = 0
-    digest, source_digest = hashlib.sha256(), hashlib.sha256()
-    sources = None if source is None else read_lines(source, source_digest)
-    for nbest, number in _lists(path, read_lines(path, digest)):
-        place = f"{os.fspath(path)}, line {number}"
-        if nbest.index != sentences:
-            raise DataError(f"{place}: index {sentences} must be next, got {nbest.index}")
-        _check_list(nbest, place)
-        if source is not None and sources is not None:
-            _check_source(nbest, next(sources, None), place, source)
-        sentences += 1
-        hypotheses += len(nbest.hypotheses)
+    if source is not None:
+        yield from (nbest for nbest, _ in read_with_source(path, source))
+        return
+    facts, digest = read_sidecar(path), hashlib.sha256()
+    counts = {"sentences": 0, "hypotheses": 0}
+    for nbest, _ in _lists(path, read_lines(path, digest)):
+        counts["sentences"] += 1
+        counts["hypotheses"] += len(nbest.hypotheses)
         yield nbest
-    found = {"sentences": sentences, "hypotheses": hypotheses, "sha256": digest.hexdigest()}
-    if source is not None and sources is not None:
-        if next(sources, None) is not None:
-            raise DataError(f"{os.fspath(path)} has {sentences} lists, {os.fspath(source)} has more lines")
-        found["source_sha256"] = source_digest.hexdigest()
-    _check_facts(path, facts, found)
+    _check_facts(path, facts, {**counts, "sha256": digest.hexdigest()})
 
 
-def _lists(path: PathLike, lines: Iterable[str]) -> Iterator[tuple[NBestList, int]]:
-    """Consecutive records of one index and checksum as a list, and the line where it starts."""
+def read_with_source(path: PathLike, source: PathLike) -> Iterator[tuple[NBestList, str]]:
+    """As :func:`read_nbest`, each list with its source line.
+
+    Raises:
+        DataError: as :func:`read_nbest`.
+    """
+    facts, digest, source_digest = read_sidecar(path), hashlib.sha256(), hashlib.sha256()
+    counts = {"sentences": 0, "hypotheses": 0}
+    lines = read_lines(source, source_digest)
+    for nbest, place in _lists(path, read_lines(path, digest)):
+        line = next(lines, None)
+        if line is None:
+            raise DataError(f"{place}: list {nbest.index} has no source line, {os.fspath(source)} ends before")
+        _check_source(nbest, line, place, source)
+        counts["sentences"] += 1
+        counts["hypotheses"] += len(nbest.hypotheses)
+        yield nbest, line
+    if next(lines, None) is not None:
+        raise DataError(f"{os.fspath(path)} has {counts['sentences']} lists, {os.fspath(source)} has more lines")
+    _check_facts(path, facts, {**counts, "sha256": digest.hexdigest(), "source_sha256": source_digest.hexdigest()})
+
+
+def _lists(path: PathLike, lines: Iterable[str]) -> Iterator[tuple[NBestList, str]]:
+    """Consecutive records of one index and checksum as a list, and where it starts, for messages."""
     records = (_parse(line, path, number) for number, line in enumerate(lines, start=1))
-    for (index, checksum), group in groupby(records, key=lambda record: record.key):
+    for expected, ((index, checksum), group) in enumerate(groupby(records, key=lambda record: record.key)):
         members = list(group)
-        yield NBestList(index, checksum, [record.hypothesis for record in members]), members[0].number
+        place = f"{os.fspath(path)}, line {members[0].number}"
+        if index != expected:
+            raise DataError(f"{place}: index {expected} must be next, got {index}")
+        nbest = NBestList(index, checksum, [record.hypothesis for record in members])
+        _check_list(nbest, place)
+        yield nbest, place
 
 
 def _parse(line: str, path: PathLike, number: int) -> _Record:
@@ -220,18 +236,15 @@ def _check_list(nbest: NBestList, place: str) -> None:
         previous = score
 
 
-def _check_source(nbest: NBestList, line: str | None, place: str, source: PathLike) -> None:
-    where = f"{os.fspath(source)}, line {nbest.index + 1}"
-    if line is None:
-        raise DataError(f"{place}: list {nbest.index} has no source line, {os.fspath(source)} ends before")
+def _check_source(nbest: NBestList, line: str, place: str, source: PathLike) -> None:
     if (expected := source_checksum(line)) != nbest.checksum:
         raise DataError(
-            f"{place}: list {nbest.index} is of another source line than {where}: checksum {nbest.checksum}, "
-            f"that line's is {expected} ({line[:60]!r})"
+            f"{place}: list {nbest.index} is of another source line than {os.fspath(source)}, line {nbest.index + 1}: "
+            f"checksum {nbest.checksum}, that line's is {expected} ({line[:60]!r})"
         )
 
 
-def _check_facts(path: PathLike, facts: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+def _check_facts(path: PathLike, facts: Mapping[str, Any], found: Mapping[str, object]) -> None:
     for name, value in found.items():
         if facts[name] != value:
             raise DataError(f"{os.fspath(path)}: {name} must be {facts[name]} as in {sidecar_path(path)}, got {value}")
