@@ -1,0 +1,84 @@
+"""A corpus of any length as a sequence of batches: cut into windows, sorted by length inside each window.
+
+Sorting makes batches of equal lengths, so little is padded; the windows keep memory constant, and with it the time to
+the first batch. The batches depend on the lengths and the limits only, never on the number of processes.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Generic, NamedTuple, TypeVar
+
+from fairseq_compress.errors import ConfigError
+
+Item = TypeVar("Item")
+WINDOW = 65_536  # sentences; at 100 bytes each 7 MB, and sorting that many leaves next to no padding
+
+
+class Batch(NamedTuple, Generic[Item]):
+    """One unit of work."""
+
+    unit: int
+    """Number of the batch in the whole corpus, from 0."""
+    indices: list[int]
+    """Numbers of its items in the corpus, longest item first."""
+    items: list[Item]
+
+
+def cut_batches(lengths: Sequence[int], max_tokens: int, max_sentences: int | None = None) -> list[list[int]]:
+    """Sort by length and cut into batches.
+
+    Args:
+        lengths: of each sentence, in tokens.
+        max_tokens: the most tokens of a batch, padding counted: sentences times the longest of them. A longer sentence
+            makes a batch of its own, so that none is lost.
+        max_sentences: the most sentences of a batch; None for no limit.
+
+    Returns:
+        for each batch the indices into ``lengths``, longest first; of equal lengths the first comes first.
+
+    Raises:
+        ConfigError: a limit is below 1.
+    """
+    check_limits(max_tokens, max_sentences)
+    batches: list[list[int]] = []
+    room = 0  # sentences that the last batch can still take
+    for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
+        if room == 0:
+            batches.append([])
+            room = max(1, max_tokens // max(1, lengths[index]))  # the first of a batch is its longest
+            room = room if max_sentences is None else min(room, max_sentences)
+        batches[-1].append(index)
+        room -= 1
+    return batches
+
+
+def iterate_batches(
+    items: Iterable[Item],
+    length: Callable[[Item], int],
+    max_tokens: int,
+    max_sentences: int | None = None,
+    window: int = WINDOW,
+) -> Iterator[Batch[Item]]:
+    """Yield the batches of all windows of ``items`` in order; in memory there is one window at a time.
+
+    Raises:
+        ConfigError: a limit or the window is below 1.
+    """
+    check_limits(max_tokens, max_sentences, window)
+    remaining = iter(items)
+    first = unit = 0
+    while part := list(islice(remaining, window)):
+        for batch in cut_batches([length(item) for item in part], max_tokens, max_sentences):
+            yield Batch(unit, [first + index for index in batch], [part[index] for index in batch])
+            unit += 1
+        first += len(part)
+
+
+def check_limits(max_tokens: int, max_sentences: int | None = None, window: int = WINDOW) -> None:
+    """Raise a ConfigError that names the options that are below 1."""
+    limits = {"--max-tokens": max_tokens, "--max-sentences": max_sentences, "--window": window}
+    wrong = [
+        f"{name}: must be at least 1, got {value}" for name, value in limits.items() if value is not None and value < 1
+    ]
+    if wrong:
+        raise ConfigError("; ".join(wrong))
