@@ -26,6 +26,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "encode": ("encode", "text to subword pieces, line by line"),
     "decode": ("decode", "subword pieces back to text, line by line"),
     "collect-hypotheses": ("collect_hypotheses", "translations out of a fairseq-generate log, in source order"),
+    "cache-teacher": ("cache_teacher", "the top k probabilities of teachers for word_level_kd --teacher-cache"),
+    "select-hypotheses": ("select_hypotheses", "training data of a student out of an n-best file"),
     "average": ("average", "average the parameters of several checkpoints"),
     "score": ("score", "sacreBLEU and chrF of a translation, as JSON"),
     "report": ("report", "a table and a picture out of the scores of several systems"),

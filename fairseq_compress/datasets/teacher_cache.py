@@ -120,6 +120,7 @@ class _Attachment:
         cache.check_temperature(self.temperature)
         cache.check_dictionaries(self.task.source_dictionary, self.task.target_dictionary)
         cache.check_settings(task_settings(self.task.cfg))
+        cache.check_lengths(self.task.max_positions())
         if self.teacher_path:
             cache.check_teacher(self.teacher_path)
         return cache

@@ -56,8 +56,13 @@ class CacheMeta:
     temperature: float
     precision: str
     """Type of the teacher's matrix products."""
+    longest: list[int]
+    """The most source and target tokens of a sentence that the teachers read."""
     sentences: int
+    unread: int
+    """Sentences that are longer; their records say nothing."""
     tokens: int
+    """Target tokens, one record each."""
     bytes_per_token: int
     sha256: str
     """Of ``records.bin``."""
@@ -224,6 +229,20 @@ class TeacherCache:
             ours = self.meta.settings.get(name)
             if ours != theirs:
                 raise ConfigError(f"{self}: made with {name}={ours}, the task has {name}={theirs}")
+
+    def check_lengths(self, longest: tuple[int, int]) -> None:
+        """Compare the longest sentence of each side that the task lets through with what the teachers read.
+
+        Raises:
+            ConfigError: the training may use a sentence whose records say nothing.
+        """
+        names = ("--max-source-positions", "--max-target-positions")
+        for name, ours, theirs in zip(names, self.meta.longest, longest, strict=True):
+            if self.meta.unread and theirs > ours:
+                raise ConfigError(
+                    f"{name}: must be at most {ours}, got {theirs}: {self.meta.unread} longer sentences of {self} "
+                    f"were not read by the teacher"
+                )
 
     def __str__(self) -> str:
         return f"--teacher-cache {self.folder}"

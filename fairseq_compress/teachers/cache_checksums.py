@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fairseq.data import Dictionary
+from fairseq.tasks import FairseqTask
 
 from fairseq_compress.errors import ConfigError, DataError
 
@@ -88,4 +89,24 @@ def task_settings(cfg: Any) -> dict[str, Any]:
         "source_lang": str(cfg.source_lang),
         "target_lang": str(cfg.target_lang),
         "source_truncated_to": truncated,
+    }
+
+
+def split_facts(task: FairseqTask, split: str, parts: int, teacher_path: str) -> dict[str, Any]:
+    """All checksums of one split of a task with one data folder, under the names that ``meta.json`` has for them.
+
+    Raises:
+        ConfigError: no teacher is named.
+        DataError: a file is missing.
+    """
+    cfg = task.cfg
+    return {
+        "split": split,
+        "data": data_checksums(cfg.data, split, cfg.source_lang, cfg.target_lang, parts),
+        "dictionaries": {
+            "source": dictionary_facts(task.source_dictionary),
+            "target": dictionary_facts(task.target_dictionary),
+        },
+        "teachers": teacher_checksums(teacher_path),
+        "settings": task_settings(cfg),
     }

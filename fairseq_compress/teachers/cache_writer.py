@@ -1,0 +1,237 @@
+"""Writing a teacher cache: batches of a split, shared by processes, resumable at the batch, joined in its order.
+
+Memory does not grow with the corpus, beside fairseq's own table of sentence lengths (16 bytes a sentence): batches are
+cut in windows of sentences, each is on the disk before the next begins, and the join holds one at a time.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from fairseq import utils
+from fairseq.data import LanguagePairDataset
+
+from fairseq_compress.corpus.files import atomic_write
+from fairseq_compress.corpus.sharded_work import Shard, ShardedWork
+from fairseq_compress.corpus.windows import WINDOW, cut_batches
+from fairseq_compress.corpus.work_progress import WorkProgress
+from fairseq_compress.errors import ConfigError, DataError
+from fairseq_compress.teachers.cache import CacheMeta, TeacherCache, record_dtype
+from fairseq_compress.teachers.cache_checksums import file_sha256
+from fairseq_compress.teachers.cache_records import top_k_records, unread_records
+from fairseq_compress.teachers.frozen import FrozenTeachers
+
+
+@dataclass(frozen=True)
+class CacheOptions:
+    """How the records are made; everything here may change their bytes."""
+
+    top_k: int = 8
+    temperature: float = 1.0
+    dtype: str = "float16"
+    precision: str = "float32"
+    max_tokens: int = 8000
+    device: str = "cpu"
+
+
+class Batch(NamedTuple):
+    """One unit of work: sentences that a teacher reads at once."""
+
+    unit: int
+    indices: list[int]
+    """Of its sentences in the dataset."""
+    tokens: list[int]
+    """Target tokens of each of them."""
+    starts: list[int]
+    """Number of each one's first record in the file."""
+    read: bool
+    """False for a sentence that is longer than the teachers take."""
+
+
+class BatchPlan:
+    """The batches of a split; they depend on the sentence lengths and on nothing else.
+
+    Args:
+        source_sizes: (sentences,) tokens of each source.
+        target_sizes: (sentences,) tokens of each target.
+        longest: the most source and target tokens that the teachers take. What is longer is never trained on (the
+            reader sees to that); it makes a batch of its own that no teacher reads.
+        max_tokens: the most tokens of a batch on either side, padding counted.
+    """
+
+    def __init__(
+        self,
+        source_sizes: np.ndarray,
+        target_sizes: np.ndarray,
+        longest: tuple[int, int],
+        max_tokens: int,
+        window: int = WINDOW,
+    ) -> None:
+        self.source_sizes, self.target_sizes = source_sizes, target_sizes
+        self.longest, self.max_tokens, self.window = longest, max_tokens, window
+
+    def __iter__(self) -> Iterator[Batch]:
+        unit = written = 0
+        for first in range(0, len(self.target_sizes), self.window):
+            source, target = (
+                sizes[first : first + self.window].astype(np.int64) for sizes in (self.source_sizes, self.target_sizes)
+            )
+            starts = written + np.cumsum(target) - target
+            written += int(target.sum())
+            for members, read in self._cut(source, target):
+                yield Batch(unit, (first + members).tolist(), target[members].tolist(), starts[members].tolist(), read)
+                unit += 1
+
+    def _cut(self, source: np.ndarray, target: np.ndarray) -> Iterator[tuple[np.ndarray, bool]]:
+        fits = (source <= self.longest[0]) & (target <= self.longest[1])
+        readable = np.flatnonzero(fits)
+        for batch in cut_batches(np.maximum(source, target)[readable].tolist(), self.max_tokens):
+            yield readable[batch], True
+        for index in np.flatnonzero(~fits):
+            yield np.array([index]), False
+
+
+def longest_positions(teachers: FrozenTeachers) -> tuple[int, int]:
+    """The most source and target tokens that all teachers take."""
+    limits = [model.max_positions() for model in teachers.models]
+    return min(limit[0] for limit in limits), min(limit[1] for limit in limits)
+
+
+def make_records(
+    teachers: FrozenTeachers,
+    dataset: LanguagePairDataset,
+    batch: Batch,
+    record: np.dtype[Any],
+    options: CacheOptions,
+) -> np.ndarray:
+    """Records of a batch, sentence after sentence in its order, without padding."""
+    if not batch.read:
+        return unread_records(sum(batch.tokens), record)
+    sample = dataset.collater([dataset[index] for index in batch.indices])
+    places = _places(sample, batch)
+    if options.device == "cuda":
+        sample, places = utils.move_to_cuda(sample), places.cuda()
+    low = options.precision == "bfloat16"
+    with torch.no_grad(), torch.autocast(options.device, torch.bfloat16) if low else contextlib.nullcontext():
+        logits = [teacher.reshape(-1, teacher.size(-1)) for teacher in teachers.logits(sample)]
+        vocabulary = len(dataset.tgt_dict)
+        if any(teacher.size(-1) != vocabulary for teacher in logits):
+            raise ConfigError(
+                f"--teacher-path: the output of a teacher must have the dictionary's {vocabulary} entries"
+            )
+        return top_k_records(logits, places, options.temperature, record)
+
+
+def _places(sample: dict[str, Any], batch: Batch) -> torch.Tensor:
+    """Which rows of the flattened (B * T) output belong to the target tokens of the batch's sentences, in its order."""
+    width = sample["target"].size(1)
+    row = {index: number for number, index in enumerate(sample["id"].tolist())}
+    rows = zip(batch.indices, batch.tokens, strict=True)
+    return torch.cat([torch.arange(tokens) + row[index] * width for index, tokens in rows])
+
+
+def write_split(
+    output: Path,
+    dataset: LanguagePairDataset,
+    facts: Mapping[str, Any],
+    teachers: Callable[[], FrozenTeachers],
+    options: CacheOptions,
+    shard: Shard,
+    join_only: bool = False,
+) -> CacheMeta | None:
+    """Write this process's share of a split; the process that finishes last joins all shares.
+
+    Args:
+        output: the folder of the split.
+        dataset: the split as training loads it, padded on the right.
+        facts: what the cache is made from: ``split``, ``data``, ``dictionaries``, ``teachers``, ``settings``.
+        teachers: loads them; not called when the cache is there already.
+        join_only: write no share, only join those that are there.
+
+    Returns:
+        the facts of the finished cache, or None when other processes have not finished yet.
+
+    Raises:
+        DataError: a finished cache made from something else is in the way; a share is missing, cut or altered.
+    """
+    record = record_dtype(options.top_k, len(dataset.tgt_dict), options.dtype)
+    facts = {**facts, "k": options.top_k, "dtype": options.dtype, "temperature": options.temperature,
+             "precision": options.precision}  # fmt: skip
+    if (output / "meta.json").is_file():
+        return _check_finished(output, facts)
+    models = teachers()
+    longest = longest_positions(models)
+    plan = BatchPlan(dataset.src_sizes, dataset.tgt_sizes, longest, options.max_tokens)
+    bytes_facts = {**facts, "longest": longest, "max_tokens": options.max_tokens, "device": options.device}
+    work = ShardedWork(output, bytes_facts, shard, join_only=join_only)
+    if not join_only:
+        write_share(work, plan, lambda batch: make_records(models, dataset, batch, record, options))
+    if not (join_only or work.finished_by_all()):
+        return None
+    meta = join_shares(work, plan, output, {**facts, "longest": list(longest)}, record)
+    work.remove()
+    return meta
+
+
+def _check_finished(output: Path, facts: Mapping[str, Any]) -> CacheMeta:
+    meta = TeacherCache(output).meta
+    for name, ours in facts.items():
+        theirs = getattr(meta, name)
+        if theirs != ours:
+            raise DataError(f"{output}: holds another cache: {name} is {theirs} there, {ours} here; remove it first")
+    return meta
+
+
+def write_share(work: ShardedWork, plan: BatchPlan, records: Callable[[Batch], np.ndarray]) -> None:
+    """Append the records of this process's batches to its log, and seal it. What is there already is not made again."""
+    units = total = resumed = 0
+    for batch in plan:
+        units += 1
+        if work.mine(batch.unit):
+            total += sum(batch.tokens)
+            resumed += sum(batch.tokens) if work.has(batch.unit) else 0
+    progress = WorkProgress(total, f"cache-teacher {work.rank}/{work.world_size}", resumed=resumed, unit="tokens")
+    for batch in plan:
+        if work.mine(batch.unit) and not work.has(batch.unit):
+            work.write(batch.unit, records(batch).tobytes())
+            progress.add(sum(batch.tokens))
+    progress.close()
+    work.finish(units)
+
+
+def join_shares(
+    work: ShardedWork, plan: BatchPlan, output: Path, facts: Mapping[str, Any], record: np.dtype[Any]
+) -> CacheMeta:
+    """Put the records of all shares where they belong: ``records.bin``, then ``meta.json``.
+
+    Raises:
+        DataError: a share is missing, cut, altered or from another run.
+    """
+    sentences = tokens = unread = 0
+    with atomic_write(output / "records.bin", "wb") as stream:
+        for batch, (unit, payload) in zip(plan, work.payloads(), strict=True):
+            expected = sum(batch.tokens) * record.itemsize
+            if len(payload) != expected:
+                raise DataError(f"{work.folder}: unit {unit} must have {expected} bytes, has {len(payload)}")
+            sentences, tokens = sentences + len(batch.indices), tokens + sum(batch.tokens)
+            unread += 0 if batch.read else 1
+            _place(stream, payload, batch, record.itemsize)
+    meta = CacheMeta(
+        **facts, sentences=sentences, tokens=tokens, unread=unread, bytes_per_token=record.itemsize,
+        sha256=file_sha256(output / "records.bin"),
+    )  # fmt: skip
+    with atomic_write(output / "meta.json") as stream:
+        stream.write(meta.to_json())
+    return meta
+
+
+def _place(stream: Any, payload: bytes, batch: Batch, itemsize: int) -> None:
+    view, taken = memoryview(payload), 0
+    for start, tokens in zip(batch.starts, batch.tokens, strict=True):
+        stream.seek(start * itemsize)
+        stream.write(view[taken : taken + tokens * itemsize])
+        taken += tokens * itemsize
