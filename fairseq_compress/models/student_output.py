@@ -1,0 +1,98 @@
+"""What a loss starts from: a model's logits, or its last hidden states and its output matrix."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from fairseq.models.transformer import TransformerDecoderBase, TransformerModelBase
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from fairseq_compress.errors import ConfigError
+from fairseq_compress.functional.outputs import Projected
+from fairseq_compress.models.compressed_transformer import CompressedTransformerDecoder
+
+SOURCES = ("auto", "hidden", "logits")
+
+# The output layers that are one product with ``output_projection`` and nothing else.
+_PLAIN_OUTPUT_LAYERS = (TransformerDecoderBase.output_layer, CompressedTransformerDecoder.output_layer)
+
+
+def student_output(model: nn.Module, net_input: dict[str, Any], source: str = "auto") -> Tensor | Projected:
+    """Logits (N, V) or hidden states (N, C) with the output matrix, where N = B · T rows of the target.
+
+    The forward pass goes through ``model`` as given, with DDP's wrappers; the matrix is read from the model inside, and
+    gets its gradient through the same leaf as without us, so every way of reducing gradients sees it.
+
+    Args:
+        source: ``logits``; ``hidden``; or ``auto``: hidden states where that is possible, and not in float16, whose
+            small gradients need products of float32.
+
+    Raises:
+        ConfigError: ``hidden`` is asked for where logits are more than a product with one plain matrix.
+    """
+    if source not in SOURCES:
+        raise ConfigError(f"--loss-from: must be one of {', '.join(SOURCES)}, got {source!r}")
+    reason = None if source == "logits" else why_no_output_matrix(model)
+    if source == "hidden" and reason is not None:
+        raise ConfigError(f"--loss-from hidden: the logits must be a product with one plain output matrix, {reason}")
+    if source == "logits" or reason is not None or (source == "auto" and _product_dtype(model) == torch.float16):
+        logits = model(**net_input)[0]
+        return logits.reshape(-1, logits.size(-1))
+    return projected(model, net_input)
+
+
+def projected(model: nn.Module, net_input: dict[str, Any]) -> Projected:
+    """Hidden states (N, C) and output matrix of a model for which :func:`why_no_output_matrix` is None."""
+    hidden = model(**net_input, features_only=True)[0]
+    hidden = hidden.reshape(-1, hidden.size(-1)).contiguous()  # fairseq's features are a transposed view
+    if torch.is_autocast_enabled(hidden.device.type):
+        hidden = hidden.to(torch.get_autocast_dtype(hidden.device.type))
+    projection = unwrapped(model).decoder.output_projection
+    return Projected(hidden, projection.weight, projection.bias)
+
+
+def unwrapped(model: nn.Module) -> Any:
+    """The model inside of fairseq's and torch's wrappers for distributed training."""
+    return list(_wrappers(model))[-1]
+
+
+def _wrappers(model: Any) -> Iterator[Any]:
+    """From the outermost wrapper to the model itself."""
+    while isinstance(model, nn.Module):
+        yield model
+        model = getattr(model, "module", None)
+
+
+def why_no_output_matrix(model: nn.Module) -> str | None:
+    """None if the logits are hidden states times ``decoder.output_projection``, else what makes them something else."""
+    for wrapper in _wrappers(model):
+        if type(wrapper).__name__ == "FullyShardedDataParallel":
+            return "got a sharded one (--ddp-backend fully_sharded)"
+        if isinstance(wrapper, DistributedDataParallel) and wrapper.find_unused_parameters:
+            return "got one that DDP would take for unused (--find-unused-parameters)"
+    inner = unwrapped(model)
+    decoder: Any = getattr(inner, "decoder", None)
+    projection = getattr(decoder, "output_projection", None)
+    if not isinstance(projection, nn.Linear) or type(projection).forward is not nn.Linear.forward:
+        return f"got a decoder with the output {type(projection).__name__}"
+    if type(inner).forward is not TransformerModelBase.forward:
+        return f"got the model {type(inner).__name__} with a forward of its own"
+    if type(decoder).forward is not TransformerDecoderBase.forward:
+        return f"got the decoder {type(decoder).__name__} with a forward of its own"
+    if type(decoder).output_layer not in _PLAIN_OUTPUT_LAYERS or decoder.adaptive_softmax is not None:
+        return f"got the decoder {type(decoder).__name__} with an output layer of its own"
+    if _has_forward_hooks(projection) or decoder._forward_hooks:
+        return "got hooks on the decoder's output"
+    return None
+
+
+def _has_forward_hooks(module: nn.Module) -> bool:
+    return bool(module._forward_hooks or module._forward_pre_hooks)
+
+
+def _product_dtype(model: nn.Module) -> torch.dtype:
+    """The type of the output layer's product."""
+    weight = next(model.parameters())
+    device = weight.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
