@@ -16,7 +16,7 @@ import math
 import os
 import re
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -25,6 +25,7 @@ from fairseq_compress.corpus.files import PathLike, atomic_write, read_lines
 from fairseq_compress.errors import DataError
 
 FORMAT = "fairseq-compress n-best 1"
+KEYS = ("sentences", "hypotheses", "sha256", "source_sha256", "facts")
 RECORD = re.compile(r"(0|[1-9]\d*)\t([0-9a-f]{8})\t(-?\d+\.\d{6}|-inf)\t(.*)", re.DOTALL)  # the text may hold tabs
 
 
@@ -100,8 +101,8 @@ def write_sidecar(
         stream.write(json.dumps(content, ensure_ascii=False, indent=2) + "\n")
 
 
-def read_sidecar(path: PathLike) -> dict[str, Any]:
-    """The facts of the n-best file ``path``.
+def read_sidecar(path: PathLike, file_format: str = FORMAT, keys: Sequence[str] = KEYS) -> dict[str, Any]:
+    """The facts of the file ``path``, an n-best file by default.
 
     Raises:
         DataError: they are missing, damaged, or of another format.
@@ -113,13 +114,23 @@ def read_sidecar(path: PathLike) -> dict[str, Any]:
         raise DataError(f"cannot read {name}, which belongs to {os.fspath(path)}: {error.strerror}") from error
     except ValueError as error:  # not JSON, or not UTF-8
         raise DataError(f"{name}: not valid JSON ({error})") from error
-    if not isinstance(facts, dict) or facts.get("format") != FORMAT:
-        found = facts.get("format") if isinstance(facts, dict) else facts
-        raise DataError(f"{name}: the format must be {FORMAT!r}, got {found!r}")
-    missing = {"sentences", "hypotheses", "sha256", "source_sha256", "facts"} - facts.keys()
-    if missing:
-        raise DataError(f"{name}: {', '.join(sorted(missing))} missing")
-    return facts
+    found = facts.get("format") if isinstance(facts, dict) else facts
+    if found != file_format:
+        raise DataError(f"{name}: the format must be {file_format!r}, got {found!r}")
+    if missing := [key for key in keys if key not in facts]:
+        raise DataError(f"{name}: {', '.join(missing)} missing")
+    return dict(facts)
+
+
+def check_facts(path: PathLike, facts: Mapping[str, Any], found: Mapping[str, object]) -> None:
+    """Compare what was found in a file with its sidecar.
+
+    Raises:
+        DataError: naming the first fact that differs.
+    """
+    for name, value in found.items():
+        if facts[name] != value:
+            raise DataError(f"{os.fspath(path)}: {name} must be {facts[name]} as in {sidecar_path(path)}, got {value}")
 
 
 class NBestWriter:
@@ -173,7 +184,7 @@ def read_nbest(path: PathLike, source: PathLike | None = None) -> Iterator[NBest
         counts["sentences"] += 1
         counts["hypotheses"] += len(nbest.hypotheses)
         yield nbest
-    _check_facts(path, facts, {**counts, "sha256": digest.hexdigest()})
+    check_facts(path, facts, {**counts, "sha256": digest.hexdigest()})
 
 
 def read_with_source(path: PathLike, source: PathLike) -> Iterator[tuple[NBestList, str]]:
@@ -195,7 +206,7 @@ def read_with_source(path: PathLike, source: PathLike) -> Iterator[tuple[NBestLi
         yield nbest, line
     if next(lines, None) is not None:
         raise DataError(f"{os.fspath(path)} has {counts['sentences']} lists, {os.fspath(source)} has more lines")
-    _check_facts(path, facts, {**counts, "sha256": digest.hexdigest(), "source_sha256": source_digest.hexdigest()})
+    check_facts(path, facts, {**counts, "sha256": digest.hexdigest(), "source_sha256": source_digest.hexdigest()})
 
 
 def _lists(path: PathLike, lines: Iterable[str]) -> Iterator[tuple[NBestList, str]]:
@@ -242,9 +253,3 @@ def _check_source(nbest: NBestList, line: str, place: str, source: PathLike) -> 
             f"{place}: list {nbest.index} is of another source line than {os.fspath(source)}, line {nbest.index + 1}: "
             f"checksum {nbest.checksum}, that line's is {expected} ({line[:60]!r})"
         )
-
-
-def _check_facts(path: PathLike, facts: Mapping[str, Any], found: Mapping[str, object]) -> None:
-    for name, value in found.items():
-        if facts[name] != value:
-            raise DataError(f"{os.fspath(path)}: {name} must be {facts[name]} as in {sidecar_path(path)}, got {value}")
