@@ -89,7 +89,7 @@ def read_meta(folder: PathLike) -> CacheMeta:
     """
     path = Path(folder) / "meta.json"
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_bytes()
     except OSError as error:
         raise DataError(f"--teacher-cache {folder}: no finished cache there ({path}: {error.strerror})") from None
     try:
@@ -99,7 +99,9 @@ def read_meta(folder: PathLike) -> CacheMeta:
         meta = CacheMeta(**{field.name: found[field.name] for field in fields(CacheMeta)})
         if meta.bytes_per_token != meta.record.itemsize:
             raise ValueError(f"{meta.bytes_per_token} bytes per token, {meta.record.itemsize} expected")
-    except (ValueError, KeyError, TypeError, UnicodeDecodeError, ConfigError) as error:
+        if not all(isinstance(number, int) for number in (meta.sentences, meta.unread, meta.tokens)):
+            raise ValueError("a number is none")
+    except (ValueError, KeyError, TypeError, ConfigError) as error:
         raise DataError(f"{path}: damaged ({type(error).__name__}: {error})") from None
     return meta
 
