@@ -31,6 +31,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "average": ("average", "average the parameters of several checkpoints"),
     "score": ("score", "sacreBLEU and chrF of a translation, as JSON"),
     "report": ("report", "a table and a picture out of the scores of several systems"),
+    "compare": ("compare", "a table of an experiment: systems over their seeds, against a baseline"),
 }
 
 

@@ -135,7 +135,7 @@ def _score_table(records: Sequence[Record], teacher: Record | None) -> str:
         if teacher is not None:
             row += [_ratio(_bytes(teacher), size), _ratio(speed, _speed(teacher))]
         rows.append(row)
-    return _markdown_table(header, rows)
+    return markdown_table(header, rows)
 
 
 def _explanation(teacher: Record | None) -> str:
@@ -160,7 +160,7 @@ def _facts(records: Sequence[Record]) -> list[str]:
             [record["name"], *(str(fact.get(key, NOT_MEASURED)) for key in varying)]
             for record, fact in zip(records, facts, strict=True)
         ]
-        blocks.append(_markdown_table(["System", *varying], rows, numeric=False))
+        blocks.append(markdown_table(["System", *varying], rows, texts=1 + len(varying)))
     return blocks
 
 
@@ -176,8 +176,9 @@ def _bootstrap_tests(records: Sequence[Record]) -> list[str]:
     return ["Paired bootstrap tests:", "\n".join(lines)] if lines else []
 
 
-def _markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], numeric: bool = True) -> str:
-    rule = ["---"] + ["---:" if numeric else "---"] * (len(header) - 1)
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], texts: int = 1) -> str:
+    """A table of which the first ``texts`` columns hold text and the others numbers, which stand to the right."""
+    rule = ["---"] * texts + ["---:"] * (len(header) - texts)
     lines = [[_cell(value) for value in row] for row in (header, *rows)]
     return "\n".join("| " + " | ".join(line) + " |" for line in (lines[0], rule, *lines[1:]))
 

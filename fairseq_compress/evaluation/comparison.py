@@ -1,0 +1,115 @@
+"""Experiments: one row a system over its seeds, with differences and significance against a baseline, in Markdown."""
+
+from collections.abc import Mapping, Sequence
+from statistics import mean, stdev
+from typing import Any
+
+from fairseq_compress.corpus.files import PathLike, atomic_write
+from fairseq_compress.errors import DataError
+from fairseq_compress.evaluation.report import NOT_MEASURED, check_comparable, load_records, markdown_table
+
+Record = Mapping[str, Any]
+
+
+def write_comparison(inputs: Sequence[PathLike], output: PathLike, title: str, note: str | None = None) -> None:
+    """Write the page of :func:`render_comparison` about the records in ``inputs``, atomically.
+
+    Raises:
+        ConfigError: no inputs.
+        DataError: as ``load_records``, ``check_comparable`` and :func:`render_comparison`.
+    """
+    records = load_records(inputs)
+    check_comparable(records)
+    page = render_comparison(records, title, note)
+    with atomic_write(output) as file:
+        file.write(page)
+
+
+def render_comparison(records: Sequence[Record], title: str, note: str | None = None) -> str:
+    """The page. Records with the same fact ``system`` (or else the same name) are seeds of one system.
+
+    BLEU and chrF2 are means over the seeds, with the sample standard deviation where there are several. ΔBLEU is the
+    mean of the differences to the baseline's run with the same seed, p the paired bootstrap's for each seed.
+
+    Raises:
+        DataError: runs of one system have the same seed, or systems were tested against different baselines.
+    """
+    systems = _systems(records)
+    baseline = _baseline(records)
+    header = ["System", "Data", "Criterion", "Seeds", "BLEU", "chrF2", "ΔBLEU", "p", "Seconds an update"]
+    rows = [_row(name, runs) for name, runs in systems.items()]
+    blocks = [f"# {title}"]
+    if note:
+        blocks.append(f"> **Note:** {note}")
+    blocks.append(f"Translation {records[0]['direction']}, {records[0]['lines']['reference']:,} test sentences.")
+    blocks.append(markdown_table(header, rows, texts=4))
+    if any(len(runs) > 1 for runs in systems.values()):
+        blocks.append("± is the standard deviation over the seeds; p is told seed by seed.")
+    if baseline is not None:
+        test = next(record["paired_bootstrap"] for record in records if record.get("paired_bootstrap"))
+        blocks.append(
+            f"ΔBLEU and p are against {baseline}, each seed against the same seed: paired bootstrap, "
+            f"`{test['bleu']['signature']}`."
+        )
+    signatures = (f"{label} `{records[0][metric]['signature']}`" for metric, label in _METRICS.items())
+    blocks.append(f"sacreBLEU signatures, the same for all systems: {', '.join(signatures)}.")
+    return "\n\n".join(blocks) + "\n"
+
+
+_METRICS = {"bleu": "BLEU", "chrf2": "chrF2"}
+
+
+def _fact(record: Record, key: str, default: str = NOT_MEASURED) -> str:
+    return str((record.get("facts") or {}).get(key, default))
+
+
+def _systems(records: Sequence[Record]) -> dict[str, list[Record]]:
+    """The runs of each system, in the order in which the systems and their runs come."""
+    systems: dict[str, list[Record]] = {}
+    for record in records:
+        runs = systems.setdefault(_fact(record, "system", record["name"]), [])
+        twin = next((run for run in runs if _fact(run, "seed") == _fact(record, "seed")), None)
+        if twin is not None:
+            raise DataError(
+                f"{twin['name']!r} and {record['name']!r} are runs of one system and must differ in seed, "
+                f"got {_fact(record, 'seed')} twice"
+            )
+        runs.append(record)
+    return systems
+
+
+def _baseline(records: Sequence[Record]) -> str | None:
+    """The system that all others were tested against."""
+    translations = {record["files"].get("hypothesis", {}).get("name"): record for record in records}
+    tested: dict[str, str] = {}
+    for record in records:
+        if test := record.get("paired_bootstrap"):
+            name = test["baseline"]["name"]
+            tested[_fact(translations.get(name, {}), "system", name)] = record["name"]
+    if len(tested) > 1:
+        (one, first), (other, second) = list(tested.items())[:2]
+        raise DataError(
+            f"{first!r} was tested against {one} and {second!r} against {other}: they must have one baseline"
+        )
+    return next(iter(tested), None)
+
+
+def _row(name: str, runs: Sequence[Record]) -> list[str]:
+    tested = [(run["bleu"], run["paired_bootstrap"]["bleu"]) for run in runs if run.get("paired_bootstrap")]
+    differences = [own["score"] - test["baseline_score"] for own, test in tested]
+    paces = [float(pace) for run in runs if (pace := (run.get("facts") or {}).get("seconds_per_update"))]
+    return [
+        name,
+        _fact(runs[0], "data"),
+        _fact(runs[0], "criterion"),
+        ", ".join(_fact(run, "seed") for run in runs),
+        *(_spread([run[metric]["score"] for run in runs]) for metric in _METRICS),
+        f"{mean(differences):+.1f}" if differences else NOT_MEASURED,
+        ", ".join(f"{test['p_value']:.3f}" for _, test in tested) or NOT_MEASURED,
+        f"{mean(paces):.3f}" if paces else NOT_MEASURED,
+    ]
+
+
+def _spread(scores: Sequence[float]) -> str:
+    spread = f" ± {stdev(scores):.1f}" if len(scores) > 1 else ""
+    return f"{mean(scores):.1f}{spread}"

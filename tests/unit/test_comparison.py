@@ -1,0 +1,84 @@
+"""The table of an experiment: means over seeds, differences, significance, and what it refuses."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fairseq_compress.cli.main import main
+from fairseq_compress.errors import DataError
+from fairseq_compress.evaluation.comparison import render_comparison
+
+BLEU = "nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:2.6.0"
+TEST = "nrefs:1|bs:1000|seed:12345"
+
+
+def make_record(system: str, seed: int, bleu: float, against: tuple[str, float, float] | None = None) -> dict[str, Any]:
+    """A record; ``against`` is the baseline's translation, its BLEU and the p-value."""
+    facts = {"system": system, "seed": str(seed), "data": "gold", "criterion": "c", "seconds_per_update": f"0.{seed}"}
+    record = {
+        "name": f"{system}.{seed}",
+        "direction": "en-cs",
+        "bleu": {"score": bleu, "signature": BLEU},
+        "bleu_lowercase": {"score": bleu, "signature": "lower"},
+        "chrf2": {"score": bleu + 20, "signature": "chrf"},
+        "lines": {"reference": 1000},
+        "files": {"reference": {"sha256": "ab12"}, "hypothesis": {"name": f"{system}.{seed}.cs"}},
+        "facts": facts,
+    }
+    if against:
+        name, score, p_value = against
+        test = {"baseline_score": score, "p_value": p_value, "signature": TEST}
+        record["paired_bootstrap"] = {"baseline": {"name": name}, "bleu": test}
+    return record
+
+
+RECORDS = [
+    make_record("gold", 1, 26.0),
+    make_record("gold", 2, 27.0),
+    make_record("a | b", 1, 28.0, ("gold.1.cs", 26.0, 0.004)),
+    make_record("a | b", 2, 28.0, ("gold.2.cs", 27.0, 0.0314)),
+]
+
+
+def rows(page: str) -> list[list[str]]:
+    return [line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith("|")]
+
+
+def test_means_over_seeds_and_differences_seed_by_seed() -> None:
+    page = render_comparison(RECORDS, "Losses", "a note")
+    table = rows(page)
+    assert table[2] == ["gold", "gold", "c", "1, 2", "26.5 ± 0.7", "46.5 ± 0.7", "–", "–", "0.150"]
+    assert table[3] == ["a \\| b", "gold", "c", "1, 2", "28.0 ± 0.0", "48.0 ± 0.0", "+1.5", "0.004, 0.031", "0.150"]
+    assert page.startswith("# Losses\n\n> **Note:** a note\n\nTranslation en-cs, 1,000 test sentences.\n")
+    assert f"against gold, each seed against the same seed: paired bootstrap, `{TEST}`" in page
+    assert page.count(BLEU) == 1
+
+
+def test_one_seed_has_no_spread_and_a_baseline_may_stand_outside() -> None:
+    page = render_comparison([RECORDS[2]], "Losses")
+    assert rows(page)[2][3:6] == ["1", "28.0", "48.0"]
+    assert "±" not in page
+    assert "against gold.1.cs" in page
+    assert "ΔBLEU and p" not in render_comparison([RECORDS[0]], "Losses")
+
+
+def test_what_does_not_belong_together_is_refused() -> None:
+    with pytest.raises(DataError, match=r"'gold.1' and 'gold.1' are runs of one system and must differ in seed, got 1"):
+        render_comparison([RECORDS[0], RECORDS[0]], "Losses")
+    other = make_record("c", 1, 25.0, ("a.1.cs", 26.0, 0.5))
+    with pytest.raises(DataError, match=r"'a \| b.2' was tested against gold and 'c.1' against a.1.cs"):
+        render_comparison([*RECORDS, other], "Losses")
+
+
+def test_the_verb(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    paths = [tmp_path / f"{index}.json" for index in range(len(RECORDS))]
+    for path, record in zip(paths, RECORDS, strict=True):
+        path.write_text(json.dumps(record), encoding="utf-8")
+    output = tmp_path / "out" / "table.md"
+    assert main(["compare", "--inputs", *map(str, paths), "--output", str(output), "--title", "T"]) == 0
+    assert capsys.readouterr().out == f"{output}\n"
+    assert output.read_text(encoding="utf-8").startswith("# T\n")
+    assert main(["compare", "--inputs", str(paths[0]), "--output", str(paths[0])]) == 1
+    assert "is also an input" in capsys.readouterr().err
