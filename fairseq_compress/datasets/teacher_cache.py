@@ -137,7 +137,7 @@ class _Attachment:
             parts = loaded_parts(dataset)
             cache.check_data(data_checksums(self.data, split, cfg.source_lang, cfg.target_lang, parts))
             cache.check_records()
-        cache.align(unpadded(dataset.tgt).sizes)
+        cache.align(dataset.tgt_sizes)
         meta = cache.meta
         logger.info(
             f"teacher cache {cache.folder}: {meta.sentences:,} sentences, {meta.tokens:,} target tokens, k={meta.k}, "
@@ -146,18 +146,13 @@ class _Attachment:
         return TeacherCacheDataset(dataset, cache)
 
 
-def unpadded(dataset: FairseqDataset) -> FairseqDataset:
-    """One side of a pair without ``--num-batch-buckets``, which makes sentences longer than they are."""
-    return dataset.dataset if hasattr(dataset, "buckets") else dataset
-
-
 def loaded_parts(dataset: FairseqDataset) -> int:
     """How many parts (train, train1, ...) a pair was joined from.
 
     Raises:
         ConfigError: a part was taken more than once, so that sentences are not where the cache has them.
     """
-    side = unpadded(dataset.tgt)
+    side = dataset.tgt
     if not isinstance(side, ConcatDataset):
         return 1
     if any(ratio != 1 for ratio in side.sample_ratios):

@@ -1,0 +1,136 @@
+"""From a selected n-best file to the files of :mod:`fairseq_compress.datasets.k_best_files`.
+
+The n-best file must be of the text that was binarized: every source sentence must be the one of its list, and every
+target the first hypothesis of it. A file that slipped by one line cannot pass.
+"""
+
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from fairseq.data import Dictionary, data_utils
+
+from fairseq_compress.corpus.files import PathLike, progress
+from fairseq_compress.corpus.nbest import NBestList, read_nbest, read_sidecar, read_with_source, source_checksum
+from fairseq_compress.datasets.k_best_files import KBestWriter, k_best_prefix
+from fairseq_compress.errors import DataError
+from fairseq_compress.teachers.cache_checksums import data_checksums, dictionary_facts
+
+
+class Side(NamedTuple):
+    """One language of a binarized split."""
+
+    sentences: Any
+    """fairseq's indexed dataset: token ids, the end of the sentence included."""
+    dictionary: Dictionary
+
+
+class Counts(NamedTuple):
+    """What was written."""
+
+    sentences: int
+    hypotheses: int
+    unknown_sources: int
+    """Source sentences with unknown words, which could not be compared with a checksum of their text."""
+
+
+def binarize_hypotheses(
+    nbest: PathLike, data: PathLike, split: str, source: str, target: str, text: PathLike | None = None
+) -> Counts:
+    """Write the K-best files of a split into the folder ``data``, or nothing.
+
+    Args:
+        nbest: a selected n-best file.
+        data: folder of fairseq-preprocess; source and first hypotheses are its sides.
+        text: the source text that was binarized. Without it a source sentence is compared by the checksum of its words;
+            one with a word that the dictionary does not have cannot be, and only its target is compared.
+
+    Raises:
+        DataError: a file is missing or damaged; a sentence or the number of them differs (the first is named).
+    """
+    sides = [_open_side(Path(data), split, source, target, language) for language in (source, target)]
+    lists = read_nbest(nbest) if text is None else read_with_source(nbest, text)
+    prefix = k_best_prefix(data, split, source, target)
+    writer = KBestWriter(prefix, len(sides[1].dictionary))
+    try:
+        unknown = 0
+        for item in progress(lists, read_sidecar(nbest)["sentences"], "binarize"):
+            found, line = (item, None) if isinstance(item, NBestList) else item
+            unknown += _add(writer, found, line, sides, os.fspath(nbest))
+        if writer.sentences != len(sides[0].sentences):
+            raise DataError(f"{nbest} has {writer.sentences} lists, {prefix} must have {len(sides[0].sentences)}")
+        writer.finish(_facts(nbest, data, split, (source, target), sides) | {"unknown_sources": unknown})
+    finally:
+        writer.discard()
+    return Counts(writer.sentences, writer.hypotheses, unknown)
+
+
+def encode(line: str, dictionary: Dictionary) -> np.ndarray:
+    """Ids of the words of a line and the end of the sentence, as ``Dictionary.encode_line`` gives them."""
+    indices, unknown = dictionary.indices, dictionary.unk()
+    ids = [indices.get(word, unknown) for word in line.split()]
+    return np.array([*ids, dictionary.eos()], dtype=np.int64)
+
+
+def _open_side(data: Path, split: str, source: str, target: str, language: str) -> Side:
+    dictionary = data / f"dict.{language}.txt"
+    if not dictionary.is_file():
+        raise DataError(f"{data}: has no dict.{language}.txt, so it is no folder of binarized text in that language")
+    entries = Dictionary.load(str(dictionary))
+    prefix = data / f"{split}.{source}-{target}.{language}"
+    sentences = data_utils.load_indexed_dataset(str(prefix), entries, dataset_impl=None)
+    if sentences is None:
+        raise DataError(f"{data}: has no binarized {prefix.name} (.bin and .idx)")
+    return Side(sentences, entries)
+
+
+def _add(writer: KBestWriter, nbest: NBestList, line: str | None, sides: list[Side], name: str) -> int:
+    """Write one list; 1 if its source has unknown words and there is no text to compare it with."""
+    source, target = sides
+    place = f"{name}: list {nbest.index} (line {nbest.index + 1} of the source)"
+    if nbest.index >= len(source.sentences):
+        raise DataError(f"{place}: the binarized data have {len(source.sentences)} sentences only")
+    if not nbest.translated:
+        raise DataError(f"{place}: has no hypothesis; select-hypotheses leaves such sentences out")
+    unchecked = _check_source(nbest, line, source, place)
+    hypotheses = [encode(hypothesis.text, target.dictionary) for hypothesis in nbest.hypotheses]
+    binarized = target.sentences[nbest.index].numpy()
+    if not np.array_equal(hypotheses[0], binarized):
+        raise DataError(
+            f"{place}: its first hypothesis must be the binarized target, got {nbest.hypotheses[0].text[:60]!r} "
+            f"and {target.dictionary.string(binarized)[:60]!r}"
+        )
+    writer.add(hypotheses, [hypothesis.score for hypothesis in nbest.hypotheses])
+    return unchecked
+
+
+def _check_source(nbest: NBestList, line: str | None, source: Side, place: str) -> int:
+    ids = source.sentences[nbest.index].numpy()
+    if line is not None:
+        same, unchecked = np.array_equal(encode(line, source.dictionary), ids), 0
+    elif (ids == source.dictionary.unk()).any():
+        same, unchecked = True, 1
+    else:
+        words = " ".join(source.dictionary.symbols[index] for index in ids[:-1])
+        same, unchecked = source_checksum(words) == nbest.checksum, 0
+    if not same:
+        raise DataError(
+            f"{place}: is of another source than the binarized one, {source.dictionary.string(ids)[:60]!r}"
+            + ("" if line is not None else " (for text that is not words with one space between, give --source)")
+        )
+    return unchecked
+
+
+def _facts(
+    nbest: PathLike, data: PathLike, split: str, languages: tuple[str, str], sides: list[Side]
+) -> dict[str, Any]:
+    dictionaries = zip(("source", "target"), (dictionary_facts(side.dictionary) for side in sides), strict=True)
+    return {
+        "split": split,
+        "source_lang": languages[0],
+        "target_lang": languages[1],
+        "data": data_checksums(data, split, *languages, parts=1),
+        "dictionaries": dict(dictionaries),
+        "nbest_sha256": read_sidecar(nbest)["sha256"],
+    }
