@@ -28,6 +28,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "collect-hypotheses": ("collect_hypotheses", "translations out of a fairseq-generate log, in source order"),
     "cache-teacher": ("cache_teacher", "the top k probabilities of teachers for word_level_kd --teacher-cache"),
     "select-hypotheses": ("select_hypotheses", "training data of a student out of an n-best file"),
+    "encode-hypotheses": ("encode_hypotheses", "the hypotheses of an n-best file to subword pieces"),
+    "binarize-hypotheses": ("binarize_hypotheses", "K hypotheses a sentence for sequence_level_kd"),
     "average": ("average", "average the parameters of several checkpoints"),
     "score": ("score", "sacreBLEU and chrF of a translation, as JSON"),
     "report": ("report", "a table and a picture out of the scores of several systems"),
