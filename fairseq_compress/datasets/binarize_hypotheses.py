@@ -5,6 +5,7 @@ target the first hypothesis of it. A file that slipped by one line cannot pass.
 """
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -50,14 +51,13 @@ def binarize_hypotheses(
         DataError: a file is missing or damaged; a sentence or the number of them differs (the first is named).
     """
     sides = [_open_side(Path(data), split, source, target, language) for language in (source, target)]
-    lists = read_nbest(nbest) if text is None else read_with_source(nbest, text)
+    counts = read_sidecar(nbest)
     prefix = k_best_prefix(data, split, source, target)
-    writer = KBestWriter(prefix, len(sides[1].dictionary))
+    writer = KBestWriter(prefix, len(sides[1].dictionary), counts["sentences"], counts["hypotheses"])
     try:
         unknown = 0
-        for item in progress(lists, read_sidecar(nbest)["sentences"], "binarize"):
-            found, line = (item, None) if isinstance(item, NBestList) else item
-            unknown += _add(writer, found, line, sides, os.fspath(nbest))
+        for item, line in progress(_lists(nbest, text), counts["sentences"], "binarize"):
+            unknown += _add(writer, item, line, sides, os.fspath(nbest))
         if writer.sentences != len(sides[0].sentences):
             raise DataError(f"{nbest} has {writer.sentences} lists, {prefix} must have {len(sides[0].sentences)}")
         writer.finish(_facts(nbest, data, split, (source, target), sides) | {"unknown_sources": unknown})
@@ -71,6 +71,13 @@ def encode(line: str, dictionary: Dictionary) -> np.ndarray:
     indices, unknown = dictionary.indices, dictionary.unk()
     ids = [indices.get(word, unknown) for word in line.split()]
     return np.array([*ids, dictionary.eos()], dtype=np.int64)
+
+
+def _lists(nbest: PathLike, text: PathLike | None) -> Iterator[tuple[NBestList, str | None]]:
+    if text is None:
+        yield from ((item, None) for item in read_nbest(nbest))
+    else:
+        yield from read_with_source(nbest, text)
 
 
 def _open_side(data: Path, split: str, source: str, target: str, language: str) -> Side:

@@ -15,7 +15,6 @@ Hypothesis 1 of a sentence is its binarized target.
 import json
 import os
 import struct
-from array import array
 from pathlib import Path
 from typing import IO, Any
 
@@ -28,7 +27,7 @@ from fairseq_compress.errors import DataError
 FORMAT = "fairseq-compress k-best 1"
 FILES = ("bin", "idx", "offsets.npy", "scores.npy")
 KEYS = ("sentences", "hypotheses", "sha256", "data", "dictionaries", "nbest_sha256")
-POINTERS_AT_ONCE = 1 << 20
+AT_ONCE = 1 << 20  # lengths
 
 
 def k_best_prefix(folder: str | os.PathLike[str], split: str, source: str, target: str) -> Path:
@@ -102,38 +101,49 @@ class KBestFiles:
 class KBestWriter:
     """Writes the files of one split; they get their names when all is there (``finish``), and go otherwise.
 
+    Memory does not grow with the number of sentences.
+
     Args:
         prefix: :func:`k_best_prefix`.
         vocabulary: entries of the target dictionary, which decide the integer type.
+        sentences: how many lists there will be.
+        hypotheses: how many hypotheses in all of them.
     """
 
-    def __init__(self, prefix: Path, vocabulary: int) -> None:
+    def __init__(self, prefix: Path, vocabulary: int, sentences: int, hypotheses: int) -> None:
         self.prefix = prefix
         self.sentences = self.hypotheses = 0
-        self._dtype = np.dtype(best_fitting_int_dtype(vocabulary))
-        self._lengths, self._counts, self._scores = array("i"), array("i"), array("f")
+        self._ids_type = np.dtype(best_fitting_int_dtype(vocabulary))
         self._bin: IO[bytes] = open(self._temporary("bin"), "wb")  # noqa: SIM115 - closed by finish or discard
+        self._lengths = self._array("lengths.npy", np.int32, hypotheses)
+        self._scores = self._array("scores.npy", np.float32, hypotheses)
+        self._offsets = self._array("offsets.npy", np.int64, sentences + 1)
 
     def add(self, hypotheses: list[np.ndarray], scores: list[float]) -> None:
-        """The hypotheses of the next sentence, as ids with the end of the sentence."""
+        """The hypotheses of the next sentence, as ids with the end of the sentence.
+
+        Raises:
+            DataError: there are more than were announced.
+        """
+        end = self.hypotheses + len(hypotheses)
+        if end > len(self._scores) or self.sentences + 1 >= len(self._offsets):
+            raise DataError(
+                f"{self.prefix}: more than {len(self._scores)} hypotheses, or {len(self._offsets) - 1} lists"
+            )
         for ids in hypotheses:
-            self._bin.write(ids.astype(self._dtype).tobytes())
-            self._lengths.append(len(ids))
-        self._scores.extend(scores)
-        self._counts.append(len(hypotheses))
-        self.sentences += 1
-        self.hypotheses += len(hypotheses)
+            self._bin.write(ids.astype(self._ids_type).tobytes())
+        self._lengths[self.hypotheses : end] = [len(ids) for ids in hypotheses]
+        self._scores[self.hypotheses : end] = scores
+        self.sentences, self.hypotheses = self.sentences + 1, end
+        self._offsets[self.sentences] = end
 
     def finish(self, facts: dict[str, Any]) -> None:
         """Write what is left, then ``facts`` with counts and checksums, and put all in place."""
         self._bin.close()
         with open(self._temporary("idx"), "wb") as stream:
-            write_index(stream, np.frombuffer(self._lengths, dtype=np.int32), self._dtype)
-        offsets = np.zeros(self.sentences + 1, dtype=np.int64)
-        np.cumsum(np.frombuffer(self._counts, dtype=np.int32), out=offsets[1:])
-        for name, values in (("offsets.npy", offsets), ("scores.npy", np.frombuffer(self._scores, dtype=np.float32))):
-            with open(self._temporary(name), "wb") as stream:
-                np.save(stream, values)
+            write_index(stream, self._lengths, self._ids_type)
+        for values in (self._scores, self._offsets):
+            values.flush()
         meta = {
             "format": FORMAT,
             "sentences": self.sentences,
@@ -149,8 +159,11 @@ class KBestWriter:
     def discard(self) -> None:
         """Remove what was written under temporary names."""
         self._bin.close()
-        for name in (*FILES, "json"):
+        for name in (*FILES, "lengths.npy", "json"):
             self._temporary(name).unlink(missing_ok=True)
+
+    def _array(self, name: str, dtype: type, length: int) -> np.memmap:
+        return np.lib.format.open_memmap(self._temporary(name), mode="w+", dtype=dtype, shape=(length,))
 
     def _temporary(self, name: str) -> Path:
         return Path(f"{self.prefix}.{name}.tmp-{os.getpid()}")
@@ -160,10 +173,12 @@ def write_index(stream: IO[bytes], lengths: np.ndarray, dtype: np.dtype) -> None
     """The ``.idx`` file of an MMapIndexedDataset; fairseq's own writer needs 100 bytes of memory a sentence."""
     header = MMapIndexedDataset.Index._HDR_MAGIC + struct.pack("<Q", 1)
     stream.write(header + struct.pack("<BQ", _dtype_header_code(dtype.type), len(lengths)))
-    stream.write(lengths.astype(np.int32).tobytes())
+    pieces = [slice(first, first + AT_ONCE) for first in range(0, len(lengths), AT_ONCE)]
+    for piece in pieces:
+        stream.write(lengths[piece].astype(np.int32).tobytes())
     start = 0
-    for first in range(0, len(lengths), POINTERS_AT_ONCE):
-        ends = start + np.cumsum(lengths[first : first + POINTERS_AT_ONCE], dtype=np.int64)
+    for piece in pieces:
+        ends = start + np.cumsum(lengths[piece], dtype=np.int64)
         stream.write((np.concatenate(([start], ends[:-1])) * dtype.itemsize).tobytes())
         start = int(ends[-1])
 
