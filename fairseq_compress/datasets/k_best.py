@@ -166,16 +166,13 @@ def attach_k_best(task: FairseqTask, k: int | None, temperature: float) -> None:
     Raises:
         ConfigError: the task cannot carry them, several data folders, or options that cannot go with them.
     """
+    needs = "--criterion sequence_level_kd: needs"
     if not hasattr(task, "wrap_datasets"):
-        raise ConfigError(
-            f"--criterion sequence_level_kd: needs --task compressed_translation, got {type(task).__name__}"
-        )
+        raise ConfigError(f"{needs} --task compressed_translation, got {type(task).__name__}")
     if len(utils.split_paths(task.cfg.data)) != 1:
-        raise ConfigError(f"--criterion sequence_level_kd: needs one data folder, got {task.cfg.data}")
-    for name, neutral in (("truncate_source", False), ("num_batch_buckets", 0)):
-        if (value := getattr(task.cfg, name)) != neutral:
-            option = f"--{name.replace('_', '-')}"
-            raise ConfigError(f"{option}: cannot go with --criterion sequence_level_kd, got {value}")
+        raise ConfigError(f"{needs} one data folder, got {task.cfg.data}")
+    if task.cfg.num_batch_buckets:
+        raise ConfigError(f"{needs} --num-batch-buckets 0, got {task.cfg.num_batch_buckets}")
     task.wrap_datasets(_Attachment(task, k, temperature))
 
 

@@ -48,6 +48,8 @@ class KBestFiles:
     def __init__(self, prefix: str | os.PathLike[str]) -> None:
         self.prefix = Path(prefix)
         self.meta = _read_meta(Path(f"{prefix}.json"))
+        if missing := [name for name in FILES if not os.path.isfile(f"{prefix}.{name}")]:
+            raise DataError(f"{prefix}: {', '.join(missing)} missing; binarize-hypotheses writes all files")
         try:
             self.hypotheses = MMapIndexedDataset(str(prefix))
             self.offsets: np.ndarray = np.load(f"{prefix}.offsets.npy", mmap_mode="r")
