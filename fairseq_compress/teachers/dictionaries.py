@@ -8,11 +8,13 @@ from omegaconf import DictConfig
 from fairseq_compress.errors import ConfigError
 
 
-def find_dictionary(checkpoint: str, cfg: DictConfig, language: str, given_dir: str | None) -> Dictionary:
+def find_dictionary(
+    checkpoint: str, cfg: DictConfig, language: str, given_dir: str | None, option: str = "--teacher-data"
+) -> Dictionary:
     """The dictionary a teacher was trained with, ``dict.LANGUAGE.txt``.
 
-    Looked for in ``--teacher-data`` when that is given, else beside the checkpoint (where published models keep it),
-    else in the data folder that the checkpoint names.
+    Looked for in ``given_dir``, the value of ``option``, when there is one, else beside the checkpoint (where published
+    models keep it), else in the data folder that the checkpoint names.
 
     Raises:
         ConfigError: there is none, and so nothing proves that teacher and student mean the same by an index.
@@ -25,8 +27,7 @@ def find_dictionary(checkpoint: str, cfg: DictConfig, language: str, given_dir: 
             return Dictionary.load(str(folder / name))
     looked = ", ".join(str(folder) for folder in folders)
     raise ConfigError(
-        f"--teacher-data: must name the folder with the teacher's {name}; there is none in {looked} "
-        f"(teacher {checkpoint})"
+        f"{option}: must name the folder with the teacher's {name}; there is none in {looked} (teacher {checkpoint})"
     )
 
 

@@ -1,0 +1,136 @@
+"""Loading one or several trained models with their dictionaries, without a task, a data set or a trainer.
+
+The models' classes must be registered: call :func:`fairseq_compress.register` before.
+"""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from fairseq.data import Dictionary
+from fairseq.models import BaseFairseqModel
+from torch import Tensor, nn
+
+from fairseq_compress.checkpoint.load import build_model, load_upgraded
+from fairseq_compress.corpus.files import file_sha256
+from fairseq_compress.errors import ConfigError
+from fairseq_compress.teachers.dictionaries import find_dictionary
+
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class LoadedModels:
+    """An ensemble of translation models over the same dictionaries, in eval mode and never to be trained."""
+
+    models: list[BaseFairseqModel]
+    source: Dictionary
+    target: Dictionary
+    source_lang: str
+    target_lang: str
+    facts: dict[str, Any]
+    """SHA-256 of every checkpoint and of both dictionaries, as JSON can hold it."""
+
+    @property
+    def max_source_positions(self) -> int:
+        """The longest source that every model takes, in tokens with EOS."""
+        return min(int(model.max_positions()[0]) for model in self.models)
+
+    @property
+    def max_target_positions(self) -> int:
+        """The longest target that every model takes, in tokens with EOS."""
+        return min(int(model.max_decoder_positions()) for model in self.models)
+
+
+def load_models(
+    paths: str,
+    dictionary_dir: str | None = None,
+    *,
+    source_lang: str | None = None,
+    target_lang: str | None = None,
+    precision: str = "float32",
+    device: torch.device | str = "cpu",
+) -> LoadedModels:
+    """Load the checkpoints ``A.pt[:B.pt...]``.
+
+    Args:
+        paths: checkpoints separated by ``:``, as fairseq separates the members of an ensemble.
+        dictionary_dir: where ``dict.LANG.txt`` are (the option ``--data``), see :func:`find_dictionary`.
+        source_lang, target_lang: the languages if the checkpoint does not tell, or to insist on.
+        precision: type of the weights, a key of :data:`PRECISIONS`.
+        device: where the models go.
+
+    Raises:
+        ConfigError: no path, unknown or differing languages, no dictionary, differing dictionaries.
+        CheckpointError: a file is missing, damaged or unsafe.
+    """
+    names = [path for path in paths.split(":") if path]
+    if not names:
+        raise ConfigError("--checkpoint: must name at least one checkpoint, got an empty value")
+    loaded: list[tuple[BaseFairseqModel, Dictionary, Dictionary]] = []
+    for name in names:
+        state, cfg = load_upgraded(name)
+        source_lang, target_lang = _languages(name, cfg, (source_lang, target_lang))
+        source = find_dictionary(name, cfg, source_lang, dictionary_dir, "--data")
+        target = find_dictionary(name, cfg, target_lang, dictionary_dir, "--data")
+        if loaded:
+            _check_equal(names[0], name, (source_lang, target_lang), loaded[0][1:], (source, target))
+        model = build_model(name, state, cfg, source, target)
+        loaded.append((_frozen(model, PRECISIONS[precision], device), source, target))
+    _, source, target = loaded[0]
+    facts = {
+        "checkpoints": [file_sha256(name) for name in names],
+        "source_dictionary": dictionary_sha256(source),
+        "target_dictionary": dictionary_sha256(target),
+    }
+    return LoadedModels([model for model, _, _ in loaded], source, target, str(source_lang), str(target_lang), facts)
+
+
+def dictionary_sha256(dictionary: Dictionary) -> str:
+    """SHA-256 of the symbols in their order; counts do not matter."""
+    return hashlib.sha256("\n".join(dictionary.symbols).encode()).hexdigest()
+
+
+def _languages(path: str, cfg: Any, wanted: tuple[str | None, str | None]) -> tuple[str, str]:
+    """The languages of a checkpoint, which must be those that are wanted, if any are."""
+    found = []
+    for option, key, want in zip(
+        ("--source-lang", "--target-lang"), ("source_lang", "target_lang"), wanted, strict=True
+    ):
+        theirs = cfg.task.get(key)
+        if want is not None and theirs is not None and want != theirs:
+            raise ConfigError(f"{option}: must be {theirs}, the language of checkpoint {path}, got {want}")
+        if (language := want or theirs) is None:
+            raise ConfigError(f"{option}: must be given, checkpoint {path} does not tell its languages")
+        found.append(str(language))
+    return found[0], found[1]
+
+
+def _check_equal(
+    first: str, other: str, languages: Sequence[str], ours: Sequence[Dictionary], theirs: Sequence[Dictionary]
+) -> None:
+    """An ensemble averages probabilities entry by entry, so the entries must mean the same."""
+    for language, one, two in zip(languages, ours, theirs, strict=True):
+        if one.symbols != two.symbols:
+            raise ConfigError(
+                f"--checkpoint: the models of an ensemble must have equal {language} dictionaries, those of "
+                f"{os.fspath(Path(first))} and {os.fspath(Path(other))} differ ({len(one)} and {len(two)} entries)"
+            )
+
+
+def _frozen(model: BaseFairseqModel, dtype: torch.dtype, device: torch.device | str) -> BaseFairseqModel:
+    model.make_generation_fast_(need_attn=False)  # eval mode for good; no attention maps; weights as plain as can be
+    if dtype is torch.bfloat16:
+        for module in model.modules():
+            if isinstance(module, nn.Linear):
+                module.register_forward_pre_hook(_contiguous_inputs)
+    return model.to(device=device, dtype=dtype).requires_grad_(False)
+
+
+def _contiguous_inputs(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Models of stock fairseq multiply transposed views, in bfloat16 on a CPU 18 times as slowly."""
+    return tuple(tensor.contiguous() for tensor in inputs)
