@@ -54,6 +54,8 @@ def run(args: argparse.Namespace) -> int:
 
     if not 0 < args.temperature < math.inf:
         raise ConfigError(f"--temperature: must be greater than 0, got {args.temperature}")
+    if args.truncate_source is not None and args.truncate_source < 2:
+        raise ConfigError(f"--truncate-source: must be at least 2, got {args.truncate_source}")
     fairseq_compress.register()
     device = args.device if args.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     options = CacheOptions(args.top_k, args.temperature, args.dtype, args.precision, args.max_tokens, device)

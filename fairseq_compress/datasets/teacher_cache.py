@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fairseq_compress.errors import ConfigError
 from fairseq_compress.teachers.cache import TeacherCache
-from fairseq_compress.teachers.cache_checksums import data_checksums, task_settings
+from fairseq_compress.teachers.cache_checksums import data_checksums, task_settings, teacher_checksums
 
 logger = logging.getLogger(__name__)
 SAMPLE_KEY = "teacher_topk"
@@ -113,6 +113,7 @@ class _Attachment:
     ) -> None:
         self.task, self.directory, self.data = task, directory, data
         self.teacher_path, self.temperature = teacher_path, temperature
+        self.teachers = teacher_checksums(teacher_path) if teacher_path else []
 
     def open(self, split: str) -> TeacherCache:
         """The cache of a split, checked as far as it can be without the data."""
@@ -122,11 +123,12 @@ class _Attachment:
         cache.check_settings(task_settings(self.task.cfg))
         cache.check_lengths(self.task.max_positions())
         if self.teacher_path:
-            cache.check_teacher(self.teacher_path)
+            cache.check_teacher(self.teacher_path, self.teachers)
         return cache
 
     def __call__(self, split: str, dataset: FairseqDataset) -> FairseqDataset:
-        if split != self.task.cfg.train_subset and not (self.directory / split).exists():
+        started = any((self.directory / name).exists() for name in (split, f"{split}.work"))
+        if split != self.task.cfg.train_subset and not started:
             logger.info(
                 f"teacher cache {self.directory}: none for split '{split}', only the gold term is computed there"
             )

@@ -197,13 +197,13 @@ class TeacherCache:
                     f"{_short(ours['sha256'])}; the task has {theirs['entries']} entries and {_short(theirs['sha256'])}"
                 )
 
-    def check_teacher(self, paths: str) -> None:
-        """Compare with checkpoints separated by ``:``.
+    def check_teacher(self, paths: str, checksums: list[str] | None = None) -> None:
+        """Compare with checkpoints separated by ``:``, or with their checksums where those are known already.
 
         Raises:
             DataError: the cache was made with others.
         """
-        found = teacher_checksums(paths)
+        found = teacher_checksums(paths) if checksums is None else checksums
         if found != self.meta.teachers:
             raise DataError(
                 f"--teacher-path {paths}: is not the teacher of {self}: {_short(*found)}, "

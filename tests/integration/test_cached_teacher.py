@@ -1,0 +1,216 @@
+"""cache-teacher and word_level_kd --teacher-cache through the real commands: against the live teacher, after kills,
+by several processes, and with a cache of something else."""
+
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from fairseq.tasks.translation import TranslationConfig, TranslationTask
+
+from fairseq_compress.cli.main import main
+from fairseq_compress.teachers.cache import TeacherCache
+from fairseq_compress.teachers.frozen import FrozenTeachers
+from tests.conftest import ROOT
+
+
+def cache_teacher(teacher, data_bin, output, *options, status=0):
+    """The verb, in this process."""
+    arguments = ["cache-teacher", "--teacher-path", teacher, "--data", data_bin, "--output", output, *options]
+    assert main([*map(str, arguments)]) == status
+    return output
+
+
+def refused(capsys, *arguments) -> str:
+    """The verb must give one line of error. Returns it."""
+    capsys.readouterr()
+    cache_teacher(*arguments, status=1)
+    lines = [line for line in capsys.readouterr().err.splitlines() if ": error: " in line]
+    assert len(lines) == 1
+    return lines[0]
+
+
+def contents(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def make_task(data_bin, **options):
+    options = {
+        "train_subset": "train",
+        "dataset_impl": None,
+        "required_seq_len_multiple": 1,
+        "upsample_primary": 1,
+    } | options
+    return TranslationTask.setup_task(TranslationConfig(data=str(data_bin), source_lang="en", target_lang="cs", **options))
+
+
+@pytest.fixture(scope="module")
+def changed_teacher(teacher, tmp_path_factory):
+    """Another teacher of the same shape."""
+    state = torch.load(teacher, weights_only=False)
+    generator = torch.Generator().manual_seed(5)
+    for weight in state["model"].values():
+        if weight.is_floating_point() and weight.dim() == 2:
+            weight += 0.3 * torch.randn(weight.shape, generator=generator)
+    path = tmp_path_factory.mktemp("changed") / "teacher.pt"
+    torch.save(state, path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("several", "truncated", "dtype", "k"), [(False, None, "float16", 8), (True, 4, "float32", 48)]
+)
+def test_records_equal_a_loop_over_the_live_teachers(
+    several, truncated, dtype, k, teacher, changed_teacher, data_bin, tmp_path
+):
+    """Sentence by sentence, each alone in its batch, softmax in float64."""
+    paths = f"{teacher}:{changed_teacher}" if several else str(teacher)
+    options = ["--top-k", k, "--dtype", dtype, "--temperature", 2, "--max-tokens", 60]
+    options += ["--truncate-source", truncated] if truncated else []
+    cache_teacher(paths, data_bin, tmp_path, "--splits", "valid", *options)
+    task = make_task(data_bin, truncate_source=bool(truncated), max_source_positions=truncated or 1024)
+    task.load_dataset("valid")
+    dataset, teachers = task.dataset("valid"), FrozenTeachers(paths, task)
+    cache = TeacherCache(tmp_path / "valid")
+    cache.align(dataset.tgt_sizes)
+    tolerance = {"rtol": 1e-3, "atol": 1e-7} if dtype == "float16" else {"rtol": 1e-4, "atol": 1e-8}
+    for index in range(len(dataset)):
+        sample = dataset.collater([dataset[index]])
+        logits = [output[0].double() for output in teachers.logits(sample)]
+        q = torch.stack([torch.softmax(output / 2, dim=-1) for output in logits]).mean(dim=0).numpy()
+        records = cache.records(index)
+        assert len(records) == len(q) == len(dataset[index]["target"])
+        for record, row in zip(records, q, strict=True):
+            np.testing.assert_allclose(record["probabilities"], np.sort(row)[::-1][:k], **tolerance)
+            np.testing.assert_allclose(row[record["ids"]], record["probabilities"], **tolerance)
+            np.testing.assert_allclose(record["rest"], np.sort(row)[::-1][k:].sum(), **tolerance)
+            assert float(record["probabilities"].astype(np.float64).sum() + record["rest"]) == pytest.approx(
+                1, abs=2e-3
+            )
+            assert len(set(record["ids"].tolist())) == k
+
+
+def test_train_is_joined_from_its_parts(teacher, data_bin, tmp_path):
+    """train and train1 are one split, as in training; the cache does not depend on folders."""
+    data = shutil.copytree(data_bin, tmp_path / "bin")
+    for path in data.glob("valid.*"):
+        shutil.copy(path, data / path.name.replace("valid", "train1"))
+    cache_teacher(teacher, data, tmp_path / "out", "--dtype", "float32")
+    cache, last = TeacherCache(tmp_path / "out" / "train"), TeacherCache(tmp_path / "out" / "valid")
+    assert (cache.meta.sentences, last.meta.sentences) == (131, 11)
+    end = np.asarray(cache._records)[-last.meta.tokens :]
+    np.testing.assert_allclose(end["probabilities"], last._records["probabilities"], rtol=1e-4)
+    assert str(tmp_path) not in (cache.folder / "meta.json").read_text()
+
+
+def test_two_processes_write_the_bytes_of_one(teacher, data_bin, tmp_path, monkeypatch, capsys):
+    options = ["--splits", "train", "valid", "--max-tokens", 50]
+    cache_teacher(teacher, data_bin, tmp_path / "one", *options)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank, said in ((1, "share 1 of 2 is done, others are not"), (0, "34 bytes a token")):
+        monkeypatch.setenv("RANK", str(rank))
+        capsys.readouterr()
+        cache_teacher(teacher, data_bin, tmp_path / "two", *options)
+        assert said in capsys.readouterr().err
+    assert contents(tmp_path / "one") == contents(tmp_path / "two")
+    assert sorted(contents(tmp_path / "one")) == [
+        "train/meta.json", "train/records.bin", "valid/meta.json", "valid/records.bin"
+    ]  # fmt: skip
+
+
+def test_join_only_says_which_share_is_missing(teacher, data_bin, tmp_path, monkeypatch, capsys):
+    options = ["--splits", "valid", "--max-tokens", 50]
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    cache_teacher(teacher, data_bin, tmp_path, *options)
+    line = refused(capsys, teacher, data_bin, tmp_path, *options, "--join-only")
+    assert "rank-00001-of-00002.done: No such file or directory; rank 1 has not finished" in line
+    monkeypatch.setenv("RANK", "1")
+    line = refused(capsys, teacher, data_bin, tmp_path, *options, "--top-k", 4)
+    assert "belongs to another run: k is 8 there, 4 here" in line
+    assert not list((tmp_path / "valid").iterdir())
+
+
+def test_a_finished_cache_is_neither_made_again_nor_overwritten(teacher, changed_teacher, data_bin, tmp_path, capsys):
+    cache_teacher(teacher, data_bin, tmp_path, "--splits", "valid")
+    before = (tmp_path / "valid" / "records.bin").stat()
+    cache_teacher(teacher, data_bin, tmp_path, "--splits", "valid")
+    assert (tmp_path / "valid" / "records.bin").stat() == before
+    line = refused(capsys, teacher, data_bin, tmp_path, "--splits", "valid", "--top-k", 4)
+    assert line.endswith("holds another cache: k is 8 there, 4 here; remove it first")
+    line = refused(capsys, changed_teacher, data_bin, tmp_path, "--splits", "valid", "--teacher-data", data_bin)
+    assert "holds another cache: teachers is" in line
+
+
+def test_bad_arguments_give_one_line(teacher, data_bin, tmp_path, capsys):
+    cases = [
+        (["--top-k", 0], "--top-k: must be in [1, 48]"),
+        (["--top-k", 49], "--top-k: must be in [1, 48], the entries of the dictionary, got 49"),
+        (["--temperature", 0], "--temperature: must be greater than 0, got 0.0"),
+        (["--max-tokens", 0], "--max-tokens: must be at least 1, got 0"),
+        (["--splits", "none"], "--splits none: Dataset not found: none"),
+        (["--source-lang", "de"], "has no dictionary of de or cs"),
+        (["--source-lang", "cs", "--target-lang", "en"], "the teacher must translate cs-en"),
+        (["--truncate-source", 1], "--truncate-source: must be at least 2, got 1"),
+    ]
+    for options, message in cases:
+        assert message in refused(capsys, teacher, data_bin, tmp_path / "out", *options)
+    assert "no such file" in refused(capsys, tmp_path / "none.pt", data_bin, tmp_path / "out")
+    assert "must be one folder" in refused(capsys, teacher, f"{data_bin}:{data_bin}", tmp_path / "out")
+    assert not list(tmp_path.rglob("*.bin"))
+
+
+KILLS = """
+import os, random, signal, sys, time
+from pathlib import Path
+import fairseq.tasks.translation
+from fairseq_compress.cli.main import main
+from tests.integration.test_cached_teacher import contents
+
+teacher, data, folder = sys.argv[1], sys.argv[2], Path(sys.argv[3])
+
+def start(output):
+    pid = os.fork()
+    if pid == 0:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+        arguments = ["--data", data, "--output", str(output), "--max-tokens", "40", "--splits", "train"]
+        os._exit(main(["cache-teacher", "--teacher-path", teacher, *arguments]))
+    return pid
+
+begin = time.monotonic()
+assert os.waitpid(start(folder / "whole"), 0)[1] == 0
+seconds = time.monotonic() - begin
+expected, draw, kills, finished, resumed = contents(folder / "whole"), random.Random(7), 0, 0, 0
+while kills < 20 or finished == 0:
+    output = folder / f"killed{finished}"
+    resumed += any(log.stat().st_size > 200 for log in output.glob("*.work/*.log"))
+    pid = start(output)
+    time.sleep(draw.uniform(0.05, 1.0) * seconds if kills < 20 else 0)
+    if kills < 20:
+        os.kill(pid, signal.SIGKILL)
+    status = os.waitpid(pid, 0)[1]
+    kills += os.WIFSIGNALED(status)
+    if not os.WIFSIGNALED(status):
+        assert status == 0
+        found = contents(output)
+        assert found == expected, sorted(found)
+        finished += 1
+print(f"{kills} kills, {resumed} starts that went on from records, {finished} times the same {len(expected)} files")
+assert resumed >= 5
+"""
+
+
+def test_twenty_kills_change_no_byte(teacher, data_bin, tmp_path):
+    """kill -9 at random moments of the verb, from its start to its end, each followed by a start that goes on.
+
+    The verb runs in a fork of a process that has imported everything, so that the kills hit its work and not imports.
+    """
+    result = subprocess.run(
+        [sys.executable, "-c", KILLS, str(teacher), str(data_bin), str(tmp_path)], capture_output=True, text=True,
+        cwd=ROOT, check=False, env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    print(result.stdout)
+    assert result.returncode == 0, result.stderr
