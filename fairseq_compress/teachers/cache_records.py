@@ -15,17 +15,19 @@ import torch
 from torch import Tensor
 
 from fairseq_compress.errors import CheckpointError
+from fairseq_compress.functional.blocks import LogitRows
+from fairseq_compress.functional.outputs import Output, shape_of
 
-CHUNK_ELEMENTS = {"cpu": 2**22, "cuda": 2**27}  # float32 probabilities that exist at a time: 16 and 512 MiB
+CHUNK_ELEMENTS = {"cpu": 2**23, "cuda": 2**27}  # float32 probabilities that exist at a time: 32 and 512 MiB
 
 
 def top_k_records(
-    logits: Sequence[Tensor], rows: Tensor, temperature: float, record: np.dtype[Any], chunk_rows: int | None = None
+    outputs: Sequence[Output], rows: Tensor, temperature: float, record: np.dtype[Any], chunk_rows: int | None = None
 ) -> np.ndarray:
-    """Records of some rows, one chunk of rows after the other.
+    """Records of some rows, one chunk of rows after the other: of hidden states, the logits never exist whole.
 
     Args:
-        logits: one (N, V) tensor per teacher.
+        outputs: logits (N, V), or hidden states with their output matrix, of each teacher.
         rows: (R,) indices into the N rows, in the order that the records shall have.
         temperature: T > 0.
         record: see :func:`~fairseq_compress.teachers.cache.record_dtype`.
@@ -37,12 +39,13 @@ def top_k_records(
     Raises:
         CheckpointError: a probability is no number.
     """
-    chunk_rows = chunk_rows or max(1, CHUNK_ELEMENTS[rows.device.type] // logits[0].size(-1))
+    chunk_rows = chunk_rows or max(1, CHUNK_ELEMENTS[rows.device.type] // shape_of(outputs[0])[1])
     records = np.empty(len(rows), dtype=record)
     k = record["ids"].shape[0]
+    teachers = [LogitRows(output, rows) for output in outputs]
     for start in range(0, len(rows), chunk_rows):
         part = slice(start, start + chunk_rows)
-        q = _mean_probabilities(logits, rows[part], temperature)
+        q = _mean_probabilities([teacher.block(part) for teacher in teachers], temperature)
         probabilities, ids = torch.topk(q, k, dim=-1)
         rest = q.scatter_(1, ids, 0.0).sum(dim=-1)
         if not bool(torch.isfinite(rest).all()):
@@ -60,13 +63,12 @@ def unread_records(tokens: int, record: np.dtype[Any]) -> np.ndarray:
     return records
 
 
-def _mean_probabilities(logits: Sequence[Tensor], rows: Tensor, temperature: float) -> Tensor:
-    total: Tensor | None = None
-    for teacher in logits:
-        scaled = teacher[rows].float()
-        if temperature != 1:
-            scaled = scaled.div_(temperature)
-        q = torch.softmax(scaled, dim=-1)
-        total = q if total is None else total.add_(q)
-    assert total is not None
-    return total.div_(len(logits)) if len(logits) > 1 else total
+def _mean_probabilities(logits: Sequence[Tensor], temperature: float) -> Tensor:
+    """(R, V) in float32; a new tensor."""
+    first, *others = (
+        torch.softmax(teacher.float() if temperature == 1 else teacher.float() / temperature, dim=-1)
+        for teacher in logits
+    )
+    for q in others:
+        first += q
+    return first.div_(len(logits)) if others else first

@@ -20,6 +20,7 @@ from fairseq_compress.corpus.sharded_work import Shard, ShardedWork
 from fairseq_compress.corpus.windows import WINDOW, cut_batches
 from fairseq_compress.corpus.work_progress import WorkProgress
 from fairseq_compress.errors import ConfigError, DataError
+from fairseq_compress.functional.outputs import shape_of
 from fairseq_compress.teachers.cache import CacheMeta, TeacherCache, record_dtype
 from fairseq_compress.teachers.cache_checksums import file_sha256
 from fairseq_compress.teachers.cache_records import top_k_records, unread_records
@@ -117,13 +118,11 @@ def make_records(
         sample, places = utils.move_to_cuda(sample), places.cuda()
     low = options.precision == "bfloat16"
     with torch.no_grad(), torch.autocast(options.device, torch.bfloat16) if low else contextlib.nullcontext():
-        logits = [teacher.reshape(-1, teacher.size(-1)) for teacher in teachers.logits(sample)]
-        vocabulary = len(dataset.tgt_dict)
-        if any(teacher.size(-1) != vocabulary for teacher in logits):
-            raise ConfigError(
-                f"--teacher-path: the output of a teacher must have the dictionary's {vocabulary} entries"
-            )
-        return top_k_records(logits, places, options.temperature, record)
+        outputs = [logits.reshape(-1, logits.size(-1)) for logits in teachers.logits(sample)]
+    vocabulary = len(dataset.tgt_dict)
+    if any(shape_of(output)[1] != vocabulary for output in outputs):
+        raise ConfigError(f"--teacher-path: the output of a teacher must have the dictionary's {vocabulary} entries")
+    return top_k_records(outputs, places, options.temperature, record)
 
 
 def _places(sample: dict[str, Any], batch: Batch) -> torch.Tensor:
