@@ -127,10 +127,10 @@ def _frozen(model: BaseFairseqModel, dtype: torch.dtype, device: torch.device | 
     if dtype is torch.bfloat16:
         for module in model.modules():
             if isinstance(module, nn.Linear):
-                module.register_forward_pre_hook(_contiguous_inputs)
+                module.register_forward_pre_hook(contiguous_inputs)
     return model.to(device=device, dtype=dtype).requires_grad_(False)
 
 
-def _contiguous_inputs(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+def contiguous_inputs(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     """Models of stock fairseq multiply transposed views, in bfloat16 on a CPU 18 times as slowly."""
     return tuple(tensor.contiguous() for tensor in inputs)
