@@ -40,25 +40,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Write this process's share of every split, and join what is finished."""
     import functools
-    import math
     from pathlib import Path
 
     import fairseq.tasks.translation  # noqa: F401 - before register(), which does nothing without fairseq
-    import torch
 
     import fairseq_compress
     from fairseq_compress.corpus.sharded_work import shard_from_environment
-    from fairseq_compress.errors import ConfigError
     from fairseq_compress.teachers.cache_writer import CacheOptions, write_split
     from fairseq_compress.teachers.frozen import FrozenTeachers
 
-    if not 0 < args.temperature < math.inf:
-        raise ConfigError(f"--temperature: must be greater than 0, got {args.temperature}")
-    if args.truncate_source is not None and args.truncate_source < 2:
-        raise ConfigError(f"--truncate-source: must be at least 2, got {args.truncate_source}")
     fairseq_compress.register()
-    device = args.device if args.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
-    options = CacheOptions(args.top_k, args.temperature, args.dtype, args.precision, args.max_tokens, device)
+    _check(args)
+    options = CacheOptions(
+        args.top_k, args.temperature, args.dtype, args.precision, args.max_tokens, _device(args.device)
+    )
     shard = shard_from_environment()
     task = _task(args)
     teachers = functools.cache(lambda: FrozenTeachers(args.teacher_path, task, args.teacher_data))
@@ -76,6 +71,42 @@ def run(args: argparse.Namespace) -> int:
             f"{meta.bytes_per_token} bytes a token, {size:.1f} MB{unread}", file=sys.stderr,
         )  # fmt: skip
     return 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Tell all numbers out of their range at once."""
+    import math
+
+    from fairseq_compress.errors import ConfigError
+
+    rules = (
+        (args.top_k < 1, f"--top-k: must be at least 1, got {args.top_k}"),
+        (not 0 < args.temperature < math.inf, f"--temperature: must be greater than 0, got {args.temperature}"),
+        (args.max_tokens < 1, f"--max-tokens: must be at least 1, got {args.max_tokens}"),
+        (
+            args.truncate_source is not None and args.truncate_source < 2,
+            f"--truncate-source: must be at least 2, got {args.truncate_source}",
+        ),
+    )
+    if problems := [message for broken, message in rules if broken]:
+        raise ConfigError("; ".join(problems))
+
+
+def _device(name: str) -> str:
+    """``cpu``, or ``cuda`` with the device of this process made current."""
+    import os
+
+    import torch
+
+    from fairseq_compress.errors import ConfigError
+
+    devices = torch.cuda.device_count()
+    if name == "cuda" and not devices:
+        raise ConfigError("--device cuda: there is no such device here")
+    if name == "cpu" or not devices:
+        return "cpu"
+    torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % devices)  # torchrun: one each
+    return "cuda"
 
 
 def _task(args: argparse.Namespace) -> Any:

@@ -12,6 +12,7 @@ from fairseq.data import BaseWrapperDataset, ConcatDataset, FairseqDataset
 from fairseq.tasks import FairseqTask
 from torch import Tensor
 
+from fairseq_compress.corpus.files import PathLike
 from fairseq_compress.errors import ConfigError
 from fairseq_compress.teachers.cache import TeacherCache
 from fairseq_compress.teachers.cache_checksums import data_checksums, task_settings, teacher_checksums
@@ -73,9 +74,7 @@ def collate_records(records: list[np.ndarray], length: int, left_pad: bool) -> d
     }
 
 
-def attach_teacher_cache(
-    task: FairseqTask, directory: str | os.PathLike[str], teacher_path: str | None, temperature: float
-) -> None:
+def attach_teacher_cache(task: FairseqTask, directory: PathLike, teacher_path: str | None, temperature: float) -> None:
     """Verify a teacher cache and let every batch of the task carry it.
 
     What needs no data is checked at once; data files and records are, when fairseq loads a split, which it does

@@ -13,7 +13,6 @@ from, as checksums; it is written last, so a folder with a ``meta.json`` is whol
 
 import json
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -22,12 +21,12 @@ from typing import Any
 import numpy as np
 from fairseq.data import Dictionary
 
+from fairseq_compress.corpus.files import PathLike, file_sha256
 from fairseq_compress.errors import ConfigError, DataError
-from fairseq_compress.teachers.cache_checksums import dictionary_facts, file_sha256, teacher_checksums
+from fairseq_compress.teachers.cache_checksums import dictionary_facts, teacher_checksums
 
 FORMAT = "fairseq-compress teacher cache 1"
 DTYPES = {"float16": "<f2", "float32": "<f4"}
-PathLike = str | os.PathLike[str]
 
 
 def record_dtype(k: int, vocabulary: int, dtype: str) -> np.dtype[Any]:

@@ -3,30 +3,15 @@
 Every value is JSON-able and names no folder, so a cache, its data and its teachers can be moved.
 """
 
-import hashlib
-import os
 from pathlib import Path
 from typing import Any
 
 from fairseq.data import Dictionary
 from fairseq.tasks import FairseqTask
 
+from fairseq_compress.corpus.files import PathLike, file_sha256
 from fairseq_compress.errors import ConfigError, DataError
-
-PathLike = str | os.PathLike[str]
-
-
-def file_sha256(path: PathLike) -> str:
-    """The SHA-256 of a file's bytes, in hexadecimal digits (0.5 to 2 GB a second).
-
-    Raises:
-        DataError: the file is missing or unreadable.
-    """
-    try:
-        with open(path, "rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-    except OSError as error:
-        raise DataError(f"cannot read {os.fspath(path)}: {error.strerror}") from error
+from fairseq_compress.teachers.loading import dictionary_sha256
 
 
 def data_checksums(folder: PathLike, split: str, source: str, target: str, parts: int) -> dict[str, str]:
@@ -65,8 +50,7 @@ def _prefix(folder: Path, part: str, source: str, target: str) -> Path:
 
 def dictionary_facts(dictionary: Dictionary) -> dict[str, Any]:
     """Number and SHA-256 of a dictionary's entries in their order; counts of words are not part of it."""
-    digest = hashlib.sha256("\n".join(dictionary.symbols).encode())
-    return {"entries": len(dictionary), "sha256": digest.hexdigest()}
+    return {"entries": len(dictionary), "sha256": dictionary_sha256(dictionary)}
 
 
 def teacher_checksums(paths: str) -> list[str]:

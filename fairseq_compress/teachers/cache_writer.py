@@ -15,14 +15,13 @@ import torch
 from fairseq import utils
 from fairseq.data import LanguagePairDataset
 
-from fairseq_compress.corpus.files import atomic_write
+from fairseq_compress.corpus.files import atomic_write, file_sha256
 from fairseq_compress.corpus.sharded_work import Shard, ShardedWork
 from fairseq_compress.corpus.windows import WINDOW, cut_batches
 from fairseq_compress.corpus.work_progress import WorkProgress
 from fairseq_compress.errors import ConfigError, DataError
 from fairseq_compress.functional.outputs import shape_of
 from fairseq_compress.teachers.cache import CacheMeta, TeacherCache, record_dtype
-from fairseq_compress.teachers.cache_checksums import file_sha256
 from fairseq_compress.teachers.cache_records import top_k_records, unread_records
 from fairseq_compress.teachers.frozen import FrozenTeachers
 

@@ -44,7 +44,9 @@ def make_task(data_bin, **options):
         "required_seq_len_multiple": 1,
         "upsample_primary": 1,
     } | options
-    return TranslationTask.setup_task(TranslationConfig(data=str(data_bin), source_lang="en", target_lang="cs", **options))
+    return TranslationTask.setup_task(
+        TranslationConfig(data=str(data_bin), source_lang="en", target_lang="cs", **options)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +149,7 @@ def test_a_finished_cache_is_neither_made_again_nor_overwritten(teacher, changed
 
 def test_bad_arguments_give_one_line(teacher, data_bin, tmp_path, capsys):
     cases = [
-        (["--top-k", 0], "--top-k: must be in [1, 48]"),
+        (["--top-k", 0, "--max-tokens", 0], "--top-k: must be at least 1, got 0; --max-tokens: must be at least 1"),
         (["--top-k", 49], "--top-k: must be in [1, 48], the entries of the dictionary, got 49"),
         (["--temperature", 0], "--temperature: must be greater than 0, got 0.0"),
         (["--max-tokens", 0], "--max-tokens: must be at least 1, got 0"),

@@ -11,10 +11,11 @@ import pytest
 import torch
 from fairseq.data import Dictionary
 
+from fairseq_compress.corpus.files import file_sha256
 from fairseq_compress.corpus.sharded_work import Shard, ShardedWork
 from fairseq_compress.errors import CheckpointError, ConfigError, DataError
 from fairseq_compress.teachers.cache import TeacherCache, read_meta, record_dtype
-from fairseq_compress.teachers.cache_checksums import data_checksums, dictionary_facts, file_sha256, teacher_checksums
+from fairseq_compress.teachers.cache_checksums import data_checksums, dictionary_facts, teacher_checksums
 from fairseq_compress.teachers.cache_records import top_k_records, unread_records
 from fairseq_compress.teachers.cache_writer import Batch, BatchPlan, join_shares, write_share
 

@@ -9,6 +9,7 @@ import torch
 from fairseq.data import ConcatDataset, Dictionary, LanguagePairDataset, ListDataset
 from fairseq.tasks.translation import TranslationConfig
 
+from fairseq_compress.corpus.files import file_sha256
 from fairseq_compress.datasets.teacher_cache import (
     SAMPLE_KEY,
     TeacherCacheDataset,
@@ -18,7 +19,7 @@ from fairseq_compress.datasets.teacher_cache import (
 from fairseq_compress.errors import ConfigError, DataError
 from fairseq_compress.tasks.compressed_translation import CompressedTranslationTask
 from fairseq_compress.teachers.cache import CacheMeta, TeacherCache, record_dtype
-from fairseq_compress.teachers.cache_checksums import dictionary_facts, file_sha256
+from fairseq_compress.teachers.cache_checksums import dictionary_facts
 
 K, SENTENCES = 3, 40
 
