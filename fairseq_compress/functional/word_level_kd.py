@@ -10,18 +10,24 @@ target y, temperature T and weight α (Hinton et al. 2015, arXiv:1503.02531; Kim
 
     ∂loss/∂z = α · (p - (1 - ε - ε_i) · onehot(y) - ε_i) + (1 - α) · T · (p_T - q_T)
 
-The mean over teachers is a mean of probabilities (Freitag et al. 2017, arXiv:1702.01802).
+The mean over teachers is a mean of probabilities (Freitag et al. 2017, arXiv:1702.01802). A cached teacher gives the k
+largest entries of q_T and the mass of the rest; KL is then over k + 1 entries, see
+:class:`fairseq_compress.functional.divergences.Truncated`.
 
-A naive version holds seven or more matrices of (N, V). This one holds the gradient and a few chunks of rows: the
-gradient is known in closed form, so it is made in the forward pass, one chunk of tokens after the other, and only
-scaled in the backward pass.
+A naive version holds seven or more matrices of (N, V). This one holds the gradient and a few chunks of rows, or from
+hidden states no such matrix at all: see :mod:`fairseq_compress.functional.chunks`.
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from fairseq_compress.functional.chunks import Job, Rows, sum_rows
+from fairseq_compress.functional.divergences import Truncated, live_divergence
+from fairseq_compress.functional.label_smoothed import Gold, check_gold, gold_term, smoothing_weights
+from fairseq_compress.functional.outputs import Output, Teachers, TopK, check_output, check_top_k, shape_of
 
 
 class WordLevelKDLoss(NamedTuple):
@@ -39,19 +45,9 @@ class WordLevelKDLoss(NamedTuple):
     """Number of tokens where one entry is the most probable one of student and teacher alike."""
 
 
-class _Terms(NamedTuple):
-    """Everything about the objective that is not a tensor."""
-
-    temperature: float
-    alpha: float
-    label_smoothing: float
-    padding_idx: int
-    chunk_rows: int
-
-
 def word_level_kd_loss(
-    student_logits: Tensor,
-    teacher_logits: Sequence[Tensor],
+    student: Output,
+    teachers: Teachers,
     target: Tensor,
     *,
     temperature: float = 1.0,
@@ -60,160 +56,110 @@ def word_level_kd_loss(
     padding_idx: int = 1,
     chunk_rows: int | None = None,
 ) -> WordLevelKDLoss:
-    """The fused loss of this module's docstring.
+    """The fused loss of this module's docstring; backward can run once only.
 
     Args:
-        student_logits: (N, V), any floating type; computed in float32 (float64 for float64).
-        teacher_logits: one (N, V) tensor per teacher; no gradient flows into them.
+        student: logits (N, V), or the hidden states and the output matrix that they are made of. Any floating type;
+            computed in float32 (float64 for float64).
+        teachers: one output for each live teacher, as the student's, or the :class:`TopK` of a cached one; no gradient
+            flows into them.
         target: (N,), int64; rows whose target is ``padding_idx`` count for nothing and get a zero gradient.
         chunk_rows: tokens computed at a time; by default as many as fit the processor's cache.
 
     Raises:
         ValueError: shapes do not fit, there is no teacher, or a number is out of its range.
     """
-    _check(student_logits, teacher_logits, target, temperature, alpha, label_smoothing)
-    rows = chunk_rows or _default_chunk_rows(student_logits)
-    terms = _Terms(temperature, alpha, label_smoothing, padding_idx, rows)
-    return WordLevelKDLoss(*_WordLevelKD.apply(student_logits, target, terms, *teacher_logits))
-
-
-def _check(
-    student: Tensor, teachers: Sequence[Tensor], target: Tensor, temperature: float, alpha: float, smoothing: float
-) -> None:
-    if student.dim() != 2:
-        raise ValueError(f"student_logits must be (N, V), got {tuple(student.shape)}")
-    if not teachers:
-        raise ValueError("teacher_logits must hold at least one tensor, got none")
-    for teacher in teachers:
-        if teacher.shape != student.shape:
-            raise ValueError(
-                f"teacher_logits must be {tuple(student.shape)} as the student's, got {tuple(teacher.shape)}"
-            )
-    if target.shape != student.shape[:1]:
-        raise ValueError(f"target must be ({student.size(0)},), got {tuple(target.shape)}")
+    check_output("student", student)
+    shape = shape_of(student)
+    check_gold(target, shape[0], label_smoothing)
+    _check_teachers(teachers, shape)
     if not temperature > 0:
         raise ValueError(f"temperature must be greater than 0, got {temperature}")
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha must be in [0, 1], got {alpha}")
-    if not 0 <= smoothing < 1:
-        raise ValueError(f"label_smoothing must be in [0, 1), got {smoothing}")
+    row_loss = _WordLevelKD(temperature, alpha, label_smoothing)
+    return WordLevelKDLoss(*sum_rows(Job(row_loss, teachers, target, None, padding_idx, chunk_rows), student))
 
 
-def _default_chunk_rows(logits: Tensor) -> int:
-    """Rows whose float32 copies stay in the cache (CPU), or keep a GPU busy per kernel launch."""
-    elements = 2**19 if logits.device.type == "cpu" else 2**25
-    return max(1, elements // max(1, logits.size(1)))
-
-
-class _WordLevelKD(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, student: Tensor, target: Tensor, terms: _Terms, *teachers: Tensor) -> tuple[Tensor, ...]:
-        compute = torch.float64 if student.dtype == torch.float64 else torch.float32
-        # A float16 gradient could not hold the small probabilities before the loss is scaled.
-        stored = torch.float32 if student.dtype == torch.float16 else student.dtype
-        gradient = torch.empty_like(student, dtype=stored) if ctx.needs_input_grad[0] else None
-        sums = torch.zeros(4, dtype=torch.float64, device=student.device)  # gold, nll, kd, agreement
-        scratch = student.new_empty((4, terms.chunk_rows, student.size(1)), dtype=compute)
-        for start in range(0, student.size(0), terms.chunk_rows):
-            rows = slice(start, start + terms.chunk_rows)
-            buffers = _Buffers(*scratch[:, : len(target[rows])])
-            if gradient is not None and stored == compute:
-                buffers = buffers._replace(probabilities=gradient[rows])  # made where it will stay
-            logits = [teacher[rows].to(compute) for teacher in teachers]
-            sums += _chunk_sums(student[rows].to(compute), logits, target[rows], terms, buffers)
-            if gradient is not None:
-                _to_gradient(buffers, target[rows], terms)
-                if stored != compute:
-                    gradient[rows] = buffers.probabilities
-        ctx.gradient, ctx.dtype = gradient, student.dtype
-        gold, nll, kd, agreement = sums.to(compute).unbind()
-        loss = terms.alpha * gold + (1 - terms.alpha) * terms.temperature**2 * kd
-        ctx.mark_non_differentiable(gold, nll, kd, agreement)
-        return loss, gold, nll, kd, agreement
-
-    @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        gradient, ctx.gradient = ctx.gradient, None
-        if gradient is None:
-            raise RuntimeError("word_level_kd_loss: backward can run once only, its gradient is scaled in place")
-        scaled = gradient.mul_(grad_outputs[0]).to(ctx.dtype)
-        return scaled, *[None] * (len(ctx.needs_input_grad) - 1)
-
-
-class _Buffers(NamedTuple):
-    """Matrices of one chunk (R, V), used again for the next: fresh memory would cost more than the arithmetic."""
-
-    probabilities: Tensor
-    """softmax(z) of the student; turned into the gradient."""
-    tempered: Tensor
-    """softmax(z / T) of the student, where T is not 1."""
-    teacher: Tensor
-    """q, the teachers' mean probabilities at temperature T."""
-    work: Tensor
-
-
-def _chunk_sums(student: Tensor, teachers: list[Tensor], target: Tensor, terms: _Terms, buffers: _Buffers) -> Tensor:
-    """The four sums of some rows (R, V); fills the probabilities in ``buffers``.
-
-    Written for vectorized passes over rows in the cache: on a CPU ``argmax`` costs ten times what ``amax`` does, and
-    a batched matrix product five times what multiply and sum do.
-    """
-    on_target, smoothed = _smoothing_weights(terms, student.size(1))
-    best = student.amax(dim=-1)
-    torch.softmax(student, dim=-1, out=buffers.probabilities)
-    normalizer = best - buffers.probabilities.amax(dim=-1).log()  # log Σ exp z
-    nll = normalizer - student.gather(1, target[:, None]).squeeze(1)
-    gold = on_target * nll
-    if terms.label_smoothing > 0:
-        gold = gold + smoothed * (student.size(1) * normalizer - student.sum(dim=-1))
-    if terms.temperature != 1:
-        torch.div(student, terms.temperature, out=buffers.work)
-        torch.softmax(buffers.work, dim=-1, out=buffers.tempered)
-        normalizer = best / terms.temperature - buffers.tempered.amax(dim=-1).log()
-    divergence = _divergence(teachers, student, normalizer, terms.temperature, buffers)
-    teacher = buffers.teacher
-    agreement = ((student == best[:, None]) & (teacher == teacher.amax(dim=-1, keepdim=True))).any(dim=-1)
-    padded = target.eq(terms.padding_idx)
-    parts = (gold, nll, divergence, agreement)
-    return torch.stack([part.masked_fill(padded, 0).sum(dtype=torch.float64) for part in parts])
-
-
-def _smoothing_weights(terms: _Terms, vocabulary: int) -> tuple[float, float]:
-    """Weights of -log p_y and of -Σ_v log p_v in the gold term."""
-    smoothed = terms.label_smoothing / (vocabulary - 1)
-    return 1 - terms.label_smoothing - smoothed, smoothed
-
-
-def _divergence(
-    teachers: list[Tensor], student: Tensor, normalizer: Tensor, temperature: float, buffers: _Buffers
-) -> Tensor:
-    """KL(q ‖ p_T) of each row (R,); fills ``buffers.teacher`` with q. ``normalizer`` is log Σ exp(z / T)."""
-    q, work = buffers.teacher, buffers.work
-    if len(teachers) == 1:
-        logits = teachers[0] if temperature == 1 else torch.div(teachers[0], temperature, out=work)
-        torch.softmax(logits, dim=-1, out=q)
-        teacher_normalizer = teachers[0].amax(dim=-1) / temperature - q.amax(dim=-1).log()
-        # Σ q (log q - log p) with log q = z_t / T - c_t and log p = z_s / T - c_s; the difference first, for precision
-        torch.sub(teachers[0], student, out=work)
-        return work.mul_(q).sum(dim=-1) / temperature - teacher_normalizer + normalizer
-    q.zero_()
+def _check_teachers(teachers: Teachers, shape: tuple[int, int]) -> None:
+    if isinstance(teachers, TopK):
+        return check_top_k("teachers", teachers, shape)
+    if isinstance(teachers, Tensor) or not teachers:
+        raise ValueError("teachers must hold at least one output, got none, or a tensor instead of a list")
     for teacher in teachers:
-        q += torch.softmax(teacher / temperature, dim=-1)
-    q /= len(teachers)
-    entropy = torch.special.entr(q).sum(dim=-1)
-    return normalizer - torch.mul(q, student, out=work).sum(dim=-1) / temperature - entropy
+        check_output("teachers", teacher, shape)
 
 
-def _to_gradient(buffers: _Buffers, target: Tensor, terms: _Terms) -> None:
-    """Turn ``buffers.probabilities`` into ∂loss/∂z of the rows."""
-    gradient = buffers.probabilities
-    on_target, smoothed = _smoothing_weights(terms, gradient.size(1))
-    kd_weight = (1 - terms.alpha) * terms.temperature
-    if terms.temperature == 1:  # α p + (1 - α) p = p
-        gradient.sub_(buffers.teacher, alpha=kd_weight)
-    else:
-        gradient.mul_(terms.alpha).add_(buffers.tempered.sub_(buffers.teacher), alpha=kd_weight)
-    if terms.label_smoothing > 0:
-        gradient.sub_(terms.alpha * smoothed)
-    gradient.scatter_add_(1, target[:, None], gradient.new_full((len(target), 1), -terms.alpha * on_target))
-    gradient[target.eq(terms.padding_idx)] = 0.0
+class _Student(NamedTuple):
+    """Some rows of the student."""
+
+    gold: Gold
+    p: Tensor
+    """(R, V), softmax(z / T); where T is 1, the place of the gradient."""
+    normalizer: Tensor
+    """(R,), log Σ exp(z / T)"""
+
+
+class _WordLevelKD:
+    """The objective of one chunk of rows."""
+
+    sums, scratch = 5, 3
+
+    def __init__(self, temperature: float, alpha: float, label_smoothing: float) -> None:
+        self.temperature, self.alpha, self.label_smoothing = temperature, alpha, label_smoothing
+        self.kd_weight = (1 - alpha) * temperature
+
+    def __call__(self, rows: Rows, needs_gradient: bool) -> Sequence[Tensor]:
+        student = self._student(rows)
+        if isinstance(rows.teachers, TopK):
+            divergence, agreement = self._cached(rows, rows.teachers, student, needs_gradient)
+        else:
+            divergence, agreement = self._live(rows, list(rows.teachers), student, needs_gradient)
+        if needs_gradient:
+            on_target, smoothed = smoothing_weights(self.label_smoothing, rows.logits.size(1))
+            if smoothed > 0:
+                rows.gradient.sub_(self.alpha * smoothed)
+            at_target = rows.gradient.new_full((len(rows.target), 1), -self.alpha * on_target)
+            rows.gradient.scatter_add_(1, rows.target[:, None], at_target)
+        gold = student.gold
+        loss = self.alpha * gold.loss + (1 - self.alpha) * self.temperature**2 * divergence
+        return loss, gold.loss, gold.nll, divergence, agreement
+
+    def _student(self, rows: Rows) -> _Student:
+        """Fills ``rows.gradient`` with softmax(z)."""
+        gold = gold_term(rows.logits, rows.target, self.label_smoothing, rows.gradient)
+        if self.temperature == 1:
+            return _Student(gold, rows.gradient, gold.normalizer)
+        tempered, work = rows.scratch[0], rows.scratch[1]
+        torch.softmax(torch.div(rows.logits, self.temperature, out=work), dim=-1, out=tempered)
+        return _Student(gold, tempered, gold.best / self.temperature - tempered.amax(dim=-1).log())
+
+    def _live(
+        self, rows: Rows, teachers: list[Tensor], student: _Student, needs_gradient: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Divergence and agreement; leaves α p + (1 - α) T (p_T - q_T) in ``rows.gradient``."""
+        gradient, (_, q, work) = rows.gradient, rows.scratch
+        divergence = live_divergence(teachers, rows.logits, student.normalizer, self.temperature, q, work)
+        student_best, teacher_best = student.gold.best[:, None], q.amax(dim=-1, keepdim=True)
+        agreement = ((rows.logits == student_best) & (q == teacher_best)).any(dim=-1)
+        if needs_gradient and self.temperature == 1:  # α p + (1 - α) p = p
+            gradient.sub_(q, alpha=self.kd_weight)
+        elif needs_gradient:
+            gradient.mul_(self.alpha).add_(student.p.sub_(q), alpha=self.kd_weight)
+        return divergence, agreement
+
+    def _cached(self, rows: Rows, teacher: TopK, student: _Student, needs_gradient: bool) -> tuple[Tensor, Tensor]:
+        """As :meth:`_live`, but every pass over V is one over the student's probabilities."""
+        gradient, ids = rows.gradient, teacher.ids
+        inside = gradient.gather(1, ids)
+        truncated = Truncated(teacher, rows.logits, student.normalizer, self.temperature, student.p)
+        agreement = rows.logits.gather(1, ids[:, :1]).squeeze(1) == student.gold.best
+        if needs_gradient:
+            outside_weight = (self.kd_weight * truncated.outside_factor)[:, None]
+            if self.temperature == 1:
+                gradient.mul_(self.alpha + outside_weight)
+            else:
+                gradient.mul_(self.alpha).add_(student.p.mul_(outside_weight))
+            at_ids = self.alpha * inside + self.kd_weight * (truncated.inside - teacher.probabilities)
+            gradient.scatter_(1, ids, at_ids)
+        return truncated.divergence, agreement

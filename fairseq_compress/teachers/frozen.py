@@ -3,17 +3,21 @@
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from fairseq.models import BaseFairseqModel
 from fairseq.tasks import FairseqTask
 from torch import Tensor, nn
 
 from fairseq_compress.checkpoint.load import build_model, load_upgraded
 from fairseq_compress.errors import ConfigError
+from fairseq_compress.functional.outputs import Output
+from fairseq_compress.models.student_output import projected, student_output, why_no_output_matrix
 from fairseq_compress.teachers.dictionaries import check_same, find_dictionary
+from fairseq_compress.teachers.loading import contiguous_inputs
 
 
 class FrozenTeachers:
-    """One or several teachers that give logits for the student's batches.
+    """One or several teachers that are asked about the student's batches.
 
     Deliberately no ``nn.Module``: a criterion that holds it has no parameter of a teacher, so none reaches the
     optimizer, DDP or a checkpoint. The models are in eval mode with ``requires_grad`` off.
@@ -34,8 +38,11 @@ class FrozenTeachers:
             raise ConfigError("--teacher-path: must name at least one checkpoint, got an empty value")
         self.models = [_load(name, task, dictionary_dir) for name in names]
 
-    def logits(self, sample: dict[str, Any], dtype: torch.dtype = torch.float32) -> list[Tensor]:
-        """Teacher-forced logits for a batch of fairseq: one (B, T, V) tensor per teacher, on the batch's device.
+    def outputs(self, sample: dict[str, Any], dtype: torch.dtype = torch.float32, source: str = "auto") -> list[Output]:
+        """What the teachers say of a batch of fairseq, teacher-forced, on the batch's device: one output for each.
+
+        A :class:`Projected` (its hidden states (B · T, C) and its output matrix) where ``source``, an option of
+        :func:`student_output`, asks for that and the teacher allows it, else logits (B · T, V).
 
         The trainer moves and casts the student only (``--fp16``, ``--bf16``, CUDA), so the teachers follow it here,
         once: ``dtype`` is the type of the student's weights.
@@ -44,7 +51,21 @@ class FrozenTeachers:
         device = net_input["src_tokens"].device
         self.models = [model.to(device=device, dtype=dtype) for model in self.models]
         with torch.no_grad():
-            return [model(**net_input)[0] for model in self.models]
+            return [_output(model, net_input, source) for model in self.models]
+
+    def logits(self, sample: dict[str, Any], dtype: torch.dtype = torch.float32) -> list[Tensor]:
+        """As :meth:`outputs`, but always logits (B, T, V)."""
+        shape = sample["net_input"]["prev_output_tokens"].shape
+        return [
+            output.unflatten(0, shape) for output in self.outputs(sample, dtype, "logits") if torch.is_tensor(output)
+        ]
+
+
+def _output(model: BaseFairseqModel, net_input: dict[str, Any], source: str) -> Output:
+    if why_no_output_matrix(model) is not None:
+        return student_output(model, net_input, "logits")
+    output = projected(model, net_input)
+    return F.linear(*output) if source == "logits" else output
 
 
 def _load(path: str, task: FairseqTask, dictionary_dir: str | None) -> BaseFairseqModel:
@@ -57,15 +78,12 @@ def _load(path: str, task: FairseqTask, dictionary_dir: str | None) -> BaseFairs
     for language, dictionary in pairs:
         check_same(path, language, find_dictionary(path, cfg, language, dictionary_dir), dictionary)
     model = build_model(path, state, cfg, task.source_dictionary, task.target_dictionary)
+    # The input of a plain output matrix is contiguous already, and a hook would make it one that is not plain.
+    plain = model.decoder.output_projection if why_no_output_matrix(model) is None else None
     for module in model.modules():
-        if isinstance(module, nn.Linear):
-            module.register_forward_pre_hook(_contiguous_inputs)
+        if isinstance(module, nn.Linear) and module is not plain:
+            module.register_forward_pre_hook(contiguous_inputs)
     return model.eval().requires_grad_(False)
-
-
-def _contiguous_inputs(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """A teacher of stock fairseq multiplies transposed views, in bfloat16 on a CPU 18 times as slowly."""
-    return tuple(tensor.contiguous() for tensor in inputs)
 
 
 def _check_languages(path: str, cfg: Any, task: FairseqTask) -> None:

@@ -190,13 +190,13 @@ def test_second_backward_is_refused_and_not_wrong():
         ({"temperature": 0}, "temperature must be greater than 0, got 0"),
         ({"alpha": 2}, r"alpha must be in \[0, 1\], got 2"),
         ({"label_smoothing": 1.0}, r"label_smoothing must be in \[0, 1\), got 1.0"),
-        ({"teacher_logits": []}, "at least one tensor"),
-        ({"teacher_logits": [torch.zeros(4, 8)]}, r"must be \(4, 9\) as the student's, got \(4, 8\)"),
+        ({"teachers": []}, "at least one output"),
+        ({"teachers": [torch.zeros(4, 8)]}, r"must be \(4, 9\) as the student's, got \(4, 8\)"),
         ({"target": torch.zeros(5, dtype=torch.long)}, r"target must be \(4,\), got \(5,\)"),
-        ({"student_logits": torch.zeros(2, 2, 9)}, r"must be \(N, V\)"),
+        ({"student": torch.zeros(2, 2, 9)}, r"must be \(N, V\)"),
     ],
 )
 def test_bad_arguments(change, message):
-    arguments = {"student_logits": logits(4, 9, 0), "teacher_logits": [logits(4, 9, 1)], "target": targets(4, 9)}
+    arguments = {"student": logits(4, 9, 0), "teachers": [logits(4, 9, 1)], "target": targets(4, 9)}
     with pytest.raises(ValueError, match=message):
         word_level_kd_loss(**(arguments | change))
