@@ -12,6 +12,9 @@ import torch
 from fairseq.tasks.translation import TranslationConfig, TranslationTask
 
 from fairseq_compress.cli.main import main
+from fairseq_compress.datasets.teacher_cache import TeacherCacheDataset, attach_teacher_cache
+from fairseq_compress.errors import ConfigError, DataError
+from fairseq_compress.tasks.compressed_translation import CompressedTranslationTask
 from fairseq_compress.teachers.cache import TeacherCache
 from fairseq_compress.teachers.frozen import FrozenTeachers
 from tests.conftest import ROOT
@@ -37,16 +40,14 @@ def contents(folder):
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def make_task(data_bin, **options):
+def make_task(data_bin, kind=TranslationTask, **options):
     options = {
         "train_subset": "train",
         "dataset_impl": None,
         "required_seq_len_multiple": 1,
         "upsample_primary": 1,
     } | options
-    return TranslationTask.setup_task(
-        TranslationConfig(data=str(data_bin), source_lang="en", target_lang="cs", **options)
-    )
+    return kind.setup_task(TranslationConfig(data=str(data_bin), source_lang="en", target_lang="cs", **options))
 
 
 @pytest.fixture(scope="module")
@@ -163,6 +164,83 @@ def test_bad_arguments_give_one_line(teacher, data_bin, tmp_path, capsys):
     assert "no such file" in refused(capsys, tmp_path / "none.pt", data_bin, tmp_path / "out")
     assert "must be one folder" in refused(capsys, teacher, f"{data_bin}:{data_bin}", tmp_path / "out")
     assert not list(tmp_path.rglob("*.bin"))
+
+
+def attach_and_load(data, cache, teacher_path=None, split="train", **options):
+    """What a training does with a cache before its first update."""
+    task = make_task(data, CompressedTranslationTask, **options)
+    attach_teacher_cache(task, cache, teacher_path, 1.0)
+    task.load_dataset(split, combine=split == "train")
+    return task.dataset(split)
+
+
+def flip(path, place=-1):
+    data = bytearray(path.read_bytes())
+    data[place] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_a_training_refuses_a_cache_of_something_else(rank, teacher, changed_teacher, data_bin, tmp_path, monkeypatch):
+    """Other data of the same sizes, other parts, another dictionary, another teacher, records cut or altered."""
+    cache = cache_teacher(teacher, data_bin, tmp_path / "cache", "--splits", "train")
+    same, other, more, words = (
+        shutil.copytree(data_bin, tmp_path / name) for name in ("same", "other", "more", "words")
+    )
+    monkeypatch.setenv("LOCAL_RANK", rank)
+    assert isinstance(attach_and_load(same, cache, str(teacher)), TeacherCacheDataset)
+
+    def refuse(message, *arguments, **options):
+        with pytest.raises((ConfigError, DataError), match=message) as caught:
+            attach_and_load(*arguments, **options)
+        assert "\n" not in str(caught.value)
+
+    refuse("is not the teacher of --teacher-cache", same, cache, str(changed_teacher))
+    refuse("is not the teacher of --teacher-cache", same, cache, f"{teacher}:{teacher}")
+    for path in more.glob("valid.*"):
+        shutil.copy(path, more / path.name.replace("valid", "train1"))
+    refuse("made from other data: train1 source.bin" if rank == "0" else "has 120 sentences", more, cache)
+    refuse("--upsample-primary: must be 1" if rank == "0" else "has 120 sentences", more, cache, upsample_primary=2)
+    for path in words.glob("dict.*.txt"):
+        path.write_text("first 9\n" + path.read_text())
+    refuse("made with another source dictionary", words, cache)
+    flip(other / "train.en-cs.en.bin", 6)
+    shutil.copytree(cache / "train", cache / "valid")
+    if rank == "0":  # reads all bytes; the others check the sizes
+        refuse("made from other data: train source.bin has sha256", other, cache)
+        refuse("made from other data: train source.bin has no such file", same, cache, split="valid")
+        flip(cache / "train" / "records.bin")
+        refuse("records.bin: altered", same, cache)
+        flip(cache / "train" / "records.bin")
+    with open(cache / "train" / "records.bin", "ab") as stream:
+        stream.truncate(100)
+    refuse("records.bin: must have 25024 bytes as meta.json says, has 100", same, cache)
+    (cache / "train" / "meta.json").unlink()
+    refuse("no finished cache there", same, cache)
+    shutil.rmtree(cache / "train")
+    refuse("no finished cache there", same, cache)
+
+
+def test_sentences_that_the_teacher_cannot_take(teacher, data_bin, tmp_path, capsys):
+    """They are counted, and a training must leave them out by its own limits."""
+    state = torch.load(teacher, weights_only=False)
+    state["cfg"]["model"].max_source_positions = 7
+    torch.save(state, tmp_path / "short.pt")
+    cache = cache_teacher(tmp_path / "short.pt", data_bin, tmp_path / "cache", "--teacher-data", data_bin)
+    dataset = make_task(data_bin)
+    dataset.load_dataset("train", combine=True)
+    unread = int((dataset.dataset("train").src_sizes > 7).sum())
+    assert f"{unread} sentences longer than [7, 1024] left out" in capsys.readouterr().err
+    assert unread > 10
+    with pytest.raises(ConfigError, match=f"--max-source-positions: must be at most 7, got 1024: {unread} longer"):
+        attach_and_load(data_bin, cache)
+    dataset = attach_and_load(data_bin, cache, max_source_positions=7)
+    for index in range(len(dataset)):
+        records = dataset.cache.records(index)
+        if dataset.src_sizes[index] > 7:
+            assert (records["rest"] == 1).all()
+        else:
+            assert (records["rest"] < 1).all()
 
 
 KILLS = """
