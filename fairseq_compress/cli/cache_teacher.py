@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
         dataset, facts = _load(task, split, args.teacher_path)
         meta = write_split(output, dataset, facts, teachers, options, shard, args.join_only)
         if meta is None:
-            print(f"{output}: share {shard.rank} of {shard.world_size} is done, others are not", file=sys.stderr)
+            print(f"{output}: share {shard.rank} of {shard.world_size} is done, the last one joins", file=sys.stderr)
             continue
         size = meta.tokens * meta.bytes_per_token / 1e6
         unread = f", {meta.unread} sentences longer than {meta.longest} left out" if meta.unread else ""

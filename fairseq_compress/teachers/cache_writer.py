@@ -5,6 +5,7 @@ cut in windows of sentences, each is on the disk before the next begins, and the
 """
 
 import contextlib
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,8 +117,8 @@ def make_records(
     if options.device == "cuda":
         sample, places = utils.move_to_cuda(sample), places.cuda()
     low = options.precision == "bfloat16"
-    with torch.no_grad(), torch.autocast(options.device, torch.bfloat16) if low else contextlib.nullcontext():
-        outputs = [logits.reshape(-1, logits.size(-1)) for logits in teachers.logits(sample)]
+    with torch.autocast(options.device, torch.bfloat16) if low else contextlib.nullcontext():
+        outputs = teachers.outputs(sample)
     vocabulary = len(dataset.tgt_dict)
     if any(shape_of(output)[1] != vocabulary for output in outputs):
         raise ConfigError(f"--teacher-path: the output of a teacher must have the dictionary's {vocabulary} entries")
@@ -160,7 +161,9 @@ def write_split(
     facts = {**facts, "k": options.top_k, "dtype": options.dtype, "temperature": options.temperature,
              "precision": options.precision}  # fmt: skip
     if (output / "meta.json").is_file():
-        return _check_finished(output, facts)
+        meta = _check_finished(output, facts)
+        shutil.rmtree(f"{output}.work", ignore_errors=True)  # of a run that was killed behind its last step
+        return meta
     models = teachers()
     longest = longest_positions(models)
     plan = BatchPlan(dataset.src_sizes, dataset.tgt_sizes, longest, options.max_tokens)
@@ -168,7 +171,7 @@ def write_split(
     work = ShardedWork(output, bytes_facts, shard, join_only=join_only)
     if not join_only:
         write_share(work, plan, lambda batch: make_records(models, dataset, batch, record, options))
-    if not (join_only or work.finished_by_all()):
+    if not work.finished_by_all() and not (join_only and work.missing_ranks()):  # of a missing one the join tells
         return None
     meta = join_shares(work, plan, output, {**facts, "longest": list(longest)}, record)
     work.remove()
@@ -210,6 +213,8 @@ def join_shares(
         DataError: a share is missing, cut, altered or from another run.
     """
     sentences = tokens = unread = 0
+    for path in output.glob("*.tmp-*"):  # of a join that was killed
+        path.unlink(missing_ok=True)
     with atomic_write(output / "records.bin", "wb") as stream:
         for batch, (unit, payload) in zip(plan, work.payloads(), strict=True):
             expected = sum(batch.tokens) * record.itemsize

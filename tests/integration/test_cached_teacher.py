@@ -113,7 +113,7 @@ def test_two_processes_write_the_bytes_of_one(teacher, data_bin, tmp_path, monke
     options = ["--splits", "train", "valid", "--max-tokens", 50]
     cache_teacher(teacher, data_bin, tmp_path / "one", *options)
     monkeypatch.setenv("WORLD_SIZE", "2")
-    for rank, said in ((1, "share 1 of 2 is done, others are not"), (0, "34 bytes a token")):
+    for rank, said in ((1, "share 1 of 2 is done, the last one joins"), (0, "34 bytes a token")):
         monkeypatch.setenv("RANK", str(rank))
         capsys.readouterr()
         cache_teacher(teacher, data_bin, tmp_path / "two", *options)
@@ -139,9 +139,11 @@ def test_join_only_says_which_share_is_missing(teacher, data_bin, tmp_path, monk
 
 def test_a_finished_cache_is_neither_made_again_nor_overwritten(teacher, changed_teacher, data_bin, tmp_path, capsys):
     cache_teacher(teacher, data_bin, tmp_path, "--splits", "valid")
+    (tmp_path / "valid.work").mkdir()  # as a kill behind the last step leaves it
     before = (tmp_path / "valid" / "records.bin").stat()
     cache_teacher(teacher, data_bin, tmp_path, "--splits", "valid")
     assert (tmp_path / "valid" / "records.bin").stat() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["valid"]
     line = refused(capsys, teacher, data_bin, tmp_path, "--splits", "valid", "--top-k", 4)
     assert line.endswith("holds another cache: k is 8 there, 4 here; remove it first")
     line = refused(capsys, changed_teacher, data_bin, tmp_path, "--splits", "valid", "--teacher-data", data_bin)

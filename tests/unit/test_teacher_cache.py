@@ -173,12 +173,15 @@ def test_what_was_written_is_not_made_again(tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         write(tmp_path / "stopped", records=until_ten)
+    (tmp_path / "stopped").mkdir()
+    (tmp_path / "stopped" / "records.bin.tmp-999").touch()  # as a kill leaves it that hits a join
 
     def the_others(batch: Batch) -> np.ndarray:
         assert batch.unit not in made
         return made_up(batch)
 
     write(tmp_path / "stopped", records=the_others)
+    assert len(list((tmp_path / "stopped").iterdir())) == 2
     for name in ("records.bin", "meta.json"):
         assert (tmp_path / "stopped" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
