@@ -15,6 +15,7 @@ def register() -> None:
     from fairseq_compress import compat
 
     compat.apply()
+    import fairseq_compress.criterions.label_smoothed
     import fairseq_compress.criterions.sequence_level_kd
     import fairseq_compress.criterions.word_level_kd
     import fairseq_compress.models.compressed_transformer

@@ -26,8 +26,8 @@ def test_every_bad_option_is_in_one_line(train_arguments, tmp_path):
     options = ["--kd-temperature", 0, "--kd-alpha", 2, "--label-smoothing", 1]
     line = refused([*train_arguments, "--criterion", "word_level_kd", *options], tmp_path)
     assert line == (
-        "fairseq-compress: error: --teacher-path: must name the teacher's checkpoint, got none; "
-        "--kd-temperature: must be greater than 0, got 0.0; --kd-alpha: must be in [0, 1], got 2.0; "
+        "fairseq-compress: error: --teacher-path: must name the teacher's checkpoint, or --teacher-cache its cache, "
+        "got neither; --kd-temperature: must be greater than 0, got 0.0; --kd-alpha: must be in [0, 1], got 2.0; "
         "--label-smoothing: must be in [0, 1), got 1.0"
     )
 
