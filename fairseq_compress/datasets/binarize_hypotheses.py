@@ -17,6 +17,7 @@ from fairseq_compress.corpus.nbest import NBestList, read_nbest, read_sidecar, r
 from fairseq_compress.datasets.k_best_files import KBestWriter, k_best_prefix
 from fairseq_compress.errors import DataError
 from fairseq_compress.teachers.cache_checksums import data_checksums, dictionary_facts
+from fairseq_compress.teachers.word_ids import word_ids
 
 
 class Side(NamedTuple):
@@ -66,13 +67,6 @@ def binarize_hypotheses(
     return Counts(writer.sentences, writer.hypotheses, unknown)
 
 
-def encode(line: str, dictionary: Dictionary) -> np.ndarray:
-    """Ids of the words of a line and the end of the sentence, as ``Dictionary.encode_line`` gives them."""
-    indices, unknown = dictionary.indices, dictionary.unk()
-    ids = [indices.get(word, unknown) for word in line.split()]
-    return np.array([*ids, dictionary.eos()], dtype=np.int64)
-
-
 def _lists(nbest: PathLike, text: PathLike | None) -> Iterator[tuple[NBestList, str | None]]:
     if text is None:
         yield from ((item, None) for item in read_nbest(nbest))
@@ -101,7 +95,7 @@ def _add(writer: KBestWriter, nbest: NBestList, line: str | None, sides: list[Si
     if not nbest.translated:
         raise DataError(f"{place}: has no hypothesis; select-hypotheses leaves such sentences out")
     unchecked = _check_source(nbest, line, source, place)
-    hypotheses = [encode(hypothesis.text, target.dictionary) for hypothesis in nbest.hypotheses]
+    hypotheses = [word_ids(hypothesis.text, target.dictionary) for hypothesis in nbest.hypotheses]
     binarized = target.sentences[nbest.index].numpy()
     if not np.array_equal(hypotheses[0], binarized):
         raise DataError(
@@ -115,7 +109,7 @@ def _add(writer: KBestWriter, nbest: NBestList, line: str | None, sides: list[Si
 def _check_source(nbest: NBestList, line: str | None, source: Side, place: str) -> int:
     ids = source.sentences[nbest.index].numpy()
     if line is not None:
-        same, unchecked = np.array_equal(encode(line, source.dictionary), ids), 0
+        same, unchecked = np.array_equal(word_ids(line, source.dictionary), ids), 0
     elif (ids == source.dictionary.unk()).any():
         same, unchecked = True, 1
     else:

@@ -19,10 +19,11 @@ from hypothesis import strategies as st
 
 from fairseq_compress.cli.main import main
 from fairseq_compress.corpus.nbest import Hypothesis, NBestList, untranslated
-from fairseq_compress.datasets.binarize_hypotheses import binarize_hypotheses, encode
+from fairseq_compress.datasets.binarize_hypotheses import binarize_hypotheses
 from fairseq_compress.datasets.k_best import KBestDataset, attach_k_best, hypothesis_weights, longest_hypotheses
 from fairseq_compress.datasets.k_best_files import KBestFiles, k_best_prefix, write_index
 from fairseq_compress.errors import ConfigError, DataError
+from fairseq_compress.teachers.word_ids import word_ids
 from tests.k_best_corpus import LINES, copy_data, make_lists, write_nbest
 
 
@@ -92,7 +93,7 @@ def test_encoding_is_that_of_fairseq(line: str) -> None:
     dictionary = Dictionary()
     for word in ("a", "z", "a0", "z1"):
         dictionary.add_symbol(word)
-    assert encode(line, dictionary).tolist() == dictionary.encode_line(line, add_if_not_exist=False).tolist()
+    assert word_ids(line, dictionary).tolist() == dictionary.encode_line(line, add_if_not_exist=False).tolist()
 
 
 @pytest.mark.parametrize("dtype", [np.uint16, np.int64])

@@ -1,0 +1,69 @@
+"""``fairseq-compress score-nbest``: what a reverse model thinks of each hypothesis of an n-best file."""
+
+import argparse
+import sys
+
+HELP = (
+    "Score each hypothesis of an n-best file by the log-probability that a reverse model gives to its source, divided "
+    "by the length of the source, in nats. select-hypotheses --drop-worst uses the scores. Run it in several processes "
+    "(torchrun, srun, or RANK and WORLD_SIZE) to share the work; killed, it goes on where it stopped."
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of the verb."""
+    parser.add_argument("--nbest", required=True, metavar="FILE", help="n-best file, with FILE.json beside it")
+    parser.add_argument("--source", required=True, metavar="FILE", help="the text that was translated")
+    parser.add_argument(
+        "--checkpoint",
+        required=True,
+        metavar="R.pt[:S.pt]",
+        help="a model from the language of the hypotheses to that of the source, over the same pieces; or an ensemble",
+    )
+    parser.add_argument("--output", required=True, metavar="FILE", help="scores, one a hypothesis, and FILE.json")
+    parser.add_argument("--data", metavar="DIR", help="folder with the model's dict.LANG.txt (beside the checkpoint)")
+    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32", help="type of the weights")
+    parser.add_argument("--max-tokens", type=int, default=4000, metavar="N", help="of a batch, padding counted")
+    parser.add_argument("--max-sentences", type=int, metavar="N", help="of a batch")
+    parser.add_argument(
+        "--window", type=int, default=65_536, metavar="N", help="hypotheses that are sorted by length at a time"
+    )
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where the model runs")
+    parser.add_argument("--join-only", action="store_true", help="score nothing, only join what all processes wrote")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Score this process's share, and join the shares when all are there."""
+    import fairseq.tasks.translation  # noqa: F401 - before register(), which does nothing without fairseq
+
+    import fairseq_compress
+    from fairseq_compress.corpus.files import check_distinct
+    from fairseq_compress.corpus.nbest import sidecar_path
+    from fairseq_compress.corpus.sharded_work import ShardedWork, shard_from_environment
+    from fairseq_compress.corpus.windows import check_limits
+    from fairseq_compress.teachers.devices import pick_device
+    from fairseq_compress.teachers.forced_scores import ForcedOptions, ScoringRun, finished, join_shares, write_share
+    from fairseq_compress.teachers.loading import load_models
+
+    fairseq_compress.register()
+    check_limits(args.max_tokens, args.max_sentences, args.window)
+    inputs = [args.nbest, sidecar_path(args.nbest), args.source, *args.checkpoint.split(":")]
+    check_distinct(inputs, [args.output, sidecar_path(args.output)])
+    models = load_models(args.checkpoint, args.data, precision=args.precision, device=pick_device(args.device))
+    options = ForcedOptions(args.precision, args.max_tokens, args.max_sentences, args.window)
+    scoring = ScoringRun(args.nbest, args.source, models, options)
+    if finished(scoring, args.output):
+        print(f"{args.output}: is there already", file=sys.stderr)
+        return 0
+    shard = shard_from_environment()
+    work = ShardedWork(args.output, scoring.facts(), shard, join_only=args.join_only)
+    if not args.join_only:
+        write_share(work, scoring)
+        if not work.finished_by_all():
+            print(f"{args.output}: share {shard.rank} of {shard.world_size} is done, others are not", file=sys.stderr)
+            return 0
+    counts = join_shares(work, scoring, args.output)
+    work.remove()
+    note = f", {counts.unscored:,} without a score (untranslated or too long)" if counts.unscored else ""
+    print(f"{args.output}: {counts.records:,} scores{note}", file=sys.stderr)
+    return 0
