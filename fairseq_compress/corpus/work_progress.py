@@ -1,5 +1,6 @@
 """Progress of long work: a bar on a terminal, else a line every half minute (for log files and batch systems)."""
 
+import os
 import sys
 import time
 from typing import IO
@@ -17,6 +18,7 @@ class WorkProgress:
         description: what goes on, such as ``nbest 0/2``.
         resumed: items that an earlier start did; they count as done, not as speed.
         unit: what the items are.
+        stream: instead of the standard error.
     """
 
     def __init__(
@@ -28,7 +30,10 @@ class WorkProgress:
         self._start = self._last = time.monotonic()
         self._bar = None
         if self._stream.isatty():
-            self._bar = tqdm(total=total, initial=resumed, desc=description, unit=f" {unit}", file=self._stream)
+            position = int(os.environ.get("LOCAL_RANK", "0"))  # processes of one terminal: a line each
+            self._bar = tqdm(
+                total=total, initial=resumed, desc=description, unit=f" {unit}", file=self._stream, position=position
+            )
         elif resumed:
             self._print(f"{resumed} of {total} {unit} are there already")
 

@@ -90,6 +90,21 @@ def load_models(
     return LoadedModels([model for model, _, _ in loaded], source, target, str(source_lang), str(target_lang), facts)
 
 
+def pick_device(name: str) -> torch.device:
+    """``cpu``, ``cuda`` (of several the one of this process's LOCAL_RANK), or for ``auto`` the latter where it exists.
+
+    Raises:
+        ConfigError: there is no CUDA device.
+    """
+    devices = torch.cuda.device_count()
+    if name == "cuda" and not devices:
+        raise ConfigError("--device cuda: there is no such device here")
+    if name == "cpu" or not devices:
+        return torch.device("cpu")
+    local_rank = os.environ.get("LOCAL_RANK") or os.environ.get("SLURM_LOCALID") or "0"
+    return torch.device("cuda", int(local_rank) % devices)
+
+
 def dictionary_sha256(dictionary: Dictionary) -> str:
     """SHA-256 of the symbols in their order; counts do not matter."""
     return hashlib.sha256("\n".join(dictionary.symbols).encode()).hexdigest()

@@ -1,0 +1,124 @@
+"""``fairseq-compress nbest``: a corpus and a teacher -> n-best lists with scores."""
+
+import argparse
+import sys
+from typing import Any
+
+from fairseq_compress.cli.local_ranks import add_processes_argument, die_with_parent, run_processes
+
+HELP = (
+    "Translate a corpus with one model or an ensemble into an n-best file. The hypotheses are those of "
+    "fairseq-generate. Run it in several processes (--processes, torchrun, srun, or RANK and WORLD_SIZE) to share the "
+    "work; killed, it goes on at the batch where it stopped. The process that ends last joins what all have written."
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of the verb."""
+    files = parser.add_argument_group("files")
+    files.add_argument("--checkpoint", required=True, metavar="A.pt[:B.pt]", help="the model; several are an ensemble")
+    files.add_argument(
+        "--source", required=True, metavar="FILE", help="text to translate, as pieces or raw (see below)"
+    )
+    files.add_argument("--output", required=True, metavar="FILE", help="n-best file, and FILE.json")
+    files.add_argument("--data", metavar="DIR", help="folder with dict.LANG.txt; default: beside the checkpoint")
+    files.add_argument(
+        "--sentencepiece-model", metavar="M.model", help="take raw text and write raw text; without it both are pieces"
+    )
+    files.add_argument("--source-lang", metavar="LANG", help="default: that of the checkpoint")
+    files.add_argument("--target-lang", metavar="LANG", help="default: that of the checkpoint")
+    search = parser.add_argument_group("search, as in fairseq-generate")
+    search.add_argument("--beam", type=int, default=5, metavar="N", help="hypotheses followed at a time")
+    search.add_argument("--nbest", type=int, metavar="K", help="hypotheses written for each source; default: --beam")
+    search.add_argument("--lenpen", type=float, default=1.0, metavar="P", help="score = log-probability / length**P")
+    search.add_argument(
+        "--max-len-a", type=float, default=0.0, metavar="A", help="at most A * source length + B tokens"
+    )
+    search.add_argument("--max-len-b", type=int, default=200, metavar="B", help="see --max-len-a")
+    search.add_argument("--precision", choices=("float32", "bfloat16"), default="float32", help="type of the weights")
+    work = parser.add_argument_group("work")
+    work.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where the model runs")
+    work.add_argument("--max-tokens", type=int, default=2000, metavar="N", help="of a batch of sources, with padding")
+    work.add_argument(
+        "--window", type=int, default=65_536, metavar="N", help="lines that are sorted by length at a time"
+    )
+    work.add_argument(
+        "--long-lines", choices=("refuse", "skip"), default="refuse",
+        help="longer than the model takes: stop before any work, or leave such lines untranslated (score -inf)",
+    )  # fmt: skip
+    add_processes_argument(work)
+    work.add_argument("--join-only", action="store_true", help="decode nothing, only join what all processes wrote")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Decode this process's share, and join the shares when all are there."""
+    if args.processes != 1 and not args.join_only:
+        return run_processes("nbest", args)
+    die_with_parent()
+    import fairseq.tasks.translation  # noqa: F401 - before register(), which does nothing without fairseq
+
+    import fairseq_compress
+    from fairseq_compress.corpus.sharded_work import ShardedWork, shard_from_environment
+    from fairseq_compress.teachers.beam_search import BeamSearch, SearchOptions
+    from fairseq_compress.teachers.nbest import NBestOptions, decode_share, survey
+    from fairseq_compress.teachers.nbest_join import is_complete, join
+
+    fairseq_compress.register()
+    search = SearchOptions(args.beam, args.lenpen, args.max_len_a, args.max_len_b)
+    options = NBestOptions(search, args.nbest, args.max_tokens, args.window, args.long_lines)
+    _check_files(args)
+    shard = shard_from_environment()
+    models, corpus, facts = _prepare(args, options)
+    if is_complete(args.output, facts):
+        print(f"{args.output}: is there already, made from the same", file=sys.stderr)
+        return 0
+    if not args.join_only:
+        share = survey(corpus, options, shard)
+        work = ShardedWork(args.output, facts, shard)
+        decode_share(work, corpus, models.target, options, BeamSearch(models, search).search, share.own)
+        if not work.finished_by_all():
+            print(f"{args.output}: share {shard.rank} of {shard.world_size} is done, others are not", file=sys.stderr)
+            return 0
+    else:
+        work = ShardedWork(args.output, facts, shard, join_only=True)
+    counts = join(work, args.source, args.output, facts)
+    work.remove()
+    note = f", {counts.untranslated:,} left untranslated" if counts.untranslated else ""
+    print(f"{args.output}: {counts.hypotheses:,} hypotheses of {counts.sentences:,} lines{note}", file=sys.stderr)
+    return 0
+
+
+def _prepare(args: argparse.Namespace, options: Any) -> tuple[Any, Any, dict[str, Any]]:
+    """The models, the corpus, and everything that decides the output's bytes."""
+    from fairseq_compress.corpus.files import file_sha256
+    from fairseq_compress.corpus.segmentation import Segmenter
+    from fairseq_compress.teachers.loading import load_models, pick_device
+    from fairseq_compress.teachers.nbest import Corpus
+
+    device = pick_device(args.device)
+    models = load_models(
+        args.checkpoint, args.data, source_lang=args.source_lang, target_lang=args.target_lang,
+        precision=args.precision, device=device,
+    )  # fmt: skip
+    pieces = args.sentencepiece_model
+    corpus = Corpus(args.source, models.source, models.max_source_positions, Segmenter(pieces) if pieces else None)
+    facts = {
+        "work": "nbest 1",
+        "source": file_sha256(args.source),
+        **models.facts,
+        "sentencepiece_model": file_sha256(pieces) if pieces else None,
+        "source_lang": models.source_lang,
+        "target_lang": models.target_lang,
+        **options.facts(),
+        "precision": args.precision,
+        "device": device.type,
+    }
+    return models, corpus, facts
+
+
+def _check_files(args: argparse.Namespace) -> None:
+    from fairseq_compress.corpus.files import check_distinct
+    from fairseq_compress.corpus.nbest import sidecar_path
+
+    models = [args.sentencepiece_model] if args.sentencepiece_model else []
+    check_distinct([args.source, *args.checkpoint.split(":"), *models], [args.output, sidecar_path(args.output)])
