@@ -1,0 +1,193 @@
+"""Our beam search against fairseq's SequenceGenerator: token for token, on small random models of several shapes."""
+
+import logging
+from argparse import Namespace
+from types import SimpleNamespace
+
+import pytest
+import torch
+from fairseq.data import Dictionary
+from fairseq.models.transformer import TransformerModel, base_architecture
+from fairseq.sequence_generator import SequenceGenerator
+
+from fairseq_compress.errors import CheckpointError, ConfigError
+from fairseq_compress.models.compressed_transformer import CompressedTransformerModel
+from fairseq_compress.teachers.beam_search import BeamSearch, SearchOptions, best_candidates
+from fairseq_compress.teachers.loading import LoadedModels
+from fairseq_compress.teachers.step_decoders import GeneralDecoder, step_decoder
+from fairseq_compress.teachers.tree_decoder import TreeDecoder
+
+SHAPES = {
+    "post-norm": {},
+    "pre-norm, learned positions, gelu": {
+        "encoder_normalize_before": True, "decoder_normalize_before": True, "decoder_learned_pos": True,
+        "encoder_learned_pos": True, "activation_fn": "gelu",
+    },
+    "norm of the embedding, no scale, shared output": {
+        "layernorm_embedding": True, "no_scale_embedding": True, "share_all_embeddings": True,
+    },
+    "other widths": {
+        "seed": 2, "encoder_embed_dim": 24, "decoder_input_dim": 12, "decoder_output_dim": 20,
+        "decoder_attention_heads": 2,
+    },
+    "no positions, one layer": {"seed": 2, "no_token_positional_embeddings": True, "decoder_layers": 1},
+}  # fmt: skip
+
+
+def dictionary(words):
+    entries = Dictionary()
+    for word in range(words):
+        entries.add_symbol(f"w{word}")
+    return entries
+
+
+def build(seed=0, words=40, kind=TransformerModel, peak=2, **options):
+    """A random model whose distributions are peaked, so that hypotheses end and none are nearly equal."""
+    torch.manual_seed(seed)
+    values = {
+        "encoder_embed_dim": 16, "encoder_ffn_embed_dim": 24, "encoder_layers": 2, "encoder_attention_heads": 4,
+        "decoder_layers": 2, "decoder_attention_heads": 4, "max_source_positions": 60, "max_target_positions": 60,
+    }  # fmt: skip
+    args = Namespace(**values | options)
+    base_architecture(args)
+    entries = dictionary(words)
+    model = kind.build_model(args, SimpleNamespace(source_dictionary=entries, target_dictionary=entries))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(peak).add_(torch.randn_like(parameter) * 0.1)
+        if model.decoder.output_projection is not None:
+            model.decoder.output_projection.weight[2] *= 3  # the end is now and then likely
+    return model.eval().requires_grad_(False)
+
+
+def loaded(*models):
+    entries = models[0].decoder.dictionary
+    return LoadedModels(list(models), entries, entries, "en", "cs", {})
+
+
+def sentences(count=12, words=40, seed=1):
+    draw = torch.Generator().manual_seed(seed)
+    lengths = [1, 40, *torch.randint(2, 14, (count - 2,), generator=draw).tolist()]
+    return [[*torch.randint(4, 4 + words, (length,), generator=draw).tolist(), 2] for length in lengths]
+
+
+def of_fairseq(models, batch, options):
+    generator = SequenceGenerator(
+        models, models[0].decoder.dictionary, beam_size=options.beam, len_penalty=options.lenpen,
+        max_len_a=options.max_len_a, max_len_b=options.max_len_b,
+    )  # fmt: skip
+    lengths = torch.tensor([len(sentence) for sentence in batch])
+    source = torch.full((len(batch), int(lengths.max())), 1)
+    for row, sentence in enumerate(batch):
+        source[row, -len(sentence) :] = torch.tensor(sentence)  # fairseq pads on the left
+    found = generator.generate(models, {"net_input": {"src_tokens": source, "src_lengths": lengths}})
+    return [[(best["tokens"].tolist()[:-1], best["score"].item()) for best in each] for each in found]
+
+
+def check_equal(models, batch, options):
+    expected = of_fairseq(models, batch, options)
+    found = BeamSearch(loaded(*models), options).search(batch)
+    for one, two in zip(found, expected, strict=True):
+        assert [tokens for tokens, _ in one] == [tokens for tokens, _ in two]
+        assert [score for _, score in one] == pytest.approx([score for _, score in two], abs=1e-4)
+    return found
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("kind", [TransformerModel, CompressedTransformerModel])
+def test_equal_for_every_shape(shape, kind):
+    model = build(kind=kind, **SHAPES[shape])
+    assert isinstance(step_decoder(model), TreeDecoder)
+    found = check_equal([model], sentences(), SearchOptions(beam=5, max_len_b=25))
+    assert len({len(tokens) for each in found for tokens, _ in each}) > 5  # of many lengths
+
+
+@pytest.mark.parametrize("beam", [1, 2, 5])
+@pytest.mark.parametrize("lenpen", [0.5, 1.0])
+def test_equal_for_every_beam(beam, lenpen):
+    check_equal([build(2)], sentences(), SearchOptions(beam=beam, lenpen=lenpen, max_len_b=30))
+
+
+@pytest.mark.parametrize(("a", "b"), [(0, 1), (0, 3), (0.2, 2), (0, 200)])  # 200: the positions of the model end first
+def test_equal_at_the_greatest_length(a, b):
+    check_equal([build(3)], sentences(), SearchOptions(beam=4, max_len_a=a, max_len_b=b))
+
+
+def test_equal_with_a_large_dictionary():
+    """Where the best are found block by block, in several pieces of the batch."""
+    check_equal([build(4, words=2000)], sentences(words=2000), SearchOptions(beam=5, max_len_b=20))
+
+
+def test_pieces_of_the_batch_do_not_matter(monkeypatch):
+    monkeypatch.setattr("fairseq_compress.teachers.beam_search.LOGITS_AT_ONCE", 1)
+    check_equal([build(4, words=700)], sentences(words=700), SearchOptions(beam=5, max_len_b=20))
+
+
+@pytest.mark.parametrize("options", [{}, {"encoder_normalize_before": True, "decoder_normalize_before": True}])
+def test_equal_for_an_ensemble(options):
+    check_equal([build(5), build(6, **options)], sentences(), SearchOptions(beam=3, max_len_b=20))
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_the_general_path_is_equal_and_says_so(caplog, count):
+    models = [build(seed) for seed in range(count)]
+    models[0].decoder.layers[0].fc1.register_forward_hook(lambda module, inputs, output: output * 1.5)
+    with caplog.at_level(logging.WARNING):
+        assert isinstance(step_decoder(models[0]), GeneralDecoder)
+    assert "decoder.layers.0.fc1 has hooks" in caplog.text
+    check_equal(models, sentences(), SearchOptions(beam=4, max_len_b=20))
+
+
+def test_what_is_not_plain_goes_the_general_way():
+    class Other(torch.nn.Linear):
+        pass
+
+    model = build()
+    model.decoder.layers[1].self_attn.q_proj = Other(16, 16)
+    assert isinstance(step_decoder(model), GeneralDecoder)
+    assert isinstance(step_decoder(build(adaptive_softmax_cutoff="10,20")), GeneralDecoder)
+    assert isinstance(step_decoder(build(cross_self_attention=True)), GeneralDecoder)
+
+
+def test_batches_do_not_matter():
+    search = BeamSearch(loaded(build(7)), SearchOptions(beam=4, max_len_b=25))
+    batch = sentences()
+    together = search.search(batch)
+    for sentence, expected in zip(batch, together, strict=True):
+        (alone,) = search.search([sentence])
+        assert [tokens for tokens, _ in alone] == [tokens for tokens, _ in expected]
+        assert [score for _, score in alone] == pytest.approx([score for _, score in expected], abs=1e-5)
+
+
+def test_bfloat16_is_near():
+    found = []
+    for dtype in (torch.float32, torch.bfloat16):
+        model = build(8, peak=1).to(dtype)  # in a peaked one a small difference leads far away
+        found.append(BeamSearch(loaded(model), SearchOptions(beam=2, max_len_b=10)).search(sentences()))
+    for exact, rough in zip(*found, strict=True):
+        assert rough[0].score == pytest.approx(exact[0].score, abs=0.1)
+
+
+@pytest.mark.parametrize(("words", "group", "count"), [(64, 3, 4), (128, 5, 10), (256, 1, 10), (40, 5, 10), (8, 1, 10)])
+def test_best_candidates_against_a_plain_topk(words, group, count):
+    log_probs = torch.randn(6, group, words)
+    scores = torch.randn(6, group) * 2
+    found = best_candidates(log_probs, scores, count)
+    best, place = (log_probs + scores[:, :, None]).flatten(1).topk(min(count, group * words - 1))
+    assert torch.equal(found.scores, best)
+    assert torch.equal(found.parents, place // words)
+    assert torch.equal(found.tokens, place % words)
+
+
+def test_a_model_of_nans_is_refused():
+    model = build()
+    model.decoder.layers[0].fc1.weight.fill_(float("nan"))
+    with pytest.raises(CheckpointError, match="NaN"):
+        BeamSearch(loaded(model), SearchOptions(beam=2, max_len_b=5)).search(sentences())
+
+
+def test_options_out_of_range_are_named_together():
+    with pytest.raises(ConfigError, match=r"--beam.*--lenpen.*--max-len-a.*--max-len-b"):
+        SearchOptions(0, float("nan"), -1, 0)
+    with pytest.raises(ConfigError, match="--beam: must be at most 42 with this dictionary, got 43"):
+        BeamSearch(loaded(build()), SearchOptions(beam=43))
