@@ -8,52 +8,40 @@ from typing import Any, NamedTuple, Optional
 
 from fairseq import utils
 from fairseq.criterions import FairseqCriterion, register_criterion
-from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from fairseq.logging import metrics
 from fairseq.tasks import FairseqTask
-from omegaconf import II
 from torch import Tensor, nn
 
+from fairseq_compress.criterions.shared import SharedConfig, check_rules, label_smoothing_rule, total
 from fairseq_compress.datasets.k_best import SAMPLE_KEY, attach_k_best
 from fairseq_compress.errors import ConfigError
 from fairseq_compress.functional.label_smoothed import label_smoothed_loss
 from fairseq_compress.functional.outputs import compute_dtype
-from fairseq_compress.models.student_output import SOURCES, student_output, unwrapped
+from fairseq_compress.models.student_output import student_output, unwrapped
 
 
 @dataclass
-class SequenceLevelKDConfig(FairseqDataclass):
+class SequenceLevelKDConfig(SharedConfig):
     """Options of :class:`SequenceLevelKDCriterion`."""
 
     sequence_kd_temperature: float = field(
-        default=1.0,
-        metadata={"help": "temperature T > 0 over the teacher's scores: small T is the best hypothesis only"},
+        default=1.0, metadata={"help": "temperature T > 0 over the teacher's scores; a small T is the best one only"}
     )
     k_best: Optional[int] = field(  # noqa: UP045 - fairseq's parser knows Optional only
         default=None, metadata={"help": "train on the first K hypotheses of each source (default: all in the data)"}
     )
-    label_smoothing: float = field(default=0.0, metadata={"help": "epsilon in [0, 1) for label smoothing"})
-    loss_from: ChoiceEnum(SOURCES) = field(  # type: ignore[valid-type]
-        default="auto",
-        metadata={
-            "help": "compute the loss from the last hidden states and the output matrix, so that no logits of a whole "
-            "batch exist, or from logits; auto takes hidden states where the model allows it"
-        },
-    )
-    sentence_avg: bool = II("optimization.sentence_avg")
 
 
 def check_options(cfg: SequenceLevelKDConfig) -> None:
     """Raise one :class:`ConfigError` that lists every option out of its rule."""
     temperature = cfg.sequence_kd_temperature
-    rules = (
-        (not 0 < temperature < math.inf, f"--sequence-kd-temperature: must be greater than 0, got {temperature}"),
-        (cfg.k_best is not None and cfg.k_best < 1, f"--k-best: must be at least 1, got {cfg.k_best}"),
-        (not 0 <= cfg.label_smoothing < 1, f"--label-smoothing: must be in [0, 1), got {cfg.label_smoothing}"),
+    check_rules(
+        (
+            (not 0 < temperature < math.inf, f"--sequence-kd-temperature: must be greater than 0, got {temperature}"),
+            (cfg.k_best is not None and cfg.k_best < 1, f"--k-best: must be at least 1, got {cfg.k_best}"),
+            label_smoothing_rule(cfg.label_smoothing),
+        )
     )
-    problems = [message for broken, message in rules if broken]
-    if problems:
-        raise ConfigError("; ".join(problems))
 
 
 class _Rows(NamedTuple):
@@ -124,13 +112,12 @@ class SequenceLevelKDCriterion(FairseqCriterion):
     def reduce_metrics(cls, logging_outputs: list[dict[str, Any]]) -> None:
         """Turn summed outputs of all processes and batches into what is logged."""
 
-        def total(key: str) -> float:
-            return utils.item(sum(log.get(key, 0) for log in logging_outputs))
-
-        tokens, sample_size = total("weighted_ntokens"), total("sample_size")
-        metrics.log_scalar("loss", total("loss") / sample_size / math.log(2), sample_size, round=3)
-        metrics.log_scalar("nll_loss", total("nll_loss") / tokens / math.log(2), tokens, round=3)
-        metrics.log_scalar("hypotheses", total("nhypotheses") / total("nsentences"), total("nsentences"), round=2)
+        sample_size, tokens, sources = (
+            total(logging_outputs, key) for key in ("sample_size", "weighted_ntokens", "nsentences")
+        )
+        metrics.log_scalar("loss", total(logging_outputs, "loss") / sample_size / math.log(2), sample_size, round=3)
+        metrics.log_scalar("nll_loss", total(logging_outputs, "nll_loss") / tokens / math.log(2), tokens, round=3)
+        metrics.log_scalar("hypotheses", total(logging_outputs, "nhypotheses") / sources, sources, round=2)
         metrics.log_derived("ppl", lambda meters: utils.get_perplexity(meters["nll_loss"].avg))
 
     @staticmethod

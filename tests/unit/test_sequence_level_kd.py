@@ -135,6 +135,7 @@ def test_uniform_predictions_by_hand() -> None:
         assert (log["ntokens"], log["nsentences"], log["nhypotheses"]) == (19, 3, 6)
 
 
+@pytest.mark.filterwarnings("ignore:Support for mismatched key_padding_mask:UserWarning")  # fairseq's call
 @pytest.mark.parametrize("architecture", ["transformer_small", "transformer", "lstm"])
 def test_one_encoder_pass_for_all_hypotheses(architecture: str) -> None:
     model = make_model(architecture)
