@@ -2,6 +2,7 @@
 by several processes, and with a cache of something else."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from fairseq_compress.errors import ConfigError, DataError
 from fairseq_compress.tasks.compressed_translation import CompressedTranslationTask
 from fairseq_compress.teachers.cache import TeacherCache
 from fairseq_compress.teachers.frozen import FrozenTeachers
-from tests.conftest import ROOT
+from tests.conftest import ROOT, TINY, run_command
 
 
 def cache_teacher(teacher, data_bin, output, *options, status=0):
@@ -243,6 +244,56 @@ def test_sentences_that_the_teacher_cannot_take(teacher, data_bin, tmp_path, cap
             assert (records["rest"] == 1).all()
         else:
             assert (records["rest"] < 1).all()
+
+
+@pytest.fixture
+def train(train_arguments, teacher, tmp_path):
+    """Six updates from a teacher, in the folder of a name: with dropout, a filter by length, accumulated gradients and
+    two validation splits. Returns log and weights."""
+    left_out = ("--disable-validation", "--no-last-checkpoints")
+    arguments = [argument for argument in train_arguments if argument not in left_out] + [
+        *TINY, "--arch", "transformer_small", "--criterion", "word_level_kd", "--kd-temperature", "2",
+        "--label-smoothing", "0.1", "--teacher-path", str(teacher), "--valid-subset", "valid,test1",
+        "--max-source-positions", "8", "--skip-invalid-size-inputs-valid-test", "--update-freq", "2",
+        "--dropout", "0.1",
+    ]  # fmt: skip
+
+    def run(name, *options, updates=6):
+        options = [*options, "--max-update", updates, "--save-dir", tmp_path / name]
+        log = run_command("fairseq-train", *arguments, *options).stdout
+        state = torch.load(tmp_path / name / "checkpoint_last.pt", weights_only=False)
+        assert state["optimizer_history"][-1]["num_updates"] == updates
+        return log, state["model"]
+
+    return run
+
+
+def losses(log, kind):
+    """Of the updates (``kind`` is their mark in the log), or the validations of a split."""
+    return [float(re.search(r"[ |]loss[= ]([\d.]+)", line).group(1)) for line in log.splitlines() if kind in line]
+
+
+def test_the_whole_vocabulary_trains_as_the_live_teacher(train, teacher, data_bin, tmp_path):
+    """k = V in float32 gives the same losses and weights; a run that stops and goes on, the same bits."""
+    cache = cache_teacher(teacher, data_bin, tmp_path / "cache", "--top-k", 48, "--dtype", "float32",
+                          "--temperature", 2)  # fmt: skip
+    options = ["--teacher-cache", cache, "--num-workers", 2]
+    live_log, live = train("live")
+    log, cached = train("cached", *options)
+    assert re.search(r"\d+ samples have invalid sizes and will be skipped", log)
+    for kind, number in ((" loss=", 6), ("'valid' subset | loss", 2)):
+        assert len(losses(log, kind)) >= number
+        assert losses(log, kind) == pytest.approx(losses(live_log, kind), abs=2e-3)
+    assert losses(log, "'test1' subset | loss") != pytest.approx(losses(live_log, "'test1' subset | loss"), abs=2e-3)
+    for key, weight in live.items():
+        torch.testing.assert_close(cached[key], weight, rtol=1e-3, atol=1e-4, msg=key)
+    assert "none for split 'test1', only the gold term is computed there" in log
+    assert f"{cache}/train: 120 sentences, 736 target tokens, k=48, 292 bytes a token" in log
+
+    train("stopped", *options, updates=4)
+    _, resumed = train("stopped", *options)
+    for key, weight in cached.items():
+        assert torch.equal(resumed[key], weight), key
 
 
 KILLS = """
