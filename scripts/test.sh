@@ -19,5 +19,5 @@ readarray -t shell_files < <(find scripts data .ci -name '*.sh' -o -path '.ci/ru
 check ruff .venv/bin/ruff check --quiet .
 check "ruff format" .venv/bin/ruff format --quiet --check .
 check mypy .venv/bin/mypy --no-error-summary
-check shellcheck .venv/bin/shellcheck -x "${shell_files[@]}" configs/*.env
+check shellcheck .venv/bin/shellcheck -x "${shell_files[@]}" configs/*.env configs/*/*.env
 exec .venv/bin/python -m pytest "$@"

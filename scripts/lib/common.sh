@@ -58,7 +58,15 @@ source "$LIB/fingerprints.sh"
 source "$LIB/steps.sh"
 # shellcheck source=scripts/lib/counts.sh
 source "$LIB/counts.sh"
+# shellcheck source=scripts/lib/device.sh
+source "$LIB/device.sh"
+# shellcheck source=scripts/lib/launch.sh
+source "$LIB/launch.sh"
+# shellcheck source=scripts/lib/students.sh
+source "$LIB/students.sh"
 # shellcheck source=scripts/lib/fairseq.sh
 source "$LIB/fairseq.sh"
 # shellcheck source=scripts/lib/text.sh
 source "$LIB/text.sh"
+# shellcheck source=scripts/lib/distill.sh
+source "$LIB/distill.sh"

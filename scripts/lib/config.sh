@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # Purpose: reads configs/defaults.env and then the named configuration; checks every setting before any work is done.
-# Inputs:  CONFIG, the path of an .env file; WORK_DIR, RAW_DIR, FC_BIN, DEVICE, WANDB_PROJECT, HARDWARE of the environment.
+# Inputs:  CONFIG, the path of an .env file; the machine's variables of the environment, see configs/defaults.env.
 # Outputs: the settings as variables; NAME, the file name of the configuration without .env.
 # Example: load_config configs/demo-en-cs.env; check_config
 
@@ -26,6 +26,7 @@ check_config() {
     check_required
     check_numbers
     check_choices
+    check_launcher
     check_students
     [[ $DRY_RUN == 1 ]] || check_files
     ((${#PROBLEMS[@]} > 0)) || return 0
@@ -53,12 +54,15 @@ check_required() {
 # check_numbers: the kind of each number. Empty required settings are reported by check_required already.
 check_numbers() {
     local variable role
-    for variable in VOCAB_SIZE MAX_WORDS PROCESSES WORKERS KD_BEAM KD_SHARDS KD_MAX_TOKENS BEAM TRANSLATE_MAX_TOKENS; do
+    for variable in VOCAB_SIZE MAX_WORDS PROCESSES NODES JOBS WORKERS BEAM TRANSLATE_MAX_TOKENS \
+        KD_BEAM KD_MAX_TOKENS KD_PROCESSES CACHE_MAX_TOKENS; do
         check_number "$variable" positive-integer
     done
-    for variable in MAX_RATIO CHARACTER_COVERAGE KD_TEMPERATURE; do check_number "$variable" positive; done
-    for variable in VOCAB_SENTENCES SEED MAX_LEN_B; do check_number "$variable" integer; done
-    for variable in KD_ALPHA LABEL_SMOOTHING; do check_number "$variable" fraction; done
+    for variable in MAX_RATIO CHARACTER_COVERAGE KD_TEMPERATURE SEQUENCE_KD_TEMPERATURE; do
+        check_number "$variable" positive
+    done
+    for variable in VOCAB_SENTENCES SEED MAX_LEN_B KD_NBEST KD_K_BEST; do check_number "$variable" integer; done
+    for variable in KD_ALPHA LABEL_SMOOTHING KD_DROP_WORST; do check_number "$variable" fraction; done
     for variable in CLIP_NORM LENGTH_PENALTY MAX_LEN_A; do check_number "$variable" number; done
     for role in TEACHER STUDENT; do
         for variable in MAX_TOKENS UPDATE_FREQ AVERAGE_LAST; do check_number "${role}_$variable" positive-integer; done
@@ -97,12 +101,15 @@ check_number() {
 }
 
 check_choices() {
-    check_choice AUTOCAST "$AUTOCAST" none bfloat16
+    check_choice AUTOCAST "$AUTOCAST" auto none bfloat16
     check_choice DEVICE "$DEVICE" auto cpu gpu
     check_choice FP16 "$FP16" 0 1
+    check_choice ADOPT "$ADOPT" 0 1
+    check_choice KD_PRECISION "$KD_PRECISION" auto float32 bfloat16
+    check_choice CACHE_DTYPE "$CACHE_DTYPE" float16 float32
     check_choice TEACHER_ARCH "$TEACHER_ARCH" "${KNOWN_ARCHITECTURES[@]}"
     [[ $FP16 == 0 || $DEVICE != cpu ]] || problem FP16 "needs a GPU, but DEVICE is cpu" "$FP16"
-    [[ $FP16 == 0 || $AUTOCAST == none ]] || problem AUTOCAST "must be none when FP16 is 1" "$AUTOCAST"
+    [[ $FP16 == 0 || $AUTOCAST != bfloat16 ]] || problem AUTOCAST "must be none or auto when FP16 is 1" "$AUTOCAST"
 }
 
 # check_choice VARIABLE VALUE CHOICE...
@@ -111,22 +118,6 @@ check_choice() {
     shift 2
     for choice in "$@"; do [[ $value != "$choice" ]] || return 0; done
     problem "$variable" "must be one of: $*" "$value"
-}
-
-check_students() {
-    local row name seen=" teacher "
-    ((${#STUDENTS[@]} > 0)) || problem STUDENTS "must have at least one row" ""
-    for row in "${STUDENTS[@]}"; do
-        parse_student "$row"
-        name=$STUDENT_NAME
-        [[ $name =~ ^[A-Za-z0-9._-]+$ ]] || problem "STUDENTS name" "must have only letters, digits, dots and dashes" "$name"
-        [[ $seen != *" $name "* ]] || problem "STUDENTS name" "must occur once and not be teacher" "$name"
-        seen+="$name "
-        check_choice "STUDENTS $name architecture" "$STUDENT_ARCH" "${KNOWN_ARCHITECTURES[@]}"
-        check_choice "STUDENTS $name data" "$STUDENT_DATA" gold kd both
-        check_choice "STUDENTS $name criterion" "$STUDENT_CRITERION" "${KNOWN_CRITERIONS[@]}"
-    done
-    [[ -z $SYSTEM || $seen == *" $SYSTEM "* ]] || problem SYSTEM "must be teacher or a name in STUDENTS" "$SYSTEM"
 }
 
 # check_files: raw text that a step generates is not there yet and is checked when it is read.

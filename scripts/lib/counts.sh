@@ -36,7 +36,7 @@ check_binarized() {
 piece_limit() {
     local tokens
     REPLY=1024
-    for tokens in "$TEACHER_MAX_TOKENS" "$STUDENT_MAX_TOKENS" "$TRANSLATE_MAX_TOKENS" "$KD_MAX_TOKENS"; do
+    for tokens in "$TEACHER_MAX_TOKENS" "$STUDENT_MAX_TOKENS" "$TRANSLATE_MAX_TOKENS"; do
         if ((tokens < REPLY)); then REPLY=$tokens; fi
     done
     REPLY=$((REPLY - 1))
@@ -49,7 +49,7 @@ check_pieces() {
     for file in "$@"; do
         long=$(awk -v limit="$REPLY" 'NF > limit { print "line " NR " has " NF " pieces"; exit }' "$file")
         [[ -z $long ]] || die "$file, $long, at most $REPLY are possible (1023, or the smallest of TEACHER_MAX_TOKENS," \
-            "STUDENT_MAX_TOKENS, TRANSLATE_MAX_TOKENS and KD_MAX_TOKENS, minus 1); split the line or raise these"
+            "STUDENT_MAX_TOKENS and TRANSLATE_MAX_TOKENS, minus 1); split the line or raise these"
     done
 }
 

@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # Purpose: the arguments of fairseq's commands, for the teacher and for students alike.
 # Inputs:  the settings of the configuration.
-# Outputs: each function fills the array COMMAND, or sets the STUDENT_* variables of a row.
+# Outputs: each function fills the array COMMAND, or runs it as a step.
 # Example: train_command TEACHER "$WORK_DIR/bin" transformer_small; run_step train-teacher ... -- "${COMMAND[@]}"
 
 # setting ROLE VARIABLE: setting TEACHER LR is the value of TEACHER_LR.
@@ -10,61 +10,14 @@ setting() {
     printf '%s\n' "${!variable}"
 }
 
-# parse_student ROW: "NAME ARCH DATA CRITERION [arguments]" into STUDENT_NAME, _ARCH, _DATA, _CRITERION, _ARGUMENTS.
-# shellcheck disable=SC2034 # the stages read them
-parse_student() {
-    local words
-    read -ra words <<<"$1"
-    STUDENT_NAME=${words[0]:-} STUDENT_ARCH=${words[1]:-} STUDENT_DATA=${words[2]:-} STUDENT_CRITERION=${words[3]:-}
-    STUDENT_ARGUMENTS=("${words[@]:4}")
-}
-
-# for_each_student FUNCTION: calls it with STUDENT_* set, for every row or only for the one named SYSTEM.
-for_each_student() {
-    local row
-    for row in "${STUDENTS[@]}"; do
-        parse_student "$row"
-        if [[ -z $SYSTEM || $SYSTEM == "$STUDENT_NAME" ]]; then "$1"; fi
-    done
-}
-
-# data_folder KIND: the binarized corpus behind gold, kd or both.
-data_folder() {
-    case $1 in
-        gold) echo "$WORK_DIR/bin" ;;
-        *) echo "$WORK_DIR/bin-$1" ;;
-    esac
-}
-
-# detect_device: sets FC_DEVICE to cpu or gpu, asking torch once a run.
-detect_device() {
-    if [[ $DEVICE != auto ]]; then
-        FC_DEVICE=$DEVICE
-    elif [[ -z ${FC_DEVICE:-} ]]; then
-        FC_DEVICE=$("$FC_BIN/python" -c 'import torch; print("gpu" if torch.cuda.is_available() else "cpu")' 2>/dev/null) ||
-            FC_DEVICE=cpu
-    fi
-    export FC_DEVICE
-}
-
-# device_arguments: what every fairseq command needs to know about precision and the plugin, in DEVICE_ARGUMENTS; about the
-# machine, in MACHINE_ARGUMENTS, options of run_step that do not enter the fingerprint.
-device_arguments() {
-    detect_device
-    DEVICE_ARGUMENTS=(--user-dir "$ROOT/fairseq_compress" --task compressed_translation --autocast-dtype "$AUTOCAST")
-    MACHINE_ARGUMENTS=()
-    if [[ $FC_DEVICE == cpu ]]; then MACHINE_ARGUMENTS+=(--unhashed --cpu); fi
-    if [[ $FP16 == 1 ]]; then DEVICE_ARGUMENTS+=(--fp16); fi
-}
-
 # train_command ROLE DATA ARCH CRITERION: ROLE is TEACHER or STUDENT, the prefix of the settings to use.
 train_command() {
     local role=$1 data=$2 arch=$3 criterion=$4
     local -n extra=$1_EXTRA
     device_arguments
-    launch_arguments
+    launch_training
     COMMAND=(
-        "${LAUNCH[@]}" "$FC_BIN/fairseq-train" "$data" "${DEVICE_ARGUMENTS[@]}" "${DISTRIBUTED[@]}"
+        "$FC_BIN/fairseq-train" "$data" "${DEVICE_ARGUMENTS[@]}" "${DISTRIBUTED[@]}"
         --source-lang "$SOURCE_LANG" --target-lang "$TARGET_LANG" --save-dir @OUT@ --seed "$SEED"
         --arch "$arch" --dropout "$(setting "$role" DROPOUT)"
         --criterion "$criterion" --label-smoothing "$LABEL_SMOOTHING"
@@ -84,22 +37,6 @@ checkpoint_arguments() {
         COMMAND+=(--save-interval-updates "$1" --keep-interval-updates "$2" --no-epoch-checkpoints)
     else
         COMMAND+=(--keep-last-epochs "$2")
-    fi
-}
-
-# launch_arguments: LAUNCH comes before fairseq-train, DISTRIBUTED after it. They are made together, from PROCESSES alone:
-# under torchrun without --distributed-world-size, fairseq trains that many independent models without a word.
-launch_arguments() {
-    LAUNCH=() DISTRIBUTED=()
-    if ((PROCESSES > 1)); then
-        local backend=nccl
-        if [[ $FC_DEVICE == cpu ]]; then backend=gloo; fi
-        LAUNCH=("$FC_BIN/torchrun" --nproc_per_node "$PROCESSES" --no-python bash "$LIB/train_process.sh")
-        DISTRIBUTED=(
-            --distributed-world-size "$PROCESSES" --distributed-init-method env:// --distributed-no-spawn
-            --ddp-backend legacy_ddp
-        )
-        MACHINE_ARGUMENTS+=(--unhashed --distributed-backend --unhashed "$backend")
     fi
 }
 
@@ -162,24 +99,25 @@ generate_command() {
     )
 }
 
-# hardware_name: processor and cores (and threads, when they are limited), or the GPU.
-hardware_name() {
-    local model
-    if [[ -n $HARDWARE ]]; then
-        echo "$HARDWARE"
-    elif [[ $FC_DEVICE == gpu ]]; then
-        nvidia-smi --query-gpu=name --format=csv,noheader | head -n 1
-    else
-        model=$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo 2>/dev/null | head -n 1)
-        echo "${model:-$(uname -m)}, $(getconf _NPROCESSORS_ONLN) cores${OMP_NUM_THREADS:+, $OMP_NUM_THREADS threads}"
-    fi
-}
-
 # updates_of NAME: the updates that a training step made, from the last line of its log that tells them.
 updates_of() {
     if [[ $DRY_RUN == 1 ]]; then
         echo UPDATES_IN_LOG
+    elif [[ ! -f $WORK_DIR/logs/$1.log ]]; then
+        echo unknown # ADOPT=1
     else
         sed -nE 's/.*num_updates[": ]+([0-9]+).*/\1/p' "$WORK_DIR/logs/$1.log" | tail -n 1
+    fi
+}
+
+# pace_of NAME: seconds an update of a training step, without loading, validation and saving: the median of what its log
+# tells for every 100 updates. The log may hold earlier trainings: each begins with a smaller number of updates.
+pace_of() {
+    if [[ $DRY_RUN == 1 ]]; then
+        echo PACE_IN_LOG
+    elif [[ -f $WORK_DIR/logs/$1.log ]]; then
+        sed -nE 's/.*\| train_inner \|.* num_updates=([0-9]+),.* train_wall=([0-9.]+),.*/\1 \2/p' "$WORK_DIR/logs/$1.log" |
+            awk '$1 <= last { delete wall; n = 0 } { last = $1; wall[++n] = $2 } END { for (i = 1; i <= n; i++) print wall[i] }' |
+            sort -n | awk '{ wall[NR] = $1 } END { if (NR) printf "%.3f\n", (wall[int((NR + 1) / 2)] + wall[int(NR / 2) + 1]) / 200 }'
     fi
 }

@@ -5,7 +5,8 @@
 # Example: run_step encode-train "$WORK_DIR/encoded/train.en" --in "$text" -- \
 #              "$FC_BIN/fairseq-compress" encode --input "$text" --output @OUT@
 #
-# A step is done when its fingerprint (fingerprints.sh) is that of the last time and its output is as it was left.
+# A step is done when its fingerprint (fingerprints.sh) is that of the last time and its output is as it was left. With
+# ADOPT=1 an output without OUTPUT.done, which somebody else made, is taken as it is.
 #
 # Killed at any point, a step is either done or runs again:
 #   1. the command works on OUTPUT.tmp                             (killed: runs again; training resumes inside OUTPUT.tmp)
@@ -13,7 +14,7 @@
 #   3. OUTPUT.tmp is renamed to OUTPUT                             (done)
 # Until 2, the old OUTPUT stays with the OUTPUT.done of its own fingerprint: whoever sets the old settings again has it back.
 
-readonly PROGRESS_LINES='\| (train_inner|train|valid) \||sentences/s|done training|sents, |progress_bar::? .*wps='
+readonly PROGRESS_LINES='\| (train_inner|train|valid) \||(sentences|tokens)/s|done training|sents, |progress_bar::? .*wps='
 
 # run_step NAME OUTPUT [options] -- COMMAND...   (@OUT@ in COMMAND stands for the path to write)
 #   --in PATH       an input; repeat it
@@ -23,14 +24,15 @@ readonly PROGRESS_LINES='\| (train_inner|train|valid) \||sentences/s|done traini
 #   --resume        the command can go on from what it left in its output folder
 #   --check WORD    a word of a shell command, to which the path of the finished temporary output is added; when that
 #                   command fails, so does the step; repeat it: --check check_same_lines --check "$text"
+#   --before WORD   a word put before the command that changes nothing in the output (a launcher); repeat it
 #   --unhashed ARG  an argument added to the command that changes nothing in the output (logging); repeat it
 run_step() {
-    local name=$1 output=$2 inputs=() unhashed=() check=() folder=0 stdout=0 log=0 resume=0 fingerprint
+    local name=$1 output=$2 inputs=() before=() unhashed=() check=() folder=0 stdout=0 log=0 resume=0 fingerprint
     shift 2
     parse_step_options "$@"
     shift "$REPLY"
     if [[ $DRY_RUN == 1 ]]; then
-        show_step "$name" "$output" "$stdout" "$@" "${unhashed[@]}"
+        show_step "$name" "$output" "$stdout" "${before[@]}" "$@" "${unhashed[@]}"
         return
     fi
 
@@ -43,11 +45,22 @@ run_step() {
         say "skip $name"
         return
     fi
+    if [[ $ADOPT == 1 ]] && is_foreign "$output"; then
+        say "take $name as it is"
+        ((${#check[@]} == 0)) || "${check[@]}" "$output"
+        digest "$output"
+        record_done "$output" "$fingerprint" "$REPLY"
+        return
+    fi
+    ! is_foreign "$output" ||
+        die "step $name: $output exists and was not made by this pipeline; move it away or set WORK_DIR (ADOPT=1: take it)"
+    if is_per_machine "${before[@]}"; then
+        refuse_many_machines "$name" "$output" "$stdout" "${before[@]}" "$@" "${unhashed[@]}"
+    fi
     step_reason "$name" "$output" "$fingerprint"
-    refuse_foreign_output "$name" "$output"
     begin_output "$output" "$fingerprint" "$resume"
     ((folder == 0)) || mkdir -p "$output.tmp"
-    execute_step "$name" "$output" "$stdout" "$log" "$@" "${unhashed[@]}"
+    execute_step "$name" "$output" "$stdout" "$log" "${before[@]}" "$@" "${unhashed[@]}"
     ((${#check[@]} == 0)) || "${check[@]}" "$output.tmp"
     finish_output "$output" "$fingerprint"
 }
@@ -59,6 +72,7 @@ parse_step_options() {
         case $1 in
             --in) inputs+=("$2") && shift ;;
             --check) check+=("$2") && shift ;;
+            --before) before+=("$2") && shift ;;
             --unhashed) unhashed+=("$2") && shift ;;
             --folder) folder=1 ;;
             --stdout) stdout=1 ;;
@@ -71,16 +85,30 @@ parse_step_options() {
     REPLY=$((words - $# + 1))
 }
 
-# show_step NAME OUTPUT STDOUT COMMAND...: the command as one could paste it, its output under the final name.
+# show_step NAME OUTPUT STDOUT COMMAND...: the command as one could paste it, its output under the final name; one for each
+# machine if it names the number of the machine.
 show_step() {
-    local name=$1 output=$2 stdout=$3 argument
+    local name=$1 output=$2 stdout=$3 machines=1 number words
     shift 3
-    printf '# %s\n' "$name"
-    for argument in "${@//@OUT@/"$output"}"; do
-        printf '%q ' "$argument"
+    if is_per_machine "$@"; then machines=$NODES; fi
+    for ((number = 0; number < machines; number++)); do
+        words=("${@//@OUT@/"$output"}")
+        if ((machines == 1)); then printf '# %s\n' "$name"; else printf '# %s, machine %s of 0 to %s\n' "$name" "$number" $((machines - 1)); fi
+        printf '%q ' "${words[@]//@NODE_RANK@/"$number"}"
+        if [[ $stdout == 1 ]]; then printf '> %q' "$output"; fi
+        printf '\n'
     done
-    if [[ $stdout == 1 ]]; then printf '> %q' "$output"; fi
-    printf '\n'
+}
+
+# is_per_machine WORD...: the command has to be started on every machine, each with its number.
+is_per_machine() { [[ " $* " == *" @NODE_RANK@ "* ]]; }
+
+# refuse_many_machines NAME OUTPUT STDOUT COMMAND...: torchrun starts processes on its own machine only.
+refuse_many_machines() {
+    [[ ! -e $2 && ! -e $2.done ]] || die "step $1: move $2 and $2.done away, which are of other settings"
+    show_step "$@"
+    die "step $1 has to be started on each of the $NODES machines: run these commands there, then this again with ADOPT=1;" \
+        "or set LAUNCHER=srun, or NODES=1"
 }
 
 require_inputs() {
@@ -124,11 +152,8 @@ adopt_output() {
     fi
 }
 
-# refuse_foreign_output NAME OUTPUT: the step would remove OUTPUT at its end, which may be a folder of the user's own.
-refuse_foreign_output() {
-    [[ ! -e $2 || -f $2.done || -f $2.tmp.fingerprint ]] ||
-        die "step $1: $2 exists and was not made by this pipeline; move it away or set WORK_DIR"
-}
+# is_foreign OUTPUT: it is there, and no step made it or was at it; it may be a folder of the user's own.
+is_foreign() { [[ -e $1 && ! -f $1.done && ! -f $1.tmp.fingerprint ]]; }
 
 # begin_output OUTPUT FINGERPRINT RESUME: what an interrupted command left is kept only if it can go on from there.
 begin_output() {
@@ -143,7 +168,10 @@ begin_output() {
 # execute_step NAME OUTPUT STDOUT LOG COMMAND...
 execute_step() {
     local name=$1 output=$2 log=/dev/null status=0
-    local command=("${DIE_WITH_PARENT[@]}" "${@:5}") # first in a pipeline, it is a child of this shell and not of another
+    local guard=("${DIE_WITH_PARENT[@]}")
+    # srun passes a TERM on to its processes on all machines; of a KILL they would not know.
+    if [[ $5 == srun ]]; then guard=("${guard[@]/#KILL/TERM}"); fi
+    local command=("${guard[@]}" "${@:5}") # first in a pipeline, it is a child of this shell and not of another
     command=("${command[@]//@OUT@/"$output.tmp"}")
     [[ $4 == 0 ]] || log=$WORK_DIR/logs/$name.log
     case $3$4 in
@@ -165,8 +193,13 @@ show_progress() { grep --line-buffered -E "$PROGRESS_LINES" || true; }
 finish_output() {
     digest "$1.tmp"
     rm -rf "$1"
-    printf 'fingerprint %s\ndigest %s\n' "$2" "$REPLY" >"$1.done.new"
-    mv "$1.done.new" "$1.done"
+    record_done "$1" "$2" "$REPLY"
     mv "$1.tmp" "$1"
     rm -f "$1.tmp.fingerprint"
+}
+
+# record_done OUTPUT FINGERPRINT DIGEST
+record_done() {
+    printf 'fingerprint %s\ndigest %s\n' "$2" "$3" >"$1.done.new"
+    mv "$1.done.new" "$1.done"
 }

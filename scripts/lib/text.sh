@@ -15,7 +15,7 @@ encode_step() {
 binarize_step() {
     local name=$1 output=$2 dictionary=$WORK_DIR/vocabulary/spm.dict.txt options=()
     shift 2
-    while [[ $1 != --trainpref && $1 != --testpref ]]; do
+    while [[ $1 != --trainpref ]]; do
         options+=("$1")
         shift
     done

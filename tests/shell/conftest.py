@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from fake_pipeline import Pipeline
+from fake_pipeline import EVERY_KIND, Pipeline
 
 
 @pytest.fixture
@@ -32,4 +32,21 @@ def first_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Pipeline, str, 
 def finished(pipeline: Pipeline, first_run: tuple[Pipeline, str, list[list[str]]]) -> Pipeline:
     """A finished pipeline to change: its work directory is a copy in another place."""
     shutil.copytree(first_run[0].work, pipeline.work)
+    return pipeline
+
+
+@pytest.fixture(scope="session")
+def every_kind(tmp_path_factory: pytest.TempPathFactory) -> tuple[Pipeline, list[list[str]]]:
+    """A pipeline with students of every kind that ran up to their trainings, and its commands. Not to be changed."""
+    pipeline = Pipeline(tmp_path_factory.mktemp("kinds") / "run")
+    pipeline.append(EVERY_KIND)
+    pipeline.run("--to", "07")
+    return pipeline, pipeline.recorded()
+
+
+@pytest.fixture
+def distilled(pipeline: Pipeline, every_kind: tuple[Pipeline, list[list[str]]]) -> Pipeline:
+    """Such a pipeline to change."""
+    shutil.copytree(every_kind[0].work, pipeline.work)
+    pipeline.append(EVERY_KIND)
     return pipeline

@@ -3,7 +3,8 @@
 
 FAKE_RECORD is the file of the arguments (one JSON list a line). FAKE_HANG names a command or a verb that writes half of
 its output, puts its process id into FAKE_PID, and sleeps. FAKE_LOSE names one that loses its last line. Every output is
-a pure function of the inputs and arguments that matter, so runs can be compared byte by byte.
+a pure function of the inputs and arguments that matter, so runs can be compared byte by byte. The launchers start the
+processes one after the other, with the variables that the real ones set.
 """
 
 import hashlib
@@ -11,6 +12,7 @@ import json
 import os
 import shutil
 import struct
+import subprocess
 import sys
 import time
 import zipfile
@@ -106,6 +108,9 @@ def train() -> None:
     print("wandb:", os.environ.get("WANDB_MODE", "as logged in"))
     settings = [value for value in ARGUMENTS if not value.endswith(".tmp") and "/" not in value]
     for epoch in range(done + 1, 4):
+        print(
+            f"2026 | INFO | train_inner | epoch {epoch}: num_updates={epoch * 10}, train_wall={epoch * 10 + 5}, wall=9"
+        )
         print(f"2026 | INFO | train | epoch {epoch} | num_updates {epoch * 10}", flush=True)
         save(folder / f"checkpoint{epoch}.pt", f"{epoch} {hashlib.sha256(repr(settings).encode()).hexdigest()}")
         shutil.copy(folder / f"checkpoint{epoch}.pt", last)
@@ -134,6 +139,89 @@ def collect() -> None:
     write_lines(option("--output"), [text for _, _, text in sorted(found, key=lambda row: int(row[0][2:]))])
 
 
+def share(output: Path, units: list[str]) -> list[str] | None:
+    """This rank's lines of work into OUTPUT.work; all lines, once every rank is there. Goes on where it was killed."""
+    rank, size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    folder = Path(f"{output}.work")
+    folder.mkdir(parents=True, exist_ok=True)
+    log = folder / f"{rank}-{size}"
+    done = len(read_lines(str(log))) if log.exists() else 0
+    mine = units[rank::size]
+    for number, unit in enumerate(mine[done:], start=done):
+        if os.environ.get("FAKE_HANG") == ACTION and number == len(mine) // 2:
+            hang()
+        with log.open("a", encoding="utf-8") as stream:
+            stream.write(unit + "\n")
+        print(f"{ACTION} {rank}/{size}: {number + 1} of {len(mine)} sentences, 2.0 sentences/s", flush=True)
+    logs = [folder / f"{other}-{size}" for other in range(size)]
+    if not all(other.exists() for other in logs):
+        return None
+    shares = [read_lines(str(other)) for other in logs]
+    shutil.rmtree(folder)
+    return [shares[number % size][number // size] for number in range(len(units))]
+
+
+def nbest() -> None:
+    output, sources = Path(option("--output")), read_lines(option("--source"))
+    if units := share(output, [f"{number} {source}" for number, source in enumerate(sources)]):
+        count = int(option("--nbest"))
+        write_lines(output, [f"{unit.split()[0]}\t-0.{k}\tpřeklad {unit} {k}" for unit in units for k in range(count)])
+        Path(f"{output}.json").write_text(json.dumps(ARGUMENTS[1:2]))
+
+
+def score_nbest() -> None:
+    output = Path(option("--output"))
+    if units := share(output, read_lines(option("--nbest"))):
+        write_lines(output, units)
+
+
+def select() -> None:
+    """The first hypothesis of each source but the first source, as if that had been dropped."""
+    hypotheses = [line.split("\t") for line in read_lines(option("--nbest"))]
+    count = len({index for index, _, _ in hypotheses})
+    best = [next(text for index, _, text in hypotheses if index == str(source)) for source in range(1, count)]
+    Path(option("--output-source")).write_text("".join(f"{line}\n" for line in read_lines(option("--source"))[1:]))
+    write_lines(option("--output-target"), best)
+    Path(option("--report")).write_text(json.dumps([option("--mode"), option("--drop-worst")]))
+    if option("--output-nbest"):
+        write_lines(option("--output-nbest"), ["\t".join(line) for line in hypotheses if line[0] != "0"])
+
+
+def encode_hypotheses() -> None:
+    records = [line.rpartition("\t") for line in read_lines(option("--nbest"))]
+    write_lines(option("--output"), [f"{place}\t▁{text}" for place, _, text in records])
+
+
+def binarize_hypotheses() -> None:
+    write_lines(Path(option("--data")) / "train.en-cs.kbest.bin", read_lines(option("--nbest")))
+
+
+def cache_teacher() -> None:
+    pair = f"{option('--source-lang')}-{option('--target-lang')}"
+    for split in options("--splits"):
+        output = Path(option("--output")) / split
+        targets = read_lines(str(Path(option("--data")) / f"{split}.{pair}.{option('--target-lang')}.bin"))
+        if not output.exists() and (units := share(output, targets)):
+            output.mkdir()
+            write_lines(output / "records.bin", [f"{option('--top-k')} {unit}" for unit in units])
+
+
+def torchrun() -> None:
+    launch(int(option("--nproc_per_node")), ARGUMENTS[ARGUMENTS.index("--no-python") + 1 :])
+
+
+def srun() -> None:
+    tasks = int(option("--nodes")) * int(option("--ntasks-per-node"))
+    launch(tasks, ARGUMENTS[ARGUMENTS.index("bash") :], "SLURM_PROCID", "SLURM_LOCALID", "SLURM_NTASKS")
+
+
+def launch(tasks: int, command: list[str], *names: str) -> None:
+    rank, local, size = names or ("RANK", "LOCAL_RANK", "WORLD_SIZE")
+    for task in range(tasks):
+        environment = os.environ | {rank: str(task), local: str(task), size: str(tasks), "MASTER_ADDR": "here"}
+        subprocess.run(command, check=True, env=environment)
+
+
 def average() -> None:
     names = sorted(path.name for path in Path(option("--checkpoint-dir")).glob("checkpoint[0-9].pt"))
     write_lines(option("--output"), names[-int(option("--last")) :])
@@ -142,6 +230,10 @@ def average() -> None:
 def score() -> None:
     settings = [value for value in ARGUMENTS if "/" not in value]
     write_lines(option("--output"), [json.dumps(settings), *read_lines(option("--hypothesis"))])
+
+
+def compare() -> None:
+    write_lines(option("--output"), [Path(name).name for name in options("--inputs")])
 
 
 def report() -> None:
@@ -153,7 +245,9 @@ def report() -> None:
 ACTIONS = {
     "prepare": prepare, "train-vocabulary": train_vocabulary, "encode": encode, "decode": decode,
     "fairseq-preprocess": preprocess, "fairseq-train": train, "fairseq-generate": generate,
-    "collect-hypotheses": collect, "average": average, "score": score, "report": report,
+    "collect-hypotheses": collect, "nbest": nbest, "score-nbest": score_nbest, "select-hypotheses": select,
+    "encode-hypotheses": encode_hypotheses, "binarize-hypotheses": binarize_hypotheses, "cache-teacher": cache_teacher,
+    "average": average, "score": score, "report": report, "compare": compare, "torchrun": torchrun, "srun": srun,
 }  # fmt: skip
 
 if __name__ == "__main__":

@@ -2,24 +2,43 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 FAKES = Path(__file__).with_name("fake_commands.py")
-COMMANDS = ("fairseq-train", "fairseq-generate", "fairseq-preprocess", "fairseq-compress")
+COMMANDS = ("fairseq-train", "fairseq-generate", "fairseq-preprocess", "fairseq-compress", "torchrun")
 
 SETTINGS = """
 SOURCE_LANG=en TARGET_LANG=cs VOCAB_SIZE=99
 TRAIN_PREFIXES=("$RAW_DIR/train") VALID_PREFIX=$RAW_DIR/valid TEST_PREFIX=$RAW_DIR/test
-TEACHER_MAX_EPOCH=3 TEACHER_AVERAGE_LAST=2 KD_SHARDS=2
+TEACHER_MAX_EPOCH=3 TEACHER_AVERAGE_LAST=2 KD_BEAM=3 AUTOCAST=bfloat16
 STUDENT_MAX_UPDATE=30 STUDENT_SAVE_INTERVAL=10 STUDENT_AVERAGE_LAST=1
 STUDENTS=(
     "one transformer_student_tiny gold label_smoothed_cross_entropy"
     "two transformer_student_base both word_level_kd --encoder-layers 2"
 )
 """
+
+EVERY_KIND = """
+STUDENTS=(
+    "live transformer_student_tiny both word_level_kd"
+    "cached transformer_student_tiny both word_level_kd@8"
+    "smaller transformer_student_tiny both word_level_kd@8 --encoder-layers 1"
+    "wider transformer_student_tiny gold word_level_kd@32"
+    "one-best transformer_student_tiny kd fused_label_smoothed_cross_entropy"
+    "k-best transformer_student_tiny k-best sequence_level_kd"
+    "near transformer_student_tiny interpolated label_smoothed_cross_entropy"
+)
+"""
+NOT_OF_THE_TESTS = (
+    "WANDB_PROJECT", "WANDB_MODE", "WANDB_API_KEY", "NETRC", "NODES", "LAUNCHER", "RENDEZVOUS", "SRUN_ARGUMENTS",
+    "JOBS", "ADOPT", "KD_PROCESSES", "RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "CUDA_VISIBLE_DEVICES",
+    "FC_DEVICE", "FC_AUTOCAST", "FC_LOCK_HELD", "SEEDS", "LONG",
+    *(name for name in os.environ if name.startswith("SLURM_")),
+)  # fmt: skip
 
 
 class Pipeline:
@@ -48,7 +67,7 @@ class Pipeline:
             "HARDWARE": "a fake", "HOME": str(folder),
             "FAKE_RECORD": str(self.record), "FAKE_PID": str(self.pid_file), "FC_LOCK_WAIT": "10",
         }  # fmt: skip
-        for name in ("WANDB_PROJECT", "WANDB_MODE", "WANDB_API_KEY", "NETRC"):
+        for name in NOT_OF_THE_TESTS:
             self.environment.pop(name, None)
 
     def command(self, *arguments: str, script: str = "run_all.sh") -> list[str]:
@@ -65,10 +84,23 @@ class Pipeline:
         assert result.returncode == status, result.stdout + result.stderr
         return result
 
+    def dry_run(self, config: str | None = None, **environment: str) -> list[list[str]]:
+        """The commands that a dry run prints, for this configuration or one of the repository."""
+        if config is not None:
+            self.config = ROOT / "configs" / config
+        output = self.run("--dry-run", **environment).stdout
+        commands = [line for line in output.splitlines() if not line.startswith(("#", "==", "skip "))]
+        bin_folder = self.environment["FC_BIN"] + "/"
+        return [[word.replace(bin_folder, "") for word in shlex.split(line)] for line in commands]
+
+    def append(self, text: str) -> None:
+        """Add lines to the configuration."""
+        with self.config.open("a") as stream:
+            stream.write(text)
+
     def set(self, **settings: str) -> None:
         """Change settings of the configuration."""
-        with self.config.open("a") as stream:
-            stream.writelines(f"{name}={value}\n" for name, value in settings.items())
+        self.append("".join(f"{name}={value}\n" for name, value in settings.items()))
 
     def recorded(self) -> list[list[str]]:
         """The commands that ran since the last call, paths of this test replaced by names."""
@@ -92,3 +124,17 @@ class Pipeline:
 def value(command: list[str], option: str) -> str:
     """The value after an option of a recorded command (the last one counts, as for fairseq)."""
     return command[len(command) - command[::-1].index(option)]
+
+
+def name_of(command: list[str]) -> str:
+    """What a command does: the verb of fairseq-compress, or its name."""
+    return command[1] if command[0] == "fairseq-compress" else command[0]
+
+
+def find(commands: list[list[str]], name: str, option: str = "", content: str = "") -> list[list[str]]:
+    """The commands of that name whose option has that value."""
+    return [
+        command
+        for command in commands
+        if name_of(command) == name and (not option or value(command, option) == content)
+    ]

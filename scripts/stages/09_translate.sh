@@ -2,7 +2,7 @@
 # Purpose: translates the test part with the teacher and every student, or the one named.
 # Inputs:  $WORK_DIR/bin, $WORK_DIR/teacher/averaged.pt, $WORK_DIR/students/NAME/averaged.pt
 # Outputs: $WORK_DIR/translations/NAME.{log,pieces,LANG}
-# Example: bash scripts/stages/08_translate.sh configs/demo-en-cs.env teacher
+# Example: bash scripts/stages/09_translate.sh configs/demo-en-cs.env teacher
 # shellcheck source=scripts/lib/common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../lib/common.sh"
 stage_begin "$@"

@@ -2,7 +2,7 @@
 # Purpose: averages the last checkpoints of each student (the teacher's are averaged by stage 04, for stage 05 needs it).
 # Inputs:  $WORK_DIR/students/NAME/checkpoints
 # Outputs: $WORK_DIR/students/NAME/averaged.pt
-# Example: bash scripts/stages/07_average.sh configs/demo-en-cs.env
+# Example: bash scripts/stages/08_average.sh configs/demo-en-cs.env
 # shellcheck source=scripts/lib/common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../lib/common.sh"
 stage_begin "$@"

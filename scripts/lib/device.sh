@@ -1,0 +1,64 @@
+# shellcheck shell=bash
+# Purpose: what this machine has: processor or GPU, bfloat16 or not, its name for the report.
+# Inputs:  DEVICE, AUTOCAST, FP16, HARDWARE of the configuration; FC_DEVICE, FC_AUTOCAST of run_all.sh, which asks once a run.
+# Outputs: FC_DEVICE (cpu or gpu), AUTOCAST (none or bfloat16), DEVICE_ARGUMENTS and MACHINE_ARGUMENTS.
+# Example: device_arguments; run_step ... "${MACHINE_ARGUMENTS[@]}" -- fairseq-generate "${DEVICE_ARGUMENTS[@]}"
+
+# detect_device: sets FC_DEVICE, and replaces AUTOCAST=auto by what this machine is fast with. Of the two only AUTOCAST
+# changes results; it stands in the commands and so in their fingerprints.
+detect_device() {
+    if [[ $DEVICE != auto ]]; then
+        FC_DEVICE=$DEVICE
+    elif [[ -z ${FC_DEVICE:-} ]]; then
+        FC_DEVICE=cpu
+        if ask_torch 'torch.cuda.is_available()'; then FC_DEVICE=gpu; fi
+    fi
+    if [[ $AUTOCAST == auto ]]; then
+        if [[ -z ${FC_AUTOCAST:-} ]]; then FC_AUTOCAST=$(native_autocast); fi
+        AUTOCAST=$FC_AUTOCAST
+    fi
+    export FC_DEVICE FC_AUTOCAST
+}
+
+# ask_torch EXPRESSION: true or false; false when there is no torch, for a dry run needs none.
+ask_torch() { "$FC_BIN/python" -c "import sys, torch; sys.exit(not ($1))" 2>/dev/null; }
+
+# native_autocast: bfloat16 where it is multiplied by instructions of its own. Emulated it is many times slower than
+# float32: 8 times on a processor with AVX2 alone.
+native_autocast() {
+    local native=none
+    if [[ $FP16 == 1 ]]; then
+        : # fairseq's own mixed precision
+    elif [[ $FC_DEVICE == cpu ]]; then
+        if cpu_has_bfloat16 /proc/cpuinfo; then native=bfloat16; fi
+    elif ask_torch 'torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)'; then
+        native=bfloat16
+    fi
+    echo "$native"
+}
+
+# cpu_has_bfloat16 CPUINFO
+cpu_has_bfloat16() { grep -qswE 'avx512_bf16|amx_bf16' "$1"; }
+
+# device_arguments: what every fairseq command needs to know about precision and the plugin, in DEVICE_ARGUMENTS; about the
+# machine, in MACHINE_ARGUMENTS, options of run_step that do not enter the fingerprint.
+device_arguments() {
+    detect_device
+    DEVICE_ARGUMENTS=(--user-dir "$ROOT/fairseq_compress" --task compressed_translation --autocast-dtype "$AUTOCAST")
+    MACHINE_ARGUMENTS=()
+    if [[ $FC_DEVICE == cpu ]]; then MACHINE_ARGUMENTS+=(--unhashed --cpu); fi
+    if [[ $FP16 == 1 ]]; then DEVICE_ARGUMENTS+=(--fp16); fi
+}
+
+# hardware_name: processor and cores (and threads, when they are limited), or the GPU.
+hardware_name() {
+    local model
+    if [[ -n $HARDWARE ]]; then
+        echo "$HARDWARE"
+    elif [[ $FC_DEVICE == gpu ]]; then
+        nvidia-smi --query-gpu=name --format=csv,noheader | head -n 1
+    else
+        model=$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo 2>/dev/null | head -n 1)
+        echo "${model:-$(uname -m)}, $(getconf _NPROCESSORS_ONLN) cores${OMP_NUM_THREADS:+, $OMP_NUM_THREADS threads}"
+    fi
+}

@@ -1,0 +1,87 @@
+# shellcheck shell=bash disable=SC2034,SC2153
+# Purpose: starts a command as several processes, on one machine or many, with torchrun or Slurm's srun.
+# Inputs:  PROCESSES, NODES, LAUNCHER, RENDEZVOUS, SRUN_ARGUMENTS of the configuration.
+# Outputs: MACHINE_ARGUMENTS with the launcher's words (options of run_step), DISTRIBUTED with those for fairseq-train.
+# Example: launch_training; run_step ... "${MACHINE_ARGUMENTS[@]}" -- fairseq-train DATA "${DISTRIBUTED[@]}"
+#
+# The launcher's words enter no fingerprint; the number of processes, which changes a training, is in DISTRIBUTED.
+
+# is_launched: a launcher starts the processes. Without one, fairseq-train takes every GPU of the machine by itself.
+is_launched() { ((PROCESSES * NODES > 1)) || [[ $LAUNCHER == srun ]]; }
+
+# launch_training: always with --distributed-world-size: without it fairseq would train as many independent models as there
+# are processes, without a word.
+launch_training() {
+    local backend=nccl
+    DISTRIBUTED=()
+    is_launched || return 0
+    if [[ $FC_DEVICE == cpu ]]; then backend=gloo; fi
+    launcher_words "$PROCESSES"
+    before "${LAUNCH[@]}" bash "$LIB/train_process.sh"
+    DISTRIBUTED=(
+        --distributed-world-size "$((PROCESSES * NODES))" --distributed-init-method env:// --distributed-no-spawn
+        --ddp-backend legacy_ddp
+    )
+    MACHINE_ARGUMENTS+=(--unhashed --distributed-backend --unhashed "$backend")
+}
+
+# launch_work: processes that share nothing but a folder (nbest, cache-teacher, score-nbest); their number changes no result.
+launch_work() {
+    local processes=$PROCESSES
+    is_launched || processes=$KD_PROCESSES
+    if is_launched || ((processes > 1)); then
+        launcher_words "$processes"
+        before "${LAUNCH[@]}" bash "$LIB/work_process.sh"
+    fi
+}
+
+# work_arguments: what such a process needs to know about the machine, in MACHINE_ARGUMENTS; and WORK_PRECISION, the type of
+# the teacher's matrix products.
+work_arguments() {
+    detect_device
+    WORK_PRECISION=$KD_PRECISION
+    if [[ $KD_PRECISION == auto ]]; then WORK_PRECISION=${AUTOCAST/none/float32}; fi
+    MACHINE_ARGUMENTS=(--unhashed --device --unhashed "${FC_DEVICE/gpu/cuda}")
+    launch_work
+}
+
+# before WORD...: words that run_step puts before the command.
+before() {
+    local word
+    for word in "$@"; do MACHINE_ARGUMENTS+=(--before "$word"); done
+}
+
+# launcher_words PROCESSES: sets LAUNCH. @NODE_RANK@ is the number of a machine, which run_step fills in when it prints.
+launcher_words() {
+    local words
+    if [[ $LAUNCHER == srun ]]; then
+        read -ra words <<<"$SRUN_ARGUMENTS"
+        # A rank that died would be waited for by the others, for ever.
+        LAUNCH=(srun --nodes "$NODES" --ntasks-per-node "$1" --kill-on-bad-exit=1 "${words[@]}")
+        if [[ -n $RENDEZVOUS ]]; then LAUNCH+=(env "MASTER_ADDR=${RENDEZVOUS%:*}" "MASTER_PORT=${RENDEZVOUS##*:}"); fi
+        return
+    fi
+    LAUNCH=("$FC_BIN/torchrun")
+    if ((NODES > 1)); then
+        LAUNCH+=(--nnodes "$NODES" --node_rank @NODE_RANK@ --master_addr "${RENDEZVOUS%:*}" --master_port "${RENDEZVOUS##*:}")
+    fi
+    LAUNCH+=(--nproc_per_node "$1" --no-python)
+}
+
+# check_launcher: problems of these settings, for check_config.
+check_launcher() {
+    check_choice LAUNCHER "$LAUNCHER" torchrun srun
+    [[ -z $RENDEZVOUS || $RENDEZVOUS =~ ^[^:]+:[1-9][0-9]*$ ]] || problem RENDEZVOUS "must be HOST:PORT" "$RENDEZVOUS"
+    [[ $LAUNCHER == srun || $NODES == 1 || -n $RENDEZVOUS ]] ||
+        problem RENDEZVOUS "must be HOST:PORT of the first machine when LAUNCHER is torchrun and NODES is over 1" ""
+    if [[ $LAUNCHER == srun && $DRY_RUN == 0 ]] && ! command -v srun >/dev/null; then
+        problem LAUNCHER "needs srun, which this machine does not have" "$LAUNCHER"
+    fi
+    if [[ $JOBS != 1 && ($LAUNCHER == srun || $PROCESSES != 1 || $NODES != 1) ]]; then
+        problem JOBS "must be 1 when a launcher starts PROCESSES on NODES machines" "$JOBS"
+    fi
+    if [[ $KD_PROCESSES != 1 && ($LAUNCHER == srun || $PROCESSES != 1 || $NODES != 1) ]]; then
+        problem KD_PROCESSES "must be 1 when a launcher starts PROCESSES on NODES machines, for it starts these too" \
+            "$KD_PROCESSES"
+    fi
+}

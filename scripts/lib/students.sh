@@ -1,0 +1,126 @@
+# shellcheck shell=bash
+# Purpose: the rows of STUDENTS: what they say, what they may say, which data and caches they need.
+# Inputs:  STUDENTS, SYSTEM and the settings of distillation.
+# Outputs: the STUDENT_* variables of a row; problems for check_config.
+# Example: for_each_student train_student
+
+# The corpora that a student can learn from; docs/distillation.md tells what they are.
+readonly DATA_KINDS=(gold kd both k-best interpolated)
+
+# parse_student ROW: "NAME ARCH DATA CRITERION [arguments]" into STUDENT_NAME, _ARCH, _DATA, _CRITERION, _ARGUMENTS. Of
+# word_level_kd@8, which learns from a cache of 8 entries a token, also the two parts: _LOSS (word_level_kd) and _CACHE_K (8).
+# _SEED is that of the arguments, or SEED; rows NAME.SEED are the seeds of one system, _SYSTEM.
+# shellcheck disable=SC2034,SC2153 # the stages read them; SEED is a setting
+parse_student() {
+    local words index
+    STUDENT_ROW=$1
+    read -ra words <<<"$1"
+    STUDENT_NAME=${words[0]:-} STUDENT_ARCH=${words[1]:-} STUDENT_DATA=${words[2]:-} STUDENT_CRITERION=${words[3]:-}
+    STUDENT_ARGUMENTS=("${words[@]:4}")
+    STUDENT_LOSS=${STUDENT_CRITERION%%@*} STUDENT_CACHE_K=
+    if [[ $STUDENT_CRITERION == *@* ]]; then STUDENT_CACHE_K=${STUDENT_CRITERION#*@}; fi
+    STUDENT_SEED=$SEED
+    for index in "${!STUDENT_ARGUMENTS[@]}"; do
+        if [[ ${STUDENT_ARGUMENTS[index]} == --seed ]]; then STUDENT_SEED=${STUDENT_ARGUMENTS[index + 1]:-}; fi
+    done
+    STUDENT_SYSTEM=${STUDENT_NAME%".$STUDENT_SEED"}
+}
+
+# for_each_student FUNCTION: calls it with STUDENT_* set, for every row or only for the one named SYSTEM.
+for_each_student() {
+    local row
+    for row in "${STUDENTS[@]}"; do
+        parse_student "$row"
+        if [[ -z $SYSTEM || $SYSTEM == "$STUDENT_NAME" ]]; then "$1"; fi
+    done
+}
+
+# data_folder KIND: the binarized corpus of that kind.
+data_folder() {
+    case $1 in
+        gold) echo "$WORK_DIR/bin" ;;
+        *) echo "$WORK_DIR/bin-$1" ;;
+    esac
+}
+
+# baseline_of_student: sets REPLY to the row of BASELINE with the seed of the row at hand; empty if that is the row itself,
+# or if there is no BASELINE. It leaves the STUDENT_* variables as they were.
+baseline_of_student() {
+    local system=$STUDENT_SYSTEM seed=$STUDENT_SEED current=$STUDENT_ROW row found=
+    if [[ -n $BASELINE && $system != "$BASELINE" ]]; then
+        for row in "${STUDENTS[@]}"; do
+            parse_student "$row"
+            if [[ $STUDENT_SYSTEM/$STUDENT_SEED == "$BASELINE/$seed" ]]; then found=$STUDENT_NAME; fi
+        done
+        parse_student "$current"
+    fi
+    REPLY=$found
+}
+
+# cache_folder KIND K: what the teacher says of that corpus, K entries a token.
+cache_folder() { echo "$WORK_DIR/cache/$1-$2"; }
+
+# list_kinds: sets KINDS to the kinds of data that students learn from, with spaces around each.
+list_kinds() {
+    KINDS=" "
+    # shellcheck disable=SC2329 # for_each_student calls it
+    add_kind() { KINDS+="$STUDENT_DATA "; }
+    for_each_student add_kind
+}
+
+# uses_kind KIND...: one of them is in KINDS.
+uses_kind() {
+    local kind
+    for kind in "$@"; do
+        if [[ $KINDS == *" $kind "* ]]; then return 0; fi
+    done
+    return 1
+}
+
+# check_students: problems of the table, for check_config.
+check_students() {
+    local row name seen=" teacher "
+    ((${#STUDENTS[@]} > 0)) || problem STUDENTS "must have at least one row" ""
+    for row in "${STUDENTS[@]}"; do
+        parse_student "$row"
+        name=$STUDENT_NAME
+        [[ $name =~ ^[A-Za-z0-9._-]+$ ]] || problem "STUDENTS name" "must have only letters, digits, dots and dashes" "$name"
+        [[ $seen != *" $name "* ]] || problem "STUDENTS name" "must occur once and not be teacher" "$name"
+        seen+="$name "
+        check_choice "STUDENTS $name architecture" "$STUDENT_ARCH" "${KNOWN_ARCHITECTURES[@]}"
+        check_choice "STUDENTS $name data" "$STUDENT_DATA" "${DATA_KINDS[@]}"
+        check_criterion "STUDENTS $name"
+        baseline_of_student
+        [[ -z $BASELINE || $STUDENT_SYSTEM == "$BASELINE" || -n $REPLY ]] ||
+            problem BASELINE "must have a row with the seed $STUDENT_SEED, as $name has" "$BASELINE"
+    done
+    [[ -z $SYSTEM || $seen == *" $SYSTEM "* ]] || problem SYSTEM "must be teacher or a name in STUDENTS" "$SYSTEM"
+    check_targets
+}
+
+# check_criterion ROW: the criterion by itself, and together with the data.
+check_criterion() {
+    if [[ $STUDENT_CRITERION == *@* ]]; then
+        [[ $STUDENT_LOSS == word_level_kd && $STUDENT_CACHE_K =~ ^[1-9][0-9]*$ ]] ||
+            problem "$1 criterion" "must be word_level_kd@K with a whole number K over 0" "$STUDENT_CRITERION"
+    else
+        check_choice "$1 criterion" "$STUDENT_CRITERION" "${KNOWN_CRITERIONS[@]}"
+    fi
+    if [[ $STUDENT_LOSS == sequence_level_kd && $STUDENT_DATA != k-best ]]; then
+        problem "$1 data" "must be k-best with the criterion sequence_level_kd" "$STUDENT_DATA"
+    elif [[ $STUDENT_LOSS != sequence_level_kd && $STUDENT_DATA == k-best ]]; then
+        problem "$1 criterion" "must be sequence_level_kd with the data k-best" "$STUDENT_CRITERION"
+    fi
+}
+
+# check_targets: the settings of the teacher's translations agree with each other.
+check_targets() {
+    local of
+    check_choice KD_INTERPOLATION "$KD_INTERPOLATION" bleu chrf
+    ((${#PROBLEMS[@]} == 0)) || return 0 # the numbers are numbers
+    ((KD_NBEST <= KD_BEAM)) || problem KD_NBEST "must be at most KD_BEAM ($KD_BEAM)" "$KD_NBEST"
+    of=$((KD_NBEST == 0 ? KD_BEAM : KD_NBEST))
+    ((KD_K_BEST <= of)) || problem KD_K_BEST "must be at most the $of hypotheses that are kept of a source" "$KD_K_BEST"
+    ! drops_worst || [[ -n $KD_REVERSE_CHECKPOINT ]] ||
+        problem KD_REVERSE_CHECKPOINT "must be a model of the other direction when KD_DROP_WORST is over 0" ""
+}

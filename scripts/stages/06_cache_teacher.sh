@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# Purpose: writes down what the teacher says of every target token, its K most probable entries and the rest of the mass, for
+#          the students with word_level_kd@K: they train without the teacher. One cache for each corpus and K.
+# Inputs:  $WORK_DIR/bin, bin-kd, ... as the rows say; $WORK_DIR/teacher/averaged.pt
+# Outputs: $WORK_DIR/cache/KIND-K/{train,valid}
+# Example: bash scripts/stages/06_cache_teacher.sh configs/multi30k-en-cs.env
+# shellcheck source=scripts/lib/common.sh
+source "$(dirname "${BASH_SOURCE[0]}")/../lib/common.sh"
+stage_begin "$@"
+
+made=" "
+cache_for_student() {
+    local data output teacher=$WORK_DIR/teacher/averaged.pt
+    output=$(cache_folder "$STUDENT_DATA" "$STUDENT_CACHE_K")
+    if [[ -z $STUDENT_CACHE_K || $made == *" $output "* ]]; then return 0; fi
+    made+="$output "
+    data=$(data_folder "$STUDENT_DATA")
+    work_arguments
+    run_step "cache-$STUDENT_DATA-$STUDENT_CACHE_K" "$output" --in "$data" --in "$teacher" --folder --resume --log \
+        "${MACHINE_ARGUMENTS[@]}" -- \
+        "$FC_BIN/fairseq-compress" cache-teacher --teacher-path "$teacher" --teacher-data "$WORK_DIR/bin" \
+        --source-lang "$SOURCE_LANG" --target-lang "$TARGET_LANG" --data "$data" --splits train valid --output @OUT@ \
+        --top-k "$STUDENT_CACHE_K" --temperature "$KD_TEMPERATURE" --dtype "$CACHE_DTYPE" --precision "$WORK_PRECISION" \
+        --max-tokens "$CACHE_MAX_TOKENS"
+}
+
+for_each_student cache_for_student
+[[ $made != " " ]] || say "skip cache-teacher (no student learns from a cache)"

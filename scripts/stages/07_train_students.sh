@@ -1,0 +1,65 @@
+#!/usr/bin/env bash
+# Purpose: trains the students of the table STUDENTS, JOBS at a time, or the one named.
+# Inputs:  $WORK_DIR/bin, bin-kd, ... as each row says; $WORK_DIR/teacher/averaged.pt for word_level_kd, $WORK_DIR/cache for
+#          word_level_kd@K
+# Outputs: $WORK_DIR/students/NAME/checkpoints, $WORK_DIR/logs/train-NAME.log
+# Example: bash scripts/stages/07_train_students.sh configs/demo-en-cs.env student-word-kd
+# shellcheck source=scripts/lib/common.sh
+source "$(dirname "${BASH_SOURCE[0]}")/../lib/common.sh"
+stage_begin "$@"
+
+train_student() {
+    local data inputs
+    data=$(data_folder "$STUDENT_DATA")
+    inputs=(--in "$data")
+    train_command STUDENT "$data" "$STUDENT_ARCH" "$STUDENT_LOSS"
+    # fairseq's own default, -1, fails as soon as there is a second training part.
+    if [[ $STUDENT_DATA == both ]]; then COMMAND+=(--upsample-primary 1); fi
+    case $STUDENT_LOSS in
+        word_level_kd) word_level_arguments ;;
+        sequence_level_kd) COMMAND+=(--sequence-kd-temperature "$SEQUENCE_KD_TEMPERATURE") ;;
+    esac
+    COMMAND+=("${STUDENT_ARGUMENTS[@]}")
+    train_step "train-$STUDENT_NAME" "$WORK_DIR/students/$STUDENT_NAME/checkpoints" "${inputs[@]}"
+}
+
+# word_level_arguments: the teacher itself, or its cache; then the teacher is named for its checksum alone.
+word_level_arguments() {
+    local cache
+    COMMAND+=(--teacher-path "$WORK_DIR/teacher/averaged.pt")
+    inputs+=(--in "$WORK_DIR/teacher/averaged.pt")
+    if [[ -n $STUDENT_CACHE_K ]]; then
+        cache=$(cache_folder "$STUDENT_DATA" "$STUDENT_CACHE_K")
+        COMMAND+=(--teacher-cache "$cache")
+        inputs+=(--in "$cache")
+    else
+        # The dictionaries' folder that the teacher's checkpoint names is no longer there when the work directory was moved.
+        COMMAND+=(--teacher-data "$WORK_DIR/bin")
+    fi
+    COMMAND+=(--kd-temperature "$KD_TEMPERATURE" --kd-alpha "$KD_ALPHA")
+}
+
+# train_in_own_process: this stage once more, for one student, in the background; it dies with this process.
+train_in_own_process() {
+    if ((running == JOBS)); then wait_for_one; fi
+    if ((failed == 0)); then
+        "${DIE_WITH_PARENT[@]}" bash "$ROOT/scripts/stages/07_train_students.sh" "$CONFIG" "$STUDENT_NAME" 2>&1 |
+            sed -u "s/^/$STUDENT_NAME: /" &
+        running=$((running + 1))
+    fi
+}
+
+wait_for_one() {
+    wait -n || failed=1
+    running=$((running - 1))
+}
+
+if ((JOBS == 1 || DRY_RUN == 1)) || [[ -n $SYSTEM ]]; then
+    for_each_student train_student
+else
+    export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} WORK_DIR RAW_DIR FC_BIN DEVICE
+    running=0 failed=0
+    for_each_student train_in_own_process
+    while ((running > 0)); do wait_for_one; done
+    ((failed == 0)) || die "a training failed, see above"
+fi

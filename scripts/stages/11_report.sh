@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# Purpose: one table and one picture of all systems: BLEU against size and speed.
+# Inputs:  $WORK_DIR/translations/NAME.json
+# Outputs: $WORK_DIR/report/report.{md,png}; with BASELINE also $WORK_DIR/comparison.md, each system over its seeds
+# Example: bash scripts/stages/11_report.sh configs/demo-en-cs.env
+# shellcheck source=scripts/lib/common.sh
+source "$(dirname "${BASH_SOURCE[0]}")/../lib/common.sh"
+stage_begin "$@"
+
+SYSTEM=
+scores=("$WORK_DIR/translations/teacher.json")
+list_scores() { scores+=("$WORK_DIR/translations/$STUDENT_NAME.json"); }
+for_each_student list_scores
+
+inputs=() options=(--title "${REPORT_TITLE:-$NAME: $SOURCE_LANG to $TARGET_LANG}")
+for file in "${scores[@]}"; do inputs+=(--in "$file"); done
+if [[ -n $REPORT_NOTE ]]; then options+=(--note "$REPORT_NOTE"); fi
+
+run_step report "$WORK_DIR/report" "${inputs[@]}" -- \
+    "$FC_BIN/fairseq-compress" report --inputs "${scores[@]}" --output-dir @OUT@ "${options[@]}"
+if [[ -n $BASELINE ]]; then
+    run_step compare "$WORK_DIR/comparison.md" "${inputs[@]}" -- \
+        "$FC_BIN/fairseq-compress" compare --inputs "${scores[@]}" --output @OUT@ "${options[@]}"
+fi
+if [[ $DRY_RUN == 0 ]]; then
+    say "report: $WORK_DIR/report/report.md"
+    [[ -z $BASELINE ]] || say "comparison: $WORK_DIR/comparison.md"
+fi
