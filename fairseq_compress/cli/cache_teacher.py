@@ -4,7 +4,14 @@ import argparse
 import sys
 from typing import Any
 
-HELP = "write the top k probabilities of teachers for word_level_kd --teacher-cache"
+from fairseq_compress.cli.local_ranks import add_processes_argument, die_with_parent, run_processes
+
+HELP = (
+    "Write what teachers say of every target token of a binarized corpus: their k most probable entries, and the mass "
+    "that is left, for word_level_kd --teacher-cache. Run it in several processes (--processes, torchrun, srun, or "
+    "RANK and WORLD_SIZE) to share the work; killed, it goes on at the batch where it stopped. The process that ends "
+    "last joins what all have written."
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--truncate-source", type=int, metavar="N", help="for training with --truncate-source --max-source-positions N"
     )
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where the teacher runs")
+    add_processes_argument(parser)
     parser.add_argument(
         "--join-only", action="store_true", help="make nothing, only join what the processes of a run have written"
     )
@@ -39,21 +47,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write this process's share of every split, and join what is finished."""
+    if args.processes != 1 and not args.join_only:
+        splits = [argparse.Namespace(**vars(args) | {"splits": split}) for split in args.splits]
+        return next((status for split in splits if (status := run_processes("cache-teacher", split))), 0)
+    die_with_parent()
     import functools
     from pathlib import Path
 
     import fairseq.tasks.translation  # noqa: F401 - before register(), which does nothing without fairseq
+    import torch
 
     import fairseq_compress
     from fairseq_compress.corpus.sharded_work import shard_from_environment
     from fairseq_compress.teachers.cache_writer import CacheOptions, write_split
     from fairseq_compress.teachers.frozen import FrozenTeachers
+    from fairseq_compress.teachers.loading import pick_device
 
     fairseq_compress.register()
     _check(args)
-    options = CacheOptions(
-        args.top_k, args.temperature, args.dtype, args.precision, args.max_tokens, _device(args.device)
-    )
+    device = pick_device(args.device)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    options = CacheOptions(args.top_k, args.temperature, args.dtype, args.precision, args.max_tokens, device.type)
     shard = shard_from_environment()
     task = _task(args)
     teachers = functools.cache(lambda: FrozenTeachers(args.teacher_path, task, args.teacher_data))
@@ -90,23 +105,6 @@ def _check(args: argparse.Namespace) -> None:
     )
     if problems := [message for broken, message in rules if broken]:
         raise ConfigError("; ".join(problems))
-
-
-def _device(name: str) -> str:
-    """``cpu``, or ``cuda`` with the device of this process made current."""
-    import os
-
-    import torch
-
-    from fairseq_compress.errors import ConfigError
-
-    devices = torch.cuda.device_count()
-    if name == "cuda" and not devices:
-        raise ConfigError("--device cuda: there is no such device here")
-    if name == "cpu" or not devices:
-        return "cpu"
-    torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % devices)  # torchrun: one each
-    return "cuda"
 
 
 def _task(args: argparse.Namespace) -> Any:
