@@ -3,10 +3,12 @@
 import argparse
 import sys
 
+from fairseq_compress.cli.local_ranks import add_processes_argument, die_with_parent, run_processes
+
 HELP = (
     "Score each hypothesis of an n-best file by the log-probability that a reverse model gives to its source, divided "
     "by the length of the source, in nats. select-hypotheses --drop-worst uses the scores. Run it in several processes "
-    "(torchrun, srun, or RANK and WORLD_SIZE) to share the work; killed, it goes on where it stopped."
+    "(--processes, torchrun, srun, or RANK and WORLD_SIZE) to share the work; killed, it goes on where it stopped."
 )
 
 
@@ -22,6 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--output", required=True, metavar="FILE", help="scores, one a hypothesis, and FILE.json")
     parser.add_argument("--data", metavar="DIR", help="folder with the model's dict.LANG.txt (beside the checkpoint)")
+    parser.add_argument(
+        "--sentencepiece-model", metavar="M.model", help="the n-best file and the source are text: cut it into pieces"
+    )
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32", help="type of the weights")
     parser.add_argument("--max-tokens", type=int, default=4000, metavar="N", help="of a batch, padding counted")
     parser.add_argument("--max-sentences", type=int, metavar="N", help="of a batch")
@@ -29,29 +34,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--window", type=int, default=65_536, metavar="N", help="hypotheses that are sorted by length at a time"
     )
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where the model runs")
+    add_processes_argument(parser)
     parser.add_argument("--join-only", action="store_true", help="score nothing, only join what all processes wrote")
 
 
 def run(args: argparse.Namespace) -> int:
     """Score this process's share, and join the shares when all are there."""
+    if args.processes != 1 and not args.join_only:
+        return run_processes("score-nbest", args)
+    die_with_parent()
     import fairseq.tasks.translation  # noqa: F401 - before register(), which does nothing without fairseq
 
     import fairseq_compress
-    from fairseq_compress.corpus.files import check_distinct
+    from fairseq_compress.corpus.files import check_distinct, file_sha256
     from fairseq_compress.corpus.nbest import sidecar_path
+    from fairseq_compress.corpus.segmentation import Segmenter
     from fairseq_compress.corpus.sharded_work import ShardedWork, shard_from_environment
     from fairseq_compress.corpus.windows import check_limits
-    from fairseq_compress.teachers.devices import pick_device
     from fairseq_compress.teachers.forced_scores import ForcedOptions, ScoringRun, finished, join_shares, write_share
-    from fairseq_compress.teachers.loading import load_models
+    from fairseq_compress.teachers.loading import load_models, pick_device
 
     fairseq_compress.register()
     check_limits(args.max_tokens, args.max_sentences, args.window)
     inputs = [args.nbest, sidecar_path(args.nbest), args.source, *args.checkpoint.split(":")]
     check_distinct(inputs, [args.output, sidecar_path(args.output)])
     models = load_models(args.checkpoint, args.data, precision=args.precision, device=pick_device(args.device))
-    options = ForcedOptions(args.precision, args.max_tokens, args.max_sentences, args.window)
-    scoring = ScoringRun(args.nbest, args.source, models, options)
+    model = args.sentencepiece_model
+    pieces = file_sha256(model) if model else None
+    options = ForcedOptions(args.precision, args.max_tokens, args.max_sentences, args.window, pieces)
+    scoring = ScoringRun(args.nbest, args.source, models, options, Segmenter(model) if model else None)
     if finished(scoring, args.output):
         print(f"{args.output}: is there already", file=sys.stderr)
         return 0

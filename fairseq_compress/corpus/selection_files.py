@@ -118,7 +118,7 @@ def _tasks(inputs: Inputs) -> Iterator[Task]:
     scores = None if inputs.reverse_scores is None else ScoreReader(inputs.reverse_scores, inputs.nbest)
     references = None if inputs.reference is None else read_lines(inputs.reference)
     for nbest, source in read_with_source(inputs.nbest, inputs.source):
-        reference = None if references is None else next(references)
+        reference = None if references is None else next(references, None)
         yield Task(nbest, source, reference, None if scores is None else scores.take(nbest))
     if scores is not None:
         scores.finish()

@@ -14,6 +14,7 @@ import math
 from array import array
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from itertools import chain, islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,8 +25,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from fairseq_compress.corpus.files import PathLike, atomic_write, file_sha256
-from fairseq_compress.corpus.nbest import read_nbest, read_sidecar, read_with_source
+from fairseq_compress.corpus.nbest import NBestList, read_nbest, read_sidecar, read_with_source
 from fairseq_compress.corpus.nbest_scores import format_scores, read_scores_sidecar, write_scores_sidecar
+from fairseq_compress.corpus.segmentation import Segmenter
 from fairseq_compress.corpus.sharded_work import ShardedWork
 from fairseq_compress.corpus.windows import WINDOW, Batch, iterate_batches
 from fairseq_compress.corpus.work_progress import WorkProgress
@@ -35,6 +37,7 @@ from fairseq_compress.models.student_output import student_output
 from fairseq_compress.teachers.loading import LoadedModels
 from fairseq_compress.teachers.word_ids import word_ids
 
+LISTS_AT_ONCE = 1024  # through the segmenter
 LOGITS_AT_ONCE = 1 << 22  # 16 MB in float32
 UNSCORED = -math.inf  # untranslated, or too long for the model
 
@@ -47,6 +50,7 @@ class ForcedOptions:
     max_tokens: int = 4000  # of a batch, padding counted, the longer side
     max_sentences: int | None = None
     window: int = WINDOW
+    sentencepiece_model: str | None = None  # SHA-256 of the model of the segmenter
 
 
 class Record(NamedTuple):
@@ -121,10 +125,19 @@ class ScoringRun:
         nbest: the n-best file.
         source: the text that was translated.
         models: the reverse model or an ensemble, from the language of the hypotheses to that of the source.
+        segmenter: cuts both texts into the models' pieces; None if they are pieces already.
     """
 
-    def __init__(self, nbest: PathLike, source: PathLike, models: LoadedModels, options: ForcedOptions) -> None:
+    def __init__(
+        self,
+        nbest: PathLike,
+        source: PathLike,
+        models: LoadedModels,
+        options: ForcedOptions,
+        segmenter: Segmenter | None = None,
+    ) -> None:
         self.nbest, self.source, self.models, self.options = nbest, source, models, options
+        self.segmenter = segmenter
         self.longest = models.max_source_positions, models.max_target_positions
 
     def facts(self) -> dict[str, Any]:
@@ -144,12 +157,22 @@ class ScoringRun:
         return iterate_batches(self._records(), _length, options.max_tokens, options.max_sentences, options.window)
 
     def _records(self) -> Iterator[Record]:
-        for nbest, line in read_with_source(self.nbest, self.source):
+        for nbest, (line, *hypotheses) in self._pieces():
             source = word_ids(line, self.models.target)
-            for hypothesis in nbest.hypotheses:
-                ids = word_ids(hypothesis.text, self.models.source)
+            for hypothesis in hypotheses:
+                ids = word_ids(hypothesis, self.models.source)
                 fits = len(ids) <= self.longest[0] and len(source) <= self.longest[1]
                 yield Record(ids, source, nbest.translated and fits)
+
+    def _pieces(self) -> Iterator[tuple[NBestList, list[str]]]:
+        """Each list with the pieces of its source and of its hypotheses."""
+        lists = read_with_source(self.nbest, self.source)
+        while part := list(islice(lists, LISTS_AT_ONCE)):
+            texts = [[line, *(found.text for found in nbest.hypotheses)] for nbest, line in part]
+            if self.segmenter is not None:
+                pieces = self.segmenter.encode(chain.from_iterable(texts))
+                texts = [list(islice(pieces, len(of_list))) for of_list in texts]
+            yield from ((nbest, of_list) for (nbest, _), of_list in zip(part, texts, strict=True))
 
 
 def _length(record: Record) -> int:

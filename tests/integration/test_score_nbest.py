@@ -11,6 +11,7 @@ import pytest
 from fairseq_compress.cli.main import main
 from fairseq_compress.corpus.nbest import Hypothesis, NBestList, read_nbest, source_checksum, untranslated
 from fairseq_compress.corpus.nbest_scores import ScoreReader
+from fairseq_compress.corpus.segmentation import Segmenter
 from fairseq_compress.teachers import forced_scores
 from tests.conftest import PLUGIN, TINY, binarize, run_command
 from tests.k_best_corpus import write_nbest
@@ -139,6 +140,32 @@ def test_a_run_that_stopped_goes_on(
     done = calls.copy()
     assert reverse.score(tmp_path / "whole", "--max-sentences", 1000) == 0
     assert sum(done) - done[3] == sum(calls[len(done) :])  # no batch was scored twice, but the one that was stopped
+
+
+def test_text_is_cut_into_pieces(reverse: Reverse, scores: Path, tmp_path: Path) -> None:
+    """An n-best file of text, cut by the sentencepiece model, has the scores of the same file in pieces."""
+    (tmp_path / "text").write_text("ab ba\n" * 3)
+    prefix = tmp_path / "v"
+    vocabulary = ("--input", tmp_path / "text", "--vocab-size", 264, "--output-prefix", prefix)
+    assert main(["train-vocabulary", *map(str, vocabulary)]) == 0
+    segmenter = Segmenter(f"{prefix}.model")
+    lists = [
+        item._replace(
+            checksum=source_checksum(next(segmenter.encode([source]))),
+            hypotheses=[Hypothesis(found.score, next(segmenter.encode([found.text]))) for found in item.hypotheses],
+        )
+        for source, item in zip(reverse.sources, reverse.lists, strict=True)
+    ]
+    pieces = write_nbest(tmp_path / "pieces", list(segmenter.encode(reverse.sources)), lists)
+    options = ("--sentencepiece-model", f"{prefix}.model")
+    assert reverse.score(tmp_path / "one", *options) == 0
+    assert reverse.score(tmp_path / "two", "--nbest", pieces, "--source", f"{pieces}.src") == 0
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes() != scores.read_bytes()
+
+
+def test_processes_of_its_own(reverse: Reverse, scores: Path, tmp_path: Path) -> None:
+    assert reverse.score(tmp_path / "s", "--processes", 2) == 0
+    assert (tmp_path / "s").read_bytes() == scores.read_bytes()
 
 
 def test_an_ensemble_of_one_model_twice(reverse: Reverse, scores: Path, tmp_path: Path) -> None:
