@@ -1,0 +1,229 @@
+"""The n-best engine without a model: units, resuming, and a join that notices every slip."""
+
+import json
+from itertools import pairwise
+
+import pytest
+from fairseq.data import Dictionary
+
+from fairseq_compress.cli.local_ranks import _options
+from fairseq_compress.corpus.files import file_sha256
+from fairseq_compress.corpus.nbest import read_nbest, source_checksum
+from fairseq_compress.corpus.segmentation import Segmenter
+from fairseq_compress.corpus.sharded_work import Shard, ShardedWork
+from fairseq_compress.corpus.vocabulary import VocabularySettings, list_pieces, train_model
+from fairseq_compress.errors import ConfigError, DataError
+from fairseq_compress.teachers.beam_search import Found, SearchOptions
+from fairseq_compress.teachers.nbest import Corpus, NBestOptions, Share, decode_share, survey
+from fairseq_compress.teachers.nbest_join import is_complete, join
+
+WORDS = [f"w{number}" for number in range(30)]
+OPTIONS = NBestOptions(SearchOptions(beam=3), nbest=2, max_tokens=12, window=7)
+
+
+def dictionary():
+    entries = Dictionary()
+    for word in WORDS:
+        entries.add_symbol(word)
+    return entries
+
+
+def reverse(sentences):
+    """A search: the source backwards, and without its last word; the score tells the length."""
+    return [
+        [Found(ids[-2::-1], -len(ids) / 7), Found(ids[-3::-1], -len(ids)), Found(ids[:1], -99.0)] for ids in sentences
+    ]
+
+
+@pytest.fixture
+def source(tmp_path):
+    path = tmp_path / "source"
+    lines = [" ".join(WORDS[(line * 7 + word) % 30] for word in range(line % 6)) for line in range(40)]
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def corpus(source, longest=20):
+    return Corpus(source, dictionary(), longest)
+
+
+def facts(source):
+    return {"source": file_sha256(source), **OPTIONS.facts()}
+
+
+ALONE = Shard(0, 1)
+
+
+def decode(source, output, shard=ALONE, options=OPTIONS, longest=20):
+    work = ShardedWork(output, facts(source), shard)
+    decode_share(work, corpus(source, longest), dictionary(), options, reverse, 40)
+    return work
+
+
+def test_the_file(source, tmp_path):
+    counts = join(decode(source, tmp_path / "out"), source, tmp_path / "out", facts(source))
+    lists = list(read_nbest(tmp_path / "out", source))
+    assert counts == (40, sum(len(each.hypotheses) for each in lists), 0)
+    for each, line in zip(lists, source.read_text().splitlines(), strict=True):
+        words = line.split()
+        if words:
+            expected = [(round(-(len(words) + 1) / 7, 6), words[::-1]), (-len(words) - 1, words[-2::-1])]
+        else:
+            expected = [(0.0, [])]  # an empty line is not decoded
+        assert [(score, text.split()) for score, text in each.hypotheses] == expected
+    assert is_complete(tmp_path / "out", facts(source))
+    assert not is_complete(tmp_path / "out", facts(source) | {"beam": 4})
+
+
+@pytest.mark.parametrize("world_size", [2, 3, 50])
+def test_any_number_of_processes_gives_the_same_bytes(source, tmp_path, world_size):
+    join(decode(source, tmp_path / "one"), source, tmp_path / "one", facts(source))
+    works = [decode(source, tmp_path / "many", Shard(rank, world_size)) for rank in range(world_size)]
+    join(works[1], source, tmp_path / "many", facts(source))
+    assert (tmp_path / "many").read_bytes() == (tmp_path / "one").read_bytes()
+    assert (tmp_path / "many.json").read_bytes() == (tmp_path / "one.json").read_bytes()
+
+
+def test_resumes_at_the_batch_where_it_stopped(source, tmp_path, capsys):
+    calls = []
+
+    def search(sentences):
+        calls.append(len(sentences))
+        if len(calls) == 5:
+            raise KeyboardInterrupt
+        return reverse(sentences)
+
+    work = ShardedWork(tmp_path / "out", facts(source), ALONE)
+    with pytest.raises(KeyboardInterrupt):
+        decode_share(work, corpus(source), dictionary(), OPTIONS, search, 40)
+    done = work.done
+    work.close()
+    assert 4 <= done <= 5  # one of the batches may be of empty lines
+    calls.clear()
+    calls += [0] * 5
+    work = ShardedWork(tmp_path / "out", facts(source), ALONE)
+    decode_share(work, corpus(source), dictionary(), OPTIONS, search, 40)
+    join(work, source, tmp_path / "out", facts(source))
+    join(decode(source, tmp_path / "whole"), source, tmp_path / "whole", facts(source))
+    assert (tmp_path / "out").read_bytes() == (tmp_path / "whole").read_bytes()
+    assert "sentences are there already" in capsys.readouterr().err
+
+
+def test_long_lines(source, tmp_path):
+    assert survey(corpus(source), OPTIONS, ALONE) == Share(40, 40, 0)
+    shares = [survey(corpus(source), OPTIONS, Shard(rank, 3)).own for rank in range(3)]
+    assert sum(shares) == 40
+    with pytest.raises(DataError, match=r"source, line 5: 5 tokens, the model takes 4; 12 of 40 lines are too long"):
+        survey(corpus(source, 4), OPTIONS, ALONE)
+    skip = NBestOptions(OPTIONS.search, 2, 12, 7, "skip")
+    assert survey(corpus(source, 4), skip, Shard(0, 1)).too_long == 12
+    counts = join(decode(source, tmp_path / "out", options=skip, longest=4), source, tmp_path / "out", facts(source))
+    assert counts.untranslated == 12
+    left_out = [each.index for each in read_nbest(tmp_path / "out", source) if not each.translated]
+    assert left_out == [line for line in range(40) if line % 6 >= 4]
+
+
+def test_lines_end_at_line_feeds_only(tmp_path):
+    path = tmp_path / "odd"
+    path.write_bytes("w1 w2\u2028w3\r\n\x0cw4\n  \nw5".encode())
+    sentences = list(corpus(path))
+    assert [len(sentence.ids) for sentence in sentences] == [4, 2, 1, 2]
+    assert [sentence.checksum for sentence in sentences] == [
+        source_checksum(line) for line in ("w1 w2\u2028w3", "\x0cw4", "  ", "w5")
+    ]
+
+
+def test_raw_text(tmp_path):
+    """With a sentencepiece model both sides are text: what a search gives back as it got it is the line, normalized."""
+    lines = ["a man  on a bike", "", "two men", "a bike!"] * 3
+    (tmp_path / "source").write_text("\n".join(lines) + "\n")
+    (tmp_path / "model").write_bytes(train_model(lines, VocabularySettings(size=290)))
+    segmenter = Segmenter(tmp_path / "model")
+    entries = Dictionary()
+    for piece, _ in list_pieces((tmp_path / "model").read_bytes()):
+        entries.add_symbol(piece)
+    text = Corpus(tmp_path / "source", entries, 20, segmenter)
+    work = ShardedWork(tmp_path / "out", facts(tmp_path / "source"), ALONE)
+    decode_share(work, text, entries, OPTIONS, lambda batch: [[Found(ids[:-1], -1.0)] for ids in batch], 12)
+    join(work, tmp_path / "source", tmp_path / "out", facts(tmp_path / "source"))
+    found = [each.hypotheses[0].text for each in read_nbest(tmp_path / "out", tmp_path / "source")]
+    assert found == ["a man on a bike", "", "two men", "a bike!"] * 3
+
+
+class TestJoin:
+    """Payloads as a faulty merge would leave them."""
+
+    def write(self, source, output, change):
+        lists = []
+        for index, line in enumerate(source.read_text().splitlines()):
+            lists.append([index, source_checksum(line), [[-1.0, f"of line {index}"]]])
+        work = ShardedWork(output, facts(source), ALONE)
+        for unit, part in enumerate(change(lists)):
+            work.write(unit, json.dumps(part).encode())
+        work.finish(work.done)
+        return work
+
+    def check(self, source, tmp_path, change, message):
+        work = self.write(source, tmp_path / "out", change)
+        with pytest.raises(DataError, match=message):
+            join(work, source, tmp_path / "out", facts(source))
+        assert not (tmp_path / "out").exists()
+        assert not (tmp_path / "out.json").exists()
+
+    def test_units_in_any_order_inside_are_fine(self, source, tmp_path):
+        work = self.write(source, tmp_path / "out", lambda lists: [lists[20:][::-1], lists[:20]])
+        assert join(work, source, tmp_path / "out", facts(source)).sentences == 40
+
+    def test_a_shift_by_one_line(self, source, tmp_path):
+        def shift(lists):
+            indices = [index for index, _, _ in lists]
+            return [[[index, *rest] for index, (_, *rest) in zip(indices, lists[1:] + lists[:1], strict=True)]]
+
+        self.check(source, tmp_path, shift, "line 1: has the checksum .*, or the lists slipped")
+
+    def test_a_shift_that_starts_late(self, source, tmp_path):
+        def shift(lists):
+            return [lists[:31] + [[one[0], *two[1:]] for one, two in pairwise(lists[31:])]]
+
+        self.check(source, tmp_path, shift, "line 32: has the checksum")
+
+    def test_a_line_that_is_left_out(self, source, tmp_path):
+        self.check(source, tmp_path, lambda lists: [lists[:9] + lists[10:]], "line 10 is in no unit")
+
+    def test_a_line_that_is_there_twice(self, source, tmp_path):
+        self.check(source, tmp_path, lambda lists: [lists[:9], lists[8:]], "unit 1 has line 9 a second time")
+
+    def test_lines_missing_at_the_end(self, source, tmp_path):
+        self.check(source, tmp_path, lambda lists: [lists[:-1]], "has more lines than the 39 that were decoded")
+
+    def test_lines_too_many(self, source, tmp_path):
+        self.check(
+            source, tmp_path, lambda lists: [[*lists, [40, "00000000", []]]], "line 41: was decoded, but the file"
+        )
+
+    @pytest.mark.parametrize(("change", "message"), [
+        (lambda text: text.replace("w7 w8", "w8 w7", 1), "line 6: has the checksum"),
+        (lambda text: text + "w1\n", "more lines"),
+        (lambda text: text[:-4], "line 40: (has the checksum|was decoded)"),
+        (lambda text: "w1\n" + text, "line 1: has the checksum"),
+        (lambda text: text.replace("\n", "\r\n"), "SHA-256 differs"),  # not the text but the file changed
+    ])  # fmt: skip
+    def test_a_source_that_changed(self, source, tmp_path, change, message):
+        work, before = decode(source, tmp_path / "out"), facts(source)
+        source.write_bytes(change(source.read_text()).encode())
+        with pytest.raises(DataError, match=message):
+            join(work, source, tmp_path / "out", before)
+        assert not (tmp_path / "out").exists()
+
+
+def test_options_out_of_range():
+    for kept in (0, 6):
+        with pytest.raises(ConfigError, match=f"--nbest: must be from 1 to --beam \\(5\\), got {kept}"):
+            NBestOptions(nbest=kept)
+    with pytest.raises(ConfigError, match="--max-tokens"):
+        NBestOptions(max_tokens=0)
+
+
+def test_a_process_gets_the_options_of_its_parent():
+    values = {"max_tokens": 5, "lenpen": -1.5, "data": None, "join_only": False, "flag": True, "processes": 2}
+    assert _options(values) == ["--max-tokens=5", "--lenpen=-1.5", "--flag"]
