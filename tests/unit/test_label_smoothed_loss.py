@@ -153,6 +153,15 @@ def test_the_gradient_is_made_only_where_it_is_needed():
     assert asked == [False, False, True]
 
 
+def test_the_loss_can_be_scaled_in_place():
+    """fairseq does, by zero, where a process has no batch left but the others have."""
+    z = logits(4, 9, 0).requires_grad_()
+    loss = label_smoothed_loss(z, targets(4, 9)).loss
+    loss *= 0
+    loss.backward()
+    assert z.grad.eq(0).all()
+
+
 def test_second_backward_is_refused_and_not_wrong():
     loss = label_smoothed_loss(logits(4, 9, 0).requires_grad_(), targets(4, 9)).loss
     loss.backward(retain_graph=True)
