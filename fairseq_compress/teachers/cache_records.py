@@ -1,4 +1,4 @@
-r"""Teachers' logits -> records of a teacher cache (:mod:`fairseq_compress.teachers.cache`).
+r"""Teachers' logits -> records of a teacher cache (:mod:`fairseq_compress.teachers.cache_format`).
 
 For M teachers with logits z^m over V entries and temperature T (the mean of probabilities: arXiv:1702.01802):
 
@@ -30,7 +30,7 @@ def top_k_records(
         outputs: logits (N, V), or hidden states with their output matrix, of each teacher.
         rows: (R,) indices into the N rows, in the order that the records shall have.
         temperature: T > 0.
-        record: see :func:`~fairseq_compress.teachers.cache.record_dtype`.
+        record: see :func:`~fairseq_compress.teachers.cache_format.record_dtype`.
         chunk_rows: rows of the probabilities that exist at a time.
 
     Returns:
@@ -48,7 +48,7 @@ def top_k_records(
         q = _mean_probabilities([teacher.block(part) for teacher in teachers], temperature)
         probabilities, ids = torch.topk(q, k, dim=-1)
         rest = q.scatter_(1, ids, 0.0).sum(dim=-1)
-        if not bool(torch.isfinite(rest).all()):
+        if not bool(torch.isfinite(probabilities).all()):  # one in a row makes all of them so
             raise CheckpointError("--teacher-path: the teacher gives probabilities that are no numbers")
         records["ids"][part] = ids.cpu().numpy()
         records["probabilities"][part] = probabilities.cpu().numpy()

@@ -6,10 +6,10 @@ cut in windows of sentences, each is on the disk before the next begins, and the
 
 import contextlib
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,11 +18,12 @@ from fairseq.data import LanguagePairDataset
 
 from fairseq_compress.corpus.files import atomic_write, file_sha256
 from fairseq_compress.corpus.sharded_work import Shard, ShardedWork
-from fairseq_compress.corpus.windows import WINDOW, cut_batches
 from fairseq_compress.corpus.work_progress import WorkProgress
 from fairseq_compress.errors import ConfigError, DataError
 from fairseq_compress.functional.outputs import shape_of
-from fairseq_compress.teachers.cache import CacheMeta, TeacherCache, record_dtype
+from fairseq_compress.teachers.cache import TeacherCache
+from fairseq_compress.teachers.cache_format import CacheMeta, record_dtype
+from fairseq_compress.teachers.cache_plan import Batch, BatchPlan
 from fairseq_compress.teachers.cache_records import top_k_records, unread_records
 from fairseq_compress.teachers.frozen import FrozenTeachers
 
@@ -38,68 +39,14 @@ class CacheOptions:
     max_tokens: int = 8000
     device: str = "cpu"
 
-
-class Batch(NamedTuple):
-    """One unit of work: sentences that a teacher reads at once."""
-
-    unit: int
-    indices: list[int]
-    """Of its sentences in the dataset."""
-    tokens: list[int]
-    """Target tokens of each of them."""
-    starts: list[int]
-    """Number of each one's first record in the file."""
-    read: bool
-    """False for a sentence that is longer than the teachers take."""
+    def facts(self) -> dict[str, Any]:
+        """Those that ``meta.json`` tells; the others change the last digits only."""
+        return {"k": self.top_k, "dtype": self.dtype, "temperature": self.temperature, "precision": self.precision}
 
 
-class BatchPlan:
-    """The batches of a split; they depend on the sentence lengths and on nothing else.
-
-    Args:
-        source_sizes: (sentences,) tokens of each source.
-        target_sizes: (sentences,) tokens of each target.
-        longest: the most source and target tokens that the teachers take. What is longer is never trained on (the
-            reader sees to that); it makes a batch of its own that no teacher reads.
-        max_tokens: the most tokens of a batch on either side, padding counted.
-    """
-
-    def __init__(
-        self,
-        source_sizes: np.ndarray,
-        target_sizes: np.ndarray,
-        longest: tuple[int, int],
-        max_tokens: int,
-        window: int = WINDOW,
-    ) -> None:
-        self.source_sizes, self.target_sizes = source_sizes, target_sizes
-        self.longest, self.max_tokens, self.window = longest, max_tokens, window
-
-    def __iter__(self) -> Iterator[Batch]:
-        unit = written = 0
-        for first in range(0, len(self.target_sizes), self.window):
-            source, target = (
-                sizes[first : first + self.window].astype(np.int64) for sizes in (self.source_sizes, self.target_sizes)
-            )
-            starts = written + np.cumsum(target) - target
-            written += int(target.sum())
-            for members, read in self._cut(source, target):
-                yield Batch(unit, (first + members).tolist(), target[members].tolist(), starts[members].tolist(), read)
-                unit += 1
-
-    def _cut(self, source: np.ndarray, target: np.ndarray) -> Iterator[tuple[np.ndarray, bool]]:
-        fits = (source <= self.longest[0]) & (target <= self.longest[1])
-        readable = np.flatnonzero(fits)
-        for batch in cut_batches(np.maximum(source, target)[readable].tolist(), self.max_tokens):
-            yield readable[batch], True
-        for index in np.flatnonzero(~fits):
-            yield np.array([index]), False
-
-
-def longest_positions(teachers: FrozenTeachers) -> tuple[int, int]:
+def longest_positions(teachers: FrozenTeachers) -> list[int]:
     """The most source and target tokens that all teachers take."""
-    limits = [model.max_positions() for model in teachers.models]
-    return min(limit[0] for limit in limits), min(limit[1] for limit in limits)
+    return [min(limits) for limits in zip(*(model.max_positions() for model in teachers.models), strict=True)]
 
 
 def make_records(
@@ -158,33 +105,42 @@ def write_split(
         DataError: a finished cache made from something else is in the way; a share is missing, cut or altered.
     """
     record = record_dtype(options.top_k, len(dataset.tgt_dict), options.dtype)
-    facts = {**facts, "k": options.top_k, "dtype": options.dtype, "temperature": options.temperature,
-             "precision": options.precision}  # fmt: skip
+    facts = {**facts, **options.facts()}
     if (output / "meta.json").is_file():
         meta = _check_finished(output, facts)
         shutil.rmtree(f"{output}.work", ignore_errors=True)  # of a run that was killed behind its last step
         return meta
     models = teachers()
-    longest = longest_positions(models)
-    plan = BatchPlan(dataset.src_sizes, dataset.tgt_sizes, longest, options.max_tokens)
-    bytes_facts = {**facts, "longest": longest, "max_tokens": options.max_tokens, "device": options.device}
-    work = ShardedWork(output, bytes_facts, shard, join_only=join_only)
+    facts["longest"] = longest_positions(models)
+    plan = BatchPlan(dataset.src_sizes, dataset.tgt_sizes, facts["longest"], options.max_tokens)
+    all_facts = _flat(facts | {"max_tokens": options.max_tokens, "device": options.device})
+    work = ShardedWork(output, all_facts, shard, join_only=join_only)
     if not join_only:
         write_share(work, plan, lambda batch: make_records(models, dataset, batch, record, options))
     if not work.finished_by_all() and not (join_only and work.missing_ranks()):  # of a missing one the join tells
         return None
-    meta = join_shares(work, plan, output, {**facts, "longest": list(longest)}, record)
+    meta = join_shares(work, plan, output, facts, record)
     work.remove()
     return meta
 
 
 def _check_finished(output: Path, facts: Mapping[str, Any]) -> CacheMeta:
     meta = TeacherCache(output).meta
-    for name, ours in facts.items():
-        theirs = getattr(meta, name)
-        if theirs != ours:
-            raise DataError(f"{output}: holds another cache: {name} is {theirs} there, {ours} here; remove it first")
+    ours, theirs = _flat(facts), _flat({name: getattr(meta, name) for name in facts})
+    for name in [*theirs, *ours]:
+        if theirs.get(name) != ours.get(name):
+            values = f"{name} is {theirs.get(name)} there, {ours.get(name)} here"
+            raise DataError(f"{output}: holds another cache: {values}; remove it first")
     return meta
+
+
+def _flat(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The same facts without facts inside of facts, so that a message can name the one that differs."""
+    flat: dict[str, Any] = {}
+    for name, value in facts.items():
+        inner = _flat(value) if isinstance(value, Mapping) else {"": value}
+        flat |= {f"{name} {key}".strip(): found for key, found in inner.items()}
+    return flat
 
 
 def write_share(work: ShardedWork, plan: BatchPlan, records: Callable[[Batch], np.ndarray]) -> None:

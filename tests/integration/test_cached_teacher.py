@@ -149,6 +149,10 @@ def test_a_finished_cache_is_neither_made_again_nor_overwritten(teacher, changed
     assert line.endswith("holds another cache: k is 8 there, 4 here; remove it first")
     line = refused(capsys, changed_teacher, data_bin, tmp_path, "--splits", "valid", "--teacher-data", data_bin)
     assert "holds another cache: teachers is" in line
+    other = shutil.copytree(data_bin, tmp_path / "other")
+    flip(other / "valid.en-cs.cs.bin", 4)
+    line = refused(capsys, teacher, other, tmp_path, "--splits", "valid")
+    assert "holds another cache: data valid target.bin is" in line
 
 
 def test_bad_arguments_give_one_line(teacher, data_bin, tmp_path, capsys):

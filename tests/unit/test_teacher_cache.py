@@ -14,10 +14,12 @@ from fairseq.data import Dictionary
 from fairseq_compress.corpus.files import file_sha256
 from fairseq_compress.corpus.sharded_work import Shard, ShardedWork
 from fairseq_compress.errors import CheckpointError, ConfigError, DataError
-from fairseq_compress.teachers.cache import TeacherCache, read_meta, record_dtype
+from fairseq_compress.teachers.cache import TeacherCache
 from fairseq_compress.teachers.cache_checksums import data_checksums, dictionary_facts, teacher_checksums
+from fairseq_compress.teachers.cache_format import read_meta, record_dtype
+from fairseq_compress.teachers.cache_plan import Batch, BatchPlan
 from fairseq_compress.teachers.cache_records import top_k_records, unread_records
-from fairseq_compress.teachers.cache_writer import Batch, BatchPlan, join_shares, write_share
+from fairseq_compress.teachers.cache_writer import join_shares, write_share
 
 VOCABULARY = 12
 RECORD = record_dtype(3, VOCABULARY, "float16")
@@ -126,8 +128,9 @@ def test_the_whole_vocabulary_leaves_nothing():
 def test_logits_that_are_no_numbers_are_refused():
     logits = torch.zeros(2, VOCABULARY)
     logits[1, 3] = math.nan
-    with pytest.raises(CheckpointError, match="no numbers"):
-        top_k_records([logits], torch.arange(2), 1.0, RECORD)
+    for k in (3, VOCABULARY):
+        with pytest.raises(CheckpointError, match="no numbers"):
+            top_k_records([logits], torch.arange(2), 1.0, record_dtype(k, VOCABULARY, "float16"))
 
 
 def test_the_plan_has_every_sentence_once_at_its_place():
