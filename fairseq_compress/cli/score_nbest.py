@@ -51,8 +51,8 @@ def run(args: argparse.Namespace) -> int:
     from fairseq_compress.corpus.segmentation import Segmenter
     from fairseq_compress.corpus.sharded_work import ShardedWork, shard_from_environment
     from fairseq_compress.corpus.windows import check_limits
-    from fairseq_compress.teachers.forced_scores import ForcedOptions, ScoringRun, finished, join_shares, write_share
     from fairseq_compress.teachers.loading import load_models, pick_device
+    from fairseq_compress.teachers.scoring_run import ForcedOptions, ScoringRun, finished, join_shares, write_share
 
     fairseq_compress.register()
     check_limits(args.max_tokens, args.max_sentences, args.window)

@@ -143,6 +143,11 @@ class Chooser:
                 f"--reference, line {task.nbest.index + 1}: must be text where --decode-model joins the hypotheses, "
                 f"got pieces ({task.reference[:60]!r})"
             )
+        if self._segmenter is None and PIECE_SPACE in text and PIECE_SPACE not in task.reference and task.reference:
+            raise ConfigError(
+                f"--decode-model: is needed, the hypotheses are pieces ({text[:60]!r}) and the reference is text "
+                f"({task.reference[:60]!r})"
+            )
         score: float = self._metric.sentence_score(text, [task.reference]).score
         return score
 

@@ -78,11 +78,13 @@ def select_corpus(inputs: Inputs, outputs: Outputs, rules: SelectionRules, proce
     if outputs.nbest is not None:
         written.append(sidecar_path(outputs.nbest))
     check_distinct([path for path in inputs if path is not None], written)
-    total = read_sidecar(inputs.nbest)["sentences"]
+    facts = read_sidecar(inputs.nbest)
+    if inputs.decode_model is not None and facts["facts"].get("sentencepiece_model"):
+        raise ConfigError(f"--decode-model: joins pieces, and {os.fspath(inputs.nbest)} is text already")
     if inputs.reference is not None:
         check_parallel(inputs.source, inputs.reference)
     report, chooser = SelectionReport(rules), Chooser(rules, inputs.decode_model)
-    pairs = ordered_map(chooser, progress(_tasks(inputs), total, "select"), processes)
+    pairs = ordered_map(chooser, progress(_tasks(inputs), facts["sentences"], "select"), processes)
     chosen = _first_of_equal(pairs, report)
     if rules.drop_worst > 0:
         chosen = _without_worst(chosen, rules.drop_worst, Path(outputs.source).absolute().parent, report)

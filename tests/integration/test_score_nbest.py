@@ -12,7 +12,7 @@ from fairseq_compress.cli.main import main
 from fairseq_compress.corpus.nbest import Hypothesis, NBestList, read_nbest, source_checksum, untranslated
 from fairseq_compress.corpus.nbest_scores import ScoreReader
 from fairseq_compress.corpus.segmentation import Segmenter
-from fairseq_compress.teachers import forced_scores
+from fairseq_compress.teachers import scoring_run
 from tests.conftest import PLUGIN, TINY, binarize, run_command
 from tests.k_best_corpus import write_nbest
 
@@ -120,7 +120,7 @@ def test_a_run_that_stopped_goes_on(
     reverse: Reverse, scores: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     calls: list[int] = []
-    original = forced_scores.record_scores
+    original = scoring_run.record_scores
 
     def stop_after_three(models, records):
         calls.append(len(records))
@@ -128,7 +128,7 @@ def test_a_run_that_stopped_goes_on(
             raise KeyboardInterrupt
         return original(models, records)
 
-    monkeypatch.setattr(forced_scores, "record_scores", stop_after_three)
+    monkeypatch.setattr(scoring_run, "record_scores", stop_after_three)
     assert reverse.score(tmp_path / "s") == 130
     assert not (tmp_path / "s").exists()
     assert reverse.score(tmp_path / "s", "--precision", "bfloat16") == 1
@@ -142,7 +142,9 @@ def test_a_run_that_stopped_goes_on(
     assert sum(done) - done[3] == sum(calls[len(done) :])  # no batch was scored twice, but the one that was stopped
 
 
-def test_text_is_cut_into_pieces(reverse: Reverse, scores: Path, tmp_path: Path) -> None:
+def test_text_is_cut_into_pieces(
+    reverse: Reverse, scores: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """An n-best file of text, cut by the sentencepiece model, has the scores of the same file in pieces."""
     (tmp_path / "text").write_text("ab ba\n" * 3)
     prefix = tmp_path / "v"
@@ -156,6 +158,7 @@ def test_text_is_cut_into_pieces(reverse: Reverse, scores: Path, tmp_path: Path)
         )
         for source, item in zip(reverse.sources, reverse.lists, strict=True)
     ]
+    monkeypatch.setattr(scoring_run, "MOST_UNKNOWN", 1.0)  # the model knows no such pieces
     pieces = write_nbest(tmp_path / "pieces", list(segmenter.encode(reverse.sources)), lists)
     options = ("--sentencepiece-model", f"{prefix}.model")
     assert reverse.score(tmp_path / "one", *options) == 0
@@ -175,7 +178,10 @@ def test_an_ensemble_of_one_model_twice(reverse: Reverse, scores: Path, tmp_path
 
 
 def test_what_is_refused(reverse: Reverse, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    strange = [item._replace(hypotheses=[Hypothesis(-1.0, "text")]) for item in reverse.lists]
+    text = write_nbest(tmp_path / "text", reverse.sources, strange)
     for options, message in [
+        (["--nbest", text], "40 of 40 words are not in the model's dictionary"),
         (["--max-tokens", 0], "--max-tokens: must be at least 1, got 0"),
         (["--source", reverse.nbest], "is of another source line than"),
         (["--output", reverse.nbest], "is also an input"),

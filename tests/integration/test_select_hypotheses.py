@@ -160,7 +160,7 @@ def test_processes_change_nothing(corpus: Corpus) -> None:
     assert corpus.outputs() == alone
 
 
-def test_pieces_are_joined_before_they_are_compared(tmp_path: Path) -> None:
+def test_pieces_are_joined_before_they_are_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Two segmentations of one text are one hypothesis; the reference is text."""
     text = tmp_path / "text"
     text.write_text("aa ab ba bb\n" * 3)
@@ -183,9 +183,17 @@ def test_pieces_are_joined_before_they_are_compared(tmp_path: Path) -> None:
     interpolate = ("--mode", "interpolate", "--reference", tmp_path / "ref")
     assert corpus.select(*interpolate, *options) == 0
     assert set((tmp_path / "out.tgt").read_text().splitlines()) == {pieces[3]}
+    capsys.readouterr()
+    assert corpus.select(*interpolate) == 1
+    assert "--decode-model: is needed, the hypotheses are pieces" in capsys.readouterr().err
     corpus.references = pieces[:1] * SENTENCES
     corpus.write()
     assert corpus.select(*interpolate, *options) == 1
+    assert "--reference, line 1: must be text where --decode-model joins" in capsys.readouterr().err
+    facts = json.loads((tmp_path / "n.json").read_text())
+    (tmp_path / "n.json").write_text(json.dumps(facts | {"facts": {"sentencepiece_model": "0" * 64}}))
+    assert corpus.select("--mode", "best", *options) == 1
+    assert "--decode-model: joins pieces, and" in capsys.readouterr().err
 
 
 def shift_lists(corpus: Corpus) -> None:
