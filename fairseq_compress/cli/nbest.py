@@ -38,7 +38,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     search.add_argument("--precision", choices=("float32", "bfloat16"), default="float32", help="type of the weights")
     work = parser.add_argument_group("work")
     work.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where the model runs")
-    work.add_argument("--max-tokens", type=int, default=2000, metavar="N", help="of a batch of sources, with padding")
+    work.add_argument(
+        "--max-tokens", type=int, metavar="N",
+        help="of a batch of sources, padding counted; default: 2000 on a CPU, 16000 on a GPU",
+    )  # fmt: skip
     work.add_argument(
         "--window", type=int, default=65_536, metavar="N", help="lines that are sorted by length at a time"
     )
@@ -60,16 +63,20 @@ def run(args: argparse.Namespace) -> int:
     import fairseq_compress
     from fairseq_compress.corpus.sharded_work import ShardedWork, shard_from_environment
     from fairseq_compress.teachers.beam_search import BeamSearch, SearchOptions
-    from fairseq_compress.teachers.nbest import NBestOptions, decode_share, survey
-    from fairseq_compress.teachers.nbest_join import is_complete, join
+    from fairseq_compress.teachers.loading import pick_device
+    from fairseq_compress.teachers.nbest import MAX_TOKENS, NBestOptions, decode_share, survey
+    from fairseq_compress.teachers.nbest_join import is_complete, join, remove_leftovers
 
     fairseq_compress.register()
     search = SearchOptions(args.beam, args.lenpen, args.max_len_a, args.max_len_b)
-    options = NBestOptions(search, args.nbest, args.max_tokens, args.window, args.long_lines)
+    device = pick_device(args.device)
+    max_tokens = MAX_TOKENS[device.type] if args.max_tokens is None else args.max_tokens
+    options = NBestOptions(search, args.nbest, max_tokens, args.window, args.long_lines)
     _check_files(args)
     shard = shard_from_environment()
-    models, corpus, facts = _prepare(args, options)
+    models, corpus, facts = _prepare(args, options, device)
     if is_complete(args.output, facts):
+        remove_leftovers(args.output, facts)
         print(f"{args.output}: is there already, made from the same", file=sys.stderr)
         return 0
     if not args.join_only:
@@ -88,14 +95,13 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _prepare(args: argparse.Namespace, options: Any) -> tuple[Any, Any, dict[str, Any]]:
+def _prepare(args: argparse.Namespace, options: Any, device: Any) -> tuple[Any, Any, dict[str, Any]]:
     """The models, the corpus, and everything that decides the output's bytes."""
     from fairseq_compress.corpus.files import file_sha256
     from fairseq_compress.corpus.segmentation import Segmenter
-    from fairseq_compress.teachers.loading import load_models, pick_device
+    from fairseq_compress.teachers.loading import load_models
     from fairseq_compress.teachers.nbest import Corpus
 
-    device = pick_device(args.device)
     models = load_models(
         args.checkpoint, args.data, source_lang=args.source_lang, target_lang=args.target_lang,
         precision=args.precision, device=device,

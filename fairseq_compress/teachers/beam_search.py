@@ -22,8 +22,9 @@ from fairseq_compress.teachers.loading import LoadedModels
 from fairseq_compress.teachers.step_decoders import State, step_decoder
 from fairseq_compress.teachers.tree_decoder import COLUMNS, TreeState
 
-LOGITS_AT_ONCE = 1 << 22  # 16 MB in float32: more do not stay in a cache, and memory need not grow with the batch
-SHRINK_BELOW = 0.8  # copy the batch without its finished sentences when they are more than the rest of it
+# Memory need not grow with the batch; on a CPU 16 MB in float32, of which much stays in a cache.
+LOGITS_AT_ONCE = {"cpu": 1 << 22, "cuda": 1 << 27}
+SHRINK_BELOW = 0.8  # the batch is copied without its finished sentences when they are more than a fifth of it
 
 
 @dataclass(frozen=True)
@@ -132,11 +133,11 @@ class BeamSearch:
         if len(states) == 1 and isinstance(states[0], TreeState):
             hidden = states[0].hidden(tokens).view(*tokens.shape, -1)
             decoder = states[0].decoder
-            size = max(1, LOGITS_AT_ONCE // (tokens.size(1) * decoder.output_weight.size(1)))
+            size = max(1, LOGITS_AT_ONCE[self.device.type] // (tokens.size(1) * decoder.output_weight.size(1)))
             parts = []
             for some, their_scores in zip(hidden.split(size), scores.split(size), strict=True):
                 logits = decoder.logits(some.flatten(0, 1))
-                log_probs = torch.log_softmax(logits, dim=-1, out=logits).view(*their_scores.shape, -1)
+                log_probs = torch.log_softmax(logits, dim=-1).view(*their_scores.shape, -1)
                 parts.append(self._choose(log_probs, their_scores, banned, forced))
             return Candidates(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
         members = [state.log_probs(tokens) for state in states]

@@ -25,6 +25,10 @@ from fairseq_compress.teachers.beam_search import Found, SearchOptions
 Search = Callable[[Sequence[Sequence[int]]], list[list[Found]]]
 
 
+# Sources at a time. On a CPU with a model of width 256 all of 1,000 to 4,000 are within 5%, and 500 is 10% slower.
+MAX_TOKENS = {"cpu": 2000, "cuda": 16_000}
+
+
 @dataclass(frozen=True)
 class NBestOptions:
     """What is decoded and how.
@@ -35,7 +39,7 @@ class NBestOptions:
 
     search: SearchOptions = field(default_factory=SearchOptions)
     nbest: int | None = None  # hypotheses kept of each source; None: all of the beam
-    max_tokens: int = 2000  # of a batch, source side, padding counted
+    max_tokens: int = MAX_TOKENS["cpu"]  # of a batch, source side, padding counted
     window: int = WINDOW
     long_lines: str = "refuse"  # or skip
 

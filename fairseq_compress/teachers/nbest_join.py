@@ -7,6 +7,7 @@ line: lists that slipped by a line, or a source that changed in between, cannot 
 import json
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from hashlib import sha256
 from typing import Any, NamedTuple
 
@@ -20,7 +21,7 @@ from fairseq_compress.corpus.nbest import (
     untranslated,
     write_sidecar,
 )
-from fairseq_compress.corpus.sharded_work import ShardedWork
+from fairseq_compress.corpus.sharded_work import Shard, ShardedWork
 from fairseq_compress.errors import DataError
 
 
@@ -71,6 +72,14 @@ def is_complete(output: PathLike, facts: Mapping[str, Any]) -> bool:
         return sidecar["facts"] == facts and sidecar["sha256"] == file_sha256(output)
     except DataError:
         return False
+
+
+def remove_leftovers(output: PathLike, facts: Mapping[str, Any]) -> None:
+    """Remove the work folder of a run that was killed between the last byte of its output and its end."""
+    with suppress(DataError):  # of another run, not finished, or just being removed
+        work = ShardedWork(output, facts, Shard(0, 1), join_only=True)
+        if work.finished_by_all():
+            work.remove()
 
 
 def _in_order(work: ShardedWork) -> Iterator[NBestList]:

@@ -12,7 +12,7 @@ from fairseq.sequence_generator import SequenceGenerator
 
 from fairseq_compress.errors import CheckpointError, ConfigError
 from fairseq_compress.models.compressed_transformer import CompressedTransformerModel
-from fairseq_compress.teachers.beam_search import BeamSearch, SearchOptions, best_candidates
+from fairseq_compress.teachers.beam_search import LOGITS_AT_ONCE, BeamSearch, SearchOptions, best_candidates
 from fairseq_compress.teachers.loading import LoadedModels
 from fairseq_compress.teachers.step_decoders import GeneralDecoder, step_decoder
 from fairseq_compress.teachers.tree_decoder import TreeDecoder
@@ -119,7 +119,7 @@ def test_equal_with_a_large_dictionary():
 
 
 def test_pieces_of_the_batch_do_not_matter(monkeypatch):
-    monkeypatch.setattr("fairseq_compress.teachers.beam_search.LOGITS_AT_ONCE", 1)
+    monkeypatch.setitem(LOGITS_AT_ONCE, "cpu", 1)
     check_equal([build(4, words=700)], sentences(words=700), SearchOptions(beam=5, max_len_b=20))
 
 
@@ -144,6 +144,9 @@ def test_what_is_not_plain_goes_the_general_way():
 
     model = build()
     model.decoder.layers[1].self_attn.q_proj = Other(16, 16)
+    assert isinstance(step_decoder(model), GeneralDecoder)
+    model = build()
+    model.decoder.layers[1].self_attn.num_heads = 2
     assert isinstance(step_decoder(model), GeneralDecoder)
     assert isinstance(step_decoder(build(adaptive_softmax_cutoff="10,20")), GeneralDecoder)
     assert isinstance(step_decoder(build(cross_self_attention=True)), GeneralDecoder)
