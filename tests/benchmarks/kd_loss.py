@@ -9,14 +9,14 @@ a fresh process, so that neither can reuse what the other left.
 """
 
 import argparse
-import statistics
 import subprocess
 import sys
-import time
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from fairseq.criterions.label_smoothed_cross_entropy import label_smoothed_nll_loss
+from measure import header, medians, peak_growth
 
 from fairseq_compress.functional.word_level_kd import word_level_kd_loss
 
@@ -48,34 +48,21 @@ def inputs(tokens: int, vocabulary: int) -> tuple[torch.Tensor, torch.Tensor, to
     return student, teacher, torch.randint(4, vocabulary, (tokens,), generator=generator)
 
 
-def times(tokens: int, vocabulary: int, temperature: float, runs: int) -> dict[str, float]:
+def times(tokens: int, vocabulary: int, temperature: float, runs: int, cpu_time: bool) -> dict[str, float]:
     """Median seconds of forward and backward, the variants in turn."""
     student, teacher, target = inputs(tokens, vocabulary)
-    seconds: dict[str, list[float]] = {name: [] for name in VARIANTS}
-    for run in range(runs + 1):
-        for name, variant in VARIANTS.items():
-            student.grad = None
-            begin = time.perf_counter()
-            variant(student, teacher, target, temperature).backward()
-            if run > 0:  # the first run warms up
-                seconds[name].append(time.perf_counter() - begin)
-    return {name: statistics.median(values) for name, values in seconds.items()}
 
+    def step(variant: Callable[..., torch.Tensor]) -> None:
+        student.grad = None
+        variant(student, teacher, target, temperature).backward()
 
-def status(field: str) -> int:
-    """A field of /proc/self/status in bytes."""
-    with open("/proc/self/status", encoding="ascii") as file:
-        return next(int(line.split()[1]) * 1024 for line in file if line.startswith(field))
+    return medians({name: lambda v=variant: step(v) for name, variant in VARIANTS.items()}, runs, cpu_time)
 
 
 def extra_memory(name: str, tokens: int, vocabulary: int, temperature: float) -> int:
     """Bytes of peak resident size above the inputs, in this process."""
     student, teacher, target = inputs(tokens, vocabulary)
-    before = status("VmRSS")
-    with open("/proc/self/clear_refs", "w", encoding="ascii") as file:
-        file.write("5")  # resets the peak to the present size
-    VARIANTS[name](student, teacher, target, temperature).backward()
-    return status("VmHWM") - before
+    return peak_growth(lambda: VARIANTS[name](student, teacher, target, temperature).backward())
 
 
 def measure_memory(name: str, arguments: argparse.Namespace, temperature: float) -> int:
@@ -90,15 +77,16 @@ def main() -> None:
     parser.add_argument("--vocabulary", type=int, default=32000)
     parser.add_argument("--temperature", type=float, nargs="+", default=[1.0, 2.0])
     parser.add_argument("--runs", type=int, default=7)
+    parser.add_argument("--cpu-time", action="store_true", help="for a machine with other work, at one thread")
     parser.add_argument("--memory-of", choices=sorted(VARIANTS), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.memory_of:
         print(extra_memory(arguments.memory_of, arguments.tokens, arguments.vocabulary, arguments.temperature[0]))
         return
-    print(f"word-level KD loss, {arguments.tokens} tokens, V={arguments.vocabulary}, float32, forward + backward, "
-          f"{torch.get_num_threads()} threads, medians of {arguments.runs}")  # fmt: skip
+    text = f"word-level KD loss, {arguments.tokens} tokens, V={arguments.vocabulary}, float32, forward + backward"
+    print(header(text, arguments.runs, arguments.cpu_time))
     for temperature in arguments.temperature:
-        seconds = times(arguments.tokens, arguments.vocabulary, temperature, arguments.runs)
+        seconds = times(arguments.tokens, arguments.vocabulary, temperature, arguments.runs, arguments.cpu_time)
         memory = {name: measure_memory(name, arguments, temperature) for name in VARIANTS}
         for name in VARIANTS:
             print(f"  T={temperature:g} {name}: {seconds[name] * 1000:8.1f} ms   {memory[name] / 2**20:8.1f} MiB extra")
