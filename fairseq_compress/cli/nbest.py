@@ -4,7 +4,12 @@ import argparse
 import sys
 from typing import Any
 
-from fairseq_compress.cli.local_ranks import add_processes_argument, die_with_parent, run_processes
+from fairseq_compress.cli.local_ranks import (
+    add_processes_argument,
+    die_with_parent,
+    make_products_reproducible,
+    run_processes,
+)
 
 HELP = (
     "Translate a corpus with one model or an ensemble into an n-best file. The hypotheses are those of "
@@ -58,6 +63,7 @@ def run(args: argparse.Namespace) -> int:
     if args.processes != 1 and not args.join_only:
         return run_processes("nbest", args)
     die_with_parent()
+    make_products_reproducible()
     import fairseq.tasks.translation  # noqa: F401 - before register(), which does nothing without fairseq
 
     import fairseq_compress
