@@ -52,7 +52,15 @@ def run(args: argparse.Namespace) -> int:
     from fairseq_compress.corpus.sharded_work import ShardedWork, shard_from_environment
     from fairseq_compress.corpus.windows import check_limits
     from fairseq_compress.teachers.loading import load_models, pick_device
-    from fairseq_compress.teachers.scoring_run import ForcedOptions, ScoringRun, finished, join_shares, write_share
+    from fairseq_compress.teachers.nbest_join import remove_leftovers
+    from fairseq_compress.teachers.scoring_run import (
+        ForcedOptions,
+        ScoringRun,
+        finished,
+        join_shares,
+        survey,
+        write_share,
+    )
 
     fairseq_compress.register()
     check_limits(args.max_tokens, args.max_sentences, args.window)
@@ -64,12 +72,14 @@ def run(args: argparse.Namespace) -> int:
     options = ForcedOptions(args.precision, args.max_tokens, args.max_sentences, args.window, pieces)
     scoring = ScoringRun(args.nbest, args.source, models, options, Segmenter(model) if model else None)
     if finished(scoring, args.output):
-        print(f"{args.output}: is there already", file=sys.stderr)
+        remove_leftovers(args.output, scoring.facts())
+        print(f"{args.output}: is there already, made from the same", file=sys.stderr)
         return 0
     shard = shard_from_environment()
+    own = 0 if args.join_only else survey(scoring, shard)
     work = ShardedWork(args.output, scoring.facts(), shard, join_only=args.join_only)
     if not args.join_only:
-        write_share(work, scoring)
+        write_share(work, scoring, own)
         if not work.finished_by_all():
             print(f"{args.output}: share {shard.rank} of {shard.world_size} is done, others are not", file=sys.stderr)
             return 0

@@ -28,8 +28,9 @@ class KBestDataset(BaseWrapperDataset):
     the tokens of all hypotheses, and ``weighted_ntokens``, Σ q_k len_k. With one hypothesis of each source, rows are
     what fairseq's own batch has. float64 weights stay what they are under ``--fp16`` (fairseq casts float32 only).
 
-    ``--max-tokens`` limits the padded source or K_i times the longest hypothesis, whichever is more. Whatever else
-    fairseq asks of a dataset, the wrapped one answers.
+    ``--max-tokens`` limits the sources of a batch times the largest of these: the length of a source, and K_i times the
+    longest hypothesis of one. With as many hypotheses of each source that bounds the padded rows; where some lists are
+    shorter the rows can be somewhat more. Whatever else fairseq asks of a dataset, the wrapped one answers.
 
     Args:
         dataset: fairseq's pairs of the sources and the first hypotheses.

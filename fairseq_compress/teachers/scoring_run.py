@@ -14,7 +14,7 @@ from fairseq_compress.corpus.files import PathLike, atomic_write, file_sha256
 from fairseq_compress.corpus.nbest import NBestList, read_nbest, read_sidecar, read_with_source
 from fairseq_compress.corpus.nbest_scores import format_scores, read_scores_sidecar, write_scores_sidecar
 from fairseq_compress.corpus.segmentation import Segmenter
-from fairseq_compress.corpus.sharded_work import ShardedWork
+from fairseq_compress.corpus.sharded_work import Shard, ShardedWork
 from fairseq_compress.corpus.windows import WINDOW, Batch, iterate_batches
 from fairseq_compress.corpus.work_progress import WorkProgress
 from fairseq_compress.errors import DataError
@@ -114,26 +114,15 @@ def finished(run: ScoringRun, output: PathLike) -> bool:
         return False
 
 
-def write_share(work: ShardedWork, run: ScoringRun) -> None:
-    """Score this process's batches; what is in its log already is not scored again."""
-    total, resumed = _survey(work, run)
-    units, share = 0, f"score-nbest {work.rank}/{work.world_size}"
-    progress = WorkProgress(total, share, resumed=resumed, unit="hypotheses")
-    for batch in run.batches():
-        units = batch.unit + 1
-        if work.mine(batch.unit) and not work.has(batch.unit):
-            work.write(batch.unit, array("d", record_scores(run.models, batch.items)).tobytes())
-            progress.add(len(batch.items))
-    progress.close()
-    work.finish(units)
+def survey(run: ScoringRun, shard: Shard) -> int:
+    """Read all inputs before anything is scored, and return the number of hypotheses of this process.
 
-
-def _survey(work: ShardedWork, run: ScoringRun) -> tuple[int, int]:
-    """Hypotheses of this process, and those in its log; verifies the inputs before the first score."""
-    total = resumed = words = unknown = 0
+    Raises:
+        DataError: an input is damaged, they do not belong together, or most words are unknown to the model.
+    """
+    own = words = unknown = 0
     for batch in run.batches():
-        total += len(batch.items) if work.mine(batch.unit) else 0
-        resumed += len(batch.items) if work.has(batch.unit) else 0
+        own += len(batch.items) if batch.unit % shard.world_size == shard.rank else 0
         for record in batch.items:
             words += len(record.hypothesis) - 1
             unknown += int(np.count_nonzero(record.hypothesis == run.models.source.unk()))
@@ -142,7 +131,28 @@ def _survey(work: ShardedWork, run: ScoringRun) -> tuple[int, int]:
             f"{os.fspath(run.nbest)}: {unknown:,} of {words:,} words are not in the model's dictionary; it needs the "
             "pieces that it was trained on: --sentencepiece-model cuts text"
         )
-    return total, resumed
+    return own
+
+
+def write_share(work: ShardedWork, run: ScoringRun, own: int) -> None:
+    """Score this process's batches; what is in its log already is not scored again."""
+    progress: WorkProgress | None = None
+    units = resumed = 0
+    for batch in run.batches():
+        units += 1
+        if not work.mine(batch.unit):
+            continue
+        if work.has(batch.unit):
+            resumed += len(batch.items)
+            continue
+        if progress is None:
+            share = f"score-nbest {work.rank}/{work.world_size}"
+            progress = WorkProgress(own, share, resumed=resumed, unit="hypotheses")
+        work.write(batch.unit, array("d", record_scores(run.models, batch.items)).tobytes())
+        progress.add(len(batch.items))
+    if progress is not None:
+        progress.close()
+    work.finish(units)
 
 
 def join_shares(work: ShardedWork, run: ScoringRun, output: PathLike) -> ScoredCounts:
