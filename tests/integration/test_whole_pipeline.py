@@ -26,26 +26,28 @@ TEACHER_SAVE_INTERVAL=2
 TEACHER_AVERAGE_LAST=2
 STUDENT_EXTRA=("${SIZES[@]}")
 STUDENTS=(
-    "gold transformer_student_tiny gold label_smoothed_cross_entropy"
-    "both transformer_student_tiny both word_level_kd"
+    "near transformer_student_tiny interpolated fused_label_smoothed_cross_entropy"
+    "both transformer_student_tiny both word_level_kd@4"
 )
 STUDENT_MAX_TOKENS=600
 STUDENT_MAX_UPDATE=2
 STUDENT_SAVE_INTERVAL=2
 STUDENT_AVERAGE_LAST=1
-KD_BEAM=1
-KD_SHARDS=2
+KD_BEAM=2
 BEAM=2
 MAX_LEN_A=0
 MAX_LEN_B=8
 REPORT_NOTE="A test."
 """
+ONE_MORE = """
+STUDENTS+=("k-best transformer_student_tiny k-best sequence_level_kd")
+"""
 
 
-def run(config, work) -> list[str]:
-    """Run all stages; the lines that the scripts themselves say."""
+def run(config, work, *arguments) -> list[str]:
+    """Run the stages; the lines that the scripts themselves say."""
     result = subprocess.run(
-        ["bash", str(ROOT / "scripts" / "run_all.sh"), str(config)],
+        ["bash", str(ROOT / "scripts" / "run_all.sh"), str(config), *arguments],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=550, check=False,
         env=os.environ | {"WORK_DIR": str(work), "FC_BIN": str(BIN), "OMP_NUM_THREADS": "1", "DEVICE": "cpu"},
     )  # fmt: skip
@@ -59,7 +61,7 @@ def test_raw_text_to_report_then_nothing_left_to_do(tmp_path):
     first = run(config, work)
     assert all(line.startswith("run ") for line in first)
 
-    for name, role in (("teacher", "teacher"), ("gold", "student"), ("both", "student")):
+    for name, role in (("teacher", "teacher"), ("near", "student"), ("both", "student")):
         record = json.loads((work / "translations" / f"{name}.json").read_text())
         assert record["lines"]["hypothesis"] == record["lines"]["reference"] == 13
         assert record["facts"]["role"] == role
@@ -69,9 +71,32 @@ def test_raw_text_to_report_then_nothing_left_to_do(tmp_path):
         assert "version:" in record["bleu"]["signature"]
     page = (work / "report" / "report.md").read_text()
     assert "A test." in page
-    assert all(name in page for name in ("teacher", "gold", "both"))
-    kd = (work / "kd" / "text.cs").read_text().splitlines()
-    assert len(kd) == len((work / "prepared" / "train" / "text.en").read_text().splitlines())
+    assert all(name in page for name in ("teacher", "near", "both"))
+    lines = (work / "prepared" / "train" / "text.en").read_text().splitlines()
+    assert sentences(work / "bin" / "train.en-cs.cs.idx") == len(lines)
+    report = json.loads((work / "kd" / "kd" / "report.json").read_text())
+    assert report["kept"] + sum(report["dropped"].values()) == report["sources"] == len(lines)
+    assert report["kept"] == sentences(work / "bin-kd" / "train.en-cs.cs.idx")
+    cache = json.loads((work / "cache" / "both-4" / "train" / "meta.json").read_text())
+    assert cache["sentences"] == len(lines) + report["kept"]
+    assert cache["k"] == 4
 
     second = run(config, work)
     assert [line.replace("run ", "skip ") for line in first] == second
+    one_more_student(config, work, len(lines))
+
+
+def one_more_student(config, work, lines):
+    """Its data come from the translations that are there."""
+    config.write_text(CONFIG + ONE_MORE)
+    said = run(config, work, "--to", "07")
+    new = ("select-k-best", "binarize-k-best", "binarize-hypotheses", "train-k-best")
+    assert [line for line in said if line.startswith("run ")] == [f"run {step}" for step in new]
+    hypotheses = json.loads((work / "bin-k-best" / "train.en-cs.kbest.json").read_text())
+    assert hypotheses["sentences"] == sentences(work / "bin-k-best" / "train.en-cs.en.idx") <= lines
+    assert hypotheses["sentences"] < hypotheses["hypotheses"] <= 2 * lines
+
+
+def sentences(index) -> int:
+    """The number in the header of a binarized file."""
+    return int.from_bytes(index.read_bytes()[18:26], "little")

@@ -3,6 +3,8 @@
 import pytest
 from fake_pipeline import Pipeline
 
+CRITERIONS = "label_smoothed_cross_entropy fused_label_smoothed_cross_entropy word_level_kd sequence_level_kd"
+
 
 def errors(pipeline: Pipeline) -> list[str]:
     """What the run says, without the name in front; and nothing was made or called."""
@@ -24,9 +26,20 @@ def errors(pipeline: Pipeline) -> list[str]:
         ("SOURCE_LANG", "cs", "must differ from SOURCE_LANG"),
         ("TEACHER_LR", "fast", "must be a number over 0"),
         ("STUDENT_UPDATE_FREQ", "0", "must be a whole number over 0"),
-        ("KD_SHARDS", "1.5", "must be a whole number over 0"),
-        ("AUTOCAST", "int8", "must be one of: none bfloat16"),
-        ("AUTOCAST", "float16", "must be one of: none bfloat16"),
+        ("KD_BEAM", "1.5", "must be a whole number over 0"),
+        ("KD_NBEST", "4", "must be at most KD_BEAM (3)"),
+        ("KD_K_BEST", "4", "must be at most the 3 hypotheses that are kept of a source"),
+        ("KD_INTERPOLATION", "ter", "must be one of: bleu chrf"),
+        ("KD_DROP_WORST", "5%", "must be a number from 0 to 1"),
+        ("KD_PRECISION", "float16", "must be one of: auto float32 bfloat16"),
+        ("SEQUENCE_KD_TEMPERATURE", "0", "must be a number over 0"),
+        ("CACHE_DTYPE", "int8", "must be one of: float16 float32"),
+        ("CACHE_MAX_TOKENS", "0", "must be a whole number over 0"),
+        ("JOBS", "all", "must be a whole number over 0"),
+        ("ADOPT", "yes", "must be one of: 0 1"),
+        ("BASELINE", "three", "must have a row with the seed 1, as one has"),
+        ("AUTOCAST", "int8", "must be one of: auto none bfloat16"),
+        ("AUTOCAST", "float16", "must be one of: auto none bfloat16"),
         ("VOCAB_SIZE", "08", "must be a whole number over 0"),
         ("SEED", "01", "must be a whole number, 0 or more"),
         ("TEACHER_AVERAGE_LAST", "4", "must be at most TEACHER_MAX_EPOCH (3)"),
@@ -55,13 +68,38 @@ def test_all_problems_at_once(pipeline: Pipeline) -> None:
     ]
     assert found[2].startswith("STUDENTS a architecture must be one of: transformer_small ")
     assert found[3:] == [
-        "STUDENTS a data must be one of: gold kd both, got 'silver'",
-        "STUDENTS a criterion must be one of: label_smoothed_cross_entropy word_level_kd, got 'hope'",
+        "STUDENTS a data must be one of: gold kd both k-best interpolated, got 'silver'",
+        f"STUDENTS a criterion must be one of: {CRITERIONS}, got 'hope'",
         "STUDENTS name must occur once and not be teacher, got 'a'",
-        "STUDENTS a criterion must be one of: label_smoothed_cross_entropy word_level_kd, got 'nll'",
+        f"STUDENTS a criterion must be one of: {CRITERIONS}, got 'nll'",
         f"raw text must exist and not be empty, got '{pipeline.raw}/train.cs'",
         f"raw text must exist and not be empty, got '{pipeline.raw}/test.en'",
     ]
+
+
+@pytest.mark.parametrize(
+    ("row", "problem"),
+    [
+        ("kd sequence_level_kd", "data must be k-best with the criterion sequence_level_kd, got 'kd'"),
+        ("k-best word_level_kd", "criterion must be sequence_level_kd with the data k-best, got 'word_level_kd'"),
+        ("k-best word_level_kd@8", "criterion must be sequence_level_kd with the data k-best, got 'word_level_kd@8'"),
+        *(
+            (f"gold {name}", f"criterion must be word_level_kd@K with a whole number K over 0, got '{name}'")
+            for name in ("word_level_kd@", "word_level_kd@0", "word_level_kd@8x", "label_smoothed_cross_entropy@8")
+        ),
+        ("gold word_level_kd@100", "criterion must be word_level_kd@K with K at most VOCAB_SIZE (99), got"),
+    ],
+)
+def test_rows_whose_words_do_not_fit(pipeline: Pipeline, row: str, problem: str) -> None:
+    pipeline.set(STUDENTS=f"('a transformer_student_tiny {row}')")
+    (found,) = errors(pipeline)
+    assert found.startswith(f"STUDENTS a {problem}")
+
+
+def test_dropping_needs_a_reverse_model(pipeline: Pipeline) -> None:
+    pipeline.set(KD_DROP_WORST="0.05")
+    rule = "must be a model of the other direction when KD_DROP_WORST is over 0"
+    assert errors(pipeline) == [f"KD_REVERSE_CHECKPOINT {rule}, got ''"]
 
 
 def test_different_line_counts_stop_the_run(pipeline: Pipeline) -> None:
@@ -98,9 +136,9 @@ def test_missing_config(pipeline: Pipeline) -> None:
 
 
 def test_unknown_stage_option_and_system(pipeline: Pipeline) -> None:
-    assert "no such stage: 11" in pipeline.run("--from", "11", status=1).stderr
+    assert "no such stage: 12" in pipeline.run("--from", "12", status=1).stderr
     assert "unknown option --fast" in pipeline.run("--fast", status=1).stderr
-    error = pipeline.run("three", script="stages/06_train_students.sh", status=1).stderr
+    error = pipeline.run("three", script="stages/07_train_students.sh", status=1).stderr
     assert "SYSTEM must be teacher or a name in STUDENTS, got 'three'" in error
 
 
