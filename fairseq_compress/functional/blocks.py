@@ -116,7 +116,6 @@ class FoldedGradient:
         self.of_weight = torch.zeros_like(weight, dtype=compute) if needs[1] else None
         self.of_bias = weight.new_zeros(weight.size(0), dtype=compute) if needs[2] else None
         self.needed, self.product = any(needs), product
-        self.buffer = hidden.new_empty(0)
 
     def block(self, rows: slice) -> tuple[Tensor, Tensor | None]:
         """The logits of a block, and the matrix that waits for their gradient: themselves, where their type allows."""

@@ -19,10 +19,10 @@ import torch
 from torch import Tensor
 
 from fairseq_compress.functional.blocks import FoldedGradient, Gradients, StoredGradient, TeacherRows, rows_of, select
-from fairseq_compress.functional.outputs import Output, Projected, Teachers, TopK, compute_dtype, shape_of
+from fairseq_compress.functional.outputs import Output, Projected, Teachers, TopK, compute_dtype, shape_of, tensor_of
 
 CHUNK_ELEMENTS_CPU, CHUNK_ELEMENTS_GPU = 2**19, 2**25  # stays in the cache; keeps a GPU busy per kernel launch
-BLOCK_CHUNKS_CPU, BLOCK_CHUNKS_GPU = 16, 1
+BLOCK_CHUNKS_CPU, BLOCK_CHUNKS_GPU = 16, 1  # at 4 bytes an element; of a smaller type a block holds more
 
 
 class Rows(NamedTuple):
@@ -119,7 +119,7 @@ def _run(job: Job, student: Output, needs: Sequence[bool]) -> tuple[Tensor, Grad
         sink = FoldedGradient(student, needs, None if len(kept) == len(padded) else kept, compute)
     else:
         sink = StoredGradient(student, needs[0])
-    chunk_rows, block_rows = _piece_sizes(job, vocabulary)
+    chunk_rows, block_rows = _piece_sizes(job, vocabulary, tensor_of(student).element_size())
     scratch = torch.empty((job.row_loss.scratch + 1, chunk_rows, vocabulary), dtype=compute, device=padded.device)
     teachers = TeacherRows(job.teachers, sink.kept, compute)
     target, weights = select(job.target, sink.kept), None if job.weights is None else select(job.weights, sink.kept)
@@ -160,13 +160,14 @@ def _fill(block: _Block, row_loss: RowLoss, scratch: Tensor, values: Tensor) -> 
             gradient[chunk] = place
 
 
-def _piece_sizes(job: Job, vocabulary: int) -> tuple[int, int]:
+def _piece_sizes(job: Job, vocabulary: int, element_size: int) -> tuple[int, int]:
     """Rows of a chunk and of a block."""
     on_cpu = job.target.device.type == "cpu"
     elements = CHUNK_ELEMENTS_CPU if on_cpu else CHUNK_ELEMENTS_GPU
-    chunk_rows = job.chunk_rows or max(1, elements // max(1, vocabulary))
+    chunk_rows = job.chunk_rows or elements // max(1, vocabulary)
     chunk_rows = max(1, min(chunk_rows, len(job.target)))
-    return chunk_rows, chunk_rows * (BLOCK_CHUNKS_CPU if on_cpu else BLOCK_CHUNKS_GPU)
+    block_chunks = (BLOCK_CHUNKS_CPU if on_cpu else BLOCK_CHUNKS_GPU) * 4 // element_size
+    return chunk_rows, chunk_rows * max(1, block_chunks)
 
 
 def _pieces(total: int, size: int) -> Iterator[slice]:

@@ -79,7 +79,11 @@ def check_rows(name: str, values: Tensor, rows: int) -> None:
         raise ValueError(f"{name} must be ({rows},), got {tuple(values.shape)}")
 
 
+def tensor_of(output: Output) -> Tensor:
+    """The logits or the hidden states."""
+    return output.hidden if isinstance(output, Projected) else output
+
+
 def compute_dtype(output: Output) -> torch.dtype:
     """The type that a loss is computed in: float64 for float64, else float32."""
-    dtype = output.hidden.dtype if isinstance(output, Projected) else output.dtype
-    return torch.float64 if dtype == torch.float64 else torch.float32
+    return torch.float64 if tensor_of(output).dtype == torch.float64 else torch.float32

@@ -49,7 +49,7 @@ def test_equals_the_path_through_logits(kind, temperature, bias, padded):
     target = targets(ROWS, VOCABULARY, padded)
     through_logits, hidden = student(bias), student(bias)
     want = loss_of(F.linear(*through_logits), kind, target, temperature)
-    got = loss_of(Projected(*hidden), kind, target, temperature, chunk_rows=1)  # blocks of 16 rows
+    got = loss_of(Projected(*hidden), kind, target, temperature, chunk_rows=1)  # blocks of 8 rows
     torch.testing.assert_close(torch.stack(list(got)), torch.stack(list(want)), rtol=1e-11, atol=1e-11)
     (3 * want.loss).backward()
     (3 * got.loss).backward()
@@ -130,7 +130,7 @@ def test_no_operation_gives_all_logits(kind):
     teachers = None if kind == "none" else teachers_of(kind, 2.0)
     with LargestTensor() as largest:
         loss_of(Projected(*tensors), kind, target, chunk_rows=1, teachers=teachers).loss.backward()
-    assert largest.elements == 16 * VOCABULARY  # a block
+    assert largest.elements == max(8 * VOCABULARY, ROWS * WIDTH)  # a block, the gradient of the hidden states
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.bfloat16, 3e-2), (torch.float16, 3e-3)])
