@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from fairseq.models import BaseFairseqModel
 from fairseq.tasks import FairseqTask
-from torch import Tensor, nn
+from torch import nn
 
 from fairseq_compress.checkpoint.load import build_model, load_upgraded
 from fairseq_compress.errors import ConfigError
@@ -52,13 +52,6 @@ class FrozenTeachers:
         self.models = [model.to(device=device, dtype=dtype) for model in self.models]
         with torch.no_grad():
             return [_output(model, net_input, source) for model in self.models]
-
-    def logits(self, sample: dict[str, Any], dtype: torch.dtype = torch.float32) -> list[Tensor]:
-        """As :meth:`outputs`, but always logits (B, T, V)."""
-        shape = sample["net_input"]["prev_output_tokens"].shape
-        return [
-            output.unflatten(0, shape) for output in self.outputs(sample, dtype, "logits") if torch.is_tensor(output)
-        ]
 
 
 def _output(model: BaseFairseqModel, net_input: dict[str, Any], source: str) -> Output:

@@ -83,7 +83,7 @@ def test_records_equal_a_loop_over_the_live_teachers(
     tolerance = {"rtol": 1e-3, "atol": 1e-7} if dtype == "float16" else {"rtol": 1e-4, "atol": 1e-8}
     for index in range(len(dataset)):
         sample = dataset.collater([dataset[index]])
-        logits = [output[0].double() for output in teachers.logits(sample)]
+        logits = [output.double() for output in teachers.outputs(sample, source="logits")]
         q = torch.stack([torch.softmax(output / 2, dim=-1) for output in logits]).mean(dim=0).numpy()
         records = cache.records(index)
         assert len(records) == len(q) == len(dataset[index]["target"])
