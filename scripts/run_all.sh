@@ -39,7 +39,9 @@ done
 if [[ $from == 01 ]]; then NEEDS_RAW_TEXT=1; fi
 stage_begin "${arguments[@]}"
 [[ -z $SYSTEM ]] || usage
+autocast=$AUTOCAST
 detect_device
+[[ $autocast != auto ]] || say "# AUTOCAST=auto is $AUTOCAST on this $FC_DEVICE"
 
 export DRY_RUN WORK_DIR RAW_DIR FC_BIN DEVICE
 for stage in scripts/stages/[0-9]*.sh; do

@@ -122,8 +122,9 @@ check_choice() {
 
 # check_files: raw text that a step generates is not there yet and is checked when it is read.
 check_files() {
-    local program prefix lang
-    for program in fairseq-train fairseq-generate fairseq-preprocess fairseq-compress; do
+    local programs=(fairseq-train fairseq-generate fairseq-preprocess fairseq-compress) program prefix lang
+    if [[ $LAUNCHER == torchrun && $PROCESSES/$NODES/$KD_PROCESSES != 1/1/1 ]]; then programs+=(torchrun); fi
+    for program in "${programs[@]}"; do
         [[ -x $FC_BIN/$program ]] || problem FC_BIN "must have $program (bash scripts/bootstrap.sh makes it)" "$FC_BIN"
     done
     [[ ${NEEDS_RAW_TEXT:-0} == 1 && ${#GENERATE[@]} == 0 ]] || return 0

@@ -25,22 +25,23 @@ TEACHER_MAX_UPDATE=4
 TEACHER_SAVE_INTERVAL=2
 TEACHER_AVERAGE_LAST=2
 STUDENT_EXTRA=("${SIZES[@]}")
-STUDENTS=(
-    "near transformer_student_tiny interpolated fused_label_smoothed_cross_entropy"
-    "both transformer_student_tiny both word_level_kd@4"
-)
+STUDENTS=("both transformer_student_tiny both word_level_kd@4")
 STUDENT_MAX_TOKENS=600
 STUDENT_MAX_UPDATE=2
 STUDENT_SAVE_INTERVAL=2
 STUDENT_AVERAGE_LAST=1
 KD_BEAM=2
 BEAM=2
+LENGTH_PENALTY=2.0
 MAX_LEN_A=0
 MAX_LEN_B=8
 REPORT_NOTE="A test."
 """
-ONE_MORE = """
-STUDENTS+=("k-best transformer_student_tiny k-best sequence_level_kd")
+MORE_STUDENTS = """
+STUDENTS+=(
+    "k-best transformer_student_tiny k-best sequence_level_kd"
+    "near transformer_student_tiny interpolated fused_label_smoothed_cross_entropy"
+)
 """
 
 
@@ -61,7 +62,7 @@ def test_raw_text_to_report_then_nothing_left_to_do(tmp_path):
     first = run(config, work)
     assert all(line.startswith("run ") for line in first)
 
-    for name, role in (("teacher", "teacher"), ("near", "student"), ("both", "student")):
+    for name, role in (("teacher", "teacher"), ("both", "student")):
         record = json.loads((work / "translations" / f"{name}.json").read_text())
         assert record["lines"]["hypothesis"] == record["lines"]["reference"] == 13
         assert record["facts"]["role"] == role
@@ -71,7 +72,7 @@ def test_raw_text_to_report_then_nothing_left_to_do(tmp_path):
         assert "version:" in record["bleu"]["signature"]
     page = (work / "report" / "report.md").read_text()
     assert "A test." in page
-    assert all(name in page for name in ("teacher", "near", "both"))
+    assert all(name in page for name in ("teacher", "both"))
     lines = (work / "prepared" / "train" / "text.en").read_text().splitlines()
     assert sentences(work / "bin" / "train.en-cs.cs.idx") == len(lines)
     report = json.loads((work / "kd" / "kd" / "report.json").read_text())
@@ -83,14 +84,17 @@ def test_raw_text_to_report_then_nothing_left_to_do(tmp_path):
 
     second = run(config, work)
     assert [line.replace("run ", "skip ") for line in first] == second
-    one_more_student(config, work, len(lines))
+    more_students(config, work, len(lines))
 
 
-def one_more_student(config, work, lines):
-    """Its data come from the translations that are there."""
-    config.write_text(CONFIG + ONE_MORE)
+def more_students(config, work, lines):
+    """Their data come from the translations that are there."""
+    config.write_text(CONFIG + MORE_STUDENTS)
     said = run(config, work, "--to", "07")
-    new = ("select-k-best", "binarize-k-best", "binarize-hypotheses", "train-k-best")
+    new = [
+        *("select-k-best", "binarize-k-best", "binarize-hypotheses"),
+        *("select-interpolated", "binarize-interpolated", "train-k-best", "train-near"),
+    ]
     assert [line for line in said if line.startswith("run ")] == [f"run {step}" for step in new]
     hypotheses = json.loads((work / "bin-k-best" / "train.en-cs.kbest.json").read_text())
     assert hypotheses["sentences"] == sentences(work / "bin-k-best" / "train.en-cs.en.idx") <= lines

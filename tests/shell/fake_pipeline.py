@@ -79,7 +79,7 @@ class Pipeline:
         """Run a script on the configuration, from some other folder, and check its exit status."""
         result = subprocess.run(
             self.command(*arguments, script=script), cwd=self.folder, env=self.environment | environment,
-            text=True, capture_output=True, timeout=120, check=False,
+            text=True, capture_output=True, timeout=400, check=False,
         )  # fmt: skip
         assert result.returncode == status, result.stdout + result.stderr
         return result

