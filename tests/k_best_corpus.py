@@ -4,6 +4,10 @@ import random
 import shutil
 from pathlib import Path
 
+import numpy as np
+from fairseq.data import Dictionary
+from fairseq.data.indexed_dataset import MMapIndexedDatasetBuilder
+
 from fairseq_compress.corpus.files import file_sha256
 from fairseq_compress.corpus.nbest import Hypothesis, NBestList, NBestWriter, source_checksum, write_sidecar
 from tests.conftest import write_pair
@@ -45,3 +49,11 @@ def copy_data(data_bin: Path, folder: Path) -> Path:
         if path.name.startswith(("train.", "valid.", "dict.")):
             shutil.copy(path, folder)
     return folder
+
+
+def binarize_lines(prefix: Path, lines: list[str], dictionary: Dictionary) -> None:
+    """PREFIX.bin and PREFIX.idx, as fairseq-preprocess writes them."""
+    builder = MMapIndexedDatasetBuilder(f"{prefix}.bin", dtype=np.uint16)
+    for line in lines:
+        builder.add_item(dictionary.encode_line(line, add_if_not_exist=False))
+    builder.finalize(f"{prefix}.idx")

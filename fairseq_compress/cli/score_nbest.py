@@ -8,7 +8,8 @@ from fairseq_compress.cli.local_ranks import add_processes_argument, die_with_pa
 HELP = (
     "Score each hypothesis of an n-best file by the log-probability that a reverse model gives to its source, divided "
     "by the length of the source, in nats. select-hypotheses --drop-worst uses the scores. Run it in several processes "
-    "(--processes, torchrun, srun, or RANK and WORLD_SIZE) to share the work; killed, it goes on where it stopped."
+    "(--processes, torchrun, srun, or RANK and WORLD_SIZE) to share the work; on a CPU each uses one core. Killed, it "
+    "goes on where it stopped."
 )
 
 
@@ -44,6 +45,7 @@ def run(args: argparse.Namespace) -> int:
         return run_processes("score-nbest", args)
     die_with_parent()
     import fairseq.tasks.translation  # noqa: F401 - before register(), which does nothing without fairseq
+    import torch
 
     import fairseq_compress
     from fairseq_compress.corpus.files import check_distinct, file_sha256
@@ -63,6 +65,8 @@ def run(args: argparse.Namespace) -> int:
     )
 
     fairseq_compress.register()
+    # With more threads the last digit depends on their number (also with MKL_CBWR), and one a process is faster.
+    torch.set_num_threads(1)
     check_limits(args.max_tokens, args.max_sentences, args.window)
     inputs = [args.nbest, sidecar_path(args.nbest), args.source, *args.checkpoint.split(":")]
     check_distinct(inputs, [args.output, sidecar_path(args.output)])

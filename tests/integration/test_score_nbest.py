@@ -4,17 +4,19 @@ import json
 import math
 import random
 import re
+import shutil
 from pathlib import Path
 
 import pytest
+from fairseq.data import Dictionary
 
 from fairseq_compress.cli.main import main
 from fairseq_compress.corpus.nbest import Hypothesis, NBestList, read_nbest, source_checksum, untranslated
 from fairseq_compress.corpus.nbest_scores import ScoreReader
 from fairseq_compress.corpus.segmentation import Segmenter
 from fairseq_compress.teachers import scoring_run
-from tests.conftest import PLUGIN, TINY, binarize, run_command
-from tests.k_best_corpus import write_nbest
+from tests.conftest import PLUGIN, TINY, run_command
+from tests.k_best_corpus import binarize_lines, write_nbest
 
 BATCHES = ["--max-tokens", "60", "--window", "50"]
 
@@ -40,10 +42,13 @@ class Reverse:
         self.sources, self.lists = sources, lists
         self.nbest = write_nbest(folder / "n", sources, lists)
 
+    def arguments(self, output: Path, *options: object, checkpoint: object = None) -> list[str]:
+        files = ["--nbest", self.nbest, "--source", f"{self.nbest}.src", "--output", output, *BATCHES]
+        model = ["--checkpoint", checkpoint or self.checkpoint, "--data", self.data_bin, "--device", "cpu"]
+        return ["score-nbest", *map(str, [*files, *model, *options])]
+
     def score(self, output: Path, *options: object, checkpoint: object = None) -> int:
-        arguments = ["--nbest", self.nbest, "--source", f"{self.nbest}.src", "--output", output, *BATCHES]
-        arguments += ["--checkpoint", checkpoint or self.checkpoint, "--data", self.data_bin, "--device", "cpu"]
-        return main(["score-nbest", *map(str, [*arguments, *options])])
+        return main(self.arguments(output, *options, checkpoint=checkpoint))
 
     def read(self, output: Path) -> list[list[float]]:
         reader = ScoreReader(output, self.nbest)
@@ -66,15 +71,15 @@ def scores(reverse: Reverse) -> Path:
 
 def test_scores_are_those_of_fairseq(reverse: Reverse, scores: Path, tmp_path: Path) -> None:
     pairs = [(item.index, place) for item in reverse.lists if item.translated for place in range(len(item.hypotheses))]
+    dictionary = Dictionary.load(str(reverse.data_bin / "dict.en.txt"))
     for language, lines in (
         ("cs", [reverse.lists[index].hypotheses[place].text for index, place in pairs]),
         ("en", [reverse.sources[index] for index, _ in pairs]),
     ):
-        (tmp_path / f"forced.{language}").write_text("".join(f"{line}\n" for line in lines))
-    dictionary = ["--srcdict", reverse.data_bin / "dict.en.txt"]
-    folder = binarize(tmp_path / "bin", {"testpref": str(tmp_path / "forced")}, *dictionary)
+        binarize_lines(tmp_path / f"test.cs-en.{language}", lines, dictionary)
+        shutil.copy(reverse.data_bin / f"dict.{language}.txt", tmp_path)
     log = run_command(
-        "fairseq-generate", folder, "--user-dir", PLUGIN, "--task", "compressed_translation", "-s", "cs", "-t", "en",
+        "fairseq-generate", tmp_path, "--user-dir", PLUGIN, "--task", "compressed_translation", "-s", "cs", "-t", "en",
         "--cpu", "--path", reverse.checkpoint, "--score-reference", "--max-tokens", 300,
     ).stdout  # fmt: skip
     expected = {int(number): float(score) for number, score in re.findall(r"^H-(\d+)\t(\S+)", log, re.MULTILINE)}
@@ -167,8 +172,13 @@ def test_text_is_cut_into_pieces(
 
 
 def test_processes_of_its_own(reverse: Reverse, scores: Path, tmp_path: Path) -> None:
-    assert reverse.score(tmp_path / "s", "--processes", 2) == 0
-    assert (tmp_path / "s").read_bytes() == scores.read_bytes()
+    """The command gives the same bytes with another number of processes and of threads."""
+    for processes, threads in ((1, "1"), (2, "2")):
+        arguments = reverse.arguments(tmp_path / f"s{processes}", "--processes", processes)
+        run_command("fairseq-compress", *arguments, OMP_NUM_THREADS=threads)
+    assert (tmp_path / "s1").read_bytes() == (tmp_path / "s2").read_bytes()
+    for one, other in zip(reverse.read(scores), reverse.read(tmp_path / "s1"), strict=True):
+        assert one == pytest.approx(other, abs=2e-6)
 
 
 def test_an_ensemble_of_one_model_twice(reverse: Reverse, scores: Path, tmp_path: Path) -> None:

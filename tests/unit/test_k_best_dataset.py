@@ -24,7 +24,7 @@ from fairseq_compress.datasets.k_best import KBestDataset, attach_k_best, hypoth
 from fairseq_compress.datasets.k_best_files import KBestFiles, k_best_prefix, write_index
 from fairseq_compress.errors import ConfigError, DataError
 from fairseq_compress.teachers.word_ids import word_ids
-from tests.k_best_corpus import LINES, copy_data, make_lists, write_nbest
+from tests.k_best_corpus import LINES, binarize_lines, copy_data, make_lists, write_nbest
 
 
 class Corpus:
@@ -163,10 +163,8 @@ def test_unknown_words_in_a_source(corpus: Corpus, capsys: pytest.CaptureFixture
         (corpus.data / f"dict.{language}.txt").write_text(smaller)
     entries = Dictionary.load(str(corpus.data / "dict.en.txt"))
     for language in ("en", "cs"):
-        builder = MMapIndexedDatasetBuilder(str(corpus.data / f"train.en-cs.{language}.bin"), dtype=np.uint16)
-        for line in (corpus.folder / f"train.{language}").read_text().splitlines():
-            builder.add_item(entries.encode_line(line, add_if_not_exist=False))
-        builder.finalize(str(corpus.data / f"train.en-cs.{language}.idx"))
+        lines = (corpus.folder / f"train.{language}").read_text().splitlines()
+        binarize_lines(corpus.data / f"train.en-cs.{language}", lines, entries)
     with_word = sum(word in line.split() for line in corpus.sources)
     arguments = ["binarize-hypotheses", "--nbest", str(corpus.nbest), "--data", str(corpus.data)]
     assert main(arguments) == 0
