@@ -89,14 +89,8 @@ def write_sidecar(
     path: PathLike, sentences: int, hypotheses: int, sha256: str, source_sha256: str, facts: Mapping[str, Any]
 ) -> None:
     """Write ``PATH.json`` for the n-best file ``path``; after the file itself, so that it never speaks of another."""
-    content = {
-        "format": FORMAT,
-        "sentences": sentences,
-        "hypotheses": hypotheses,
-        "sha256": sha256,
-        "source_sha256": source_sha256,
-        "facts": dict(facts),
-    }
+    digests = {"sha256": sha256, "source_sha256": source_sha256}
+    content = {"format": FORMAT, "sentences": sentences, "hypotheses": hypotheses, **digests, "facts": dict(facts)}
     with atomic_write(sidecar_path(path)) as stream:
         stream.write(json.dumps(content, ensure_ascii=False, indent=2) + "\n")
 
