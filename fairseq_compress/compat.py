@@ -6,6 +6,8 @@ What is mended, and why (each was tried with fairseq-fixed 0.12.3.1 and torch 2.
   ``--required-batch-size-multiple``: up to seven sentences of every set are never trained on, scored or translated.
 * :func:`allow_checkpoint_classes` and :func:`patch_checkpoint_loading` - torch >= 2.6 unpickles with an allow-list.
   We add the exact classes that fairseq writes and turn every refusal into one clear line. Safety stays on.
+* :func:`patch_checkpoint_copies` - fairseq copies a new checkpoint over ``checkpoint_last.pt`` and
+  ``checkpoint_best.pt`` in place: a training that is killed meanwhile leaves half a file, from which nothing resumes.
 * :func:`install_excepthook` - ``fairseq-train`` reports our own errors as one line, with status 1.
 """
 
@@ -57,6 +59,7 @@ def apply() -> None:
     allow_checkpoint_classes()
     patch_batch_by_size()
     patch_checkpoint_loading()
+    patch_checkpoint_copies()
     install_excepthook()
 
 
@@ -99,6 +102,24 @@ def patch_checkpoint_loading() -> None:
         return guarded_load(path, lambda: original(path, *args, **kwargs))
 
     _replace(checkpoint_utils, "load_checkpoint_to_cpu", original, load_checkpoint_to_cpu)
+
+
+def patch_checkpoint_copies() -> None:
+    """Make fairseq's copies of checkpoints appear whole or not at all, as what it saves itself does."""
+    manager = checkpoint_utils.PathManager
+    original = manager.copy
+    if hasattr(original, _PATCHED):
+        return
+
+    @functools.wraps(original)
+    def copy(src_path: str, dst_path: str, overwrite: bool = False) -> Any:
+        if not manager.supports_rename(dst_path):  # it is on another machine
+            return original(src_path, dst_path, overwrite=overwrite)
+        copied = original(src_path, f"{dst_path}.tmp", overwrite=True)
+        os.replace(f"{dst_path}.tmp", dst_path)
+        return copied
+
+    _replace(manager, "copy", original, copy)
 
 
 def guarded_load(path: str, load: Callable[[], dict[str, Any]]) -> dict[str, Any]:

@@ -8,6 +8,11 @@ from pathlib import Path
 
 import pytest
 
+# As the commands run: what tests compute here and what commands compute must have the same last digits. Both are read
+# when torch computes for the first time.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
+
 ROOT = Path(__file__).resolve().parents[1]
 PLUGIN = ROOT / "fairseq_compress"
 BIN = Path(sys.executable).parent

@@ -40,7 +40,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--max-len-a", type=float, default=0.0, metavar="A", help="at most A * source length + B tokens"
     )
     search.add_argument("--max-len-b", type=int, default=200, metavar="B", help="see --max-len-a")
-    search.add_argument("--precision", choices=("float32", "bfloat16"), default="float32", help="type of the weights")
+    search.add_argument(
+        "--precision", choices=("float32", "bfloat16", "int8"), default="float32",
+        help="of the matrix products; int8 only those of the decoder, on a CPU",
+    )  # fmt: skip
     work = parser.add_argument_group("work")
     work.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where the model runs")
     work.add_argument(

@@ -71,7 +71,8 @@ class BeamSearch:
         options: of the search.
 
     Raises:
-        ConfigError: the dictionary is too small for the beam.
+        ConfigError: the dictionary is too small for the beam, or a model cannot be decoded in int8.
+        CheckpointError: a model has weights that int8 cannot express.
     """
 
     def __init__(self, loaded: LoadedModels, options: SearchOptions) -> None:
@@ -82,7 +83,7 @@ class BeamSearch:
             raise ConfigError(
                 f"--beam: must be at most {len(loaded.target) - 2} with this dictionary, got {options.beam}"
             )
-        self.decoders = [step_decoder(model) for model in loaded.models]
+        self.decoders = [step_decoder(model, loaded.precision) for model in loaded.models]
         self.device = next(loaded.models[0].parameters()).device
 
     @torch.inference_mode()
@@ -133,7 +134,7 @@ class BeamSearch:
         if len(states) == 1 and isinstance(states[0], TreeState):
             hidden = states[0].hidden(tokens).view(*tokens.shape, -1)
             decoder = states[0].decoder
-            size = max(1, LOGITS_AT_ONCE[self.device.type] // (tokens.size(1) * decoder.output_weight.size(1)))
+            size = max(1, LOGITS_AT_ONCE[self.device.type] // (tokens.size(1) * decoder.columns))
             parts = []
             for some, their_scores in zip(hidden.split(size), scores.split(size), strict=True):
                 logits = decoder.logits(some.flatten(0, 1))

@@ -20,7 +20,8 @@ from fairseq_compress.corpus.files import file_sha256
 from fairseq_compress.errors import ConfigError
 from fairseq_compress.teachers.dictionaries import find_dictionary
 
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+# Types of the weights as they are loaded; the decoding step makes its own integers of them (see projections.py).
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.float32}
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,8 @@ class LoadedModels:
     target_lang: str
     facts: dict[str, Any]
     """SHA-256 of every checkpoint and of both dictionaries, as JSON can hold it."""
+    precision: str = "float32"
+    """Of the decoding step, a key of :data:`PRECISIONS`."""
 
     @property
     def max_source_positions(self) -> int:
@@ -61,16 +64,18 @@ def load_models(
         paths: checkpoints separated by ``:``, as fairseq separates the members of an ensemble.
         dictionary_dir: where ``dict.LANG.txt`` are (the option ``--data``), see :func:`find_dictionary`.
         source_lang, target_lang: the languages if the checkpoint does not tell, or to insist on.
-        precision: type of the weights, a key of :data:`PRECISIONS`.
+        precision: type of the weights, a key of :data:`PRECISIONS`; with int8 that of a decoding step's products only.
         device: where the models go.
 
     Raises:
-        ConfigError: no path, unknown or differing languages, no dictionary, differing dictionaries.
+        ConfigError: no path, unknown or differing languages, no dictionary, differing dictionaries, int8 on a GPU.
         CheckpointError: a file is missing, damaged or unsafe.
     """
     names = [path for path in paths.split(":") if path]
     if not names:
         raise ConfigError("--checkpoint: must name at least one checkpoint, got an empty value")
+    if precision == "int8" and torch.device(device).type != "cpu":
+        raise ConfigError("--precision: must be float32 or bfloat16 on a GPU, got int8")
     loaded: list[tuple[BaseFairseqModel, Dictionary, Dictionary]] = []
     for name in names:
         state, cfg = load_upgraded(name)
@@ -87,7 +92,8 @@ def load_models(
         "source_dictionary": dictionary_sha256(source),
         "target_dictionary": dictionary_sha256(target),
     }
-    return LoadedModels([model for model, _, _ in loaded], source, target, str(source_lang), str(target_lang), facts)
+    models = [model for model, _, _ in loaded]
+    return LoadedModels(models, source, target, str(source_lang), str(target_lang), facts, precision)
 
 
 def pick_device(name: str) -> torch.device:

@@ -14,10 +14,12 @@ from fairseq.modules import MultiheadAttention
 from fairseq.modules.transformer_layer import TransformerDecoderLayer, TransformerDecoderLayerBase
 from torch import Tensor, nn
 
+from fairseq_compress.errors import ConfigError
 from fairseq_compress.models.compressed_transformer import CompressedTransformerDecoder
 from fairseq_compress.modules.attention import HookableMultiheadAttention
 from fairseq_compress.modules.transformer_layer import HookableDecoderLayer
 from fairseq_compress.teachers.loading import contiguous_inputs
+from fairseq_compress.teachers.projections import Affine, Int8Affine
 from fairseq_compress.teachers.tree_decoder import TreeDecoder
 
 logger = logging.getLogger(__name__)
@@ -41,11 +43,17 @@ class State(Protocol):
         """Go on with the sentences ``rows`` only."""
 
 
-def step_decoder(model: BaseFairseqModel) -> "TreeDecoder | GeneralDecoder":
-    """The decoder for a model; why it is not the fast one, if it is not, is logged."""
+def step_decoder(model: BaseFairseqModel, precision: str = "float32") -> "TreeDecoder | GeneralDecoder":
+    """The decoder for a model; why it is not the fast one, if it is not, is logged.
+
+    Raises:
+        ConfigError: int8 is wanted of a model that is not for the fast one.
+    """
     reason = why_not_fast(model)
     if reason is None:
-        return TreeDecoder(model)
+        return TreeDecoder(model, Int8Affine if precision == "int8" else Affine)
+    if precision == "int8":
+        raise ConfigError(f"--precision: must be float32 or bfloat16 for this model, got int8; {reason}")
     logger.warning("decoding as fairseq-generate does, which is slower: %s", reason)
     return GeneralDecoder(model)
 

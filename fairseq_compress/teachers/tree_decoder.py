@@ -16,33 +16,25 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from fairseq.models import BaseFairseqModel
-from torch import Tensor, nn
+from torch import Tensor
+
+from fairseq_compress.teachers.projections import Affine, MakeProjection, Projection, side_by_side
 
 STEPS_BETWEEN_CLEANINGS = 8  # of the tree; more cost attention to dead nodes, fewer cost copies
 COLUMNS = 64  # the output matrix is padded to a multiple of it: with an odd number MKL takes 1.6 times as long
-
-
-class Affine(NamedTuple):
-    """x ↦ x W + b, with W as (in, out)."""
-
-    weight: Tensor
-    bias: Tensor | None
-
-    def __call__(self, x: Tensor) -> Tensor:
-        return x @ self.weight if self.bias is None else torch.addmm(self.bias, x, self.weight)
 
 
 class Layer(NamedTuple):
     """A decoder layer with the projections of one input side by side."""
 
     module: Any  # for its norms and its activation
-    self_qkv: Affine
-    self_out: Affine
-    cross_q: Affine
-    cross_kv: Affine
-    cross_out: Affine
-    fc1: Affine
-    fc2: Affine
+    self_qkv: Projection
+    self_out: Projection
+    cross_q: Projection
+    cross_kv: Projection
+    cross_out: Projection
+    fc1: Projection
+    fc2: Projection
 
 
 class TreeDecoder:
@@ -50,18 +42,21 @@ class TreeDecoder:
 
     Args:
         model: one for which :func:`fairseq_compress.teachers.step_decoders.why_not_fast` has no objection.
+        project: what makes a projection of weight ``(out, in)`` and bias, see ``projections.py``.
     """
 
-    def __init__(self, model: BaseFairseqModel) -> None:
+    def __init__(self, model: BaseFairseqModel, project: MakeProjection = Affine) -> None:
         self.model = model
         self.module: Any = model.decoder
         self.heads: int = self.module.layers[0].self_attn.num_heads
-        self.layers = [_layer(layer) for layer in self.module.layers]
-        projection = self.module.output_projection
-        self.entries: int = projection.out_features
+        self.head_width: int = self.module.layers[0].self_attn.head_dim
+        self.layers = [_layer(layer, project) for layer in self.module.layers]
+        output = self.module.output_projection
+        self.entries: int = output.out_features
         padding = -self.entries % COLUMNS
-        self.output_weight = F.pad(projection.weight.detach(), (0, 0, 0, padding)).t().contiguous()  # (C, V + padding)
-        self.output_bias = None if projection.bias is None else F.pad(projection.bias.detach(), (0, padding))
+        bias = None if output.bias is None else F.pad(output.bias.detach(), (0, padding))
+        self.output = project(F.pad(output.weight.detach(), (0, 0, 0, padding)), bias)
+        self.columns = self.entries + padding
 
     def start(self, source: Tensor, lengths: Tensor) -> "TreeState":
         """Encode a batch ``(B, S)``, padded on the right, and stand before the first step."""
@@ -71,10 +66,7 @@ class TreeDecoder:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """``(N, C)`` -> ``(N, V + padding)`` in float32; the padding columns are -inf."""
-        logits = hidden @ self.output_weight
-        if self.output_bias is not None:
-            logits += self.output_bias
-        logits = logits.float()
+        logits = self.output(hidden).float()
         logits[:, self.entries :] = -math.inf
         return logits
 
@@ -126,8 +118,8 @@ class TreeState:
         self._nodes = 0
         # For each hypothesis 0 at the nodes on its path and -inf elsewhere, (B, G, M).
         self._paths = torch.zeros(batch, 1, 0, dtype=encoded.dtype, device=encoded.device)
-        width = decoder.layers[0].self_out.weight.size(0) // heads
-        self._tree = encoded.new_empty(len(decoder.layers), 2, batch, heads, STEPS_BETWEEN_CLEANINGS, width)
+        room = (len(decoder.layers), 2, batch, heads, STEPS_BETWEEN_CLEANINGS, decoder.head_width)
+        self._tree = encoded.new_empty(room)
 
     def hidden(self, tokens: Tensor) -> Tensor:
         """Go one step on with the last tokens ``(B, G)`` of the hypotheses.
@@ -233,24 +225,15 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
     return attended.transpose(1, 2).reshape(q.size(0) * q.size(2), -1)
 
 
-def _layer(module: Any) -> Layer:
+def _layer(module: Any, project: MakeProjection) -> Layer:
     own, cross = module.self_attn, module.encoder_attn
     return Layer(
         module,
-        self_qkv=_side_by_side(own.q_proj, own.k_proj, own.v_proj),
-        self_out=_side_by_side(own.out_proj),
-        cross_q=_side_by_side(cross.q_proj),
-        cross_kv=_side_by_side(cross.k_proj, cross.v_proj),
-        cross_out=_side_by_side(cross.out_proj),
-        fc1=_side_by_side(module.fc1),
-        fc2=_side_by_side(module.fc2),
+        self_qkv=project(*side_by_side(own.q_proj, own.k_proj, own.v_proj)),
+        self_out=project(*side_by_side(own.out_proj)),
+        cross_q=project(*side_by_side(cross.q_proj)),
+        cross_kv=project(*side_by_side(cross.k_proj, cross.v_proj)),
+        cross_out=project(*side_by_side(cross.out_proj)),
+        fc1=project(*side_by_side(module.fc1)),
+        fc2=project(*side_by_side(module.fc2)),
     )
-
-
-def _side_by_side(*linears: nn.Linear) -> Affine:
-    """Several linear layers of one input as one product."""
-    weight = torch.cat([linear.weight.detach() for linear in linears]).t().contiguous()
-    if all(linear.bias is None for linear in linears):
-        return Affine(weight, None)
-    biases = [linear.weight[:, 0] * 0 if linear.bias is None else linear.bias.detach() for linear in linears]
-    return Affine(weight, torch.cat(biases))

@@ -105,7 +105,7 @@ check_choices() {
     check_choice DEVICE "$DEVICE" auto cpu gpu
     check_choice FP16 "$FP16" 0 1
     check_choice ADOPT "$ADOPT" 0 1
-    check_choice KD_PRECISION "$KD_PRECISION" auto float32 bfloat16
+    check_choice KD_PRECISION "$KD_PRECISION" auto float32 bfloat16 int8
     check_choice CACHE_DTYPE "$CACHE_DTYPE" float16 float32
     check_choice TEACHER_ARCH "$TEACHER_ARCH" "${KNOWN_ARCHITECTURES[@]}"
     [[ $FP16 == 0 || $DEVICE != cpu ]] || problem FP16 "needs a GPU, but DEVICE is cpu" "$FP16"

@@ -16,7 +16,7 @@ nbest_steps() {
         "${MACHINE_ARGUMENTS[@]}" -- \
         "$FC_BIN/fairseq-compress" nbest --checkpoint "$teacher" --data "$WORK_DIR/bin" --sentencepiece-model "$model" \
         --source "$text" --output @OUT@/train.nbest --beam "$KD_BEAM" --nbest "$hypotheses" --lenpen "$LENGTH_PENALTY" \
-        --max-len-a "$MAX_LEN_A" --max-len-b "$MAX_LEN_B" --max-tokens "$KD_MAX_TOKENS" --precision "$WORK_PRECISION" \
+        --max-len-a "$MAX_LEN_A" --max-len-b "$MAX_LEN_B" --max-tokens "$KD_MAX_TOKENS" --precision "$DECODING_PRECISION" \
         --long-lines skip
     run_step encode-hypotheses "$WORK_DIR/kd/pieces" --in "$WORK_DIR/kd/nbest" --in "$text" --in "$pieces" --in "$model" \
         --folder -- \
@@ -32,7 +32,7 @@ reverse_step() {
         --folder --resume --log "${MACHINE_ARGUMENTS[@]}" -- \
         "$FC_BIN/fairseq-compress" score-nbest --checkpoint "$KD_REVERSE_CHECKPOINT" --data "$WORK_DIR/bin" \
         --nbest "$WORK_DIR/kd/pieces/train.nbest" --source "$pieces" --output @OUT@/scores \
-        --max-tokens "$KD_MAX_TOKENS" --precision "$WORK_PRECISION"
+        --max-tokens "$KD_MAX_TOKENS" --precision "$SCORING_PRECISION"
 }
 
 # corpus_steps KIND OPTION...: what select-hypotheses chooses with these options, binarized: bin-KIND.

@@ -50,35 +50,11 @@ train_step() {
         export WANDB_NAME=$NAME-$name WANDB_DIR=$WORK_DIR
         if ! has_wandb_login; then export WANDB_MODE=${WANDB_MODE:-offline}; fi
     fi
-    [[ $DRY_RUN == 1 ]] || repair_checkpoints "$output.tmp"
     run_step "$name" "$output" --log --resume "${MACHINE_ARGUMENTS[@]}" "${wandb[@]}" "$@" -- "${COMMAND[@]}"
 }
 
 # has_wandb_login: wandb login writes its key to the netrc file.
 has_wandb_login() { [[ -n ${WANDB_API_KEY:-} ]] || grep -qsF api.wandb.ai "${NETRC:-$HOME/.netrc}"; }
-
-# repair_checkpoints FOLDER: fairseq copies checkpoint_last.pt in place, so a kill may leave half of it (half a zip file).
-# Then the newest whole checkpoint takes its place, and training goes on from there; without one it starts afresh.
-repair_checkpoints() {
-    local last=$1/checkpoint_last.pt file files
-    [[ -f $last ]] && ! is_whole "$last" || return 0
-    readarray -t files < <(find "$1" -name 'checkpoint*[0-9].pt' -printf '%T@ %p\n' | sort -rn | cut -d ' ' -f 2-)
-    for file in "${files[@]}"; do
-        if is_whole "$file"; then
-            cp "$file" "$last.new"
-            mv "$last.new" "$last"
-            return
-        fi
-    done
-    rm "$last"
-}
-
-# is_whole CHECKPOINT: the directory of a zip file is at its end.
-is_whole() {
-    "$FC_BIN/python" -c 'import sys, zipfile; sys.exit(0 if zipfile.is_zipfile(sys.argv[1]) else 9)' "$1" && return
-    (($? == 9)) || die "$FC_BIN/python does not work"
-    return 1
-}
 
 # average_step NAME CHECKPOINTS OUTPUT ROLE: the mean of the last checkpoints of a training.
 average_step() {

@@ -35,12 +35,13 @@ launch_work() {
     fi
 }
 
-# work_arguments: what such a process needs to know about the machine, in MACHINE_ARGUMENTS; and WORK_PRECISION, the type of
-# the teacher's matrix products.
+# work_arguments: what such a process needs to know about the machine, in MACHINE_ARGUMENTS; the type of the teacher's matrix
+# products in DECODING_PRECISION, and in SCORING_PRECISION where its probabilities are what is kept: no int8.
 work_arguments() {
     detect_device
-    WORK_PRECISION=$KD_PRECISION
-    if [[ $KD_PRECISION == auto ]]; then WORK_PRECISION=${AUTOCAST/none/float32}; fi
+    DECODING_PRECISION=$KD_PRECISION
+    if [[ $KD_PRECISION == auto ]]; then DECODING_PRECISION=${AUTOCAST/none/float32}; fi
+    SCORING_PRECISION=${DECODING_PRECISION/int8/float32}
     MACHINE_ARGUMENTS=(--unhashed --device --unhashed "${FC_DEVICE/gpu/cuda}")
     launch_work
 }

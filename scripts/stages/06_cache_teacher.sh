@@ -20,7 +20,7 @@ cache_for_student() {
         "${MACHINE_ARGUMENTS[@]}" -- \
         "$FC_BIN/fairseq-compress" cache-teacher --teacher-path "$teacher" --teacher-data "$WORK_DIR/bin" \
         --source-lang "$SOURCE_LANG" --target-lang "$TARGET_LANG" --data "$data" --splits train valid --output @OUT@ \
-        --top-k "$STUDENT_CACHE_K" --temperature "$KD_TEMPERATURE" --dtype "$CACHE_DTYPE" --precision "$WORK_PRECISION" \
+        --top-k "$STUDENT_CACHE_K" --temperature "$KD_TEMPERATURE" --dtype "$CACHE_DTYPE" --precision "$SCORING_PRECISION" \
         --max-tokens "$CACHE_MAX_TOKENS"
 }
 

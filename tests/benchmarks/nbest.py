@@ -1,15 +1,17 @@
 """Sentences a second of ``fairseq-compress nbest`` against ``fairseq-generate``, as ratios in one run, on a CPU.
 
-    python tests/benchmarks/nbest.py --checkpoint C.pt --data DATA_BIN --source FILE [--beam 5] [--runs 3] [--lines N]
+    python tests/benchmarks/nbest.py --checkpoint C.pt --data DATA_BIN --source FILE [--reference FILE] [--beam 5]
+        [--runs 3] [--lines N] [--precisions float32 int8]
 
-FILE holds pieces, DATA_BIN the dictionaries. Both decode the same lines with the same model, beam and precision
-(float32). fairseq-generate has all cores and its best of several batch sizes; ours one process with all cores, and a
+The FILEs hold sentencepiece pieces, DATA_BIN the dictionaries. Both decode the same lines with the same model and beam.
+fairseq-generate has float32, all cores and its best of several batch sizes; ours one process with all cores, and a
 process with one thread on each core. Decoding only: of fairseq what it prints itself (time inside the generator), of
 ours from the first batch to the last, with everything that it does in between. Medians of interleaved runs.
-Then the hypotheses are compared, all of the beam, token for token.
+Then the hypotheses are compared, all of the beam, token for token, and with --reference by sacreBLEU.
 """
 
 import argparse
+import itertools
 import os
 import re
 import shutil
@@ -18,6 +20,8 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+import sacrebleu
 
 from fairseq_compress.corpus.nbest import read_nbest
 
@@ -63,33 +67,47 @@ def of_fairseq(args: argparse.Namespace, folder: Path, pair: tuple[str, str], ma
     return float(re.findall(r"Translated .*\(([\d.]+) sentences/s", log)[-1]), log
 
 
-def of_ours(args: argparse.Namespace, folder: Path, processes: int) -> tuple[float, Path]:
+def of_ours(args: argparse.Namespace, folder: Path, processes: int, precision: str) -> tuple[float, Path]:
     """Sentences a second and the file."""
-    output = folder / "out.nbest"
-    for path in (output, folder / "out.nbest.json"):
+    output = folder / f"{precision}.nbest"
+    for path in (output, folder / f"{output.name}.json"):
         path.unlink(missing_ok=True)
     extra = ["--max-tokens", args.max_tokens] if args.max_tokens else []
     log = call(
         CORES // processes, BIN / "fairseq-compress", "nbest", "--checkpoint", args.checkpoint, "--data", args.data,
         "--source", folder / "source", "--output", output, "--beam", args.beam, "--processes", processes,
-        "--device", "cpu", *extra,
+        "--device", "cpu", "--precision", precision, *extra,
     )  # fmt: skip
     shares = [(int(done), float(speed)) for done, speed in re.findall(r": (\d+) of \1 sentences, ([\d.]+)", log)]
     return sum(done for done, _ in shares) / max(done / speed for done, speed in shares), output
 
 
-def compare(log: str, nbest: Path) -> None:
-    """Print how many sentences have the same hypotheses, all of them and the best."""
-    theirs: dict[int, list[str]] = {}
+def hypotheses_of_fairseq(log: str) -> dict[int, list[str]]:
+    found: dict[int, list[str]] = {}
     for line in log.splitlines():
         if line.startswith("H-"):
             name, _, text = line.split("\t")
-            theirs.setdefault(int(name[2:]), []).append(text)
-    ours = {each.index: [text for _, text in each.hypotheses] for each in read_nbest(nbest)}
+            found.setdefault(int(name[2:]), []).append(text)
+    return found
+
+
+def compare(theirs: dict[int, list[str]], ours: dict[int, list[str]], references: list[str] | None) -> str:
+    """How many sentences have the same hypotheses, all of them and the best; BLEU of the best."""
     filled = [index for index, texts in ours.items() if texts != [""]]
     whole = sum(ours[index] == theirs[index] for index in filled)
     best = sum(ours[index][0] == theirs[index][0] for index in filled)
-    print(f"same hypotheses, token for token: {whole} of {len(filled)} whole lists, {best} of the best", flush=True)
+    text = f"token for token as fairseq-generate: {whole} of {len(filled)} whole lists, {best} of the best"
+    if references is None:
+        return text
+    scores = [
+        sacrebleu.corpus_bleu([plain(lists[index][0]) for index in filled], [[references[index] for index in filled]])
+        for lists in (theirs, ours)
+    ]
+    return f"{text}; BLEU {scores[1].score:.2f}, of fairseq-generate {scores[0].score:.2f}"
+
+
+def plain(pieces: str) -> str:
+    return pieces.replace(" ", "").replace("\N{LOWER ONE EIGHTH BLOCK}", " ").strip()
 
 
 def main() -> None:
@@ -97,6 +115,8 @@ def main() -> None:
     parser.add_argument("--checkpoint", required=True)
     parser.add_argument("--data", required=True, type=Path)
     parser.add_argument("--source", required=True, type=Path)
+    parser.add_argument("--reference", type=Path)
+    parser.add_argument("--precisions", nargs="+", default=["float32", "int8"])
     parser.add_argument("--beam", type=int, default=5)
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--lines", type=int, help="only so many lines of FILE")
@@ -110,19 +130,26 @@ def main() -> None:
         (folder / "source").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
         binarize(folder / "source", args.data, folder, pair)
         speeds: dict[str, list[float]] = {}
+        found: dict[str, Path] = {}
         for _ in range(args.runs):
             for max_tokens in args.fairseq_max_tokens:
                 speed, log = of_fairseq(args, folder, pair, max_tokens)
                 speeds.setdefault(f"fairseq-generate, {CORES} threads, --max-tokens {max_tokens}", []).append(speed)
-            for processes in dict.fromkeys((1, CORES)):
-                speed, nbest = of_ours(args, folder, processes)
-                speeds.setdefault(f"nbest, {processes} x {CORES // processes} threads", []).append(speed)
+            for precision, processes in itertools.product(args.precisions, dict.fromkeys((1, CORES))):
+                speed, found[precision] = of_ours(args, folder, processes, precision)
+                name = f"nbest, {precision}, {processes} x {CORES // processes} threads"
+                speeds.setdefault(name, []).append(speed)
         medians = {name: statistics.median(values) for name, values in speeds.items()}
         best = max(speed for name, speed in medians.items() if name.startswith("fairseq"))
         print(f"{len(lines)} lines, beam {args.beam}, {args.runs} runs; ratios to the best of fairseq-generate")
         for name, speed in medians.items():
             print(f"{name:50} {speed:8.1f} sentences/s  {speed / best:.2f}x")
-        compare(log, nbest)
+        references = None
+        if args.reference:
+            references = [plain(line) for line in args.reference.read_text(encoding="utf-8").split("\n")[: len(lines)]]
+        for precision, nbest in found.items():
+            ours = {each.index: [text for _, text in each.hypotheses] for each in read_nbest(nbest)}
+            print(f"{precision}: {compare(hypotheses_of_fairseq(log), ours, references)}")
 
 
 if __name__ == "__main__":

@@ -97,7 +97,8 @@ def test_hydra_train_from_our_yaml(data_bin, teacher, tmp_path):
         "fairseq-hydra-train", "--config-dir", ROOT / "configs" / "hydra", "--config-name", "word_level_kd",
         f"hydra.run.dir={tmp_path}/hydra", f"common.user_dir={PLUGIN}", "common.cpu=true", f"task.data={data_bin}",
         f"criterion.teacher_path={teacher}", f"checkpoint.save_dir={tmp_path}/out", "optimization.max_update=2",
-        "dataset.max_tokens=120", *(f"+model.{name}={value}" for name, value in zip(sizes, TINY[1::2], strict=True)),
+        "dataset.max_tokens=120", "task.autocast_dtype=bfloat16",
+        *(f"+model.{name}={value}" for name, value in zip(sizes, TINY[1::2], strict=True)),
     ).stdout  # fmt: skip
     checkpoint = tmp_path / "out" / "checkpoint_last.pt"
     assert checkpoint.is_file(), log

@@ -123,15 +123,6 @@ def test_training_goes_on_where_it_was(pipeline: Pipeline, first_run: FirstRun) 
     assert again.read_bytes() == (first_run[0].work / "teacher/checkpoints/checkpoint3.pt").read_bytes()
 
 
-def test_half_a_checkpoint_is_not_resumed_from(pipeline: Pipeline) -> None:
-    kill_inside(pipeline, "fairseq-train")
-    last = pipeline.work / "teacher/checkpoints.tmp/checkpoint_last.pt"
-    last.write_bytes(last.read_bytes()[:50])
-    output = pipeline.run("--to", "04").stdout
-    assert "epoch 3" in output
-    assert "epoch 2" not in output
-
-
 def test_changed_settings_start_training_afresh(pipeline: Pipeline) -> None:
     kill_inside(pipeline, "fairseq-train")
     pipeline.set(TEACHER_LR="1e-3")

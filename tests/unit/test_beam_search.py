@@ -13,7 +13,7 @@ from fairseq.sequence_generator import SequenceGenerator
 from fairseq_compress.errors import CheckpointError, ConfigError
 from fairseq_compress.models.compressed_transformer import CompressedTransformerModel
 from fairseq_compress.teachers.beam_search import LOGITS_AT_ONCE, BeamSearch, SearchOptions, best_candidates
-from fairseq_compress.teachers.loading import LoadedModels
+from fairseq_compress.teachers.loading import LoadedModels, load_models
 from fairseq_compress.teachers.step_decoders import GeneralDecoder, step_decoder
 from fairseq_compress.teachers.tree_decoder import TreeDecoder
 
@@ -60,9 +60,9 @@ def build(seed=0, words=40, kind=TransformerModel, peak=2, **options):
     return model.eval().requires_grad_(False)
 
 
-def loaded(*models):
+def loaded(*models, precision="float32"):
     entries = models[0].decoder.dictionary
-    return LoadedModels(list(models), entries, entries, "en", "cs", {})
+    return LoadedModels(list(models), entries, entries, "en", "cs", {}, precision)
 
 
 def sentences(count=12, words=40, seed=1):
@@ -169,6 +169,31 @@ def test_bfloat16_is_near():
         found.append(BeamSearch(loaded(model), SearchOptions(beam=2, max_len_b=10)).search(sentences()))
     for exact, rough in zip(*found, strict=True):
         assert rough[0].score == pytest.approx(exact[0].score, abs=0.1)
+
+
+def test_int8_is_near_and_really_int8():
+    model = build(8, peak=1)
+    options = SearchOptions(beam=2, max_len_b=10)
+    exact, rough = (
+        BeamSearch(loaded(model, precision=precision), options).search(sentences()) for precision in ("float32", "int8")
+    )
+    assert [found[0].score for found in rough] == pytest.approx([found[0].score for found in exact], abs=0.1)
+    assert [found[0].score for found in rough] != [found[0].score for found in exact]
+
+
+def test_int8_of_what_it_cannot_do():
+    model = build()
+    model.decoder.layers[0].fc1.weight[0, 0] = float("inf")
+    with pytest.raises(CheckpointError, match="NaN or infinite"):
+        BeamSearch(loaded(model, precision="int8"), SearchOptions(beam=2))
+    hooked = build()
+    hooked.decoder.layers[0].fc1.register_forward_hook(lambda module, inputs, output: output)
+    with pytest.raises(
+        ConfigError, match=r"--precision: must be float32 or bfloat16 for this model, got int8; .*hooks"
+    ):
+        BeamSearch(loaded(hooked, precision="int8"), SearchOptions(beam=2))
+    with pytest.raises(ConfigError, match="--precision: must be float32 or bfloat16 on a GPU, got int8"):
+        load_models("model.pt", precision="int8", device="cuda")
 
 
 @pytest.mark.parametrize(("words", "group", "count"), [(64, 3, 4), (128, 5, 10), (256, 1, 10), (40, 5, 10), (8, 1, 10)])

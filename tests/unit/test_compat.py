@@ -170,9 +170,26 @@ def test_safety_stays_on_for_the_process(tmp_path):
 
 def test_apply_twice_changes_nothing():
     compat.apply()
-    before = (data_utils.batch_by_size, checkpoint_utils.load_checkpoint_to_cpu, sys.excepthook)
+
+    def patched():
+        copy = checkpoint_utils.PathManager.copy
+        return data_utils.batch_by_size, checkpoint_utils.load_checkpoint_to_cpu, copy, sys.excepthook
+
+    before = patched()
     compat.apply()
-    assert before == (data_utils.batch_by_size, checkpoint_utils.load_checkpoint_to_cpu, sys.excepthook)
+    assert before == patched()
+
+
+def test_a_copy_of_a_checkpoint_is_whole_or_not_there(tmp_path, monkeypatch):
+    source, last = tmp_path / "checkpoint1.pt", tmp_path / "checkpoint_last.pt"
+    source.write_bytes(b"new" * 1000)
+    last.write_bytes(b"old")
+    seen = []
+    monkeypatch.setattr(os, "replace", lambda *paths: seen.append(last.read_bytes()) or os.rename(*paths))
+    assert checkpoint_utils.PathManager.copy(str(source), str(last), overwrite=True)
+    assert seen == [b"old"]
+    assert last.read_bytes() == source.read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint1.pt", "checkpoint_last.pt"]
 
 
 def test_our_errors_are_one_line_and_status_1():
