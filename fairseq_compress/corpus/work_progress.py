@@ -3,9 +3,13 @@
 import os
 import sys
 import time
-from typing import IO
+from collections.abc import Callable, Iterable
+from typing import IO, Any
 
 from tqdm import tqdm
+
+from fairseq_compress.corpus.sharded_work import ShardedWork
+from fairseq_compress.corpus.windows import Batch
 
 SECONDS_BETWEEN_LINES = 30.0
 
@@ -65,6 +69,39 @@ class WorkProgress:
 
     def _print(self, text: str) -> None:
         print(f"{self.description}: {text}", file=self._stream, flush=True)
+
+
+def write_units(
+    work: ShardedWork,
+    batches: Iterable[Batch[Any]],
+    payload: Callable[[Batch[Any]], bytes],
+    own: int,
+    verb: str,
+    unit: str = "sentences",
+) -> None:
+    """Make what this process's batches become and log it, with progress; what an earlier start made is not made again.
+
+    Args:
+        batches: of all processes.
+        own: items in the batches of this one.
+        verb, unit: for the progress, what is done and what the items are.
+    """
+    progress: WorkProgress | None = None
+    resumed = units = 0
+    for batch in batches:
+        units += 1
+        if not work.mine(batch.unit):
+            continue
+        if work.has(batch.unit):
+            resumed += len(batch.items)
+            continue
+        if progress is None:
+            progress = WorkProgress(own, f"{verb} {work.rank}/{work.world_size}", resumed=resumed, unit=unit)
+        work.write(batch.unit, payload(batch))
+        progress.add(len(batch.items))
+    if progress is not None:
+        progress.close()
+    work.finish(units)
 
 
 def _clock(seconds: float) -> str:

@@ -13,6 +13,7 @@ from fairseq.tasks import FairseqTask
 from torch import Tensor
 
 from fairseq_compress.datasets.k_best_files import KBestFiles, k_best_prefix
+from fairseq_compress.datasets.teacher_cache import first_process
 from fairseq_compress.errors import ConfigError, DataError
 from fairseq_compress.teachers.cache_checksums import data_checksums, dictionary_facts
 
@@ -192,7 +193,7 @@ class _Attachment:
         if isinstance(dataset.src, ConcatDataset):
             raise ConfigError(f"{prefix}: a split in several parts ({split}, {split}1, ...) cannot have hypotheses")
         files = KBestFiles(prefix)
-        if _first_process():
+        if first_process():
             self._verify(files, split)
         wrapped = KBestDataset(dataset, files, self.k, self.temperature)
         logger.info(f"{prefix}: {len(files):,} sentences, {int(wrapped.counts.sum(dtype=np.int64)):,} hypotheses")
@@ -206,10 +207,3 @@ class _Attachment:
         )
         files.check_made_from("data", data_checksums(cfg.data, split, cfg.source_lang, cfg.target_lang, parts=1))
         files.check_files()
-
-
-def _first_process() -> bool:
-    """Of each machine that torchrun started, or else of all: one reads the files through, that is enough."""
-    if "LOCAL_RANK" in os.environ:
-        return os.environ["LOCAL_RANK"] == "0"
-    return not (torch.distributed.is_initialized() and torch.distributed.get_rank())

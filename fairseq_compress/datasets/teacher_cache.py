@@ -133,7 +133,7 @@ class _Attachment:
             )
             return dataset
         cache = self.open(split)
-        if _first_process():
+        if first_process():
             cfg = self.task.cfg
             parts = loaded_parts(dataset)
             cache.check_data(data_checksums(self.data, split, cfg.source_lang, cfg.target_lang, parts))
@@ -161,9 +161,9 @@ def loaded_parts(dataset: FairseqDataset) -> int:
     return len(side.datasets)
 
 
-def _first_process() -> bool:
+def first_process() -> bool:
+    """Of each machine that torchrun started, or else of all: one reads the files through, that is enough."""
     if "LOCAL_RANK" in os.environ:
         return os.environ["LOCAL_RANK"] == "0"
-    return not (
-        torch.distributed.is_available() and torch.distributed.is_initialized() and torch.distributed.get_rank()
-    )
+    started = torch.distributed.is_available() and torch.distributed.is_initialized()
+    return not (started and torch.distributed.get_rank())

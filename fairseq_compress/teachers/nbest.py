@@ -18,7 +18,7 @@ from fairseq_compress.corpus.nbest import source_checksum
 from fairseq_compress.corpus.segmentation import Segmenter
 from fairseq_compress.corpus.sharded_work import Shard, ShardedWork
 from fairseq_compress.corpus.windows import WINDOW, Batch, check_limits, iterate_batches
-from fairseq_compress.corpus.work_progress import WorkProgress
+from fairseq_compress.corpus.work_progress import write_units
 from fairseq_compress.errors import ConfigError, DataError
 from fairseq_compress.teachers.beam_search import Found, SearchOptions
 
@@ -151,22 +151,10 @@ def decode_share(
     work: ShardedWork, corpus: Corpus, target: Dictionary, options: NBestOptions, search: Search, own: int
 ) -> None:
     """Decode this process's units that are not there yet, with progress on the standard error."""
-    progress: WorkProgress | None = None
-    resumed = units = 0
-    for batch in _batches(corpus, options):
-        units += 1
-        if not work.mine(batch.unit):
-            continue
-        if work.has(batch.unit):
-            resumed += len(batch.items)
-            continue
-        if progress is None:
-            progress = WorkProgress(own, f"nbest {work.rank}/{work.world_size}", resumed=resumed)
-        work.write(batch.unit, _decode(batch, search, options.kept, _writer(target, corpus.segmenter)))
-        progress.add(len(batch.items))
-    if progress is not None:
-        progress.close()
-    work.finish(units)
+    write = _writer(target, corpus.segmenter)
+    write_units(
+        work, _batches(corpus, options), lambda batch: _decode(batch, search, options.kept, write), own, "nbest"
+    )
 
 
 def _batches(corpus: Corpus, options: NBestOptions) -> Iterator[Batch[Sentence]]:

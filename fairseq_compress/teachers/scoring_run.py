@@ -16,7 +16,7 @@ from fairseq_compress.corpus.nbest_scores import format_scores, read_scores_side
 from fairseq_compress.corpus.segmentation import Segmenter
 from fairseq_compress.corpus.sharded_work import Shard, ShardedWork
 from fairseq_compress.corpus.windows import WINDOW, Batch, iterate_batches
-from fairseq_compress.corpus.work_progress import WorkProgress
+from fairseq_compress.corpus.work_progress import write_units
 from fairseq_compress.errors import DataError
 from fairseq_compress.teachers.forced_scores import UNSCORED, Record, device_of, record_scores
 from fairseq_compress.teachers.loading import LoadedModels
@@ -136,23 +136,10 @@ def survey(run: ScoringRun, shard: Shard) -> int:
 
 def write_share(work: ShardedWork, run: ScoringRun, own: int) -> None:
     """Score this process's batches; what is in its log already is not scored again."""
-    progress: WorkProgress | None = None
-    units = resumed = 0
-    for batch in run.batches():
-        units += 1
-        if not work.mine(batch.unit):
-            continue
-        if work.has(batch.unit):
-            resumed += len(batch.items)
-            continue
-        if progress is None:
-            share = f"score-nbest {work.rank}/{work.world_size}"
-            progress = WorkProgress(own, share, resumed=resumed, unit="hypotheses")
-        work.write(batch.unit, array("d", record_scores(run.models, batch.items)).tobytes())
-        progress.add(len(batch.items))
-    if progress is not None:
-        progress.close()
-    work.finish(units)
+    write_units(
+        work, run.batches(), lambda batch: array("d", record_scores(run.models, batch.items)).tobytes(), own,
+        "score-nbest", "hypotheses",
+    )  # fmt: skip
 
 
 def join_shares(work: ShardedWork, run: ScoringRun, output: PathLike) -> ScoredCounts:
