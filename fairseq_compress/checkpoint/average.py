@@ -117,7 +117,9 @@ def average_checkpoints(paths: Sequence[str | os.PathLike[str]], progress: bool 
             newest = {key: value for key, value in state.items() if key != "last_optimizer_state"}
         sources.append({"name": path.name, "num_updates": updates})
     assert total is not None  # _distinct refused an empty list
-    return _without_training_state(newest, sources) | {"model": total.mean()}
+    averaged = without_training_state(newest)
+    averaged["extra_state"] = {"averaged_from": sources} | averaged["extra_state"]
+    return averaged | {"model": total.mean()}
 
 
 def write_average(
@@ -230,7 +232,7 @@ def _num_updates(state: Mapping[str, Any]) -> int:
     return int(history[-1].get("num_updates", 0))
 
 
-def _without_training_state(state: Mapping[str, Any], sources: list[dict[str, Any]]) -> dict[str, Any]:
+def without_training_state(state: Mapping[str, Any]) -> dict[str, Any]:
     """``state`` with the least that fairseq's loaders ask for in place of optimizer, iterator, meters and EMA."""
     last = (state.get("optimizer_history") or [{}])[-1]
     names = {key: last.get(key) for key in ("criterion_name", "optimizer_name")}
@@ -238,9 +240,6 @@ def _without_training_state(state: Mapping[str, Any], sources: list[dict[str, An
         # fairseq calls model.set_num_updates with this number, for generation too.
         "optimizer_history": [names | {"lr_scheduler_state": {}, "num_updates": _num_updates(state)}],
         "last_optimizer_state": None,
-        "extra_state": {
-            "averaged_from": sources,
-            # A training that starts from these weights starts at the beginning of its data.
-            "train_iterator": {"version": 2, "epoch": 1, "iterations_in_epoch": 0, "shuffle": True},
-        },
+        # A training that starts from these weights starts at the beginning of its data.
+        "extra_state": {"train_iterator": {"version": 2, "epoch": 1, "iterations_in_epoch": 0, "shuffle": True}},
     }

@@ -33,6 +33,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "encode-hypotheses": ("encode_hypotheses", "the hypotheses of an n-best file to subword pieces"),
     "binarize-hypotheses": ("binarize_hypotheses", "K hypotheses a sentence for sequence_level_kd"),
     "average": ("average", "average the parameters of several checkpoints"),
+    "materialize": ("materialize", "a checkpoint as one of fairseq's plain transformer"),
     "score": ("score", "sacreBLEU and chrF of a translation, as JSON"),
     "report": ("report", "a table and a picture out of the scores of several systems"),
     "compare": ("compare", "a table of an experiment: systems over their seeds, against a baseline"),

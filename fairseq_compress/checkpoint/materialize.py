@@ -1,0 +1,177 @@
+"""Any checkpoint of ours as one of fairseq's plain ``transformer``, which stock fairseq and its converters read.
+
+What is written holds dense weights, tied ones once, and a configuration of plain values, so that ``fairseq-generate``
+loads it without ``--user-dir`` (torch >= 2.6 would refuse the ``Namespace`` that fairseq writes itself). Before
+anything is written, the plain model must give the scores of the original on random sentences.
+"""
+
+import argparse
+import dataclasses
+import os
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from fairseq.criterions import CRITERION_DATACLASS_REGISTRY
+from fairseq.data import Dictionary
+from fairseq.models import ARCH_MODEL_REGISTRY, MODEL_REGISTRY, BaseFairseqModel
+from fairseq.models.transformer import TransformerModel, TransformerModelBase, base_architecture
+from fairseq.tasks.translation import TranslationConfig
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
+
+from fairseq_compress.checkpoint.average import without_training_state
+from fairseq_compress.checkpoint.load import build_model, load_upgraded
+from fairseq_compress.corpus.files import atomic_write, check_distinct
+from fairseq_compress.errors import CheckpointError
+
+TABLES = {"source": "encoder.embed_tokens.weight", "target": "decoder.embed_tokens.weight"}
+TOLERANCE = 1e-5  # of a log-probability in float32; both models run the same products in the same order
+REASONS_SHOWN = 10
+
+
+def materialize(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The checkpoint as one of architecture ``transformer`` and task ``translation``, without optimizer.
+
+    Raises:
+        CheckpointError: the file cannot be loaded; or the model is no plain transformer, with all reasons in one line;
+            or the plain model does not compute what the original does.
+    """
+    state, cfg = load_upgraded(path)
+    reasons = _why_not_by_name(cfg, state["model"])
+    if reasons:
+        raise _refusal(path, reasons)
+    source, target = _dictionaries(state["model"])
+    original = build_model(path, state, cfg, source, target).eval()
+    values = model_values(cfg.model)
+    plain = TransformerModel.build_model(argparse.Namespace(**values), _Dictionaries(source, target)).eval()
+    weights = original.state_dict()
+    reasons = why_not_by_shape(weights, plain.state_dict())
+    if reasons:
+        raise _refusal(path, reasons)
+    plain.load_state_dict(weights, strict=True)
+    difference = greatest_difference(original.float(), plain.float(), len(source), len(target))
+    if not difference <= TOLERANCE:
+        raise CheckpointError(
+            f"checkpoint {path}: as a plain transformer its log-probabilities differ by {difference:.2g}, more than "
+            f"{TOLERANCE:g}; nothing was written"
+        )
+    return without_training_state(state) | {"args": None, "cfg": _plain_cfg(cfg, values), "model": weights}
+
+
+def write_materialized(path: str | os.PathLike[str], output: str | os.PathLike[str]) -> dict[str, Any]:
+    """Write :func:`materialize` of ``path`` to ``output``, atomically, and return it.
+
+    Raises:
+        ConfigError: the output is the input.
+    """
+    check_distinct([path], [output])
+    state = materialize(path)
+    with atomic_write(output, "wb") as file:
+        torch.save(state, file)
+    return state
+
+
+def model_values(model: Any) -> dict[str, Any]:
+    """The options of ``transformer``, in a flat table, out of the configuration of a model derived from it."""
+    known = argparse.Namespace()
+    base_architecture(known)
+    names = [*vars(known), "dropout", "max_source_positions", "max_target_positions", "no_cross_attention"]
+    values = {name: getattr(model, name) for name in dict.fromkeys(names) if hasattr(model, name)}
+    base_architecture(space := argparse.Namespace(**values))
+    of_training = {"encoder_embed_path": None, "decoder_embed_path": None, "quant_noise_pq": 0, "quant_noise_scalar": 0}
+    return vars(space) | of_training | {"_name": "transformer", "arch": "transformer"}
+
+
+def why_not_by_shape(weights: Mapping[str, Tensor], plain: Mapping[str, Tensor]) -> list[str]:
+    """All differences between the state dicts of a model and of the plain transformer with its options."""
+    reasons = [f"{key} is no weight of a transformer" for key in weights if key not in plain]
+    reasons += [f"{key} is missing" for key in plain if key not in weights]
+    for key in weights.keys() & plain.keys():
+        if weights[key].shape != plain[key].shape:
+            shapes = tuple(weights[key].shape), tuple(plain[key].shape)
+            reasons.append(f"{key} has the shape {shapes[0]}, in a transformer of these options {shapes[1]}")
+    return reasons
+
+
+@torch.inference_mode()
+def greatest_difference(first: BaseFairseqModel, second: BaseFairseqModel, source: int, target: int) -> float:
+    """The largest difference of log-probabilities on six random sentences of several lengths; NaN counts as infinite.
+
+    Args:
+        source, target: entries of the dictionaries; 0 to 3 are the special symbols.
+    """
+    draw = torch.Generator().manual_seed(1)
+    lengths = torch.tensor([17, 11, 9, 5, 2, 1])
+    tokens = []
+    for entries in (source, target):
+        drawn = torch.randint(4, max(entries, 5), (len(lengths), int(lengths[0])), generator=draw).clamp_max(
+            entries - 1
+        )
+        tokens.append(drawn.masked_fill(torch.arange(int(lengths[0])) >= lengths[:, None], 1))
+    tokens[1][:, 0] = 2
+    with warnings.catch_warnings():  # stock attention mixes two kinds of masks, which torch would rather not see
+        warnings.filterwarnings("ignore", "Support for mismatched key_padding_mask")
+        outputs = [model.get_normalized_probs(model(tokens[0], lengths, tokens[1]), True) for model in (first, second)]
+    difference = (outputs[0] - outputs[1])[tokens[1].ne(1)].abs().max()
+    return float(difference.nan_to_num(nan=float("inf")))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Dictionaries:
+    """What a model takes of a task."""
+
+    source_dictionary: Dictionary
+    target_dictionary: Dictionary
+
+
+def _dictionaries(weights: Mapping[str, Tensor]) -> tuple[Dictionary, Dictionary]:
+    """Stand-ins of the right size; a model keeps of a dictionary only its size and the ids of the special symbols."""
+    found = []
+    for key in TABLES.values():
+        entries = Dictionary()
+        for index in range(len(entries), weights[key].size(0)):
+            entries.add_symbol(f"w{index}")
+        found.append(entries)
+    return found[0], found[1]
+
+
+def _why_not_by_name(cfg: DictConfig, weights: Mapping[str, Tensor]) -> list[str]:
+    name = getattr(cfg.model, "_name", None) or getattr(cfg.model, "arch", None)
+    model = ARCH_MODEL_REGISTRY.get(name) or MODEL_REGISTRY.get(name)
+    reasons = []
+    if model is None:
+        reasons.append(f"its architecture {name} is unknown here")
+    elif not issubclass(model, TransformerModelBase):
+        reasons.append(f"its architecture {name} is a {model.__name__}, no transformer")
+    reasons += [f"{key} is missing" for key in TABLES.values() if key not in weights]
+    return reasons
+
+
+def _refusal(path: str | os.PathLike[str], reasons: list[str]) -> CheckpointError:
+    shown = "; ".join(reasons[:REASONS_SHOWN])
+    more = f"; and {len(reasons) - REASONS_SHOWN} more" if len(reasons) > REASONS_SHOWN else ""
+    return CheckpointError(f"checkpoint {path}: cannot be a plain transformer: {shown}{more}")
+
+
+def _plain_cfg(cfg: DictConfig, values: dict[str, Any]) -> Any:
+    """The configuration with what stock fairseq knows, as a dict of plain values."""
+    groups = {name: group for name, group in cfg.items() if name != "model"}
+    container = OmegaConf.create(groups, flags={"allow_objects": True})
+    plain: Any = OmegaConf.to_container(container, resolve=True)
+    known = {field.name for field in dataclasses.fields(TranslationConfig)}
+    plain["task"] = {name: value for name, value in plain["task"].items() if name in known} | {"_name": "translation"}
+    if (plain.get("criterion") or {}).get("_name") not in _stock_criterions():
+        plain["criterion"] = {"_name": "cross_entropy", "sentence_avg": False}
+    plain["common"] |= {"user_dir": None}
+    plain["model"] = values
+    return plain
+
+
+def _stock_criterions() -> set[str]:
+    return {
+        name
+        for name, config in CRITERION_DATACLASS_REGISTRY.items()
+        if config.__module__.startswith("fairseq.criterions")
+    }
