@@ -25,6 +25,7 @@ setup(
         "pyyaml>=6.0",
         "matplotlib>=3.8",
         "tqdm>=4.66",
+        "ctranslate2>=4.6",
     ],
     extras_require={
         "dev": [

@@ -20,3 +20,7 @@ class DataError(FairseqCompressError):
 
 class CheckpointError(FairseqCompressError):
     """A checkpoint is missing, damaged, unsafe to load or does not fit the model."""
+
+
+class CheckError(FairseqCompressError):
+    """What was made does not do what it was made from, so it was thrown away."""

@@ -10,7 +10,7 @@ import dataclasses
 import os
 import warnings
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from fairseq.criterions import CRITERION_DATACLASS_REGISTRY
@@ -31,8 +31,18 @@ TOLERANCE = 1e-5  # of a log-probability in float32; both models run the same pr
 REASONS_SHOWN = 10
 
 
-def materialize(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The checkpoint as one of architecture ``transformer`` and task ``translation``, without optimizer.
+class Materialized(NamedTuple):
+    """A checkpoint as a plain transformer."""
+
+    model: TransformerModel
+    values: dict[str, Any]
+    """Its options, in a flat table."""
+    state: dict[str, Any]
+    """The checkpoint of architecture ``transformer`` and task ``translation``, without optimizer."""
+
+
+def materialize(path: str | os.PathLike[str]) -> Materialized:
+    """The checkpoint as a plain transformer that gives the same scores.
 
     Raises:
         CheckpointError: the file cannot be loaded; or the model is no plain transformer, with all reasons in one line;
@@ -45,7 +55,8 @@ def materialize(path: str | os.PathLike[str]) -> dict[str, Any]:
     source, target = _dictionaries(state["model"])
     original = build_model(path, state, cfg, source, target).eval()
     values = model_values(cfg.model)
-    plain = TransformerModel.build_model(argparse.Namespace(**values), _Dictionaries(source, target)).eval()
+    plain = TransformerModel.build_model(argparse.Namespace(**values), _Dictionaries(source, target))
+    plain.eval().requires_grad_(False)
     weights = original.state_dict()
     reasons = why_not_by_shape(weights, plain.state_dict())
     if reasons:
@@ -57,7 +68,8 @@ def materialize(path: str | os.PathLike[str]) -> dict[str, Any]:
             f"checkpoint {path}: as a plain transformer its log-probabilities differ by {difference:.2g}, more than "
             f"{TOLERANCE:g}; nothing was written"
         )
-    return without_training_state(state) | {"args": None, "cfg": _plain_cfg(cfg, values), "model": weights}
+    written = without_training_state(state) | {"args": None, "cfg": _plain_cfg(cfg, values), "model": weights}
+    return Materialized(plain, values, written)
 
 
 def write_materialized(path: str | os.PathLike[str], output: str | os.PathLike[str]) -> dict[str, Any]:
@@ -67,7 +79,7 @@ def write_materialized(path: str | os.PathLike[str], output: str | os.PathLike[s
         ConfigError: the output is the input.
     """
     check_distinct([path], [output])
-    state = materialize(path)
+    state = materialize(path).state
     with atomic_write(output, "wb") as file:
         torch.save(state, file)
     return state

@@ -34,6 +34,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "binarize-hypotheses": ("binarize_hypotheses", "K hypotheses a sentence for sequence_level_kd"),
     "average": ("average", "average the parameters of several checkpoints"),
     "materialize": ("materialize", "a checkpoint as one of fairseq's plain transformer"),
+    "export": ("export", "a checkpoint as a model directory for another runtime, tried and described"),
+    "translate": ("translate", "raw text in, raw text out, with a model directory or a checkpoint"),
     "score": ("score", "sacreBLEU and chrF of a translation, as JSON"),
     "report": ("report", "a table and a picture out of the scores of several systems"),
     "compare": ("compare", "a table of an experiment: systems over their seeds, against a baseline"),

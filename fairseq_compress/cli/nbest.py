@@ -10,6 +10,7 @@ from fairseq_compress.cli.local_ranks import (
     make_products_reproducible,
     run_processes,
 )
+from fairseq_compress.inference.search_options import add_search_arguments
 
 HELP = (
     "Translate a corpus with one model or an ensemble into an n-best file. The hypotheses are those of "
@@ -33,13 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     files.add_argument("--source-lang", metavar="LANG", help="default: that of the checkpoint")
     files.add_argument("--target-lang", metavar="LANG", help="default: that of the checkpoint")
     search = parser.add_argument_group("search, as in fairseq-generate")
-    search.add_argument("--beam", type=int, default=5, metavar="N", help="hypotheses followed at a time")
+    add_search_arguments(search)
     search.add_argument("--nbest", type=int, metavar="K", help="hypotheses written for each source; default: --beam")
-    search.add_argument("--lenpen", type=float, default=1.0, metavar="P", help="score = log-probability / length**P")
-    search.add_argument(
-        "--max-len-a", type=float, default=0.0, metavar="A", help="at most A * source length + B tokens"
-    )
-    search.add_argument("--max-len-b", type=int, default=200, metavar="B", help="see --max-len-a")
     search.add_argument(
         "--precision", choices=("float32", "bfloat16", "int8"), default="float32",
         help="of the matrix products; int8 only those of the decoder, on a CPU",
@@ -71,7 +67,8 @@ def run(args: argparse.Namespace) -> int:
 
     import fairseq_compress
     from fairseq_compress.corpus.sharded_work import ShardedWork, shard_from_environment
-    from fairseq_compress.teachers.beam_search import BeamSearch, SearchOptions
+    from fairseq_compress.inference.search_options import SearchOptions
+    from fairseq_compress.teachers.beam_search import BeamSearch
     from fairseq_compress.teachers.loading import pick_device
     from fairseq_compress.teachers.nbest import MAX_TOKENS, NBestOptions, decode_share, survey
     from fairseq_compress.teachers.nbest_join import is_complete, join, remove_leftovers

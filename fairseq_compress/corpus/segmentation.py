@@ -35,6 +35,15 @@ class Segmenter:
         except RuntimeError as error:
             raise DataError(f"{os.fspath(model)} is not a sentencepiece model") from error
 
+    def pieces(self) -> list[str]:
+        """All pieces but the special ones."""
+        model = self._processor
+        return [
+            model.id_to_piece(index)
+            for index in range(model.get_piece_size())
+            if not (model.is_control(index) or model.is_unknown(index) or model.is_byte(index))
+        ]
+
     def encode(self, lines: Iterable[str]) -> Iterator[str]:
         """Yield the pieces of each line, separated by spaces; an empty line stays one."""
         remaining = iter(lines)

@@ -11,13 +11,13 @@ find the best (see :func:`best_candidates`), no work in Python for each hypothes
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from fairseq_compress.errors import CheckpointError, ConfigError
+from fairseq_compress.inference.search_options import SearchOptions
 from fairseq_compress.teachers.loading import LoadedModels
 from fairseq_compress.teachers.step_decoders import State, step_decoder
 from fairseq_compress.teachers.tree_decoder import COLUMNS, TreeState
@@ -25,33 +25,6 @@ from fairseq_compress.teachers.tree_decoder import COLUMNS, TreeState
 # Memory need not grow with the batch; on a CPU 16 MB in float32, of which much stays in a cache.
 LOGITS_AT_ONCE = {"cpu": 1 << 22, "cuda": 1 << 27}
 SHRINK_BELOW = 0.8  # the batch is copied without its finished sentences when they are more than a fifth of it
-
-
-@dataclass(frozen=True)
-class SearchOptions:
-    """Options of the search, named and meant as in fairseq-generate.
-
-    Raises:
-        ConfigError: a value is out of its range; all such values are named at once.
-    """
-
-    beam: int = 5
-    lenpen: float = 1.0
-    max_len_a: float = 0.0  # the longest translation has a · (source length of the batch) + b tokens, EOS not counted
-    max_len_b: int = 200
-
-    def __post_init__(self) -> None:
-        problems = []
-        if self.beam < 1:
-            problems.append(f"--beam: must be at least 1, got {self.beam}")
-        if not math.isfinite(self.lenpen):
-            problems.append(f"--lenpen: must be a finite number, got {self.lenpen}")
-        if not 0 <= self.max_len_a < math.inf:
-            problems.append(f"--max-len-a: must not be negative, got {self.max_len_a}")
-        if self.max_len_b < 1:
-            problems.append(f"--max-len-b: must be at least 1, got {self.max_len_b}")
-        if problems:
-            raise ConfigError("; ".join(problems))
 
 
 class Found(NamedTuple):
@@ -101,7 +74,7 @@ class BeamSearch:
         for row, sentence in enumerate(sentences):
             source[row, : len(sentence)] = torch.tensor(sentence)
         source, lengths = source.to(self.device), lengths.to(self.device)
-        max_len = min(int(self.options.max_len_a * source.size(1) + self.options.max_len_b), self.longest)
+        max_len = min(self.options.greatest_length(source.size(1)), self.longest)
         states: list[State] = [decoder.start(source, lengths) for decoder in self.decoders]
         book = _Book(len(sentences), self.options, self.device)
         tokens = torch.full((len(sentences), 1), self.eos, device=self.device)

@@ -20,7 +20,8 @@ from fairseq_compress.corpus.sharded_work import Shard, ShardedWork
 from fairseq_compress.corpus.windows import WINDOW, Batch, check_limits, iterate_batches
 from fairseq_compress.corpus.work_progress import write_units
 from fairseq_compress.errors import ConfigError, DataError
-from fairseq_compress.teachers.beam_search import Found, SearchOptions
+from fairseq_compress.inference.search_options import SearchOptions
+from fairseq_compress.teachers.beam_search import Found
 
 Search = Callable[[Sequence[Sequence[int]]], list[list[Found]]]
 

@@ -11,8 +11,9 @@ from fairseq.models.transformer import TransformerModel, base_architecture
 from fairseq.sequence_generator import SequenceGenerator
 
 from fairseq_compress.errors import CheckpointError, ConfigError
+from fairseq_compress.inference.search_options import SearchOptions
 from fairseq_compress.models.compressed_transformer import CompressedTransformerModel
-from fairseq_compress.teachers.beam_search import LOGITS_AT_ONCE, BeamSearch, SearchOptions, best_candidates
+from fairseq_compress.teachers.beam_search import LOGITS_AT_ONCE, BeamSearch, best_candidates
 from fairseq_compress.teachers.loading import LoadedModels, load_models
 from fairseq_compress.teachers.step_decoders import GeneralDecoder, step_decoder
 from fairseq_compress.teachers.tree_decoder import TreeDecoder

@@ -9,18 +9,19 @@ PACKAGE = Path(__file__).resolve().parents[2] / "fairseq_compress"
 FLOORS = {
     "errors": 0, "compat": 0.5,  # one floor for the reader; compat raises our errors
     "functional": 1, "corpus": 1,
-    "modules": 2,
+    "modules": 2, "inference": 2,
     "models": 3, "checkpoint": 3,
     "teachers": 4,
     "datasets": 4.5,  # batches that carry what teachers said
     "criterions": 5, "tasks": 5,
-    "evaluation": 6,
+    "evaluation": 6, "export": 6,
     "cli": 7,
 }  # fmt: skip
 WITHOUT = {  # rooms that must work without these packages
     "errors": {"torch", "fairseq"},
     "functional": {"fairseq"},
     "corpus": {"torch", "fairseq"},
+    "inference": {"torch", "fairseq"},
 }
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 

@@ -13,7 +13,8 @@ from fairseq_compress.corpus.segmentation import Segmenter
 from fairseq_compress.corpus.sharded_work import Shard, ShardedWork
 from fairseq_compress.corpus.vocabulary import VocabularySettings, list_pieces, train_model
 from fairseq_compress.errors import ConfigError, DataError
-from fairseq_compress.teachers.beam_search import Found, SearchOptions
+from fairseq_compress.inference.search_options import SearchOptions
+from fairseq_compress.teachers.beam_search import Found
 from fairseq_compress.teachers.nbest import Corpus, NBestOptions, Share, decode_share, survey
 from fairseq_compress.teachers.nbest_join import is_complete, join
 

@@ -1,0 +1,73 @@
+"""``fairseq-compress export``: a checkpoint -> a model directory that translates raw text without torch."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from fairseq_compress.inference.search_options import SearchOptions, add_search_arguments
+
+HELP = (
+    "Convert a checkpoint for another runtime, translate with both, and keep the result if it loses no more BLEU than "
+    "it may. The directory holds the model, the sentencepiece model and metadata.json."
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of the verb."""
+    parser.add_argument("--checkpoint", required=True, metavar="C.pt", help="of any architecture of ours")
+    parser.add_argument("--data", metavar="DIR", help="folder with dict.LANG.txt; default: beside the checkpoint")
+    parser.add_argument("--sentencepiece-model", required=True, metavar="M.model", help="that cut its training text")
+    parser.add_argument("--output", required=True, metavar="DIR", help="must not be there yet")
+    parser.add_argument("--runtime", choices=("ctranslate2",), default="ctranslate2", help="what runs the model")
+    parser.add_argument(
+        "--quantization", choices=("float32", "int8", "int8_float32", "int16", "float16", "bfloat16"), default="int8",
+        help="of the weights",
+    )  # fmt: skip
+    parser.add_argument("--licence", metavar="TEXT", help="under which the model may be used, for metadata.json")
+    check = parser.add_argument_group("check, with raw text that the model was not trained on")
+    check.add_argument("--check-source", metavar="FILE", help="required, or --no-check")
+    check.add_argument("--check-reference", metavar="FILE", help="its translation")
+    check.add_argument("--check-sentences", type=int, default=1000, metavar="N", help="the first N lines of them")
+    check.add_argument("--max-bleu-loss", type=float, metavar="X", help="default: 0.05 for float32, 0.3 for all others")
+    check.add_argument("--no-check", action="store_true", help="convert without a look at what comes out")
+    add_search_arguments(parser.add_argument_group("search of the check, which translate then has as its default"))
+
+
+def run(args: argparse.Namespace) -> int:
+    """Export, check and print what the check measured."""
+    import fairseq.tasks.translation  # noqa: F401 - before register(), which does nothing without fairseq
+
+    import fairseq_compress
+    from fairseq_compress.errors import ConfigError
+    from fairseq_compress.export.exporter import ExportOptions, export
+    from fairseq_compress.export.self_check import MAX_BLEU_LOSS, MAX_BLEU_LOSS_QUANTIZED, CheckOptions
+
+    fairseq_compress.register()
+    search = SearchOptions(args.beam, args.lenpen, args.max_len_a, args.max_len_b)
+    check = None
+    if args.no_check:
+        if args.check_source or args.check_reference:
+            raise ConfigError("--no-check: cannot go with --check-source or --check-reference")
+    elif not (args.check_source and args.check_reference):
+        raise ConfigError("--check-source, --check-reference: must both be given, or --no-check")
+    else:
+        allowed = args.max_bleu_loss
+        if allowed is None:
+            allowed = MAX_BLEU_LOSS.get(args.quantization, MAX_BLEU_LOSS_QUANTIZED)
+        check = CheckOptions(Path(args.check_source), Path(args.check_reference), args.check_sentences, allowed)
+    options = ExportOptions(
+        args.checkpoint, args.data, args.sentencepiece_model, args.quantization, args.licence, search
+    )
+    directory = export(options, args.output, check)
+    metadata = directory.metadata
+    print(
+        f"{args.output}: {metadata['runtime']} {metadata['quantization']}, {metadata['parameters']:,} parameters, "
+        f"{metadata['bytes']:,} bytes", file=sys.stderr,
+    )  # fmt: skip
+    if found := metadata["check"]:
+        print(
+            f"{found['sentences']} sentences: {found['equal']:.1%} of the outputs equal; BLEU "
+            f"{found['bleu']['exported']:.2f} ({found['bleu']['difference']:+.2f}), chrF2 "
+            f"{found['chrf2']['exported']:.2f} ({found['chrf2']['difference']:+.2f})", file=sys.stderr,
+        )  # fmt: skip
+    return 0

@@ -1,0 +1,88 @@
+"""A plain transformer to the files of CTranslate2, whose int8 weights have one scale a row: max|w| / 127."""
+
+from pathlib import Path
+from typing import Any
+
+import ctranslate2
+from ctranslate2.converters import fairseq as reference
+from ctranslate2.converters.converter import Converter
+from ctranslate2.specs import common_spec, transformer_spec
+from fairseq.data import Dictionary
+
+from fairseq_compress.errors import ConfigError
+
+QUANTIZATIONS = ("float32", "int8", "int8_float32", "int16", "float16", "bfloat16")
+ACTIVATIONS = {
+    "gelu": common_spec.Activation.GELU,
+    "gelu_accurate": common_spec.Activation.GELUTanh,
+    "gelu_fast": common_spec.Activation.GELUTanh,
+    "relu": common_spec.Activation.RELU,
+    "swish": common_spec.Activation.SWISH,
+}
+VERSION = ctranslate2.__version__
+
+
+def why_not(values: dict[str, Any]) -> list[str]:
+    """All reasons why CTranslate2 does not hold a transformer with these options."""
+    reasons = []
+    if values["activation_fn"] not in ACTIVATIONS:
+        reasons.append(f"--activation-fn {values['activation_fn']}")
+    for option in ("no_token_positional_embeddings", "no_cross_attention", "cross_self_attention", "adaptive_input"):
+        if values.get(option):
+            reasons.append(f"--{option.replace('_', '-')}")
+    if values.get("adaptive_softmax_cutoff"):
+        reasons.append("--adaptive-softmax-cutoff")
+    if values["encoder_normalize_before"] != values["decoder_normalize_before"]:
+        reasons.append("--encoder-normalize-before without --decoder-normalize-before, or the reverse")
+    if values["encoder_attention_heads"] != values["decoder_attention_heads"]:
+        reasons.append("another number of --encoder-attention-heads than of --decoder-attention-heads")
+    if values["decoder_input_dim"] != values["decoder_embed_dim"]:
+        reasons.append("--decoder-input-dim unlike --decoder-embed-dim")
+    if values["decoder_output_dim"] != values["decoder_embed_dim"]:
+        reasons.append("--decoder-output-dim unlike --decoder-embed-dim")
+    return reasons
+
+
+def write_model(
+    folder: Path, model: Any, values: dict[str, Any], source: Dictionary, target: Dictionary, quantization: str
+) -> None:
+    """Write the model's files into a folder that is there.
+
+    Args:
+        model: fairseq's ``TransformerModel``.
+        values: its options, of :func:`fairseq_compress.checkpoint.materialize.model_values`.
+        quantization: one of :data:`QUANTIZATIONS`.
+
+    Raises:
+        ConfigError: CTranslate2 does not hold such a model; all reasons are named.
+    """
+    if reasons := why_not(values):
+        raise ConfigError(f"--runtime ctranslate2: does not support {'; '.join(reasons)}")
+    kind = None if quantization == "float32" else quantization
+    _InMemory(model, values, source, target).convert(str(folder), quantization=kind, force=True)
+
+
+class _InMemory(Converter):
+    """CTranslate2's converter of fairseq models, for a model that is loaded already."""
+
+    def __init__(self, model: Any, values: dict[str, Any], source: Dictionary, target: Dictionary) -> None:
+        self._model, self._values, self._source, self._target = model, values, source, target
+
+    def _load(self) -> Any:
+        values = self._values
+        spec = transformer_spec.TransformerSpec.from_config(
+            (values["encoder_layers"], values["decoder_layers"]), values["encoder_attention_heads"],
+            pre_norm=values["encoder_normalize_before"], activation=ACTIVATIONS[values["activation_fn"]],
+            layernorm_embedding=values["layernorm_embedding"],
+        )  # fmt: skip
+        reference.set_transformer_encoder(spec.encoder, self._model.encoder)
+        reference.set_transformer_decoder(spec.decoder, self._model.decoder)
+        spec.register_source_vocabulary(_vocabulary(self._source))
+        spec.register_target_vocabulary(_vocabulary(self._target))
+        spec.config.decoder_start_token = spec.config.eos_token
+        spec.config.add_source_eos = True
+        return spec
+
+
+def _vocabulary(entries: Dictionary) -> list[str]:
+    return ["<blank>" if symbol == "<pad>" else symbol for symbol in entries.symbols]

@@ -1,0 +1,137 @@
+"""A checkpoint to a model directory: converted, tried against the checkpoint, described, and only then there."""
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import fairseq_compress
+from fairseq_compress.checkpoint.average import is_parameter, tied_groups
+from fairseq_compress.checkpoint.materialize import Materialized, materialize
+from fairseq_compress.corpus.files import PathLike, file_sha256
+from fairseq_compress.corpus.segmentation import Segmenter
+from fairseq_compress.errors import ConfigError
+from fairseq_compress.export import ctranslate2_format
+from fairseq_compress.export.self_check import CheckOptions, compare_models
+from fairseq_compress.inference.ctranslate2_model import CTranslate2Model
+from fairseq_compress.inference.model_directory import FORMAT, VOCABULARY, ModelDirectory, create_directory
+from fairseq_compress.inference.search_options import SearchOptions
+from fairseq_compress.teachers.loading import LoadedModels, load_models
+from fairseq_compress.teachers.translator import CheckpointModel
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """What is exported and how.
+
+    Raises:
+        ConfigError: the quantization is unknown to the runtime.
+    """
+
+    checkpoint: str
+    data: str | None
+    sentencepiece_model: PathLike
+    quantization: str = "int8"
+    licence: str | None = None
+    search: SearchOptions = field(default_factory=SearchOptions)
+
+    def __post_init__(self) -> None:
+        known = ctranslate2_format.QUANTIZATIONS
+        if self.quantization not in known:
+            raise ConfigError(f"--quantization: must be one of {', '.join(known)}, got {self.quantization}")
+
+
+def export(options: ExportOptions, output: PathLike, check: CheckOptions | None) -> ModelDirectory:
+    """Write a model directory for CTranslate2.
+
+    Args:
+        output: the directory, which must not be there yet.
+        check: what the exported model and the checkpoint both translate; None: nothing is compared, and the metadata
+            say so.
+
+    Raises:
+        ConfigError: the runtime does not hold the model, or the output is there.
+        CheckpointError: the checkpoint is damaged, or is no plain transformer.
+        CheckError: the exported model loses more than it may. Nothing is left of it.
+    """
+    if ":" in options.checkpoint:
+        raise ConfigError(f"--checkpoint: must be one model, no ensemble, got {options.checkpoint}")
+    segmenter = Segmenter(options.sentencepiece_model)
+    models = load_models(options.checkpoint, options.data)
+    _check_vocabulary(segmenter, models, options.sentencepiece_model)
+    plain = materialize(options.checkpoint)
+
+    def fill(folder: Path) -> dict[str, Any]:
+        ctranslate2_format.write_model(
+            folder, plain.model, plain.values, models.source, models.target, options.quantization
+        )
+        shutil.copyfile(options.sentencepiece_model, folder / VOCABULARY)
+        metadata = describe(options, models, plain)
+        metadata["check"] = None
+        if check is not None:
+            exported = CTranslate2Model(ModelDirectory(folder, {"format": FORMAT, **metadata}), options.search)
+            original = CheckpointModel(models, options.search)
+            metadata["check"] = compare_models(original, exported, segmenter, check)
+        return metadata
+
+    return create_directory(output, fill)
+
+
+def describe(options: ExportOptions, models: LoadedModels, plain: Materialized) -> dict[str, Any]:
+    """The metadata but for files and check, as JSON can hold them."""
+    weights, cfg = plain.state["model"], plain.state["cfg"]
+    sizes = [weights[keys[0]].numel() for keys in tied_groups(weights) if is_parameter(keys[0], weights[keys[0]])]
+    updates = plain.state["optimizer_history"][-1]["num_updates"]
+    return {
+        "made_by": f"fairseq-compress {fairseq_compress.__version__}",
+        "runtime": "ctranslate2",
+        "runtime_version": ctranslate2_format.VERSION,
+        "quantization": options.quantization,
+        "languages": {"source": models.source_lang, "target": models.target_lang},
+        "vocabulary": {
+            "source_entries": len(models.source),
+            "target_entries": len(models.target),
+            "sentencepiece_sha256": file_sha256(options.sentencepiece_model),
+            **{name: models.facts[name] for name in ("source_dictionary", "target_dictionary")},
+        },
+        "positions": {"source": models.max_source_positions, "target": models.max_target_positions},
+        "architecture": plain.values,
+        "parameters": sum(sizes),
+        "checkpoint_sha256": models.facts["checkpoints"][0],
+        "training": {"updates": updates, **_training(cfg)},
+        "search": {name: getattr(options.search, name) for name in options.search.__dataclass_fields__},
+        "licence": options.licence,
+    }
+
+
+class _Group(NamedTuple):
+    name: str
+    keys: tuple[str, ...]
+
+
+_TRAINING = (
+    _Group("optimization", ("max_epoch", "max_update", "lr", "update_freq", "clip_norm")),
+    _Group("dataset", ("max_tokens", "batch_size")),
+    _Group("common", ("seed", "fp16")),
+)
+
+
+def _training(cfg: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that a reader of a paper would ask for."""
+    found: dict[str, Any] = {"criterion": cfg.get("criterion"), "optimizer": cfg.get("optimizer")}
+    for group in _TRAINING:
+        values = cfg.get(group.name) or {}
+        found |= {key: values[key] for key in group.keys if values.get(key) is not None}
+    return found
+
+
+def _check_vocabulary(segmenter: Segmenter, models: LoadedModels, path: PathLike) -> None:
+    """Refuse a sentencepiece model whose pieces the dictionary hardly knows: it is that of another model."""
+    pieces = segmenter.pieces()
+    known = sum(piece in models.source.indices for piece in pieces)
+    if 2 * known < len(pieces):
+        raise ConfigError(
+            f"--sentencepiece-model: must be that of the checkpoint, whose dictionary has {known} of the {len(pieces)} "
+            f"pieces of {path}"
+        )

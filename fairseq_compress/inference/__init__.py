@@ -1,0 +1,1 @@
+"""Translating with an exported model: neither torch nor fairseq is imported here."""

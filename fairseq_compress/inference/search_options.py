@@ -1,0 +1,50 @@
+"""Options of beam search for every runtime, named and meant as in fairseq-generate."""
+
+import argparse
+import math
+from dataclasses import dataclass
+
+from fairseq_compress.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class SearchOptions:
+    """What is searched for.
+
+    Raises:
+        ConfigError: values are out of their range; all of them are named at once.
+    """
+
+    beam: int = 5
+    lenpen: float = 1.0
+    """Score = log-probability / length**lenpen, EOS counted."""
+    max_len_a: float = 0.0
+    max_len_b: int = 200
+    """The longest translation has a · (source length, EOS counted) + b tokens, EOS not counted."""
+
+    def __post_init__(self) -> None:
+        problems = []
+        if self.beam < 1:
+            problems.append(f"--beam: must be at least 1, got {self.beam}")
+        if not math.isfinite(self.lenpen):
+            problems.append(f"--lenpen: must be a finite number, got {self.lenpen}")
+        if not 0 <= self.max_len_a < math.inf:
+            problems.append(f"--max-len-a: must not be negative, got {self.max_len_a}")
+        if self.max_len_b < 1:
+            problems.append(f"--max-len-b: must be at least 1, got {self.max_len_b}")
+        if problems:
+            raise ConfigError("; ".join(problems))
+
+    def greatest_length(self, source_length: int) -> int:
+        """Tokens of the longest translation of a source of that length, EOS counted in the source alone."""
+        return int(self.max_len_a * source_length + self.max_len_b)
+
+
+def add_search_arguments(parser: argparse._ActionsContainer) -> None:
+    """Declare the options but ``--nbest``."""
+    parser.add_argument("--beam", type=int, default=5, metavar="N", help="hypotheses followed at a time")
+    parser.add_argument("--lenpen", type=float, default=1.0, metavar="P", help="score = log-probability / length**P")
+    parser.add_argument(
+        "--max-len-a", type=float, default=0.0, metavar="A", help="at most A * source length + B tokens"
+    )
+    parser.add_argument("--max-len-b", type=int, default=200, metavar="B", help="see --max-len-a")

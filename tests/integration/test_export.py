@@ -1,0 +1,202 @@
+"""``fairseq-compress export`` and ``translate`` through CTranslate2, against the checkpoint."""
+
+import itertools
+import random
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from fairseq_compress.cli.main import main
+from fairseq_compress.export import ctranslate2_format
+from fairseq_compress.inference.model_directory import ModelDirectory
+from tests.conftest import BIN, TINY, binarize, run_command
+
+SYLLABLES = ["ba", "do", "ki", "lu", "me", "no", "ra", "si", "tu", "ve"]
+
+
+def write_text(path, lines, seed):
+    """Words of two or three syllables; the translation has each syllable turned round."""
+    draw = random.Random(seed)
+    with open(f"{path}.en", "w") as source, open(f"{path}.cs", "w") as target:
+        for _ in range(lines):
+            words = [draw.choices(SYLLABLES, k=draw.randint(2, 3)) for _ in range(draw.randint(2, 7))]
+            source.write(" ".join("".join(word) for word in words) + " .\n")
+            target.write(" ".join("".join(part[::-1] for part in word) for word in words) + " .\n")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """Raw text, a sentencepiece model, and a tiny model that trained for some updates."""
+    folder = tmp_path_factory.mktemp("model")
+    for seed, (name, lines) in enumerate({"train": 300, "test": 40}.items()):
+        write_text(folder / name, lines, seed)
+    inputs = [folder / "train.en", folder / "train.cs"]
+    run_command("fairseq-compress", "train-vocabulary", "--input", *inputs, "--vocab-size", 330, "--output-prefix",
+                folder / "spm")  # fmt: skip
+    for name in ("train.en", "train.cs"):
+        run_command("fairseq-compress", "encode", "--model", folder / "spm.model", "--input", folder / name,
+                    "--output", folder / f"pieces.{name[-2:]}")  # fmt: skip
+    prefixes = {"trainpref": folder / "pieces", "validpref": folder / "pieces"}
+    binarize(folder / "bin", prefixes, "--srcdict", folder / "spm.dict.txt")
+    run_command(
+        "fairseq-train", folder / "bin", "--user-dir", ctranslate2_format.__file__.rpartition("/export/")[0],
+        "--task", "compressed_translation", "-s", "en", "-t", "cs", "--cpu", "--arch", "transformer_small", *TINY,
+        "--optimizer", "adam", "--lr", "3e-3", "--max-tokens", 1000, "--max-update", 300, "--seed", 3,
+        "--disable-validation", "--no-epoch-checkpoints", "--save-dir", folder, "--num-workers", 0,
+    )  # fmt: skip
+    return folder
+
+
+def export_arguments(folder, output, *more):
+    return [
+        "export", "--checkpoint", str(folder / "checkpoint_last.pt"), "--data", str(folder / "bin"),
+        "--sentencepiece-model", str(folder / "spm.model"), "--output", str(output), "--max-len-b", "20",
+        "--check-source", str(folder / "test.en"), "--check-reference", str(folder / "test.cs"), *more,
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def exported(model):
+    output = model / "exported"
+    assert main(export_arguments(model, output, "--quantization", "float32", "--licence", "CC0-1.0")) == 0
+    return output
+
+
+def translate(text, *arguments):
+    result = subprocess.run(
+        [str(BIN / "fairseq-compress"), "translate", *map(str, arguments)], input=text, capture_output=True, check=True
+    )
+    return result.stdout, result.stderr.decode()
+
+
+def test_the_metadata(exported, model):
+    metadata = ModelDirectory.open(exported).metadata
+    assert metadata["check"]["sentences"] == 40
+    assert metadata["check"]["equal"] >= 0.95
+    assert abs(metadata["check"]["bleu"]["difference"]) <= 0.05
+    assert "version:" in metadata["check"]["bleu"]["signature"]
+    assert metadata["licence"] == "CC0-1.0"
+    assert metadata["training"]["updates"] == 300
+    assert metadata["training"]["seed"] == 3
+    assert metadata["search"] == {"beam": 5, "lenpen": 1.0, "max_len_a": 0.0, "max_len_b": 20}
+    state = torch.load(model / "checkpoint_last.pt", weights_only=False)
+    weights = {
+        weight.untyped_storage().data_ptr(): weight.numel()
+        for key, weight in state["model"].items()
+        if not key.endswith(("version", "_float_tensor"))
+    }
+    assert metadata["parameters"] == sum(weights.values())
+    ModelDirectory.open(exported).verify()
+
+
+def test_raw_text_as_the_checkpoint_translates_it(exported, model):
+    text = (model / "test.en").read_bytes().splitlines(keepends=True)
+    long = b" ".join(line.strip() for line in text[:9]) + b"\n"
+    odd = b"".join([b"\n", *text[:5], b"  \n", b"ba\xffdo\n", long, text[5]])
+    ours, reports = translate(odd, "--model", exported, "--longest", 40)
+    checkpoint = ["--model", model / "checkpoint_last.pt", "--data", model / "bin", "--max-len-b", 20]
+    theirs, _ = translate(odd, *checkpoint, "--sentencepiece-model", model / "spm.model", "--longest", 40)
+    lines = ours.split(b"\n")
+    assert ours == theirs
+    assert len(lines) == 11
+    assert [number for number, line in enumerate(lines[:10]) if not line] == [0, 6]
+    assert lines[7] == b"ba\xffdo"
+    assert "line 8: not UTF-8 at byte 3; it is left as it is" in reports
+
+
+def test_nbest_and_scores(exported, model):
+    text = b"".join((model / "test.en").read_bytes().splitlines(keepends=True)[:3])
+    rows = [line.split("\t") for line in translate(text, "--model", exported, "--nbest", 4)[0].decode().splitlines()]
+    assert [int(row[0]) for row in rows] == [number for number in range(3) for _ in range(4)]
+    assert all(float(one[1]) >= float(two[1]) for one, two in itertools.pairwise(rows) if one[0] == two[0])
+    checkpoint = ["--model", model / "checkpoint_last.pt", "--data", model / "bin", "--max-len-b", 20, "--nbest", 4]
+    theirs = translate(text, *checkpoint, "--sentencepiece-model", model / "spm.model")[0].decode().splitlines()
+    assert [row[2] for row in rows] == [row.split("\t")[2] for row in theirs]
+    # fairseq takes the end of the sentence out of the first step's probabilities, CTranslate2 out of its logits: a model
+    # that has hardly trained still gives it some mass.
+    assert [float(row[1]) for row in rows] == pytest.approx([float(row.split("\t")[1]) for row in theirs], abs=5e-3)
+    assert len(translate(text, "--model", exported, "--scores")[0].splitlines()) == 3
+
+
+def test_neither_torch_nor_fairseq_is_imported(exported):
+    code = (
+        "import sys; from fairseq_compress.cli.main import main; assert main(sys.argv[1:]) == 0;"
+        "sys.exit(len({'torch', 'fairseq', 'sacrebleu'} & set(sys.modules)))"
+    )
+    subprocess.run([sys.executable, "-c", code, "translate", "--model", str(exported)], input=b"badoki .\n", check=True)
+
+
+def test_a_reader_that_goes_away(exported, model):
+    text = (model / "train.en").read_bytes() * 30
+    command = f"{BIN}/fairseq-compress translate --model {exported} | head -1; echo ${{PIPESTATUS[0]}}"
+    result = subprocess.run(["bash", "-c", command], input=text, capture_output=True, check=True)
+    assert result.stdout.split()[-1] == b"141"
+    assert result.stderr == b""
+
+
+def test_int8_is_smaller_and_checked(exported, model, tmp_path):
+    assert main(export_arguments(model, tmp_path / "int8", "--max-bleu-loss", "100")) == 0
+    metadata = ModelDirectory.open(tmp_path / "int8").metadata
+    assert metadata["quantization"] == "int8"
+    small, large = (folder / "model.bin" for folder in (tmp_path / "int8", exported))
+    assert small.stat().st_size < 0.8 * large.stat().st_size  # rows of 16 weights have scales of 4 bytes
+
+
+@pytest.mark.parametrize("poison", ["zero", "not a number"])
+def test_a_poisoned_weight_is_caught_and_nothing_is_left(poison, model, tmp_path, monkeypatch, capsys):
+    write = ctranslate2_format.write_model
+
+    def poisoned(folder, plain, *rest):
+        with torch.no_grad():
+            plain.decoder.layers[0].fc2.weight.fill_(0.0 if poison == "zero" else float("nan"))
+            plain.encoder.layers[1].self_attn.v_proj.weight.mul_(-3)
+        write(folder, plain, *rest)
+
+    monkeypatch.setattr(ctranslate2_format, "write_model", poisoned)
+    assert main(export_arguments(model, tmp_path / "out", "--quantization", "float32")) == 1
+    assert list(tmp_path.iterdir()) == []
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "the exported model loses" in line
+    assert "more than --max-bleu-loss 0.05; nothing was written" in line
+
+
+def test_what_ctranslate2_cannot_hold(model):
+    values = {
+        "activation_fn": "tanh", "encoder_normalize_before": True, "decoder_normalize_before": False,
+        "encoder_attention_heads": 2, "decoder_attention_heads": 4, "decoder_input_dim": 8, "decoder_embed_dim": 8,
+        "decoder_output_dim": 4, "no_cross_attention": True,
+    }  # fmt: skip
+    assert len(ctranslate2_format.why_not(values)) == 5
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (["--no-check"], "--no-check: cannot go with --check-source"),
+        (["--max-bleu-loss", "-1"], "--max-bleu-loss: must not be negative, got -1"),
+        (["--beam", "0"], "--beam: must be at least 1, got 0"),
+        (["--check-reference", "nowhere"], "nowhere"),
+        (["--checkpoint", "a.pt:b.pt"], "--checkpoint: must be one model, no ensemble"),
+    ],
+)
+def test_wrong_options(change, message, model, tmp_path, capsys):
+    assert main(export_arguments(model, tmp_path / "out", *change)) == 1
+    assert message in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_damage_and_wrong_options_of_translate(exported, tmp_path, capsys):
+    for arguments, message in (
+        (
+            ["--model", str(tmp_path / "nowhere")],
+            "--model: must be a directory of fairseq-compress export",
+        ),
+        (["--model", str(tmp_path)], "is no model directory"),
+        (["--model", str(exported), "--data", "x"], "--data: goes with a checkpoint"),
+        (["--model", str(exported), "--nbest", "9"], "--nbest: must be at most --beam (5), got 9"),
+        (["--model", str(exported), "--threads", "0"], "--threads: must be at least 1, got 0"),
+    ):
+        assert main(["translate", *arguments]) == 1
+        assert message in capsys.readouterr().err

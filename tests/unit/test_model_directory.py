@@ -1,0 +1,90 @@
+"""Model directories: whole or not there, and refused when they are not what was written."""
+
+import json
+import os
+
+import pytest
+
+from fairseq_compress.errors import ConfigError, DataError
+from fairseq_compress.inference.model_directory import ModelDirectory, create_directory
+
+
+def fill(folder):
+    (folder / "model.bin").write_bytes(b"weights" * 100)
+    (folder / "sentencepiece.model").write_bytes(b"pieces")
+    return {"runtime": "some"}
+
+
+@pytest.fixture
+def directory(tmp_path):
+    return create_directory(tmp_path / "model", fill)
+
+
+def test_what_is_written_is_read(directory):
+    again = ModelDirectory.open(directory.path)
+    again.verify()
+    assert again.metadata == directory.metadata
+    assert again.metadata["bytes"] == 706
+    assert sorted(again.metadata["files"]) == ["model.bin", "sentencepiece.model"]
+    assert again.vocabulary.read_bytes() == b"pieces"
+    assert os.listdir(directory.path.parent) == ["model"]
+    assert directory.path.stat().st_mode & 0o777 == 0o755
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_a_failure_leaves_nothing(tmp_path, error):
+    def fail(folder):
+        fill(folder)
+        raise error
+
+    with pytest.raises(error):
+        create_directory(tmp_path / "model", fail)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_there_is_never_replaced(directory):
+    with pytest.raises(ConfigError, match="--output: must not be there yet"):
+        create_directory(directory.path, fill)
+
+    def of_two_at_once(folder):
+        create_directory(directory.path.parent / "other", fill)
+        return fill(folder)
+
+    with pytest.raises(ConfigError, match="appeared meanwhile"):
+        create_directory(directory.path.parent / "other", of_two_at_once)
+    ModelDirectory.open(directory.path.parent / "other").verify()
+    assert sorted(os.listdir(directory.path.parent)) == ["model", "other"]
+
+
+def test_a_place_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="--output: cannot write to"):
+        create_directory(tmp_path / "file" / "model", fill)
+
+
+def test_damage_is_refused(directory):
+    file = directory.path / "model.bin"
+    whole = file.read_bytes()
+    file.write_bytes(b"W" + whole[1:])
+    with pytest.raises(DataError, match=r"model\.bin: was altered"):
+        ModelDirectory.open(directory.path).verify()
+    file.write_bytes(whole[:-1])
+    with pytest.raises(DataError, match=r"model\.bin: must have 700 bytes, has 699 bytes"):
+        ModelDirectory.open(directory.path)
+    file.unlink()
+    with pytest.raises(DataError, match=r"model\.bin: must have 700 bytes, is missing"):
+        ModelDirectory.open(directory.path)
+
+
+def test_what_is_no_model_directory(directory, tmp_path):
+    with pytest.raises(DataError, match="is no model directory"):
+        ModelDirectory.open(tmp_path)
+    metadata = directory.path / "metadata.json"
+    metadata.write_text(json.dumps(directory.metadata | {"format": "fairseq-compress model 9"}))
+    with pytest.raises(
+        DataError, match="must have the format 'fairseq-compress model 1', has 'fairseq-compress model 9'"
+    ):
+        ModelDirectory.open(directory.path)
+    metadata.write_text("{")
+    with pytest.raises(DataError, match="must be JSON"):
+        ModelDirectory.open(directory.path)

@@ -1,0 +1,126 @@
+"""Raw text through a model: order, odd lines, bounded memory."""
+
+import pytest
+
+from fairseq_compress.errors import ConfigError, DataError
+from fairseq_compress.inference import translation_lines
+from fairseq_compress.inference.search_options import SearchOptions
+from fairseq_compress.inference.translation_lines import Hypothesis, LineOptions, split_pieces, translate_lines
+
+
+class Words:
+    """In place of a sentencepiece model: words, each the start of a word."""
+
+    def encode(self, lines):
+        for line in lines:
+            yield " ".join(f"▁{word}" for word in line.split())
+
+    def decode(self, lines):
+        for line in lines:
+            yield line.replace(" ", "").replace("▁", " ").strip()
+
+
+class Upper:
+    """A model that writes capitals, and less of it for worse hypotheses."""
+
+    longest = 50
+
+    def __init__(self):
+        self.calls = []
+
+    def translate(self, sentences):
+        assert all(sentences)
+        self.calls.append(len(sentences))
+        return [
+            [Hypothesis(-rank - 1.0, [piece.upper() for piece in pieces[rank:]]) for rank in range(3)]
+            for pieces in sentences
+        ]
+
+
+def run(lines, model=None, **options):
+    reports = []
+    found = translate_lines(iter(lines), model or Upper(), Words(), LineOptions(**options), reports.append)
+    return list(found), reports
+
+
+def texts(found):
+    return [each.hypotheses[0][1] for each in found]
+
+
+def test_order_and_empty_lines():
+    found, reports = run([b"", b"a b", b"   ", "č d".encode(), b""])
+    assert texts(found) == ["", "A B", "", "Č D", ""]
+    assert found[0].hypotheses == [(0.0, "")]
+    assert reports == []
+
+
+def test_what_is_not_utf8_is_reported_and_stays_in_place():
+    found, reports = run([b"a", b"b \xff c", b"d"])
+    assert texts(found) == ["A", "", "D"]
+    assert [each.raw for each in found] == [None, b"b \xff c", None]
+    assert reports == ["line 2: not UTF-8 at byte 3; it is left as it is"]
+
+
+def test_memory_is_bounded_and_reading_is_lazy(monkeypatch):
+    monkeypatch.setattr(translation_lines, "LINES_AT_ONCE", 10)
+    model, read = Upper(), []
+
+    def lines():
+        for number in range(35):
+            read.append(number)
+            yield b"a" if number % 2 else b""
+
+    found = translate_lines(lines(), model, Words(), LineOptions(), lambda message: None)
+    next(found)
+    assert len(read) == 10
+    assert len(list(found)) == 34
+    assert model.calls == [5, 5, 5, 2]
+
+
+def test_long_lines_are_split_and_joined():
+    line = " ".join(f"w{number}" for number in range(25)).encode()
+    found, _ = run([b"x", line, b"y"], longest=10)
+    assert texts(found) == ["X", line.decode().upper(), "Y"]
+    assert found[1].hypotheses[0][0] == -1.0
+
+
+def test_the_model_s_own_limit_counts_too():
+    line = b" ".join([b"w"] * 60)
+    assert texts(run([line], longest=1000)[0]) == [line.decode().upper()]
+
+
+def test_long_lines_can_be_refused():
+    with pytest.raises(DataError, match=r"line 2: 3 pieces, at most 2 are taken; --long-lines split cuts them"):
+        run([b"a", b"b c d"], longest=2, split=False)
+
+
+def test_nbest_of_whole_and_split_lines():
+    found, _ = run([b"a b c d", b"a b c d e f g h"], nbest=2, longest=4)
+    assert found[0].hypotheses == [(-1.0, "A B C D"), (-2.0, "B C D")]
+    assert found[1].hypotheses == [(-1.0, "A B C D E F G H"), (-2.0, "B C D F G H")]
+
+
+@pytest.mark.parametrize(
+    ("pieces", "expected"),
+    [
+        ([], []),
+        (["▁a", "▁b"], [["▁a", "▁b"]]),
+        (["▁a", "▁b", "▁c", "▁d", "▁e"], [["▁a", "▁b", "▁c", "▁d"], ["▁e"]]),
+        (["▁a", "▁b", "▁c.", "▁d", "▁e"], [["▁a", "▁b", "▁c."], ["▁d", "▁e"]]),  # behind the end of a sentence
+        (["▁a.", "▁b", "▁c", "▁d", "▁e"], [["▁a.", "▁b", "▁c", "▁d"], ["▁e"]]),  # not if that is too early
+        (["▁a", "▁b", "▁c", "d", "e", "f"], [["▁a", "▁b"], ["▁c", "d", "e", "f"]]),  # words stay whole
+        (["▁a", "b", "c", "d", "e"], [["▁a", "b", "c", "d"], ["e"]]),  # if they can
+    ],
+)
+def test_where_a_line_is_split(pieces, expected):
+    assert split_pieces(pieces, 4) == expected
+    assert [piece for part in split_pieces(pieces, 1) for piece in part] == pieces
+
+
+def test_options_out_of_range():
+    with pytest.raises(ConfigError, match="--nbest: must be at least 1, got 0"):
+        LineOptions(nbest=0)
+    with pytest.raises(ConfigError, match="--longest: must be at least 1, got 0"):
+        LineOptions(longest=0)
+    with pytest.raises(ConfigError, match=r"--beam.*--lenpen.*--max-len-a.*--max-len-b"):
+        SearchOptions(0, float("nan"), -1, 0)
