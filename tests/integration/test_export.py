@@ -114,8 +114,8 @@ def test_nbest_and_scores(exported, model):
     checkpoint = ["--model", model / "checkpoint_last.pt", "--data", model / "bin", "--max-len-b", 20, "--nbest", 4]
     theirs = translate(text, *checkpoint, "--sentencepiece-model", model / "spm.model")[0].decode().splitlines()
     assert [row[2] for row in rows] == [row.split("\t")[2] for row in theirs]
-    # fairseq takes the end of the sentence out of the first step's probabilities, CTranslate2 out of its logits: a model
-    # that has hardly trained still gives it some mass.
+    # fairseq takes the end of the sentence out of the first step's probabilities, CTranslate2 out of its logits: a
+    # model that has hardly trained still gives it some mass.
     assert [float(row[1]) for row in rows] == pytest.approx([float(row.split("\t")[1]) for row in theirs], abs=5e-3)
     assert len(translate(text, "--model", exported, "--scores")[0].splitlines()) == 3
 
