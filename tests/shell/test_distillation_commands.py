@@ -235,13 +235,13 @@ def test_comparison_with_a_baseline_seed_by_seed(pipeline: Pipeline) -> None:
 def test_the_experiment(pipeline: Pipeline) -> None:
     commands = pipeline.dry_run("experiments/distillation-multi30k-en-cs.env", SEEDS="1 7")
     trainings = find(commands, "fairseq-train")
-    assert len(trainings) == 1 + 8 * 2
+    assert len(trainings) == 1 + 9 * 2
     teacher, *students = trainings
     assert value(teacher, "--max-epoch") == "8"
-    assert [value(command, "--seed") for command in students] == ["1", "7"] * 8
+    assert [value(command, "--seed") for command in students] == ["1", "7"] * 9
     assert len({value(command, "--max-update") for command in students}) == 1
     assert {value(command, "--encoder-embed-dim") for command in students} == {"128"}
     assert [value(command, "--top-k") for command in find(commands, "cache-teacher")] == ["8", "32", "8"]
     long = pipeline.dry_run(LONG="1")
     assert value(find(long, "fairseq-train")[1], "--max-update") == "20000"
-    assert len(find(long, "fairseq-train")) == 1 + 8 * 3
+    assert len(find(long, "fairseq-train")) == 1 + 9 * 3
