@@ -1,7 +1,9 @@
 """``fairseq-compress nbest``: a corpus and a teacher -> n-best lists with scores."""
 
 import argparse
+import os
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from fairseq_compress.cli.local_ranks import (
@@ -22,7 +24,10 @@ HELP = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the verb."""
     files = parser.add_argument_group("files")
-    files.add_argument("--checkpoint", required=True, metavar="A.pt[:B.pt]", help="the model; several are an ensemble")
+    files.add_argument(
+        "--checkpoint", required=True, metavar="A.pt[:B.pt]|DIR",
+        help="the model; several are an ensemble; a directory is one of fairseq-compress export",
+    )  # fmt: skip
     files.add_argument(
         "--source", required=True, metavar="FILE", help="text to translate, as pieces or raw (see below)"
     )
@@ -68,19 +73,20 @@ def run(args: argparse.Namespace) -> int:
     import fairseq_compress
     from fairseq_compress.corpus.sharded_work import ShardedWork, shard_from_environment
     from fairseq_compress.inference.search_options import SearchOptions
-    from fairseq_compress.teachers.beam_search import BeamSearch
     from fairseq_compress.teachers.loading import pick_device
     from fairseq_compress.teachers.nbest import MAX_TOKENS, NBestOptions, decode_share, survey
     from fairseq_compress.teachers.nbest_join import is_complete, join, remove_leftovers
 
     fairseq_compress.register()
     search = SearchOptions(args.beam, args.lenpen, args.max_len_a, args.max_len_b)
-    device = pick_device(args.device)
+    exported = os.path.isdir(args.checkpoint)
+    device = pick_device("cpu" if exported and args.device == "auto" else args.device)
     max_tokens = MAX_TOKENS[device.type] if args.max_tokens is None else args.max_tokens
     options = NBestOptions(search, args.nbest, max_tokens, args.window, args.long_lines)
     _check_files(args)
     shard = shard_from_environment()
-    models, corpus, facts = _prepare(args, options, device)
+    teacher, search_batch = _open_teacher(args, search, device)
+    corpus, facts = _prepare(args, options, teacher, device)
     if is_complete(args.output, facts):
         remove_leftovers(args.output, facts)
         print(f"{args.output}: is there already, made from the same", file=sys.stderr)
@@ -88,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
     if not args.join_only:
         share = survey(corpus, options, shard)
         work = ShardedWork(args.output, facts, shard)
-        decode_share(work, corpus, models.target, options, BeamSearch(models, search).search, share.own)
+        decode_share(work, corpus, teacher.target, options, search_batch(), share.own)
         if not work.finished_by_all():
             print(f"{args.output}: share {shard.rank} of {shard.world_size} is done, others are not", file=sys.stderr)
             return 0
@@ -101,31 +107,48 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _prepare(args: argparse.Namespace, options: Any, device: Any) -> tuple[Any, Any, dict[str, Any]]:
-    """The models, the corpus, and everything that decides the output's bytes."""
+def _open_teacher(args: argparse.Namespace, search: Any, device: Any) -> tuple[Any, Callable[[], Any]]:
+    """The teacher, and what makes its search: that takes time, and is not needed to see that all is done."""
+    from fairseq_compress.errors import ConfigError
+    from fairseq_compress.teachers.beam_search import BeamSearch
+    from fairseq_compress.teachers.exported import ExportedTeacher
+    from fairseq_compress.teachers.loading import load_models
+
+    if not os.path.isdir(args.checkpoint):
+        models = load_models(
+            args.checkpoint, args.data, source_lang=args.source_lang, target_lang=args.target_lang,
+            precision=args.precision, device=device,
+        )  # fmt: skip
+        return models, lambda: BeamSearch(models, search).search
+    for option, value, default in (("--data", args.data, None), ("--precision", args.precision, "float32")):
+        if value != default:
+            raise ConfigError(f"{option}: goes with a checkpoint, {args.checkpoint} is a directory; got {value}")
+    if args.device == "cuda":
+        raise ConfigError(f"--device: must be cpu for the directory {args.checkpoint}, got cuda")
+    teacher = ExportedTeacher(args.checkpoint, search, args.source_lang, args.target_lang)
+    return teacher, lambda: teacher.search
+
+
+def _prepare(args: argparse.Namespace, options: Any, teacher: Any, device: Any) -> tuple[Any, dict[str, Any]]:
+    """The corpus, and everything that decides the output's bytes."""
     from fairseq_compress.corpus.files import file_sha256
     from fairseq_compress.corpus.segmentation import Segmenter
-    from fairseq_compress.teachers.loading import load_models
     from fairseq_compress.teachers.nbest import Corpus
 
-    models = load_models(
-        args.checkpoint, args.data, source_lang=args.source_lang, target_lang=args.target_lang,
-        precision=args.precision, device=device,
-    )  # fmt: skip
     pieces = args.sentencepiece_model
-    corpus = Corpus(args.source, models.source, models.max_source_positions, Segmenter(pieces) if pieces else None)
+    corpus = Corpus(args.source, teacher.source, teacher.max_source_positions, Segmenter(pieces) if pieces else None)
     facts = {
         "work": "nbest 1",
         "source": file_sha256(args.source),
-        **models.facts,
+        **teacher.facts,
         "sentencepiece_model": file_sha256(pieces) if pieces else None,
-        "source_lang": models.source_lang,
-        "target_lang": models.target_lang,
+        "source_lang": teacher.source_lang,
+        "target_lang": teacher.target_lang,
         **options.facts(),
-        "precision": args.precision,
+        "precision": teacher.precision,
         "device": device.type,
     }
-    return models, corpus, facts
+    return corpus, facts
 
 
 def _check_files(args: argparse.Namespace) -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from fairseq_compress.cli.main import main
+from fairseq_compress.corpus.nbest import read_nbest
 from fairseq_compress.export import ctranslate2_format
 from fairseq_compress.inference.model_directory import ModelDirectory
 from tests.conftest import BIN, TINY, binarize, run_command
@@ -199,4 +200,32 @@ def test_damage_and_wrong_options_of_translate(exported, tmp_path, capsys):
         (["--model", str(exported), "--threads", "0"], "--threads: must be at least 1, got 0"),
     ):
         assert main(["translate", *arguments]) == 1
+        assert message in capsys.readouterr().err
+
+
+def test_nbest_with_an_exported_teacher(exported, model, tmp_path, capsys):
+    """The lists of the checkpoint, and the same bytes for one process and for two."""
+    run_command("fairseq-compress", "encode", "--model", model / "spm.model", "--input", model / "test.en",
+                "--output", tmp_path / "test.en")  # fmt: skip
+    options = ["--source", tmp_path / "test.en", "--beam", 4, "--max-len-b", 20, "--max-tokens", 100]
+    files = {name: tmp_path / name for name in ("one", "two", "checkpoint")}
+    exported_teacher = ["nbest", "--checkpoint", exported, *options]
+    run_command("fairseq-compress", *exported_teacher, "--output", files["one"])
+    run_command("fairseq-compress", *exported_teacher, "--output", files["two"], "--processes", 2)
+    own = ["--checkpoint", model / "checkpoint_last.pt", "--data", model / "bin", "--output", files["checkpoint"]]
+    run_command("fairseq-compress", "nbest", *own, *options)
+    assert files["one"].read_bytes() == files["two"].read_bytes()
+    found, expected = (
+        [[text for _, text in each.hypotheses] for each in read_nbest(files[name], tmp_path / "test.en")]
+        for name in ("one", "checkpoint")
+    )
+    assert sum(one == two for one, two in zip(found, expected, strict=True)) >= 36  # of 40; equal scores change places
+    for arguments, message in (
+        (["--data", str(model)], "--data: goes with a checkpoint"),
+        (["--precision", "int8"], "--precision: goes with a checkpoint"),
+        (["--source-lang", "de"], "--source-lang: must be en"),
+        (["--beam", "999"], "--beam: must be at most"),
+    ):
+        command = ["nbest", "--checkpoint", str(exported), "--source", str(tmp_path / "test.en"), "--output", "out"]
+        assert main([*command, *arguments]) == 1
         assert message in capsys.readouterr().err

@@ -1,0 +1,84 @@
+"""A model directory of ``fairseq-compress export`` as the teacher that ``fairseq-compress nbest`` decodes with."""
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from fairseq.data import Dictionary
+
+from fairseq_compress.corpus.files import PathLike
+from fairseq_compress.errors import ConfigError, DataError
+from fairseq_compress.inference.ctranslate2_model import CTranslate2Model
+from fairseq_compress.inference.model_directory import ModelDirectory
+from fairseq_compress.inference.search_options import SearchOptions
+from fairseq_compress.teachers.beam_search import Found
+from fairseq_compress.teachers.loading import dictionary_sha256
+
+
+class ExportedTeacher:
+    """The dictionaries of an exported model and a search over token ids, as of a checkpoint.
+
+    Args:
+        path: the directory; every file is compared with its checksum.
+        options: of the search.
+        source_lang, target_lang: to insist on.
+
+    Raises:
+        DataError: the directory is damaged.
+        ConfigError: it is for other languages, or the beam is too large for its dictionary.
+    """
+
+    def __init__(
+        self, path: PathLike, options: SearchOptions, source_lang: str | None = None, target_lang: str | None = None
+    ) -> None:
+        directory = ModelDirectory.open(path)
+        directory.verify()
+        metadata = directory.metadata
+        self.source_lang: str = metadata["languages"]["source"]
+        self.target_lang: str = metadata["languages"]["target"]
+        for option, found, wanted in (
+            ("--source-lang", self.source_lang, source_lang), ("--target-lang", self.target_lang, target_lang)
+        ):  # fmt: skip
+            if wanted not in (None, found):
+                raise ConfigError(f"{option}: must be {found}, the language of {path}, got {wanted}")
+        self.source, self.target = (_dictionary(directory, side) for side in ("source", "target"))
+        most = len(self.target) - 2
+        if options.beam > most:
+            raise ConfigError(f"--beam: must be at most {most} with this dictionary, got {options.beam}")
+        self.max_source_positions: int = metadata["positions"]["source"]
+        self.facts: dict[str, Any] = {
+            "checkpoints": [metadata["checkpoint_sha256"]],
+            "source_dictionary": metadata["vocabulary"]["source_dictionary"],
+            "target_dictionary": metadata["vocabulary"]["target_dictionary"],
+            "runtime": f"{metadata['runtime']} {metadata['runtime_version']}",
+            "model": hashlib.sha256(json.dumps(metadata["files"], sort_keys=True).encode()).hexdigest(),
+        }
+        self.precision: str = metadata["quantization"]
+        threads = os.environ.get("OMP_NUM_THREADS", "")  # of a process beside others: its share of the cores
+        self._model = CTranslate2Model(directory, options, options.beam, int(threads) if threads.isdigit() else None)
+
+    def search(self, sentences: Sequence[Sequence[int]]) -> list[list[Found]]:
+        """As :meth:`fairseq_compress.teachers.beam_search.BeamSearch.search`."""
+        pieces = [[self.source.symbols[index] for index in sentence[:-1]] for sentence in sentences]
+        return [
+            [Found([self.target.index(piece) for piece in best.pieces], best.score) for best in hypotheses]
+            for hypotheses in self._model.translate(pieces)
+        ]
+
+
+def _dictionary(directory: ModelDirectory, side: str) -> Dictionary:
+    """The fairseq dictionary that the vocabulary was written from.
+
+    Raises:
+        DataError: it is another one than the metadata say.
+    """
+    shared, own = (directory.path / f"{name}_vocabulary.json" for name in ("shared", side))
+    symbols = json.loads((shared if shared.is_file() else own).read_text(encoding="utf-8"))
+    entries = Dictionary()
+    for symbol in symbols[len(entries) :]:
+        entries.add_symbol(symbol)
+    if dictionary_sha256(entries) != directory.metadata["vocabulary"][f"{side}_dictionary"]:
+        raise DataError(f"{directory.path}: its {side} vocabulary is not the one of its metadata")
+    return entries
