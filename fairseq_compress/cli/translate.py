@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Translate stdin to stdout."""
     from fairseq_compress.errors import ConfigError
-    from fairseq_compress.inference.translation_lines import LineOptions, translate_lines
+    from fairseq_compress.inference.translation_lines import LINES_AT_ONCE, LineOptions, translate_lines
 
     if args.threads is not None and args.threads < 1:
         raise ConfigError(f"--threads: must be at least 1, got {args.threads}")
@@ -61,13 +61,16 @@ def run(args: argparse.Namespace) -> int:
     model, segmenter = _open_directory(args) if os.path.isdir(args.model) else _open_checkpoint(args)
     numbered = args.nbest is not None or args.scores
     output = sys.stdout.buffer
-    found = translate_lines(_lines(sys.stdin.buffer), model, segmenter, options, _report)
+    typed = sys.stdin.isatty()  # who types a line waits for its translation
+    found = translate_lines(_lines(sys.stdin.buffer), model, segmenter, options, _report, 1 if typed else LINES_AT_ONCE)
     for number, translation in enumerate(_progress(found)):
         if numbered:
             for score, text in translation.hypotheses:
                 output.write(f"{number}\t{score:.6f}\t{text}\n".encode())
         else:
             output.write((translation.raw or translation.hypotheses[0][1].encode()) + b"\n")
+        if typed:
+            output.flush()
     output.flush()
     return 0
 

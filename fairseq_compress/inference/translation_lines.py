@@ -66,6 +66,7 @@ def translate_lines(
     segmenter: Segmenter,
     options: LineOptions,
     report: Callable[[str], None],
+    lines_at_once: int = LINES_AT_ONCE,
 ) -> Iterator[Translation]:
     """Translate lines (without their line feeds), each one in its place.
 
@@ -73,12 +74,15 @@ def translate_lines(
     ``options.longest`` pieces is cut at ends of sentences, or else of words, and translated part by part; its score is
     the mean of the parts'.
 
+    Args:
+        lines_at_once: read before they are translated.
+
     Raises:
         DataError: a line is too long and must not be split.
     """
     remaining = enumerate(lines, start=1)
     limit = min(options.longest, model.longest)
-    while batch := list(islice(remaining, LINES_AT_ONCE)):
+    while batch := list(islice(remaining, lines_at_once)):
         texts, broken = _decode(batch, report)
         parts = [split_pieces(pieces.split(), limit) for pieces in segmenter.encode(texts)]
         for (number, _), cut in zip(batch, parts, strict=True):

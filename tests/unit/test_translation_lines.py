@@ -3,7 +3,6 @@
 import pytest
 
 from fairseq_compress.errors import ConfigError, DataError
-from fairseq_compress.inference import translation_lines
 from fairseq_compress.inference.search_options import SearchOptions
 from fairseq_compress.inference.translation_lines import Hypothesis, LineOptions, split_pieces, translate_lines
 
@@ -61,8 +60,7 @@ def test_what_is_not_utf8_is_reported_and_stays_in_place():
     assert reports == ["line 2: not UTF-8 at byte 3; it is left as it is"]
 
 
-def test_memory_is_bounded_and_reading_is_lazy(monkeypatch):
-    monkeypatch.setattr(translation_lines, "LINES_AT_ONCE", 10)
+def test_memory_is_bounded_and_reading_is_lazy():
     model, read = Upper(), []
 
     def lines():
@@ -70,7 +68,7 @@ def test_memory_is_bounded_and_reading_is_lazy(monkeypatch):
             read.append(number)
             yield b"a" if number % 2 else b""
 
-    found = translate_lines(lines(), model, Words(), LineOptions(), lambda message: None)
+    found = translate_lines(lines(), model, Words(), LineOptions(), lambda message: None, lines_at_once=10)
     next(found)
     assert len(read) == 10
     assert len(list(found)) == 34
