@@ -40,7 +40,7 @@ def test_version_is_the_one_of_the_package(capsys: pytest.CaptureFixture[str]) -
 
 @pytest.mark.parametrize(
     ("arguments", "problem"),
-    [(["transmogrify"], "unknown verb 'transmogrify'"), ([], "a verb is missing"), (["--bogus"], "unknown verb '--bogus'")],
+    [(["transform"], "unknown verb 'transform'"), ([], "a verb is missing"), (["--bogus"], "unknown verb '--bogus'")],
 )
 def test_a_wrong_verb_lists_the_verbs(arguments: list[str], problem: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
