@@ -58,6 +58,12 @@ def tied_groups(weights: Weights) -> list[tuple[str, ...]]:
     return [tuple(group) for group in groups]
 
 
+def count_parameters(weights: Weights) -> int:
+    """Trained numbers of a state dict, tied ones once."""
+    groups = tied_groups(weights)
+    return sum(weights[keys[0]].numel() for keys in groups if is_parameter(keys[0], weights[keys[0]]))
+
+
 def _are_tied(first: Tensor, second: Tensor) -> bool:
     if first.numel() and first.data_ptr() == second.data_ptr() and first.stride() == second.stride():
         return True

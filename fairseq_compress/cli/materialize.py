@@ -20,15 +20,14 @@ def run(args: argparse.Namespace) -> int:
     import fairseq.tasks.translation  # noqa: F401 - before register(), which does nothing without fairseq
 
     import fairseq_compress
-    from fairseq_compress.checkpoint.average import is_parameter, tied_groups
+    from fairseq_compress.checkpoint.average import count_parameters
     from fairseq_compress.checkpoint.materialize import write_materialized
 
     fairseq_compress.register()
     state = write_materialized(args.checkpoint, args.output)
-    values, weights = state["cfg"]["model"], state["model"]
-    sizes = [weights[keys[0]].numel() for keys in tied_groups(weights) if is_parameter(keys[0], weights[keys[0]])]
+    values = state["cfg"]["model"]
     print(
         f"{args.output}: transformer, {values['encoder_layers']}+{values['decoder_layers']} layers, width "
-        f"{values['encoder_embed_dim']}, {sum(sizes):,} parameters", file=sys.stderr,
+        f"{values['encoder_embed_dim']}, {count_parameters(state['model']):,} parameters", file=sys.stderr,
     )  # fmt: skip
     return 0

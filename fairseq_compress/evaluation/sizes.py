@@ -2,7 +2,7 @@
 
 import os
 
-from fairseq_compress.checkpoint.average import is_parameter, tied_groups
+from fairseq_compress.checkpoint.average import count_parameters
 from fairseq_compress.checkpoint.load import load_state
 
 FLOAT32_BYTES = 4
@@ -19,9 +19,7 @@ def checkpoint_sizes(path: str | os.PathLike[str]) -> dict[str, int]:
     Raises:
         CheckpointError: the file cannot be loaded.
     """
-    weights = load_state(path)["model"]
-    distinct = {keys[0]: weights[keys[0]] for keys in tied_groups(weights)}
-    parameters = sum(tensor.numel() for key, tensor in distinct.items() if is_parameter(key, tensor))
+    parameters = count_parameters(load_state(path)["model"])
     return {
         "parameters": parameters,
         "bytes_on_disk": os.path.getsize(path),

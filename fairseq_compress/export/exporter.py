@@ -4,10 +4,10 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import fairseq_compress
-from fairseq_compress.checkpoint.average import is_parameter, tied_groups
+from fairseq_compress.checkpoint.average import count_parameters
 from fairseq_compress.checkpoint.materialize import Materialized, materialize
 from fairseq_compress.corpus.files import PathLike, file_sha256
 from fairseq_compress.corpus.segmentation import Segmenter
@@ -80,8 +80,6 @@ def export(options: ExportOptions, output: PathLike, check: CheckOptions | None)
 
 def describe(options: ExportOptions, models: LoadedModels, plain: Materialized) -> dict[str, Any]:
     """The metadata but for files and check, as JSON can hold them."""
-    weights, cfg = plain.state["model"], plain.state["cfg"]
-    sizes = [weights[keys[0]].numel() for keys in tied_groups(weights) if is_parameter(keys[0], weights[keys[0]])]
     updates = plain.state["optimizer_history"][-1]["num_updates"]
     return {
         "made_by": f"fairseq-compress {fairseq_compress.__version__}",
@@ -97,32 +95,27 @@ def describe(options: ExportOptions, models: LoadedModels, plain: Materialized) 
         },
         "positions": {"source": models.max_source_positions, "target": models.max_target_positions},
         "architecture": plain.values,
-        "parameters": sum(sizes),
+        "parameters": count_parameters(plain.state["model"]),
         "checkpoint_sha256": models.facts["checkpoints"][0],
-        "training": {"updates": updates, **_training(cfg)},
+        "training": {"updates": updates, **_training(plain.state["cfg"])},
         "search": {name: getattr(options.search, name) for name in options.search.__dataclass_fields__},
         "licence": options.licence,
     }
 
 
-class _Group(NamedTuple):
-    name: str
-    keys: tuple[str, ...]
-
-
-_TRAINING = (
-    _Group("optimization", ("max_epoch", "max_update", "lr", "update_freq", "clip_norm")),
-    _Group("dataset", ("max_tokens", "batch_size")),
-    _Group("common", ("seed", "fp16")),
-)
+_TRAINING = {
+    "optimization": ("max_epoch", "max_update", "lr", "update_freq", "clip_norm"),
+    "dataset": ("max_tokens", "batch_size"),
+    "common": ("seed", "fp16"),
+}
 
 
 def _training(cfg: Mapping[str, Any]) -> dict[str, Any]:
     """The options that a reader of a paper would ask for."""
     found: dict[str, Any] = {"criterion": cfg.get("criterion"), "optimizer": cfg.get("optimizer")}
-    for group in _TRAINING:
-        values = cfg.get(group.name) or {}
-        found |= {key: values[key] for key in group.keys if values.get(key) is not None}
+    for group, keys in _TRAINING.items():
+        values = cfg.get(group) or {}
+        found |= {key: values[key] for key in keys if values.get(key) is not None}
     return found
 
 
