@@ -100,9 +100,9 @@ def why_not_by_shape(weights: Mapping[str, Tensor], plain: Mapping[str, Tensor])
     """All differences between the state dicts of a model and of the plain transformer with its options."""
     reasons = [f"{key} is no weight of a transformer" for key in weights if key not in plain]
     reasons += [f"{key} is missing" for key in plain if key not in weights]
-    for key in weights.keys() & plain.keys():
-        if weights[key].shape != plain[key].shape:
-            shapes = tuple(weights[key].shape), tuple(plain[key].shape)
+    for key, weight in weights.items():
+        if key in plain and weight.shape != plain[key].shape:
+            shapes = tuple(weight.shape), tuple(plain[key].shape)
             reasons.append(f"{key} has the shape {shapes[0]}, in a transformer of these options {shapes[1]}")
     return reasons
 

@@ -30,7 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     check.add_argument("--check-sentences", type=int, default=1000, metavar="N", help="the first N lines of them")
     check.add_argument("--max-bleu-loss", type=float, metavar="X", help="default: 0.05 for float32, 0.3 for all others")
     check.add_argument("--no-check", action="store_true", help="convert without a look at what comes out")
-    add_search_arguments(parser.add_argument_group("search of the check, which translate then has as its default"))
+    search = parser.add_argument_group("search of the check, which translate then has as its default")
+    add_search_arguments(search, SearchOptions())
 
 
 def run(args: argparse.Namespace) -> int:

@@ -12,7 +12,7 @@ from fairseq_compress.cli.local_ranks import (
     make_products_reproducible,
     run_processes,
 )
-from fairseq_compress.inference.search_options import add_search_arguments
+from fairseq_compress.inference.search_options import SearchOptions, add_search_arguments
 
 HELP = (
     "Translate a corpus with one model or an ensemble into an n-best file. The hypotheses are those of "
@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     files.add_argument("--source-lang", metavar="LANG", help="default: that of the checkpoint")
     files.add_argument("--target-lang", metavar="LANG", help="default: that of the checkpoint")
     search = parser.add_argument_group("search, as in fairseq-generate")
-    add_search_arguments(search)
+    add_search_arguments(search, SearchOptions())
     search.add_argument("--nbest", type=int, metavar="K", help="hypotheses written for each source; default: --beam")
     search.add_argument(
         "--precision", choices=("float32", "bfloat16", "int8"), default="float32",
@@ -72,7 +72,6 @@ def run(args: argparse.Namespace) -> int:
 
     import fairseq_compress
     from fairseq_compress.corpus.sharded_work import ShardedWork, shard_from_environment
-    from fairseq_compress.inference.search_options import SearchOptions
     from fairseq_compress.teachers.loading import pick_device
     from fairseq_compress.teachers.nbest import MAX_TOKENS, NBestOptions, decode_share, survey
     from fairseq_compress.teachers.nbest_join import is_complete, join, remove_leftovers

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import IO, Any
 
-from fairseq_compress.inference.search_options import SearchOptions
+from fairseq_compress.inference.search_options import SearchOptions, add_search_arguments
 
 HELP = (
     "Translate the lines of the standard input, in order, in bounded memory. Empty lines stay empty; a line that is "
@@ -40,10 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     lines.add_argument("--scores", action="store_true", help="the same with K = 1")
     search = parser.add_argument_group("search; defaults: those of the export, else of fairseq-generate")
-    search.add_argument("--beam", type=int, metavar="N", help="hypotheses followed at a time")
-    search.add_argument("--lenpen", type=float, metavar="P", help="score = log-probability / length**P")
-    search.add_argument("--max-len-a", type=float, metavar="A", help="at most A * source length + B tokens")
-    search.add_argument("--max-len-b", type=int, metavar="B", help="see --max-len-a")
+    add_search_arguments(search)
 
 
 def run(args: argparse.Namespace) -> int:

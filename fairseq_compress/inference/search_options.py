@@ -40,11 +40,14 @@ class SearchOptions:
         return int(self.max_len_a * source_length + self.max_len_b)
 
 
-def add_search_arguments(parser: argparse._ActionsContainer) -> None:
-    """Declare the options but ``--nbest``."""
-    parser.add_argument("--beam", type=int, default=5, metavar="N", help="hypotheses followed at a time")
-    parser.add_argument("--lenpen", type=float, default=1.0, metavar="P", help="score = log-probability / length**P")
-    parser.add_argument(
-        "--max-len-a", type=float, default=0.0, metavar="A", help="at most A * source length + B tokens"
+def add_search_arguments(parser: argparse._ActionsContainer, defaults: SearchOptions | None = None) -> None:
+    """Declare the options, with None where there are no ``defaults``."""
+    declared = (
+        ("--beam", int, "N", "hypotheses followed at a time"),
+        ("--lenpen", float, "P", "score = log-probability / length**P"),
+        ("--max-len-a", float, "A", "at most A * source length + B tokens"),
+        ("--max-len-b", int, "B", "see --max-len-a"),
     )
-    parser.add_argument("--max-len-b", type=int, default=200, metavar="B", help="see --max-len-a")
+    for option, kind, metavar, text in declared:
+        default = getattr(defaults, option[2:].replace("-", "_"), None)
+        parser.add_argument(option, type=kind, default=default, metavar=metavar, help=text)
