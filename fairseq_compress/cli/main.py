@@ -64,8 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except FairseqCompressError as error:
         return _fail(verb, str(error))
     except BrokenPipeError:
-        # what is still in the buffer would raise again when the interpreter closes the standard output
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return 128 + signal.SIGPIPE
     except OSError as error:  # a full disk, a folder without permission
         return _fail(verb, str(error))
@@ -111,7 +110,17 @@ def _overview(arguments: list[str]) -> int:
 
 def _fail(verb: str, message: str) -> int:
     print(f"{PROGRAM} {verb}: error: {message}", file=sys.stderr)
+    try:
+        if sys.stdout is not None:  # else it was closed before we started
+            sys.stdout.flush()
+    except OSError:  # a full disk
+        _drop_output()
     return 1
+
+
+def _drop_output() -> None:
+    """What is still in the buffer would raise again when the interpreter closes the standard output."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _terminate(signal_number: int, frame: FrameType | None) -> NoReturn:

@@ -21,6 +21,10 @@ class SearchOptions:
     max_len_a: float = 0.0
     max_len_b: int = 200
     """The longest translation has a · (source length, EOS counted) + b tokens, EOS not counted."""
+    min_len: int = 1
+    """The shortest has so many, EOS not counted."""
+    unkpen: float = 0.0
+    """Taken off the log-probability of an unknown word."""
 
     def __post_init__(self) -> None:
         problems = []
@@ -32,6 +36,10 @@ class SearchOptions:
             problems.append(f"--max-len-a: must not be negative, got {self.max_len_a}")
         if self.max_len_b < 1:
             problems.append(f"--max-len-b: must be at least 1, got {self.max_len_b}")
+        if not 0 <= self.min_len <= self.max_len_b:
+            problems.append(f"--min-len: must be 0 to --max-len-b ({self.max_len_b}), got {self.min_len}")
+        if math.isnan(self.unkpen):
+            problems.append(f"--unkpen: must be a number, got {self.unkpen}")
         if problems:
             raise ConfigError("; ".join(problems))
 
@@ -47,7 +55,15 @@ def add_search_arguments(parser: argparse._ActionsContainer, defaults: SearchOpt
         ("--lenpen", float, "P", "score = log-probability / length**P"),
         ("--max-len-a", float, "A", "at most A * source length + B tokens"),
         ("--max-len-b", int, "B", "see --max-len-a"),
+        ("--min-len", int, "N", "at least N tokens"),
+        ("--unkpen", float, "P", "taken off the log-probability of an unknown word"),
     )
     for option, kind, metavar, text in declared:
         default = getattr(defaults, option[2:].replace("-", "_"), None)
         parser.add_argument(option, type=kind, default=default, metavar=metavar, help=text)
+
+
+def given_search(args: argparse.Namespace) -> dict[str, float]:
+    """The values of the command line, but for those that were not given."""
+    values = {name: getattr(args, name) for name in SearchOptions.__dataclass_fields__}
+    return {name: value for name, value in values.items() if value is not None}

@@ -1,0 +1,82 @@
+"""A plain transformer to the files of ONNX Runtime: two graphs, their weights, the vocabularies."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from fairseq.data import Dictionary
+from torch import Tensor
+
+from fairseq_compress.errors import ConfigError
+from fairseq_compress.export.onnx_graph import WeightFile
+from fairseq_compress.export.onnx_linear import Float32, Int8, Precision, Range
+from fairseq_compress.export.onnx_transformer import ACTIVATIONS, Weights, write_encoder, write_step
+from fairseq_compress.inference.onnx_model import ENCODER, STEP, WEIGHTS
+
+QUANTIZATIONS = ("float32", "int8", "int8_calibrated")
+VERSION: str = onnxruntime.__version__
+
+
+def why_not(values: dict[str, Any]) -> list[str]:
+    """All reasons why our graphs do not hold a transformer with these options."""
+    reasons = []
+    if values["activation_fn"] not in ACTIVATIONS:
+        reasons.append(f"--activation-fn {values['activation_fn']}")
+    for option in ("no_token_positional_embeddings", "no_cross_attention", "cross_self_attention", "adaptive_input"):
+        if values.get(option):
+            reasons.append(f"--{option.replace('_', '-')}")
+    if values.get("adaptive_softmax_cutoff"):
+        reasons.append("--adaptive-softmax-cutoff")
+    for option in ("decoder_input_dim", "decoder_output_dim"):
+        if values[option] != values["decoder_embed_dim"]:
+            reasons.append(f"--{option.replace('_', '-')} unlike --decoder-embed-dim")
+    return reasons
+
+
+def write_model(
+    folder: Path, model: Any, values: dict[str, Any], source: Dictionary, target: Dictionary, quantization: str,
+    ranges: dict[str, Range] | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Write the model's files into a folder that is there.
+
+    Args:
+        model: fairseq's ``TransformerModel``.
+        values: its options, of :func:`fairseq_compress.checkpoint.materialize.model_values`.
+        quantization: one of :data:`QUANTIZATIONS`.
+        ranges: of the inputs of the linear layers, for ``int8_calibrated``.
+
+    Returns:
+        what the metadata have to tell :class:`fairseq_compress.inference.onnx_model.OnnxModel`.
+
+    Raises:
+        ConfigError: the graphs do not hold such a model; all reasons are named.
+    """
+    if reasons := why_not(values):
+        raise ConfigError(f"--runtime onnx: does not support {'; '.join(reasons)}")
+    state: dict[str, Tensor] = model.state_dict()
+    weights: Weights = {key: value.float().numpy() for key, value in state.items()}
+    precision: Precision = Float32() if quantization == "float32" else Int8(ranges)
+    file = WeightFile(folder / WEIGHTS)
+    write_encoder(folder / ENCODER, file, weights, values, precision)
+    write_step(folder / STEP, file, weights, values, precision, target.eos())
+    file.close()
+    for side in ("encoder", "decoder"):
+        if (table := weights.get(f"{side}.embed_positions.weight")) is not None:
+            np.save(folder / f"{side}_positions.npy", table[2:])  # the first token is at 2, behind padding's 1
+    _write_vocabulary(folder, source, target)
+    heads, width = values["decoder_attention_heads"], values["decoder_embed_dim"]
+    return {
+        "symbols": {"pad": target.pad(), "eos": target.eos(), "unk": target.unk()},
+        "decoder": {"layers": values["decoder_layers"], "heads": heads, "head_width": width // heads},
+        "widths": {"encoder": values["encoder_embed_dim"], "decoder": width},
+    }
+
+
+def _write_vocabulary(folder: Path, source: Dictionary, target: Dictionary) -> None:
+    shared = source.symbols == target.symbols
+    sides = {"shared": source} if shared else {"source": source, "target": target}
+    for name, entries in sides.items():
+        text = json.dumps(entries.symbols, ensure_ascii=False)
+        (folder / f"{name}_vocabulary.json").write_text(text, encoding="utf-8")

@@ -1,0 +1,105 @@
+"""Building ONNX graphs whose weights lie once in one file beside them."""
+
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+OPSET = 18
+MICROSOFT = "com.microsoft"  # operators of ONNX Runtime itself
+IR_VERSION = 10
+ALIGNMENT = 64  # bytes, a cache line
+
+
+class WeightFile:
+    """The file of external data that the graphs of a model share.
+
+    Args:
+        path: written from its start.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.name = path.name
+        self._file: IO[bytes] = path.open("wb")
+        self._written: dict[str, TensorProto] = {}
+
+    def add(self, name: str, array: NDArray[Any]) -> TensorProto:
+        """A tensor that refers to the array in the file; of one name only the first array is written."""
+        if name not in self._written:
+            self._file.write(b"\0" * (-self._file.tell() % ALIGNMENT))
+            data = np.ascontiguousarray(array).tobytes()
+            tensor = TensorProto(
+                name=name, dims=array.shape, data_type=helper.np_dtype_to_tensor_dtype(array.dtype),
+                data_location=TensorProto.EXTERNAL,
+            )  # fmt: skip
+            for key, value in (("location", self.name), ("offset", self._file.tell()), ("length", len(data))):
+                tensor.external_data.add(key=key, value=str(value))
+            self._file.write(data)
+            self._written[name] = tensor
+        return self._written[name]
+
+    def close(self) -> None:
+        """Write what is left."""
+        self._file.close()
+
+
+class GraphBuilder:
+    """Nodes, one after the other, and the weights that they use."""
+
+    def __init__(self, weights: WeightFile) -> None:
+        self._weights = weights
+        self._nodes: list[onnx.NodeProto] = []
+        self._tensors: dict[str, TensorProto] = {}
+
+    def weight(self, name: str, array: NDArray[Any]) -> str:
+        """A tensor in the weight file, once for all graphs."""
+        self._tensors[name] = self._weights.add(name, array)
+        return name
+
+    def constant(self, array: NDArray[Any]) -> str:
+        """A small tensor inside the graph."""
+        data = np.ascontiguousarray(array).reshape(array.shape)
+        name = f"c_{data.dtype}_{'x'.join(map(str, data.shape))}_{data.tobytes().hex()}"
+        self._tensors.setdefault(name, numpy_helper.from_array(data, name))
+        return name
+
+    def integers(self, *values: int) -> str:
+        """A one-dimensional constant, of shapes and axes."""
+        return self.constant(np.array(values, np.int64))
+
+    def node(self, operator: str, *inputs: str, outputs: int | list[str] = 1, domain: str = "", **attributes: Any) -> Any:
+        """Append an operator; its output, or the list of them if there are several.
+
+        Args:
+            outputs: how many, or their names.
+        """
+        number = len(self._nodes)
+        names = [f"n{number}_{place}" for place in range(outputs)] if isinstance(outputs, int) else outputs
+        self._nodes.append(helper.make_node(operator, list(inputs), names, domain=domain, **attributes))
+        return names[0] if len(names) == 1 else names
+
+    def reshape(self, value: str, *shape: int) -> str:
+        """0 keeps a size, -1 is what is left."""
+        found: str = self.node("Reshape", value, self.integers(*shape))
+        return found
+
+    def save(self, path: Path, inputs: dict[str, tuple[Any, list[Any]]], outputs: dict[str, tuple[Any, list[Any]]]) -> None:
+        """Write the graph.
+
+        Args:
+            inputs, outputs: for each name the dtype and the shape, sizes by number or by name.
+        """
+        described = [
+            [
+                helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(np.dtype(dtype)), shape)
+                for name, (dtype, shape) in table.items()
+            ]
+            for table in (inputs, outputs)
+        ]
+        graph = helper.make_graph(self._nodes, path.stem, *described, initializer=list(self._tensors.values()))
+        opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(MICROSOFT, 1)]
+        model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="fairseq-compress")
+        path.write_bytes(model.SerializeToString())

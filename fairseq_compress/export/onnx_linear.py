@@ -1,0 +1,115 @@
+"""Linear layers and tables of an ONNX graph, in the precisions that ``--quantization`` offers.
+
+``float32``
+    ``Gemm``.
+``int8``
+    ``DynamicQuantizeMatMul``: weights of each row over max|w| / 64, activations of 8 bits with the range of the whole
+    tensor, found anew each time. Only 7 bits of weights: on processors without VNNI the product of 8 by 8 bits adds
+    pairs in 16 bits, which overflow without a word (512 products of 255 and 127 give half their sum).
+``int8_calibrated``
+    ``QuantizeLinear`` with a range found beforehand, and ``MatMulIntegerToFloat``: weights of each row over
+    max|w| / 127, activations of 7 bits, for the same reason. A sentence's translation does not depend on its batch.
+    Values outside the range are kept up to twice as far where 8 bits hold them.
+"""
+
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fairseq_compress.export.onnx_graph import MICROSOFT, GraphBuilder
+
+Floats = NDArray[np.float32]
+WEIGHT_LIMIT = {"int8": 64, "int8_calibrated": 127}
+ACTIVATION_STEPS = 127  # of 7 bits
+Range = tuple[float, float]  # least and greatest value
+
+
+class Precision(Protocol):
+    """How matrices are stored and multiplied."""
+
+    def linear(self, graph: GraphBuilder, name: str, x: str, weight: Floats, bias: Floats | None) -> str:
+        """``x (N, in)`` times ``weight (out, in)`` transposed, plus bias."""
+
+    def tied_linear(self, graph: GraphBuilder, name: str, x: str, weight: Floats) -> str:
+        """The same with the table that :meth:`rows` reads, which is stored once."""
+
+    def rows(self, graph: GraphBuilder, name: str, indices: str, table: Floats, scale: float) -> str:
+        """Rows of a table, times ``scale``."""
+
+
+class Float32:
+    """Everything as it was trained."""
+
+    def linear(self, graph: GraphBuilder, name: str, x: str, weight: Floats, bias: Floats | None) -> str:
+        """See :class:`Precision`."""
+        biases = [] if bias is None else [graph.weight(f"{name}.bias", bias)]
+        found: str = graph.node("Gemm", x, graph.weight(f"{name}.weight", weight), *biases, transB=1)
+        return found
+
+    def tied_linear(self, graph: GraphBuilder, name: str, x: str, weight: Floats) -> str:
+        """See :class:`Precision`."""
+        return self.linear(graph, name, x, weight, None)
+
+    def rows(self, graph: GraphBuilder, name: str, indices: str, table: Floats, scale: float) -> str:
+        """See :class:`Precision`."""
+        found = graph.node("Gather", graph.weight(f"{name}.weight", table), indices)
+        return found if scale == 1 else graph.node("Mul", found, graph.constant(np.float32(scale)))
+
+
+class Int8:
+    """Integer weights; activations as they come, or with ranges.
+
+    Args:
+        ranges: of the inputs of each linear layer; None: found anew each time.
+    """
+
+    def __init__(self, ranges: dict[str, Range] | None = None) -> None:
+        self._ranges = ranges
+        self._limit = WEIGHT_LIMIT["int8" if ranges is None else "int8_calibrated"]
+
+    def linear(self, graph: GraphBuilder, name: str, x: str, weight: Floats, bias: Floats | None) -> str:
+        """See :class:`Precision`."""
+        integers, scales = quantize_rows(weight, self._limit)
+        stored = graph.weight(f"{name}.weight", np.ascontiguousarray(integers.T))
+        return self._product(graph, name, x, stored, scales, bias)
+
+    def tied_linear(self, graph: GraphBuilder, name: str, x: str, weight: Floats) -> str:
+        """See :class:`Precision`."""
+        integers, scales = quantize_rows(weight, self._limit)
+        stored = graph.node("Transpose", graph.weight(f"{name}.weight", integers), perm=[1, 0])  # once, when it is loaded
+        return self._product(graph, name, x, stored, scales, None)
+
+    def rows(self, graph: GraphBuilder, name: str, indices: str, table: Floats, scale: float) -> str:
+        """See :class:`Precision`."""
+        integers, scales = quantize_rows(table, self._limit)
+        found = graph.node("Cast", graph.node("Gather", graph.weight(f"{name}.weight", integers), indices), to=1)
+        factors = graph.node("Gather", graph.weight(f"{name}.scale", scales[:, None]), indices)
+        if scale != 1:
+            factors = graph.node("Mul", factors, graph.constant(np.float32(scale)))
+        product: str = graph.node("Mul", found, factors)
+        return product
+
+    def _product(
+        self, graph: GraphBuilder, name: str, x: str, integers: str, scales: Floats, bias: Floats | None
+    ) -> str:
+        factors = graph.weight(f"{name}.scale", scales)
+        added = "" if bias is None else graph.weight(f"{name}.bias", bias)
+        if self._ranges is None:
+            found = graph.node("DynamicQuantizeMatMul", x, integers, factors, "", added, domain=MICROSOFT)
+        else:
+            low, high = min(self._ranges[name][0], 0.0), max(self._ranges[name][1], 0.0)
+            width = max(high - low, 1e-6) / ACTIVATION_STEPS
+            step, zero = graph.constant(np.float32(width)), graph.constant(np.uint8(round(-low / width)))
+            found = graph.node(
+                "MatMulIntegerToFloat", graph.node("QuantizeLinear", x, step, zero), integers, step, factors, zero, "",
+                added, domain=MICROSOFT,
+            )  # fmt: skip
+        return str(found)
+
+
+def quantize_rows(weight: Floats, limit: int) -> tuple[NDArray[np.int8], Floats]:
+    """Integers ``(out, in)`` and scales ``(out,)``: round(w / s), s = max|w| / limit of each row; a row of zeros has 1."""
+    greatest = np.abs(weight).max(axis=1)
+    scales = np.where(greatest > 0, greatest / limit, 1).astype(np.float32)
+    return np.rint(weight / scales[:, None]).astype(np.int8), scales

@@ -1,0 +1,193 @@
+"""Beam search in numpy over any model that makes decoding steps: the hypotheses and scores of fairseq's generator.
+
+In each step a sentence has G hypotheses (1 at first, then ``beam``) with cumulated log-probabilities s; its candidates
+are the 2·beam best of s + log p(token) over all hypotheses and tokens. A candidate that ends in EOS and is among the
+first ``beam`` is a finished hypothesis with the score s / length**lenpen, where the length counts EOS; the first
+``beam`` others go on. A sentence is done with ``beam`` finished hypotheses, or at its greatest length, where EOS is
+forced. Work in Python is done once a step for the whole batch, never for a token or a hypothesis.
+
+Shapes: B sentences that go on, G hypotheses of each, V entries of the dictionary.
+"""
+
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fairseq_compress.errors import DataError
+from fairseq_compress.inference.search_options import SearchOptions
+
+SHRINK_BELOW = 0.8  # finished sentences leave the batch when they are more than a fifth of it
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
+
+
+class Symbols(NamedTuple):
+    """Ids of the special entries of a dictionary."""
+
+    pad: int
+    eos: int
+    unk: int
+
+
+class Best(NamedTuple):
+    """The best tokens after each hypothesis, ``(B, G, K)``, best first, and EOS by itself, ``(B, G)``."""
+
+    log_probs: Floats
+    tokens: Ints
+    eos: Floats
+
+
+class Steps(Protocol):
+    """A batch in the middle of decoding."""
+
+    def best(self, tokens: Ints, penalty: Floats, count: int) -> Best:
+        """Go on by the last tokens ``(B, G)``; the ``count`` greatest of log p + penalty ``(V,)``, and log p of EOS."""
+
+    def reorder(self, parents: Ints) -> None:
+        """Let the new hypotheses continue the hypotheses ``parents`` ``(B, beam)`` of their sentence."""
+
+    def keep(self, rows: Ints) -> None:
+        """Go on with the sentences ``rows`` only."""
+
+
+class Found(NamedTuple):
+    """A hypothesis."""
+
+    score: float
+    """Log-probability / (tokens + 1)**lenpen, in nats."""
+    tokens: list[int]
+    """Without EOS."""
+
+
+class _Candidates(NamedTuple):
+    """Continuations of the hypotheses of each sentence, best first; each field is ``(B, k)``."""
+
+    scores: Floats
+    tokens: Ints
+    parents: Ints
+
+
+def beam_search(
+    steps: Steps, longest: Ints, options: SearchOptions, symbols: Symbols, entries: int
+) -> list[list[Found]]:
+    """Decode a batch.
+
+    Args:
+        longest: the most tokens of each sentence's translation, EOS not counted, ``(B,)``.
+        entries: V.
+
+    Returns:
+        for each sentence its hypotheses, best first: ``beam`` of them, fewer if the greatest length cut it short.
+
+    Raises:
+        DataError: the model gives NaN.
+    """
+    beam = options.beam
+    book = _Book(longest, options)
+    tokens = np.full((len(longest), 1), symbols.eos)
+    scores = np.zeros((len(longest), 1), np.float32)
+    penalty = np.zeros(entries, np.float32)
+    penalty[symbols.pad] = -np.inf
+    penalty[symbols.unk] -= options.unkpen
+    for step in range(int(longest.max()) + 1):
+        penalty[symbols.eos] = -np.inf if step < options.min_len else 0.0
+        best = steps.best(tokens, penalty, min(2 * beam, entries - 1))
+        found = _candidates(best, scores, 2 * beam, symbols.eos, book.longest == step)
+        ends = (found.tokens == symbols.eos) & (found.scores != -np.inf)
+        unfinished = book.finish(found, ends, step)
+        if not unfinished.any():
+            break
+        # the first `beam` that do not end, in their order
+        active = np.argsort(ends, axis=1, kind="stable")[:, :beam]
+        tokens, scores, parents = (np.take_along_axis(part, active, 1) for part in (found.tokens, found.scores, found.parents))
+        book.go_on(tokens, parents)
+        steps.reorder(parents)
+        if unfinished.sum() < SHRINK_BELOW * len(unfinished):
+            rows = np.flatnonzero(unfinished)
+            book.keep(rows)
+            steps.keep(rows)
+            tokens, scores = tokens[rows], scores[rows]
+    return book.read()
+
+
+def _candidates(best: Best, scores: Floats, count: int, eos: int, forced: NDArray[np.bool_]) -> _Candidates:
+    batch, group, width = best.tokens.shape
+    sums = (best.log_probs + scores[:, :, None]).reshape(batch, group * width)
+    tokens = best.tokens.reshape(batch, group * width)
+    if group == 1:
+        found = _Candidates(sums[:, :count], tokens[:, :count], np.zeros((batch, min(count, width)), np.int64))
+    else:
+        order = np.argsort(-sums, axis=1, kind="stable")[:, :count]
+        found = _Candidates(np.take_along_axis(sums, order, 1), np.take_along_axis(tokens, order, 1), order // width)
+    if forced.any():
+        ended = best.eos + scores
+        order = np.argsort(-ended[forced], axis=1, kind="stable")
+        found.scores[forced] = -np.inf
+        found.tokens[forced] = eos
+        found.scores[forced, :group] = np.take_along_axis(ended[forced], order, 1)
+        found.parents[forced, :group] = order
+    return found
+
+
+class _Book:
+    """What a batch has decoded: tokens and parents of every step, and the hypotheses that are finished.
+
+    Tokens are kept with back pointers, so a step writes one number for each hypothesis; rows are those of the whole
+    batch, whichever sentences still go on.
+    """
+
+    def __init__(self, longest: Ints, options: SearchOptions) -> None:
+        self._options = options
+        self.longest = longest  # of the sentences that go on
+        batch = len(longest)
+        self._rows = np.arange(batch)
+        self._counts = np.zeros(batch, np.int64)  # their finished hypotheses
+        self._tokens: list[Ints] = []  # for each step (B, beam)
+        self._parents: list[Ints] = []
+        self._scores = np.full((batch, options.beam), -np.inf, np.float32)  # of finished hypotheses
+        self._steps = np.zeros((batch, options.beam), np.int64)  # in which they ended
+        self._last = np.zeros((batch, options.beam), np.int64)  # the hypothesis of the step before that they continue
+
+    def finish(self, found: _Candidates, ends: NDArray[np.bool_], step: int) -> NDArray[np.bool_]:
+        """Take those of the first ``beam`` candidates that end; which sentences are not done?"""
+        beam = self._options.beam
+        ends = ends[:, :beam] & (self.longest >= step)[:, None]
+        if ends.any():
+            places = self._counts[:, None] + ends.cumsum(1) - 1
+            row, column = np.nonzero(ends & (places < beam))
+            where = (self._rows[row], places[row, column])
+            self._scores[where] = found.scores[row, column] / np.float32((step + 1) ** self._options.lenpen)
+            self._steps[where] = step
+            self._last[where] = found.parents[row, column]
+            self._counts += np.bincount(row, minlength=len(self._counts))
+        elif np.isnan(found.scores[:, 0]).any():
+            raise DataError("the model gives NaN: its weights are damaged, or its quantization is too coarse for it")
+        return (self._counts < beam) & (self.longest > step)
+
+    def go_on(self, tokens: Ints, parents: Ints) -> None:
+        """Note a step of the hypotheses that go on, ``(B, beam)``."""
+        for history, values in ((self._tokens, tokens), (self._parents, parents)):
+            if len(values) < len(self._last):
+                whole = np.zeros_like(self._last)
+                whole[self._rows] = values
+                values = whole
+            history.append(values)
+
+    def keep(self, rows: Ints) -> None:
+        """Go on with the sentences ``rows`` of those that went on so far."""
+        self._rows, self._counts, self.longest = self._rows[rows], self._counts[rows], self.longest[rows]
+
+    def read(self) -> list[list[Found]]:
+        """The finished hypotheses, best first."""
+        order = np.argsort(-self._scores, axis=1, kind="stable")
+        scores, steps, last = (np.take_along_axis(part, order, 1) for part in (self._scores, self._steps, self._last))
+        table = np.zeros((*last.shape, len(self._tokens)), np.int64)
+        for step in reversed(range(len(self._tokens))):
+            table[:, :, step] = np.take_along_axis(self._tokens[step], last, 1)
+            before = np.take_along_axis(self._parents[step], last, 1)
+            last = np.where(steps > step, before, last)
+        return [
+            [Found(score, ids[:length]) for ids, length, score in zip(*sentence, strict=True) if score > -np.inf]
+            for sentence in zip(table.tolist(), steps.tolist(), scores.tolist(), strict=True)
+        ]

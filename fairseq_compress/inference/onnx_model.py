@@ -1,0 +1,146 @@
+"""A model directory of ONNX Runtime as a function of pieces."""
+
+import json
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+from fairseq_compress.corpus.windows import cut_batches
+from fairseq_compress.errors import ConfigError, DataError
+from fairseq_compress.inference.beam_search import Floats, Found, Symbols, beam_search
+from fairseq_compress.inference.model_directory import ModelDirectory
+from fairseq_compress.inference.onnx_steps import OnnxSteps, Shape
+from fairseq_compress.inference.search_options import SearchOptions
+from fairseq_compress.inference.translation_lines import Hypothesis
+
+ENCODER, STEP, WEIGHTS = "encoder.onnx", "step.onnx", "weights.bin"
+TOKENS_AT_ONCE = 512  # source tokens of a batch, for a beam of one; larger ones leave the processor's cache
+POSITIONS_AHEAD = 512
+
+
+class OnnxModel:
+    """Beam search over the graphs of :mod:`fairseq_compress.export.onnx_transformer`.
+
+    Args:
+        directory: of the runtime ``onnx``.
+        options: of the search.
+        nbest: hypotheses of each sentence.
+        threads: batches are translated side by side, by one thread each; a single batch by all of them.
+
+    Raises:
+        DataError: ONNX Runtime cannot load it.
+        ConfigError: the beam is too large for the dictionary.
+    """
+
+    def __init__(
+        self, directory: ModelDirectory, options: SearchOptions, nbest: int = 1, threads: int | None = None
+    ) -> None:
+        metadata = directory.metadata
+        self._options, self._nbest, self._path = options, nbest, directory.path
+        self._threads = threads or len(os.sched_getaffinity(0))
+        self.longest: int = metadata["positions"]["source"] - 1
+        self._longest_target: int = metadata["positions"]["target"] - 1
+        onnx = metadata["onnx"]
+        self._symbols, self._shape = Symbols(**onnx["symbols"]), Shape(**onnx["decoder"])
+        self._source, self._target = (read_symbols(directory.path, side) for side in ("source", "target"))
+        self._index = {symbol: index for index, symbol in enumerate(self._source)}
+        most = len(self._target) - 2
+        if options.beam > most:
+            raise ConfigError(f"--beam: must be at most {most} with this dictionary, got {options.beam}")
+        self._positions = {side: _Positions(directory.path, side, onnx["widths"][side]) for side in ("encoder", "decoder")}
+        self._sessions: dict[int, tuple[Any, Any]] = {}
+
+    def translate(self, sentences: list[list[str]]) -> list[list[Hypothesis]]:
+        """See :class:`fairseq_compress.inference.translation_lines.PieceTranslator`."""
+        unknown, eos = self._symbols.unk, self._symbols.eos
+        ids = [[*(self._index.get(piece, unknown) for piece in sentence), eos] for sentence in sentences]
+        batches = cut_batches([len(sentence) for sentence in ids], self._tokens_at_once())
+        found: list[list[Hypothesis]] = [[] for _ in sentences]
+        if len(batches) == 1:
+            results = [self._search([ids[place] for place in batches[0]], self._open(self._threads))]
+        else:
+            sessions = self._open(1)
+            with ThreadPoolExecutor(self._threads) as pool:
+                results = list(pool.map(lambda batch: self._search([ids[place] for place in batch], sessions), batches))
+        for places, result in zip(batches, results, strict=True):
+            for place, best in zip(places, result, strict=True):
+                found[place] = [
+                    Hypothesis(score, [self._target[index] for index in tokens]) for score, tokens in best[: self._nbest]
+                ]
+        return found
+
+    def _tokens_at_once(self) -> int:
+        return max(64, TOKENS_AT_ONCE // self._options.beam)
+
+    def _open(self, threads: int) -> tuple[Any, Any]:
+        """The sessions of encoder and step, which compute with so many threads."""
+        if threads not in self._sessions:
+            options = onnxruntime.SessionOptions()
+            options.intra_op_num_threads = threads
+            options.inter_op_num_threads = 1
+            options.log_severity_level = 4
+            try:
+                opened = [
+                    onnxruntime.InferenceSession(str(self._path / name), options, providers=["CPUExecutionProvider"])
+                    for name in (ENCODER, STEP)
+                ]
+            except Exception as error:  # ONNX Runtime has a dozen classes of its own
+                raise DataError(f"{self._path}: ONNX Runtime cannot load it: {str(error).splitlines()[0]}") from None
+            self._sessions[threads] = (opened[0], opened[1])
+        return self._sessions[threads]
+
+    def _search(self, sentences: list[list[int]], sessions: tuple[Any, Any]) -> list[list[Found]]:
+        lengths = np.array([len(sentence) for sentence in sentences])
+        width = int(lengths.max())
+        tokens = np.full((len(sentences), width), self._symbols.pad)
+        for row, sentence in enumerate(sentences):
+            tokens[row, : len(sentence)] = sentence
+        mask: Floats = np.where(np.arange(width) < lengths[:, None], 0, -np.inf).astype(np.float32)[:, None, None]
+        positions = self._positions["encoder"].first(width)
+        source = sessions[0].run(None, {"tokens": tokens, "positions": positions[None], "mask": mask})
+        longest = np.array(
+            [min(self._options.greatest_length(int(length)), self._longest_target) for length in lengths]
+        )
+        rows = self._positions["decoder"].first(int(longest.max()) + 1)
+        steps = OnnxSteps(sessions[1], self._shape, source, mask, rows)
+        return beam_search(steps, longest, self._options, self._symbols, len(self._target))
+
+
+class _Positions:
+    """Rows that stand for positions: of a table that was learned, or of sines and cosines (arXiv:1706.03762)."""
+
+    def __init__(self, folder: Path, side: str, width: int) -> None:
+        learned = folder / f"{side}_positions.npy"
+        self._learned = learned.is_file()
+        self._rows: Floats = np.load(learned) if self._learned else sinusoids(POSITIONS_AHEAD, width)
+
+    def first(self, count: int) -> Floats:
+        """Those of the first tokens."""
+        if count > len(self._rows) and not self._learned:
+            self._rows = sinusoids(2 * count, self._rows.shape[1])
+        return self._rows[:count]
+
+
+def sinusoids(count: int, width: int) -> Floats:
+    """fairseq's: sines in the first half, cosines in the second; the first token is at 2, behind padding's 1."""
+    half = width // 2
+    steps = np.exp(np.arange(half, dtype=np.float32) * np.float32(-np.log(10000) / max(half - 1, 1)))
+    angles = np.arange(2, count + 2, dtype=np.float32)[:, None] * steps
+    table = np.zeros((count, width), np.float32)
+    table[:, :half], table[:, half : 2 * half] = np.sin(angles), np.cos(angles)
+    return table
+
+
+def read_symbols(folder: Path, side: str) -> list[str]:
+    """The entries of a dictionary, in their order, of a directory of either runtime."""
+    shared, own = (folder / f"{name}_vocabulary.json" for name in ("shared", side))
+    path = shared if shared.is_file() else own
+    try:
+        symbols: list[str] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: is damaged: {error}") from None
+    return symbols

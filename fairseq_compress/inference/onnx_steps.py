@@ -1,0 +1,130 @@
+"""Decoding steps of an exported model in ONNX Runtime: its memory, and nothing else between two steps.
+
+Keys and values of all steps lie in one array, whose slots a step's own are put into; the session is bound to that
+array, so that nothing else is copied. Which slots a hypothesis attends to stands in a mask. Every few steps the array
+grows, and what no hypothesis reaches any more is left behind.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fairseq_compress.inference.beam_search import Best, Floats, Ints
+
+STEPS_BETWEEN_GROWTHS = 8  # more cost attention to empty slots, fewer cost copies
+
+
+class Shape(NamedTuple):
+    """Of a decoder."""
+
+    layers: int
+    heads: int
+    head_width: int
+
+
+class OnnxSteps:
+    """See :class:`fairseq_compress.inference.beam_search.Steps`.
+
+    Args:
+        session: of the graph of a step.
+        source: for each layer keys and values of the source, ``(2, B, H, S, D)``.
+        source_mask: ``(B, 1, 1, S)``, 0 for tokens, -inf for padding.
+        positions: a row for each step, ``(.., C)``.
+    """
+
+    def __init__(self, session: Any, shape: Shape, source: list[Floats], source_mask: Floats, positions: Floats) -> None:
+        self._session, self._shape, self._positions = session, shape, positions
+        self._source, self._source_mask = source, source_mask
+        batch = len(source_mask)
+        layers, heads, width = shape
+        self._past = np.empty((2 * layers, batch, heads, 0, width), np.float32)
+        self._mask = np.empty((1, 1, 1, 0), np.float32)
+        self._used = 0  # slots
+        self._step = 0
+        self._own = (0, 0)  # the first slot of the last step, and how many it has
+        self._binding: Any = None
+
+    def best(self, tokens: Ints, penalty: Floats, count: int) -> Best:
+        """See :class:`fairseq_compress.inference.beam_search.Steps`."""
+        group = tokens.shape[1]
+        if self._used + group > self._past.shape[3]:
+            self._grow(group)
+        if self._binding is None:
+            self._bind(len(tokens), group, len(penalty), count)
+        np.copyto(self._tokens, tokens)
+        np.copyto(self._position[0, 0], self._positions[self._step])
+        np.copyto(self._penalty, penalty)
+        self._session.run_with_iobinding(self._binding)
+        self._past[:, :, :, self._used : self._used + group] = self._new
+        self._own = (self._used, group)
+        self._used += group
+        self._step += 1
+        return Best(self._log_probs, self._best, self._eos)
+
+    def reorder(self, parents: Ints) -> None:
+        """See :class:`fairseq_compress.inference.beam_search.Steps`."""
+        first, group = self._own
+        own = np.arange(group)
+        self._mask[:, 0, own, first + own] = 0
+        if group != parents.shape[1]:  # after the first step
+            mask = np.broadcast_to(self._mask, (len(parents), 1, group, self._mask.shape[3]))
+            self._mask = np.ascontiguousarray(np.take_along_axis(mask, parents[:, None, :, None], 2))
+            self._binding = None
+        elif group > 1:
+            past = self._mask[:, 0, :, : self._used]
+            past[...] = np.take_along_axis(past, parents[:, :, None], 1)
+
+    def keep(self, rows: Ints) -> None:
+        """See :class:`fairseq_compress.inference.beam_search.Steps`."""
+        self._source = [part.take(rows, axis=1) for part in self._source]
+        self._source_mask = self._source_mask.take(rows, axis=0)
+        self._past = self._past.take(rows, axis=1)  # contiguous, as the bound memory must be
+        if len(self._mask) > 1:
+            self._mask = self._mask.take(rows, axis=0)
+        self._binding = None
+
+    def _grow(self, group: int) -> None:
+        """Make room for some steps more, and leave behind the slots that nothing reaches."""
+        old, mask = self._past[:, :, :, : self._used], self._mask[..., : self._used]
+        if mask.shape[2] > 1:
+            reached = (mask[:, 0] == 0).any(axis=1)  # (B, P)
+            count = int(reached.sum(axis=1).max())
+            slots = np.argsort(~reached, axis=1, kind="stable")[:, :count]
+            mask = np.take_along_axis(mask, slots[:, None, None], 3)
+            old = np.take_along_axis(old, slots[None, :, None, :, None], 3)
+        self._used = old.shape[3]
+        room = self._used + STEPS_BETWEEN_GROWTHS * max(group, mask.shape[2])
+        self._past = np.zeros((*old.shape[:3], room, old.shape[4]), np.float32)
+        self._past[:, :, :, : self._used] = old
+        self._mask = np.full((*mask.shape[:3], room), -np.inf, np.float32)
+        self._mask[..., : self._used] = mask
+        self._binding = None
+
+    def _bind(self, batch: int, group: int, entries: int, count: int) -> None:
+        layers, heads, width = self._shape
+        self._binding = self._session.io_binding()
+        self._tokens = np.empty((batch, group), np.int64)
+        self._position = np.empty((1, 1, self._positions.shape[1]), np.float32)
+        self._penalty = np.empty(entries, np.float32)
+        self._count = np.array([count], np.int64)
+        inputs = {
+            "tokens": self._tokens,
+            "position": self._position,
+            "mask": self._mask,
+            "source_mask": self._source_mask,
+            "penalty": self._penalty,
+            "count": self._count,
+        }
+        for layer in range(layers):
+            for part, name in enumerate("kv"):
+                inputs[f"past_{layer}_{name}"] = self._past[2 * layer + part]
+                inputs[f"source_{layer}_{name}"] = self._source[layer][part]
+        self._new = np.empty((2 * layers, batch, heads, group, width), np.float32)
+        self._log_probs = np.empty((batch, group, count), np.float32)
+        self._best = np.empty((batch, group, count), np.int64)
+        self._eos = np.empty((batch, group), np.float32)
+        for name, array in inputs.items():
+            self._binding.bind_input(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
+        outputs = {"new": self._new, "log_probs": self._log_probs, "best": self._best, "eos": self._eos}
+        for name, array in outputs.items():
+            self._binding.bind_output(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
