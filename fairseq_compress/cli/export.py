@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from fairseq_compress.inference.search_options import SearchOptions, add_search_arguments
+from fairseq_compress.inference.search_options import SearchOptions, add_search_arguments, given_search
 
 HELP = (
     "Convert a checkpoint for another runtime, translate with both, and keep the result if it loses no more BLEU than "
@@ -18,11 +18,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", metavar="DIR", help="folder with dict.LANG.txt; default: beside the checkpoint")
     parser.add_argument("--sentencepiece-model", required=True, metavar="M.model", help="that cut its training text")
     parser.add_argument("--output", required=True, metavar="DIR", help="must not be there yet")
-    parser.add_argument("--runtime", choices=("ctranslate2",), default="ctranslate2", help="what runs the model")
+    parser.add_argument("--runtime", choices=("onnx", "ctranslate2"), default="onnx", help="what runs the model")
     parser.add_argument(
-        "--quantization", choices=("float32", "int8", "int8_float32", "int16", "float16", "bfloat16"), default="int8",
-        help="of the weights",
+        "--quantization", default="int8",
+        choices=("float32", "int8", "int8_calibrated", "int8_float32", "int16", "float16", "bfloat16"),
+        help="onnx: the first three; ctranslate2: all but int8_calibrated",
     )  # fmt: skip
+    parser.add_argument("--calibration", metavar="FILE", help="raw source text, 500 lines of it, for int8_calibrated")
     parser.add_argument("--licence", metavar="TEXT", help="under which the model may be used, for metadata.json")
     check = parser.add_argument_group("check, with raw text that the model was not trained on")
     check.add_argument("--check-source", metavar="FILE", help="required, or --no-check")
@@ -44,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     from fairseq_compress.export.self_check import MAX_BLEU_LOSS, MAX_BLEU_LOSS_QUANTIZED, CheckOptions
 
     fairseq_compress.register()
-    search = SearchOptions(args.beam, args.lenpen, args.max_len_a, args.max_len_b)
+    search = SearchOptions(**given_search(args))
     check = None
     if args.no_check:
         if args.check_source or args.check_reference:
@@ -57,7 +59,14 @@ def run(args: argparse.Namespace) -> int:
             allowed = MAX_BLEU_LOSS.get(args.quantization, MAX_BLEU_LOSS_QUANTIZED)
         check = CheckOptions(Path(args.check_source), Path(args.check_reference), args.check_sentences, allowed)
     options = ExportOptions(
-        args.checkpoint, args.data, args.sentencepiece_model, args.quantization, args.licence, search
+        args.checkpoint,
+        args.data,
+        args.sentencepiece_model,
+        args.runtime,
+        args.quantization,
+        args.calibration,
+        args.licence,
+        search,
     )
     directory = export(options, args.output, check)
     metadata = directory.metadata

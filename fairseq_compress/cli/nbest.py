@@ -12,7 +12,7 @@ from fairseq_compress.cli.local_ranks import (
     make_products_reproducible,
     run_processes,
 )
-from fairseq_compress.inference.search_options import SearchOptions, add_search_arguments
+from fairseq_compress.inference.search_options import SearchOptions, add_search_arguments, given_search
 
 HELP = (
     "Translate a corpus with one model or an ensemble into an n-best file. The hypotheses are those of "
@@ -77,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
     from fairseq_compress.teachers.nbest_join import is_complete, join, remove_leftovers
 
     fairseq_compress.register()
-    search = SearchOptions(args.beam, args.lenpen, args.max_len_a, args.max_len_b)
+    search = SearchOptions(**given_search(args))
     exported = os.path.isdir(args.checkpoint)
     device = pick_device("cpu" if exported and args.device == "auto" else args.device)
     max_tokens = MAX_TOKENS[device.type] if args.max_tokens is None else args.max_tokens

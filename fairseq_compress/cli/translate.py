@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import IO, Any
 
-from fairseq_compress.inference.search_options import SearchOptions, add_search_arguments
+from fairseq_compress.inference.search_options import SearchOptions, add_search_arguments, given_search
 
 HELP = (
     "Translate the lines of the standard input, in order, in bounded memory. Empty lines stay empty; a line that is "
@@ -75,8 +75,8 @@ def run(args: argparse.Namespace) -> int:
 def _open_directory(args: argparse.Namespace) -> tuple[Any, Any]:
     from fairseq_compress.corpus.segmentation import Segmenter
     from fairseq_compress.errors import ConfigError
-    from fairseq_compress.inference.ctranslate2_model import CTranslate2Model
     from fairseq_compress.inference.model_directory import ModelDirectory
+    from fairseq_compress.inference.open_model import open_model
 
     for option in ("sentencepiece_model", "data"):
         if getattr(args, option) is not None:
@@ -85,7 +85,7 @@ def _open_directory(args: argparse.Namespace) -> tuple[Any, Any]:
     if args.verify:
         directory.verify()
     search = _search(args, directory.metadata["search"])
-    return CTranslate2Model(directory, search, args.nbest or 1, args.threads), Segmenter(directory.vocabulary)
+    return open_model(directory, search, args.nbest or 1, args.threads), Segmenter(directory.vocabulary)
 
 
 def _open_checkpoint(args: argparse.Namespace) -> tuple[Any, Any]:
@@ -110,9 +110,7 @@ def _open_checkpoint(args: argparse.Namespace) -> tuple[Any, Any]:
 
 def _search(args: argparse.Namespace, defaults: dict[str, Any]) -> SearchOptions:
     """Options of the command line over those of the model; a beam holds at least the hypotheses that are wanted."""
-    given = {name: getattr(args, name) for name in ("beam", "lenpen", "max_len_a", "max_len_b")}
-    values = defaults | {name: value for name, value in given.items() if value is not None}
-    search = SearchOptions(**values)
+    search = SearchOptions(**(defaults | given_search(args)))
     if args.nbest is not None and args.nbest > search.beam:
         from fairseq_compress.errors import ConfigError
 

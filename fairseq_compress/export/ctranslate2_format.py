@@ -44,14 +44,19 @@ def why_not(values: dict[str, Any]) -> list[str]:
 
 
 def write_model(
-    folder: Path, model: Any, values: dict[str, Any], source: Dictionary, target: Dictionary, quantization: str
-) -> None:
+    folder: Path, model: Any, values: dict[str, Any], source: Dictionary, target: Dictionary, quantization: str,
+    ranges: None = None,
+) -> dict[str, Any]:  # fmt: skip
     """Write the model's files into a folder that is there.
 
     Args:
         model: fairseq's ``TransformerModel``.
         values: its options, of :func:`fairseq_compress.checkpoint.materialize.model_values`.
         quantization: one of :data:`QUANTIZATIONS`.
+        ranges: none of them needs any.
+
+    Returns:
+        what the metadata have to tell beyond the files: nothing.
 
     Raises:
         ConfigError: CTranslate2 does not hold such a model; all reasons are named.
@@ -60,6 +65,7 @@ def write_model(
         raise ConfigError(f"--runtime ctranslate2: does not support {'; '.join(reasons)}")
     kind = None if quantization == "float32" else quantization
     _InMemory(model, values, source, target).convert(str(folder), quantization=kind, force=True)
+    return {}
 
 
 class _InMemory(Converter):

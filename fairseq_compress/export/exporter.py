@@ -12,13 +12,17 @@ from fairseq_compress.checkpoint.materialize import Materialized, materialize
 from fairseq_compress.corpus.files import PathLike, file_sha256
 from fairseq_compress.corpus.segmentation import Segmenter
 from fairseq_compress.errors import ConfigError
-from fairseq_compress.export import ctranslate2_format
+from fairseq_compress.export import ctranslate2_format, onnx_format
+from fairseq_compress.export.calibration import find_ranges
 from fairseq_compress.export.self_check import CheckOptions, compare_models
-from fairseq_compress.inference.ctranslate2_model import CTranslate2Model
 from fairseq_compress.inference.model_directory import FORMAT, VOCABULARY, ModelDirectory, create_directory
+from fairseq_compress.inference.open_model import open_model
 from fairseq_compress.inference.search_options import SearchOptions
 from fairseq_compress.teachers.loading import LoadedModels, load_models
 from fairseq_compress.teachers.translator import CheckpointModel
+
+RUNTIMES = {"onnx": onnx_format, "ctranslate2": ctranslate2_format}
+NEEDS_CALIBRATION = ("int8_calibrated",)
 
 
 @dataclass(frozen=True)
@@ -26,24 +30,32 @@ class ExportOptions:
     """What is exported and how.
 
     Raises:
-        ConfigError: the quantization is unknown to the runtime.
+        ConfigError: the quantization is unknown to the runtime, or lacks its calibration text or does not need it.
     """
 
     checkpoint: str
     data: str | None
     sentencepiece_model: PathLike
+    runtime: str = "onnx"
     quantization: str = "int8"
+    calibration: PathLike | None = None
+    """Raw source text, in which the ranges of activations are looked for."""
     licence: str | None = None
     search: SearchOptions = field(default_factory=SearchOptions)
 
     def __post_init__(self) -> None:
-        known = ctranslate2_format.QUANTIZATIONS
+        known = RUNTIMES[self.runtime].QUANTIZATIONS
         if self.quantization not in known:
-            raise ConfigError(f"--quantization: must be one of {', '.join(known)}, got {self.quantization}")
+            raise ConfigError(
+                f"--quantization: must be one of {', '.join(known)} with --runtime {self.runtime}, "
+                f"got {self.quantization}"
+            )
+        if (self.quantization in NEEDS_CALIBRATION) != (self.calibration is not None):
+            raise ConfigError(f"--calibration: goes with --quantization {NEEDS_CALIBRATION[0]}, which needs it")
 
 
 def export(options: ExportOptions, output: PathLike, check: CheckOptions | None) -> ModelDirectory:
-    """Write a model directory for CTranslate2.
+    """Write a model directory.
 
     Args:
         output: the directory, which must not be there yet.
@@ -61,16 +73,19 @@ def export(options: ExportOptions, output: PathLike, check: CheckOptions | None)
     models = load_models(options.checkpoint, options.data)
     _check_vocabulary(segmenter, models, options.sentencepiece_model)
     plain = materialize(options.checkpoint)
+    runtime = RUNTIMES[options.runtime]
+    ranges = None
+    if options.calibration is not None:
+        ranges = find_ranges(plain, models, segmenter, options.calibration, options.search)
 
     def fill(folder: Path) -> dict[str, Any]:
-        ctranslate2_format.write_model(
-            folder, plain.model, plain.values, models.source, models.target, options.quantization
+        own = runtime.write_model(
+            folder, plain.model, plain.values, models.source, models.target, options.quantization, ranges
         )
         shutil.copyfile(options.sentencepiece_model, folder / VOCABULARY)
-        metadata = describe(options, models, plain)
-        metadata["check"] = None
+        metadata = describe(options, models, plain) | {options.runtime: own, "check": None}
         if check is not None:
-            exported = CTranslate2Model(ModelDirectory(folder, {"format": FORMAT, **metadata}), options.search)
+            exported = open_model(ModelDirectory(folder, {"format": FORMAT, **metadata}), options.search)
             original = CheckpointModel(models, options.search)
             metadata["check"] = compare_models(original, exported, segmenter, check)
         return metadata
@@ -83,8 +98,8 @@ def describe(options: ExportOptions, models: LoadedModels, plain: Materialized) 
     updates = plain.state["optimizer_history"][-1]["num_updates"]
     return {
         "made_by": f"fairseq-compress {fairseq_compress.__version__}",
-        "runtime": "ctranslate2",
-        "runtime_version": ctranslate2_format.VERSION,
+        "runtime": options.runtime,
+        "runtime_version": RUNTIMES[options.runtime].VERSION,
         "quantization": options.quantization,
         "languages": {"source": models.source_lang, "target": models.target_lang},
         "vocabulary": {

@@ -1,6 +1,5 @@
 """A plain transformer to the files of ONNX Runtime: two graphs, their weights, the vocabularies."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from fairseq_compress.export.onnx_graph import WeightFile
 from fairseq_compress.export.onnx_linear import Float32, Int8, Precision, Range
 from fairseq_compress.export.onnx_transformer import ACTIVATIONS, Weights, write_encoder, write_step
 from fairseq_compress.inference.onnx_model import ENCODER, STEP, WEIGHTS
+from fairseq_compress.inference.vocabulary import write_symbols
 
 QUANTIZATIONS = ("float32", "int8", "int8_calibrated")
 VERSION: str = onnxruntime.__version__
@@ -53,11 +53,18 @@ def write_model(
     Raises:
         ConfigError: the graphs do not hold such a model; all reasons are named.
     """
+    precision: Precision = Float32() if quantization == "float32" else Int8(ranges)
+    return write_graphs(folder, model, values, source, target, precision)
+
+
+def write_graphs(
+    folder: Path, model: Any, values: dict[str, Any], source: Dictionary, target: Dictionary, precision: Precision
+) -> dict[str, Any]:
+    """:func:`write_model` with a precision of any kind."""
     if reasons := why_not(values):
         raise ConfigError(f"--runtime onnx: does not support {'; '.join(reasons)}")
     state: dict[str, Tensor] = model.state_dict()
     weights: Weights = {key: value.float().numpy() for key, value in state.items()}
-    precision: Precision = Float32() if quantization == "float32" else Int8(ranges)
     file = WeightFile(folder / WEIGHTS)
     write_encoder(folder / ENCODER, file, weights, values, precision)
     write_step(folder / STEP, file, weights, values, precision, target.eos())
@@ -65,18 +72,10 @@ def write_model(
     for side in ("encoder", "decoder"):
         if (table := weights.get(f"{side}.embed_positions.weight")) is not None:
             np.save(folder / f"{side}_positions.npy", table[2:])  # the first token is at 2, behind padding's 1
-    _write_vocabulary(folder, source, target)
+    write_symbols(folder, source.symbols, target.symbols)
     heads, width = values["decoder_attention_heads"], values["decoder_embed_dim"]
     return {
         "symbols": {"pad": target.pad(), "eos": target.eos(), "unk": target.unk()},
         "decoder": {"layers": values["decoder_layers"], "heads": heads, "head_width": width // heads},
         "widths": {"encoder": values["encoder_embed_dim"], "decoder": width},
     }
-
-
-def _write_vocabulary(folder: Path, source: Dictionary, target: Dictionary) -> None:
-    shared = source.symbols == target.symbols
-    sides = {"shared": source} if shared else {"source": source, "target": target}
-    for name, entries in sides.items():
-        text = json.dumps(entries.symbols, ensure_ascii=False)
-        (folder / f"{name}_vocabulary.json").write_text(text, encoding="utf-8")

@@ -39,7 +39,9 @@ class WeightFile:
                 tensor.external_data.add(key=key, value=str(value))
             self._file.write(data)
             self._written[name] = tensor
-        return self._written[name]
+        tensor = self._written[name]
+        assert list(tensor.dims) == list(array.shape), f"two weights of the name {name}"
+        return tensor
 
     def close(self) -> None:
         """Write what is left."""
@@ -53,6 +55,12 @@ class GraphBuilder:
         self._weights = weights
         self._nodes: list[onnx.NodeProto] = []
         self._tensors: dict[str, TensorProto] = {}
+        self._more: dict[str, tuple[Any, list[Any]]] = {}
+
+    def watch(self, name: str, value: str, shape: list[Any]) -> None:
+        """Make a float32 tensor an output of the graph, in addition to those of :meth:`save`."""
+        self.node("Identity", value, outputs=[name])
+        self._more[name] = (np.float32, shape)
 
     def weight(self, name: str, array: NDArray[Any]) -> str:
         """A tensor in the weight file, once for all graphs."""
@@ -70,7 +78,9 @@ class GraphBuilder:
         """A one-dimensional constant, of shapes and axes."""
         return self.constant(np.array(values, np.int64))
 
-    def node(self, operator: str, *inputs: str, outputs: int | list[str] = 1, domain: str = "", **attributes: Any) -> Any:
+    def node(
+        self, operator: str, *inputs: str, outputs: int | list[str] = 1, domain: str = "", **attributes: Any
+    ) -> Any:
         """Append an operator; its output, or the list of them if there are several.
 
         Args:
@@ -86,7 +96,9 @@ class GraphBuilder:
         found: str = self.node("Reshape", value, self.integers(*shape))
         return found
 
-    def save(self, path: Path, inputs: dict[str, tuple[Any, list[Any]]], outputs: dict[str, tuple[Any, list[Any]]]) -> None:
+    def save(
+        self, path: Path, inputs: dict[str, tuple[Any, list[Any]]], outputs: dict[str, tuple[Any, list[Any]]]
+    ) -> None:
         """Write the graph.
 
         Args:
@@ -97,9 +109,10 @@ class GraphBuilder:
                 helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(np.dtype(dtype)), shape)
                 for name, (dtype, shape) in table.items()
             ]
-            for table in (inputs, outputs)
+            for table in (inputs, outputs | self._more)
         ]
-        graph = helper.make_graph(self._nodes, path.stem, *described, initializer=list(self._tensors.values()))
+        tensors = list(self._tensors.values())
+        graph = helper.make_graph(self._nodes, path.stem, described[0], described[1], tensors)
         opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(MICROSOFT, 1)]
         model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="fairseq-compress")
         path.write_bytes(model.SerializeToString())

@@ -54,7 +54,7 @@ class Float32:
     def rows(self, graph: GraphBuilder, name: str, indices: str, table: Floats, scale: float) -> str:
         """See :class:`Precision`."""
         found = graph.node("Gather", graph.weight(f"{name}.weight", table), indices)
-        return found if scale == 1 else graph.node("Mul", found, graph.constant(np.float32(scale)))
+        return found if scale == 1 else graph.node("Mul", found, graph.constant(np.asarray(scale, np.float32)))
 
 
 class Int8:
@@ -77,16 +77,19 @@ class Int8:
     def tied_linear(self, graph: GraphBuilder, name: str, x: str, weight: Floats) -> str:
         """See :class:`Precision`."""
         integers, scales = quantize_rows(weight, self._limit)
-        stored = graph.node("Transpose", graph.weight(f"{name}.weight", integers), perm=[1, 0])  # once, when it is loaded
+        stored = graph.node(
+            "Transpose", graph.weight(f"{name}.weight", integers), perm=[1, 0]
+        )  # once, when it is loaded
         return self._product(graph, name, x, stored, scales, None)
 
     def rows(self, graph: GraphBuilder, name: str, indices: str, table: Floats, scale: float) -> str:
         """See :class:`Precision`."""
         integers, scales = quantize_rows(table, self._limit)
         found = graph.node("Cast", graph.node("Gather", graph.weight(f"{name}.weight", integers), indices), to=1)
-        factors = graph.node("Gather", graph.weight(f"{name}.scale", scales[:, None]), indices)
+        factors = graph.node("Gather", graph.weight(f"{name}.scale", scales), indices)
+        factors = graph.node("Unsqueeze", factors, graph.integers(-1))
         if scale != 1:
-            factors = graph.node("Mul", factors, graph.constant(np.float32(scale)))
+            factors = graph.node("Mul", factors, graph.constant(np.asarray(scale, np.float32)))
         product: str = graph.node("Mul", found, factors)
         return product
 
@@ -100,7 +103,10 @@ class Int8:
         else:
             low, high = min(self._ranges[name][0], 0.0), max(self._ranges[name][1], 0.0)
             width = max(high - low, 1e-6) / ACTIVATION_STEPS
-            step, zero = graph.constant(np.float32(width)), graph.constant(np.uint8(round(-low / width)))
+            step, zero = (
+                graph.constant(np.asarray(width, np.float32)),
+                graph.constant(np.asarray(round(-low / width), np.uint8)),
+            )
             found = graph.node(
                 "MatMulIntegerToFloat", graph.node("QuantizeLinear", x, step, zero), integers, step, factors, zero, "",
                 added, domain=MICROSOFT,
@@ -109,7 +115,7 @@ class Int8:
 
 
 def quantize_rows(weight: Floats, limit: int) -> tuple[NDArray[np.int8], Floats]:
-    """Integers ``(out, in)`` and scales ``(out,)``: round(w / s), s = max|w| / limit of each row; a row of zeros has 1."""
+    """Integers ``(out, in)`` and scales ``(out,)``: round(w / s), s = max|w| / limit of each row; 1 for zeros."""
     greatest = np.abs(weight).max(axis=1)
     scales = np.where(greatest > 0, greatest / limit, 1).astype(np.float32)
     return np.rint(weight / scales[:, None]).astype(np.int8), scales

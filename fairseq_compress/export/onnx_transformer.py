@@ -17,7 +17,7 @@ import numpy as np
 from fairseq_compress.export.onnx_graph import MICROSOFT, GraphBuilder, WeightFile
 from fairseq_compress.export.onnx_linear import Floats, Precision
 
-ACTIVATIONS: dict[str, tuple[str, str, dict[str, float]]] = {
+ACTIVATIONS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "relu": ("Relu", "", {}),
     "gelu": ("Gelu", MICROSOFT, {}),
     "gelu_accurate": ("FastGelu", MICROSOFT, {}),
@@ -36,7 +36,9 @@ class _Side:
         side: ``encoder`` or ``decoder``.
     """
 
-    def __init__(self, side: str, file: WeightFile, weights: Weights, values: dict[str, Any], precision: Precision) -> None:
+    def __init__(
+        self, side: str, file: WeightFile, weights: Weights, values: dict[str, Any], precision: Precision
+    ) -> None:
         self.graph = GraphBuilder(file)
         self.side, self.weights, self.values, self.precision = side, weights, values, precision
         self.before: bool = values[f"{side}_normalize_before"]
@@ -60,7 +62,9 @@ class _Side:
 
     def norm(self, x: str, name: str) -> str:
         """A layer norm."""
-        scale, bias = (self.graph.weight(f"{name}.{part}", self.weights[f"{name}.{part}"]) for part in ("weight", "bias"))
+        scale, bias = (
+            self.graph.weight(f"{name}.{part}", self.weights[f"{name}.{part}"]) for part in ("weight", "bias")
+        )
         found: str = self.graph.node("LayerNormalization", x, scale, bias, axis=-1, epsilon=EPSILON)
         return found
 
@@ -78,7 +82,7 @@ class _Side:
     def shares_tables(self) -> bool:
         """The decoder reads the table of the encoder."""
         tables = [self.weights[f"{side}.embed_tokens.weight"] for side in ("encoder", "decoder")]
-        return tables[0].shape == tables[1].shape and np.array_equal(*tables)
+        return np.array_equal(tables[0], tables[1])
 
     def residual(self, x: str, norm: str, block: Any) -> str:
         """``x + block(norm(x))`` or ``norm(x + block(x))``."""
@@ -109,7 +113,7 @@ class _Side:
 
 
 def write_encoder(path: Path, file: WeightFile, weights: Weights, values: dict[str, Any], precision: Precision) -> None:
-    """The graph from ``tokens (B, S)``, ``positions (1, S, C)`` and ``mask (B, 1, 1, S)`` to ``source_L (2, B, H, S, D)``."""
+    """From ``tokens (B, S)``, ``positions (1, S, C)``, ``mask (B, 1, 1, S)`` to ``source_L (2, B, H, S, D)``."""
     side = _Side("encoder", file, weights, values, precision)
     graph = side.graph
     shape = graph.node("Shape", "tokens")
@@ -142,7 +146,7 @@ def write_encoder(path: Path, file: WeightFile, weights: Weights, values: dict[s
         kv = decoder.heads_first(decoder.linear(x, f"{cross}.k_proj", f"{cross}.v_proj"), shape, 2)
         graph.node("Identity", kv, outputs=[f"source_{number}"])
         outputs[f"source_{number}"] = (np.float32, [2, "B", decoder.heads, "S", decoder.head_width])
-    inputs = {
+    inputs: dict[str, Any] = {
         "tokens": (np.int64, ["B", "S"]),
         "positions": (np.float32, [1, "S", side.width]),
         "mask": (np.float32, ["B", 1, 1, "S"]),
@@ -150,10 +154,12 @@ def write_encoder(path: Path, file: WeightFile, weights: Weights, values: dict[s
     graph.save(path, inputs, outputs)
 
 
-def write_step(path: Path, file: WeightFile, weights: Weights, values: dict[str, Any], precision: Precision, eos: int) -> None:
+def write_step(
+    path: Path, file: WeightFile, weights: Weights, values: dict[str, Any], precision: Precision, eos: int
+) -> None:
     """The graph of a step.
 
-    Inputs: ``tokens (B, G)``; ``position (1, 1, C)``; ``mask (B or 1, 1, G, P)``, 0 for the slots on a hypothesis' path,
+    Inputs: ``tokens (B, G)``; ``position (1, 1, C)``; ``mask (B or 1, 1, G, P)``, 0 for slots on a hypothesis' path,
     else -inf; ``source_mask (B, 1, 1, S)``; ``penalty (V,)``, added to log-probabilities before the best are chosen;
     ``count (1,)``, how many; for each layer ``past_L_k``, ``past_L_v (B, H, P, D)``, ``source_L_k``, ``source_L_v``.
     Outputs: ``new (2 layers, B, H, G, D)``, keys and values in turn; ``log_probs`` and ``best (B, G, count)``;
@@ -234,7 +240,7 @@ def _choose(side: _Side, x: str, shape: str, eos: int) -> None:
     output = side.weights["decoder.output_projection.weight"]
     for name in ("encoder", "decoder") if side.shares_tables() else ("decoder",):
         table = side.weights[f"{name}.embed_tokens.weight"]
-        if output.shape == table.shape and np.array_equal(output, table):
+        if np.array_equal(output, table):
             logits = side.precision.tied_linear(graph, f"{name}.embed_tokens", x, output)
             break
     else:

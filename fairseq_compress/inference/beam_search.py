@@ -100,7 +100,8 @@ def beam_search(
             break
         # the first `beam` that do not end, in their order
         active = np.argsort(ends, axis=1, kind="stable")[:, :beam]
-        tokens, scores, parents = (np.take_along_axis(part, active, 1) for part in (found.tokens, found.scores, found.parents))
+        tokens, parents = (np.take_along_axis(part, active, 1) for part in (found.tokens, found.parents))
+        scores = np.take_along_axis(found.scores, active, 1)
         book.go_on(tokens, parents)
         steps.reorder(parents)
         if unfinished.sum() < SHRINK_BELOW * len(unfinished):
@@ -181,7 +182,8 @@ class _Book:
     def read(self) -> list[list[Found]]:
         """The finished hypotheses, best first."""
         order = np.argsort(-self._scores, axis=1, kind="stable")
-        scores, steps, last = (np.take_along_axis(part, order, 1) for part in (self._scores, self._steps, self._last))
+        scores = np.take_along_axis(self._scores, order, 1)
+        steps, last = (np.take_along_axis(part, order, 1) for part in (self._steps, self._last))
         table = np.zeros((*last.shape, len(self._tokens)), np.int64)
         for step in reversed(range(len(self._tokens))):
             table[:, :, step] = np.take_along_axis(self._tokens[step], last, 1)

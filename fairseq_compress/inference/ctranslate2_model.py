@@ -5,7 +5,7 @@ from typing import Any
 
 import ctranslate2
 
-from fairseq_compress.errors import DataError
+from fairseq_compress.errors import ConfigError, DataError
 from fairseq_compress.inference.model_directory import ModelDirectory
 from fairseq_compress.inference.search_options import SearchOptions
 from fairseq_compress.inference.translation_lines import Hypothesis
@@ -25,11 +25,14 @@ class CTranslate2Model:
 
     Raises:
         DataError: CTranslate2 cannot load it.
+        ConfigError: it does not have an option of the search.
     """
 
     def __init__(
         self, directory: ModelDirectory, options: SearchOptions, nbest: int = 1, threads: int | None = None
     ) -> None:
+        if options.unkpen != 0:
+            raise ConfigError(f"--unkpen: must be 0 with CTranslate2, got {options.unkpen:g}")
         self._options, self._nbest = options, nbest
         self.longest: int = directory.metadata["positions"]["source"] - 1
         self._longest_target: int = directory.metadata["positions"]["target"] - 1
@@ -48,8 +51,8 @@ class CTranslate2Model:
         for length, places in self._by_greatest_length(sentences).items():
             results: list[Any] = self._translator.translate_batch(
                 [sentences[place] for place in places], beam_size=options.beam, num_hypotheses=self._nbest,
-                length_penalty=options.lenpen, max_decoding_length=length, max_input_length=0, return_scores=True,
-                max_batch_size=TOKENS_AT_ONCE, batch_type="tokens",
+                length_penalty=options.lenpen, max_decoding_length=length, min_decoding_length=options.min_len,
+                max_input_length=0, return_scores=True, max_batch_size=TOKENS_AT_ONCE, batch_type="tokens",
             )  # fmt: skip
             for place, result in zip(places, results, strict=True):
                 pairs = zip(result.scores, result.hypotheses, strict=True)

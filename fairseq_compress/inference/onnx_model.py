@@ -1,6 +1,5 @@
 """A model directory of ONNX Runtime as a function of pieces."""
 
-import json
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,6 +15,7 @@ from fairseq_compress.inference.model_directory import ModelDirectory
 from fairseq_compress.inference.onnx_steps import OnnxSteps, Shape
 from fairseq_compress.inference.search_options import SearchOptions
 from fairseq_compress.inference.translation_lines import Hypothesis
+from fairseq_compress.inference.vocabulary import read_symbols
 
 ENCODER, STEP, WEIGHTS = "encoder.onnx", "step.onnx", "weights.bin"
 TOKENS_AT_ONCE = 512  # source tokens of a batch, for a beam of one; larger ones leave the processor's cache
@@ -51,7 +51,9 @@ class OnnxModel:
         most = len(self._target) - 2
         if options.beam > most:
             raise ConfigError(f"--beam: must be at most {most} with this dictionary, got {options.beam}")
-        self._positions = {side: _Positions(directory.path, side, onnx["widths"][side]) for side in ("encoder", "decoder")}
+        self._positions = {
+            side: _Positions(directory.path, side, onnx["widths"][side]) for side in ("encoder", "decoder")
+        }
         self._sessions: dict[int, tuple[Any, Any]] = {}
 
     def translate(self, sentences: list[list[str]]) -> list[list[Hypothesis]]:
@@ -69,7 +71,8 @@ class OnnxModel:
         for places, result in zip(batches, results, strict=True):
             for place, best in zip(places, result, strict=True):
                 found[place] = [
-                    Hypothesis(score, [self._target[index] for index in tokens]) for score, tokens in best[: self._nbest]
+                    Hypothesis(score, [self._target[index] for index in tokens])
+                    for score, tokens in best[: self._nbest]
                 ]
         return found
 
@@ -133,14 +136,3 @@ def sinusoids(count: int, width: int) -> Floats:
     table = np.zeros((count, width), np.float32)
     table[:, :half], table[:, half : 2 * half] = np.sin(angles), np.cos(angles)
     return table
-
-
-def read_symbols(folder: Path, side: str) -> list[str]:
-    """The entries of a dictionary, in their order, of a directory of either runtime."""
-    shared, own = (folder / f"{name}_vocabulary.json" for name in ("shared", side))
-    path = shared if shared.is_file() else own
-    try:
-        symbols: list[str] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: is damaged: {error}") from None
-    return symbols

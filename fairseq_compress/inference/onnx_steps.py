@@ -8,6 +8,7 @@ grows, and what no hypothesis reaches any more is left behind.
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fairseq_compress.inference.beam_search import Best, Floats, Ints
 
@@ -32,7 +33,9 @@ class OnnxSteps:
         positions: a row for each step, ``(.., C)``.
     """
 
-    def __init__(self, session: Any, shape: Shape, source: list[Floats], source_mask: Floats, positions: Floats) -> None:
+    def __init__(
+        self, session: Any, shape: Shape, source: list[Floats], source_mask: Floats, positions: Floats
+    ) -> None:
         self._session, self._shape, self._positions = session, shape, positions
         self._source, self._source_mask = source, source_mask
         batch = len(source_mask)
@@ -107,7 +110,7 @@ class OnnxSteps:
         self._position = np.empty((1, 1, self._positions.shape[1]), np.float32)
         self._penalty = np.empty(entries, np.float32)
         self._count = np.array([count], np.int64)
-        inputs = {
+        inputs: dict[str, NDArray[Any]] = {
             "tokens": self._tokens,
             "position": self._position,
             "mask": self._mask,
@@ -125,6 +128,11 @@ class OnnxSteps:
         self._eos = np.empty((batch, group), np.float32)
         for name, array in inputs.items():
             self._binding.bind_input(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
-        outputs = {"new": self._new, "log_probs": self._log_probs, "best": self._best, "eos": self._eos}
+        outputs: dict[str, NDArray[Any]] = {
+            "new": self._new,
+            "log_probs": self._log_probs,
+            "best": self._best,
+            "eos": self._eos,
+        }
         for name, array in outputs.items():
             self._binding.bind_output(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)

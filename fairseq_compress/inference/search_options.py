@@ -3,6 +3,7 @@
 import argparse
 import math
 from dataclasses import dataclass
+from typing import Any
 
 from fairseq_compress.errors import ConfigError
 
@@ -63,7 +64,7 @@ def add_search_arguments(parser: argparse._ActionsContainer, defaults: SearchOpt
         parser.add_argument(option, type=kind, default=default, metavar=metavar, help=text)
 
 
-def given_search(args: argparse.Namespace) -> dict[str, float]:
+def given_search(args: argparse.Namespace) -> dict[str, Any]:
     """The values of the command line, but for those that were not given."""
     values = {name: getattr(args, name) for name in SearchOptions.__dataclass_fields__}
     return {name: value for name, value in values.items() if value is not None}

@@ -50,7 +50,7 @@ class BeamSearch:
 
     def __init__(self, loaded: LoadedModels, options: SearchOptions) -> None:
         self.options = options
-        self.pad, self.eos = loaded.target.pad(), loaded.target.eos()
+        self.pad, self.eos, self.unk = loaded.target.pad(), loaded.target.eos(), loaded.target.unk()
         self.longest = loaded.max_target_positions - 1  # without EOS
         if options.beam > len(loaded.target) - 2:  # neither padding nor, in the first step, EOS is chosen
             raise ConfigError(
@@ -103,7 +103,7 @@ class BeamSearch:
         self, states: Sequence[State], tokens: Tensor, scores: Tensor, step: int, forced: bool
     ) -> "Candidates":
         """The best continuations; ``tokens`` and ``scores`` ``(B, G)`` are those of the hypotheses so far."""
-        banned = [self.pad, self.eos] if step == 0 else [self.pad]  # no translation is empty
+        banned = [self.pad, self.eos] if step < self.options.min_len else [self.pad]
         if len(states) == 1 and isinstance(states[0], TreeState):
             hidden = states[0].hidden(tokens).view(*tokens.shape, -1)
             decoder = states[0].decoder
@@ -126,6 +126,7 @@ class BeamSearch:
             return Candidates(best, torch.full_like(parents, self.eos), parents)
         for token in banned:
             log_probs[:, :, token] = -math.inf
+        log_probs[:, :, self.unk] -= self.options.unkpen
         return best_candidates(log_probs, scores, 2 * self.options.beam)
 
 

@@ -10,9 +10,10 @@ from fairseq.data import Dictionary
 
 from fairseq_compress.corpus.files import PathLike
 from fairseq_compress.errors import ConfigError, DataError
-from fairseq_compress.inference.ctranslate2_model import CTranslate2Model
 from fairseq_compress.inference.model_directory import ModelDirectory
+from fairseq_compress.inference.open_model import open_model
 from fairseq_compress.inference.search_options import SearchOptions
+from fairseq_compress.inference.vocabulary import read_symbols
 from fairseq_compress.teachers.beam_search import Found
 from fairseq_compress.teachers.loading import dictionary_sha256
 
@@ -57,7 +58,7 @@ class ExportedTeacher:
         }
         self.precision: str = metadata["quantization"]
         threads = os.environ.get("OMP_NUM_THREADS", "")  # of a process beside others: its share of the cores
-        self._model = CTranslate2Model(directory, options, options.beam, int(threads) if threads.isdigit() else None)
+        self._model = open_model(directory, options, options.beam, int(threads) if threads.isdigit() else None)
 
     def search(self, sentences: Sequence[Sequence[int]]) -> list[list[Found]]:
         """As :meth:`fairseq_compress.teachers.beam_search.BeamSearch.search`."""
@@ -74,10 +75,8 @@ def _dictionary(directory: ModelDirectory, side: str) -> Dictionary:
     Raises:
         DataError: it is another one than the metadata say.
     """
-    shared, own = (directory.path / f"{name}_vocabulary.json" for name in ("shared", side))
-    symbols = json.loads((shared if shared.is_file() else own).read_text(encoding="utf-8"))
     entries = Dictionary()
-    for symbol in symbols[len(entries) :]:
+    for symbol in read_symbols(directory.path, side)[len(entries) :]:
         entries.add_symbol(symbol)
     if dictionary_sha256(entries) != directory.metadata["vocabulary"][f"{side}_dictionary"]:
         raise DataError(f"{directory.path}: its {side} vocabulary is not the one of its metadata")

@@ -8,7 +8,7 @@ import json
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
 from fairseq.data import Dictionary
@@ -57,11 +57,8 @@ class NBestOptions:
     def facts(self) -> dict[str, Any]:
         """All of them, as JSON can hold them."""
         return {
-            "beam": self.search.beam,
+            **asdict(self.search),
             "nbest": self.kept,
-            "lenpen": self.search.lenpen,
-            "max_len_a": self.search.max_len_a,
-            "max_len_b": self.search.max_len_b,
             "max_tokens": self.max_tokens,
             "window": self.window,
             "long_lines": self.long_lines,

@@ -19,7 +19,6 @@ Other work on the machine makes fairseq with several threads many times slower, 
 
 import argparse
 import hashlib
-import importlib.util
 import itertools
 import json
 import os
@@ -99,12 +98,12 @@ def with_ctranslate2(job: dict[str, Any]) -> Prepare:
 
 
 def with_onnx(job: dict[str, Any]) -> Prepare:
-    from fairseq_compress.inference import model_directory, onnx_model, search_options
+    from fairseq_compress.inference.model_directory import ModelDirectory
+    from fairseq_compress.inference.open_model import open_model
+    from fairseq_compress.inference.search_options import SearchOptions
 
-    length = job["length"]
-    search = search_options.SearchOptions(job["beam"], max_len_a=0, max_len_b=length, min_len=length)
-    directory = model_directory.ModelDirectory.open(job["model"])
-    model = onnx_model.OnnxModel(directory, search, threads=job["setting"]["threads"])
+    search = SearchOptions(job["beam"], max_len_a=0, max_len_b=job["length"], min_len=job["length"])
+    model = open_model(ModelDirectory.open(job["model"]), search, threads=job["setting"]["threads"])
     return lambda sentences: lambda: [found[0].pieces for found in model.translate(sentences)]
 
 
@@ -143,8 +142,12 @@ def call(*command: object) -> str:
     environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
     result = subprocess.run(list(map(str, command)), env=environment, text=True, capture_output=True)
     if result.returncode:
-        raise SystemExit(f"{' '.join(map(str, command))}\n{result.stdout}{result.stderr}")
+        raise RuntimeError(f"{' '.join(map(str, command))}\n{result.stdout}{result.stderr}")
     return result.stdout
+
+
+def plain(pieces: str) -> str:
+    return pieces.replace(" ", "").replace("\N{LOWER ONE EIGHTH BLOCK}", " ")
 
 
 def make_random(args: argparse.Namespace, folder: Path) -> None:
@@ -188,10 +191,14 @@ def exported(args: argparse.Namespace, folder: Path, runtime: str, quantization:
                 raise SystemExit(f"{output}: is there already, and of another checkpoint")
         print(f"{output}: taken as it is", file=sys.stderr)
         return output
+    extra = []
+    if "calibrated" in quantization:  # with the text itself, which changes no speed
+        (folder / "calibration").write_text(plain(args.source.read_text(encoding="utf-8")), encoding="utf-8")
+        extra = ["--calibration", folder / "calibration"]
     call(
         BIN / "fairseq-compress", "export", "--checkpoint", args.checkpoint, "--data", args.data, "--output", output,
         "--sentencepiece-model", args.sentencepiece_model, "--runtime", runtime, "--quantization", quantization,
-        "--no-check", "--max-len-b", args.length,
+        "--no-check", "--max-len-b", args.length, *extra,
     )  # fmt: skip
     return output
 
@@ -221,7 +228,7 @@ def seconds_to_first(job: dict[str, Any]) -> float:
         command += [job["pair"][0], "-t", job["pair"][1], "--path"]
     else:
         command = [BIN / "fairseq-compress", "translate", "--model"]
-        pieces = pieces.replace(" ", "").replace("\N{LOWER ONE EIGHTH BLOCK}", " ").strip()
+        pieces = plain(pieces)
     begin = time.perf_counter()
     with subprocess.Popen(
         [str(part) for part in (*command, job["model"], *search)], text=True, encoding="utf-8", stdin=subprocess.PIPE,
@@ -297,10 +304,11 @@ def run(args: argparse.Namespace, folder: Path) -> None:
     models = {PEERS[0]: args.checkpoint}
     models |= {f"CTranslate2 {kind}": exported(args, folder, "ctranslate2", kind) for kind in ("float32", "int8")}
     facts = json.loads((models[PEERS[1]] / "metadata.json").read_text(encoding="utf-8"))
-    if importlib.util.find_spec("fairseq_compress.inference.onnx_model") is None:
-        print("onnx: left out, there is no fairseq_compress.inference.onnx_model", file=sys.stderr)
-    elif "onnx" not in args.without:
-        models |= {f"onnx {kind}": exported(args, folder, "onnx", kind) for kind in args.quantizations}
+    for kind in args.quantizations:
+        try:
+            models[f"onnx {kind}"] = exported(args, folder, "onnx", kind)
+        except RuntimeError as error:
+            print(f"onnx {kind}: left out: {str(error).splitlines()[-1]}", file=sys.stderr)
     models = {name: model for name, model in models.items() if name.split()[0] not in args.without}
     rows = list(rounds(args, models, facts))
     print(

@@ -1,0 +1,112 @@
+"""The ranges of the inputs of all linear layers, while a model decodes a text."""
+
+import tempfile
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fairseq_compress.checkpoint.materialize import Materialized
+from fairseq_compress.corpus.files import PathLike, read_lines
+from fairseq_compress.corpus.segmentation import Segmenter
+from fairseq_compress.errors import DataError
+from fairseq_compress.export import onnx_format
+from fairseq_compress.export.onnx_graph import GraphBuilder
+from fairseq_compress.export.onnx_linear import Float32, Floats, Range
+from fairseq_compress.inference.model_directory import ModelDirectory
+from fairseq_compress.inference.onnx_model import OnnxModel
+from fairseq_compress.inference.search_options import SearchOptions
+from fairseq_compress.teachers.loading import LoadedModels
+
+SENTENCES = 500
+PREFIX = "range of "
+
+
+class _Observed(Float32):
+    """As it was trained, with the least and greatest input of every linear layer as one more output, ``(2,)``."""
+
+    def linear(self, graph: GraphBuilder, name: str, x: str, weight: Floats, bias: Floats | None) -> str:
+        """See :class:`fairseq_compress.export.onnx_linear.Precision`."""
+        extremes = [
+            graph.node("Reshape", graph.node(operator, x, keepdims=0), graph.integers(1))
+            for operator in ("ReduceMin", "ReduceMax")
+        ]
+        graph.watch(PREFIX + name, graph.node("Concat", *extremes, axis=0), [2])
+        return super().linear(graph, name, x, weight, bias)
+
+
+class _ObservedSession:
+    """A session of such a graph that notes the extremes and gives the other outputs, as an ordinary one does."""
+
+    def __init__(self, session: Any, ranges: dict[str, Range]) -> None:
+        self._session, self._ranges = session, ranges
+        self._watched = {
+            each.name: np.empty(2, np.float32) for each in session.get_outputs() if each.name.startswith(PREFIX)
+        }
+
+    def run(self, names: None, feeds: dict[str, Any]) -> list[Any]:
+        """All outputs but the extremes."""
+        binding = self.io_binding()
+        for name, array in feeds.items():
+            binding.bind_cpu_input(name, array)
+        others = [each.name for each in self._session.get_outputs() if each.name not in self._watched]
+        for name in others:
+            binding.bind_output(name)
+        self.run_with_iobinding(binding)
+        return list(binding.copy_outputs_to_cpu()[len(self._watched) :])
+
+    def io_binding(self) -> Any:
+        """A binding in which the extremes have their place."""
+        binding = self._session.io_binding()
+        for name, array in self._watched.items():
+            binding.bind_output(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
+        return binding
+
+    def run_with_iobinding(self, binding: Any) -> None:
+        """Run, and widen the ranges."""
+        self._session.run_with_iobinding(binding)
+        for name, (low, high) in self._watched.items():
+            key = name.removeprefix(PREFIX)
+            before = self._ranges.get(key, (0.0, 0.0))
+            self._ranges[key] = (min(before[0], float(low)), max(before[1], float(high)))
+
+
+class _ObservedModel(OnnxModel):
+    """Decodes as an exported model does, and notes the ranges."""
+
+    def __init__(self, directory: ModelDirectory, options: SearchOptions) -> None:
+        super().__init__(directory, options, threads=1)
+        self.ranges: dict[str, Range] = {}
+
+    def _open(self, threads: int) -> tuple[Any, Any]:
+        encoder, step = super()._open(threads)
+        return _ObservedSession(encoder, self.ranges), _ObservedSession(step, self.ranges)
+
+
+def find_ranges(
+    plain: Materialized, models: LoadedModels, segmenter: Segmenter, text: PathLike, options: SearchOptions
+) -> dict[str, Range]:
+    """The least and greatest value that each linear layer gets, for the first sentences of a text.
+
+    Args:
+        text: raw source text that the model is meant for, better not that of a test.
+        options: of the search, whose hypotheses all count.
+
+    Raises:
+        DataError: there is no text, or the model gives NaN.
+        ConfigError: the graphs do not hold the model.
+    """
+    lines = [line for line in islice(read_lines(text), SENTENCES) if line.strip()]
+    pieces = [
+        cut for sentence in segmenter.encode(lines) if (cut := sentence.split()[: models.max_source_positions - 1])
+    ]
+    if not pieces:
+        raise DataError(f"{text}: must have text, has none in its first {SENTENCES} lines")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        own = onnx_format.write_graphs(folder, plain.model, plain.values, models.source, models.target, _Observed())
+        positions = {"source": models.max_source_positions, "target": models.max_target_positions}
+        model = _ObservedModel(ModelDirectory(folder, {"onnx": own, "positions": positions}), options)
+        model.translate(pieces)
+    return model.ranges

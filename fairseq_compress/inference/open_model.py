@@ -1,0 +1,34 @@
+"""A model directory of any runtime, opened. A runtime is imported only when a model needs it."""
+
+from fairseq_compress.errors import DataError
+from fairseq_compress.inference.model_directory import ModelDirectory
+from fairseq_compress.inference.search_options import SearchOptions
+from fairseq_compress.inference.translation_lines import PieceTranslator
+
+
+def open_model(
+    directory: ModelDirectory, options: SearchOptions, nbest: int = 1, threads: int | None = None
+) -> PieceTranslator:
+    """Load the model.
+
+    Args:
+        directory: a complete one.
+        options: of the search.
+        nbest: hypotheses of each sentence.
+        threads: processor cores; None for all.
+
+    Raises:
+        DataError: the files are damaged, or the runtime is not installed.
+        ConfigError: the runtime or the model does not allow these options.
+    """
+    runtime = directory.metadata["runtime"]
+    try:
+        if runtime == "onnx":
+            from fairseq_compress.inference.onnx_model import OnnxModel
+
+            return OnnxModel(directory, options, nbest, threads)
+        from fairseq_compress.inference.ctranslate2_model import CTranslate2Model
+
+        return CTranslate2Model(directory, options, nbest, threads)
+    except ImportError as error:
+        raise DataError(f"{directory.path}: needs the runtime {runtime}, which cannot be imported: {error}") from None
