@@ -3,6 +3,7 @@
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 from fairseq_compress.inference.search_options import SearchOptions, add_search_arguments, given_search
 
@@ -18,11 +19,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", metavar="DIR", help="folder with dict.LANG.txt; default: beside the checkpoint")
     parser.add_argument("--sentencepiece-model", required=True, metavar="M.model", help="that cut its training text")
     parser.add_argument("--output", required=True, metavar="DIR", help="must not be there yet")
-    parser.add_argument("--runtime", choices=("onnx", "ctranslate2"), default="onnx", help="what runs the model")
     parser.add_argument(
-        "--quantization", default="int8",
+        "--runtime", choices=("onnx", "ctranslate2", "auto"), default="onnx",
+        help="what runs the model; auto: the fastest on this machine, of all that lose no more than they may",
+    )  # fmt: skip
+    parser.add_argument(
+        "--optimize-for", choices=("batches", "sentence"), default="batches",
+        help="with auto: sentences a second of many at once, or the time of one by itself",
+    )  # fmt: skip
+    parser.add_argument(
+        "--quantization",
         choices=("float32", "int8", "int8_calibrated", "int8_float32", "int16", "float16", "bfloat16"),
-        help="onnx: the first three; ctranslate2: all but int8_calibrated",
+        help="onnx: the first three; ctranslate2: all but int8_calibrated; default: int8, or any with auto",
     )  # fmt: skip
     parser.add_argument("--calibration", metavar="FILE", help="raw source text, 500 lines of it, for int8_calibrated")
     parser.add_argument("--licence", metavar="TEXT", help="under which the model may be used, for metadata.json")
@@ -42,8 +50,9 @@ def run(args: argparse.Namespace) -> int:
 
     import fairseq_compress
     from fairseq_compress.errors import ConfigError
+    from fairseq_compress.export.auto_runtime import candidates, export_fastest
     from fairseq_compress.export.exporter import ExportOptions, export
-    from fairseq_compress.export.self_check import MAX_BLEU_LOSS, MAX_BLEU_LOSS_QUANTIZED, CheckOptions
+    from fairseq_compress.export.self_check import CheckOptions
 
     fairseq_compress.register()
     search = SearchOptions(**given_search(args))
@@ -54,21 +63,29 @@ def run(args: argparse.Namespace) -> int:
     elif not (args.check_source and args.check_reference):
         raise ConfigError("--check-source, --check-reference: must both be given, or --no-check")
     else:
-        allowed = args.max_bleu_loss
-        if allowed is None:
-            allowed = MAX_BLEU_LOSS.get(args.quantization, MAX_BLEU_LOSS_QUANTIZED)
-        check = CheckOptions(Path(args.check_source), Path(args.check_reference), args.check_sentences, allowed)
+        check = CheckOptions(
+            Path(args.check_source), Path(args.check_reference), args.check_sentences, args.max_bleu_loss
+        )
+    auto = args.runtime == "auto"
+    runtime, quantization = ("onnx", "int8") if auto else (args.runtime, args.quantization or "int8")
     options = ExportOptions(
         args.checkpoint,
         args.data,
         args.sentencepiece_model,
-        args.runtime,
-        args.quantization,
-        args.calibration,
+        runtime,
+        quantization,
+        None if auto else args.calibration,
         args.licence,
         search,
     )
-    directory = export(options, args.output, check)
+    if auto:
+        if check is None:
+            raise ConfigError("--runtime auto: needs --check-source and --check-reference, which it times too")
+        tried = candidates(options, args.quantization, args.calibration)
+        directory = export_fastest(tried, args.output, check, args.optimize_for)
+        _print_candidates(directory.metadata["auto"])
+    else:
+        directory = export(options, args.output, check)
     metadata = directory.metadata
     print(
         f"{args.output}: {metadata['runtime']} {metadata['quantization']}, {metadata['parameters']:,} parameters, "
@@ -81,3 +98,16 @@ def run(args: argparse.Namespace) -> int:
             f"{found['chrf2']['exported']:.2f} ({found['chrf2']['difference']:+.2f})", file=sys.stderr,
         )  # fmt: skip
     return 0
+
+
+def _print_candidates(auto: dict[str, Any]) -> None:
+    """A line each of what was tried."""
+    for each in auto["candidates"]:
+        name = f"{each['runtime']} {each['quantization']}"
+        if "dropped" in each:
+            print(f"{name}: dropped: {each['dropped']}", file=sys.stderr)
+        else:
+            print(
+                f"{name}: {each['sentences_per_second']:.1f} sentences/s, {each['ms_per_sentence']:.1f} ms a sentence, "
+                f"{each['bytes']:,} bytes, BLEU {each['bleu_difference']:+.2f}", file=sys.stderr,
+            )  # fmt: skip

@@ -14,7 +14,7 @@ from fairseq_compress.corpus.segmentation import Segmenter
 from fairseq_compress.errors import ConfigError
 from fairseq_compress.export import ctranslate2_format, onnx_format
 from fairseq_compress.export.calibration import find_ranges
-from fairseq_compress.export.self_check import CheckOptions, compare_models
+from fairseq_compress.export.self_check import CheckOptions, SelfCheck
 from fairseq_compress.inference.model_directory import FORMAT, VOCABULARY, ModelDirectory, create_directory
 from fairseq_compress.inference.open_model import open_model
 from fairseq_compress.inference.search_options import SearchOptions
@@ -54,43 +54,68 @@ class ExportOptions:
             raise ConfigError(f"--calibration: goes with --quantization {NEEDS_CALIBRATION[0]}, which needs it")
 
 
+class Exporter:
+    """A checkpoint, read once, for exports of several kinds.
+
+    Args:
+        options: of them only the checkpoint, its data, the sentencepiece model and the search count here.
+        check: what the exported model and the checkpoint both translate; None: nothing is compared, and the metadata
+            say so.
+
+    Raises:
+        ConfigError: the checkpoint is an ensemble, or the sentencepiece model is that of another.
+        CheckpointError: the checkpoint is damaged, or is no plain transformer.
+    """
+
+    def __init__(self, options: ExportOptions, check: CheckOptions | None) -> None:
+        if ":" in options.checkpoint:
+            raise ConfigError(f"--checkpoint: must be one model, no ensemble, got {options.checkpoint}")
+        self._segmenter = Segmenter(options.sentencepiece_model)
+        self._models = load_models(options.checkpoint, options.data)
+        _check_vocabulary(self._segmenter, self._models, options.sentencepiece_model)
+        self._plain = materialize(options.checkpoint)
+        self._check = None
+        if check is not None:
+            self._check = SelfCheck(CheckpointModel(self._models, options.search), self._segmenter, check)
+
+    def fill(self, folder: Path, options: ExportOptions) -> dict[str, Any]:
+        """Write the files into a folder that is there, check them, and return the metadata.
+
+        Raises:
+            ConfigError: the runtime does not hold the model.
+            CheckError: the exported model loses more than it may.
+        """
+        plain, models = self._plain, self._models
+        ranges = None
+        if options.calibration is not None:
+            ranges = find_ranges(plain, models, self._segmenter, options.calibration, options.search)
+        own = RUNTIMES[options.runtime].write_model(
+            folder, plain.model, plain.values, models.source, models.target, options.quantization, ranges
+        )
+        shutil.copyfile(options.sentencepiece_model, folder / VOCABULARY)
+        metadata = describe(options, models, plain) | {options.runtime: own, "check": None}
+        if self._check is not None:
+            exported = open_model(ModelDirectory(folder, {"format": FORMAT, **metadata}), options.search)
+            metadata["check"] = self._check.compare(exported, options.quantization)
+        return metadata
+
+    def check_pieces(self) -> list[list[str]]:
+        """The sentences of the check, cut into pieces."""
+        return [] if self._check is None else self._check.pieces()
+
+
 def export(options: ExportOptions, output: PathLike, check: CheckOptions | None) -> ModelDirectory:
     """Write a model directory.
 
     Args:
         output: the directory, which must not be there yet.
-        check: what the exported model and the checkpoint both translate; None: nothing is compared, and the metadata
-            say so.
+        check: see :class:`Exporter`.
 
     Raises:
-        ConfigError: the runtime does not hold the model, or the output is there.
-        CheckpointError: the checkpoint is damaged, or is no plain transformer.
-        CheckError: the exported model loses more than it may. Nothing is left of it.
+        ConfigError, CheckpointError, CheckError: as :class:`Exporter`; or the output is there. Nothing is left then.
     """
-    if ":" in options.checkpoint:
-        raise ConfigError(f"--checkpoint: must be one model, no ensemble, got {options.checkpoint}")
-    segmenter = Segmenter(options.sentencepiece_model)
-    models = load_models(options.checkpoint, options.data)
-    _check_vocabulary(segmenter, models, options.sentencepiece_model)
-    plain = materialize(options.checkpoint)
-    runtime = RUNTIMES[options.runtime]
-    ranges = None
-    if options.calibration is not None:
-        ranges = find_ranges(plain, models, segmenter, options.calibration, options.search)
-
-    def fill(folder: Path) -> dict[str, Any]:
-        own = runtime.write_model(
-            folder, plain.model, plain.values, models.source, models.target, options.quantization, ranges
-        )
-        shutil.copyfile(options.sentencepiece_model, folder / VOCABULARY)
-        metadata = describe(options, models, plain) | {options.runtime: own, "check": None}
-        if check is not None:
-            exported = open_model(ModelDirectory(folder, {"format": FORMAT, **metadata}), options.search)
-            original = CheckpointModel(models, options.search)
-            metadata["check"] = compare_models(original, exported, segmenter, check)
-        return metadata
-
-    return create_directory(output, fill)
+    exporter = Exporter(options, check)
+    return create_directory(output, lambda folder: exporter.fill(folder, options))
 
 
 def describe(options: ExportOptions, models: LoadedModels, plain: Materialized) -> dict[str, Any]:

@@ -195,14 +195,17 @@ def write_step(
         cross = f"decoder.layers.{number}.encoder_attn"
 
         def block(x: str) -> str:
-            q = side.heads_first(side.linear(x, f"{cross}.q_proj", scales=(scale,)), shape, 1)
-            scores = graph.node("FusedMatMul", q, f"source_{number}_k", transB=1, domain=MICROSOFT)
-            chosen = graph.node("Softmax", graph.node("Add", scores, "source_mask"), axis=-1)
-            return side.linear(side.heads_last(side.attend(chosen, f"source_{number}_v")), f"{cross}.out_proj")
+            q = graph.node("Reshape", side.linear(x, f"{cross}.q_proj", scales=(scale,)), features)
+            kv = (f"source_{number}_k", f"source_{number}_v")
+            attended = graph.node(
+                "MultiHeadAttention", q, *kv, "", "source_mask", domain=MICROSOFT, num_heads=side.heads, scale=1.0
+            )
+            return side.linear(graph.reshape(attended, -1, side.width), f"{cross}.out_proj")
 
         return block
 
     slots = graph.node("Shape", "mask", start=3, end=4)
+    features = graph.node("Concat", shape, graph.integers(side.width), axis=0)
     for number in range(side.layers):
         layer = f"decoder.layers.{number}"
         x = side.residual(x, f"{layer}.self_attn_layer_norm", self_attention(number))
@@ -218,7 +221,7 @@ def write_step(
         "tokens": (np.int64, ["B", "G"]),
         "position": (np.float32, [1, 1, side.width]),
         "mask": (np.float32, ["B or 1", 1, "G", "P"]),
-        "source_mask": (np.float32, ["B", 1, 1, "S"]),
+        "source_mask": (np.int32, ["B", "S"]),
         "penalty": (np.float32, ["V"]),
         "count": (np.int64, [1]),
     }

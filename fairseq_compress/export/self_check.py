@@ -1,13 +1,14 @@
 """Does an exported model translate as the checkpoint does? The same sentences through both, and what differs."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from sacrebleu.metrics import BLEU, CHRF
 
-from fairseq_compress.corpus.files import PathLike, check_parallel, read_lines
+from fairseq_compress.corpus.files import check_parallel, read_lines
 from fairseq_compress.corpus.segmentation import Segmenter
 from fairseq_compress.errors import CheckError, ConfigError
 from fairseq_compress.inference.translation_lines import LineOptions, PieceTranslator, translate_lines
@@ -27,55 +28,82 @@ class CheckOptions:
     source: Path
     reference: Path
     sentences: int = 1000
-    max_bleu_loss: float = 0.05
+    max_bleu_loss: float | None = None
+    """None: as :data:`MAX_BLEU_LOSS` says for the quantization."""
 
     def __post_init__(self) -> None:
         if self.sentences < 1:
             raise ConfigError(f"--check-sentences: must be at least 1, got {self.sentences}")
-        if self.max_bleu_loss < 0:
+        if self.max_bleu_loss is not None and not self.max_bleu_loss >= 0:
             raise ConfigError(f"--max-bleu-loss: must not be negative, got {self.max_bleu_loss}")
 
+    def allowed(self, quantization: str) -> float:
+        """BLEU that may be lost."""
+        if self.max_bleu_loss is not None:
+            return self.max_bleu_loss
+        return MAX_BLEU_LOSS.get(quantization, MAX_BLEU_LOSS_QUANTIZED)
 
-def compare_models(
-    original: PieceTranslator, exported: PieceTranslator, segmenter: Segmenter, options: CheckOptions
-) -> dict[str, Any]:
-    """Translate the first sentences of the source with both.
 
-    Returns:
-        the number of sentences, the share with equal output, BLEU and chrF2 of both, their differences (exported minus
-        original) and the signatures.
+class SelfCheck:
+    """A text, and how the checkpoint translates it, which is found out once for all exports.
+
+    Args:
+        original: the checkpoint.
 
     Raises:
-        CheckError: the exported model loses more BLEU than it may.
         DataError: source and reference are missing or of different length.
     """
-    check_parallel(options.source, options.reference)
-    references = list(islice(read_lines(options.reference), options.sentences))
-    outputs = [_translate(model, segmenter, options.source, options.sentences) for model in (original, exported)]
-    equal = sum(one == two for one, two in zip(*outputs, strict=True))
-    result: dict[str, Any] = {
-        "sentences": len(references),
-        "equal": round(equal / len(references), 4),
-        "max_bleu_loss": options.max_bleu_loss,
-    }
-    for name, metric in (("bleu", BLEU()), ("chrf2", CHRF())):
-        before, after = (metric.corpus_score(output, [references]).score for output in outputs)
-        result[name] = {
-            "checkpoint": round(before, 3),
-            "exported": round(after, 3),
-            "difference": round(after - before, 3),
-            "signature": str(metric.get_signature()),
+
+    def __init__(self, original: PieceTranslator, segmenter: Segmenter, options: CheckOptions) -> None:
+        check_parallel(options.source, options.reference)
+        self.options, self._original, self._segmenter = options, original, segmenter
+        self._references = list(islice(read_lines(options.reference), options.sentences))
+        self._source = list(islice(read_lines(options.source), options.sentences))
+
+    def compare(self, exported: PieceTranslator, quantization: str) -> dict[str, Any]:
+        """Translate the text with the exported model too.
+
+        Returns:
+            the number of sentences, the share with equal output, BLEU and chrF2 of both, their differences (exported
+            minus original) and the signatures.
+
+        Raises:
+            CheckError: the exported model loses more BLEU than it may.
+        """
+        allowed = self.options.allowed(quantization)
+        outputs = [self._expected, self._translate(exported)]
+        equal = sum(one == two for one, two in zip(*outputs, strict=True))
+        result: dict[str, Any] = {
+            "sentences": len(self._references),
+            "equal": round(equal / len(self._references), 4),
+            "max_bleu_loss": allowed,
         }
-    if not result["bleu"]["difference"] >= -options.max_bleu_loss:
-        raise CheckError(
-            f"the exported model loses {-result['bleu']['difference']:.3f} BLEU ({result['bleu']['exported']:.2f}, the "
-            f"checkpoint {result['bleu']['checkpoint']:.2f}; {result['equal']:.1%} of {len(references)} outputs are "
-            f"equal), more than --max-bleu-loss {options.max_bleu_loss:g}; nothing was written"
-        )
-    return result
+        for name, metric in (("bleu", BLEU()), ("chrf2", CHRF())):
+            before, after = (metric.corpus_score(output, [self._references]).score for output in outputs)
+            result[name] = {
+                "checkpoint": round(before, 3),
+                "exported": round(after, 3),
+                "difference": round(after - before, 3),
+                "signature": str(metric.get_signature()),
+            }
+        bleu = result["bleu"]
+        if not bleu["difference"] >= -allowed:
+            raise CheckError(
+                f"the exported model loses {-bleu['difference']:.3f} BLEU ({bleu['exported']:.2f}, the checkpoint "
+                f"{bleu['checkpoint']:.2f}; {result['equal']:.1%} of {len(self._references)} outputs are equal), more "
+                f"than --max-bleu-loss {allowed:g}; nothing was written"
+            )
+        return result
 
+    def pieces(self) -> list[list[str]]:
+        """The sentences of the text that are not empty, cut."""
+        return [cut for sentence in self._segmenter.encode(self._source) if (cut := sentence.split())]
 
-def _translate(model: PieceTranslator, segmenter: Segmenter, source: PathLike, sentences: int) -> list[str]:
-    lines = (line.encode() for line in islice(read_lines(source), sentences))
-    found = translate_lines(lines, model, segmenter, LineOptions(longest=model.longest), lambda message: None)
-    return [translation.hypotheses[0][1] for translation in found]
+    @cached_property
+    def _expected(self) -> list[str]:
+        return self._translate(self._original)
+
+    def _translate(self, model: PieceTranslator) -> list[str]:
+        lines = (line.encode() for line in self._source)
+        found = translate_lines(lines, model, self._segmenter, LineOptions(longest=model.longest), lambda message: None)
+        return [translation.hypotheses[0][1] for translation in found]

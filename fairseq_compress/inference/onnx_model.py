@@ -109,7 +109,7 @@ class OnnxModel:
             [min(self._options.greatest_length(int(length)), self._longest_target) for length in lengths]
         )
         rows = self._positions["decoder"].first(int(longest.max()) + 1)
-        steps = OnnxSteps(sessions[1], self._shape, source, mask, rows)
+        steps = OnnxSteps(sessions[1], self._shape, source, (mask[:, 0, 0] == 0).astype(np.int32), rows)
         return beam_search(steps, longest, self._options, self._symbols, len(self._target))
 
 
