@@ -23,9 +23,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--sentencepiece-model", metavar="M.model", help="with a checkpoint: that cut its training text"
     )
     parser.add_argument("--data", metavar="DIR", help="with a checkpoint: folder with dict.LANG.txt")
-    parser.add_argument(
-        "--verify", action="store_true", help="compare every file of a directory with its checksum first"
-    )
     parser.add_argument("--threads", type=int, metavar="N", help="default: all cores")
     lines = parser.add_argument_group("lines")
     lines.add_argument(
@@ -82,8 +79,6 @@ def _open_directory(args: argparse.Namespace) -> tuple[Any, Any]:
         if getattr(args, option) is not None:
             raise ConfigError(f"--{option.replace('_', '-')}: goes with a checkpoint, {args.model} is a directory")
     directory = ModelDirectory.open(args.model)
-    if args.verify:
-        directory.verify()
     search = _search(args, directory.metadata["search"])
     return open_model(directory, search, args.nbest or 1, args.threads), Segmenter(directory.vocabulary)
 

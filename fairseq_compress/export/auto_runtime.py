@@ -10,8 +10,9 @@ from typing import Any
 from fairseq_compress.corpus.files import PathLike
 from fairseq_compress.errors import CheckError, ConfigError
 from fairseq_compress.export.exporter import Exporter, ExportOptions
+from fairseq_compress.export.model_writer import create_directory
 from fairseq_compress.export.self_check import CheckOptions
-from fairseq_compress.inference.model_directory import FORMAT, ModelDirectory, create_directory
+from fairseq_compress.inference.model_directory import FORMAT, ModelDirectory
 from fairseq_compress.inference.open_model import open_model
 from fairseq_compress.inference.translation_lines import PieceTranslator
 

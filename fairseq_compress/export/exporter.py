@@ -14,8 +14,9 @@ from fairseq_compress.corpus.segmentation import Segmenter
 from fairseq_compress.errors import ConfigError
 from fairseq_compress.export import ctranslate2_format, onnx_format
 from fairseq_compress.export.calibration import find_ranges
+from fairseq_compress.export.model_writer import create_directory
 from fairseq_compress.export.self_check import CheckOptions, SelfCheck
-from fairseq_compress.inference.model_directory import FORMAT, VOCABULARY, ModelDirectory, create_directory
+from fairseq_compress.inference.model_directory import FORMAT, VOCABULARY, ModelDirectory
 from fairseq_compress.inference.open_model import open_model
 from fairseq_compress.inference.search_options import SearchOptions
 from fairseq_compress.teachers.loading import LoadedModels, load_models

@@ -31,7 +31,7 @@ class Precision(Protocol):
     def linear(self, graph: GraphBuilder, name: str, x: str, weight: Floats, bias: Floats | None) -> str:
         """``x (N, in)`` times ``weight (out, in)`` transposed, plus bias."""
 
-    def tied_linear(self, graph: GraphBuilder, name: str, x: str, weight: Floats) -> str:
+    def tied_linear(self, graph: GraphBuilder, name: str, x: str, weight: Floats, bias: Floats) -> str:
         """The same with the table that :meth:`rows` reads, which is stored once."""
 
     def rows(self, graph: GraphBuilder, name: str, indices: str, table: Floats, scale: float) -> str:
@@ -47,9 +47,9 @@ class Float32:
         found: str = graph.node("Gemm", x, graph.weight(f"{name}.weight", weight), *biases, transB=1)
         return found
 
-    def tied_linear(self, graph: GraphBuilder, name: str, x: str, weight: Floats) -> str:
+    def tied_linear(self, graph: GraphBuilder, name: str, x: str, weight: Floats, bias: Floats) -> str:
         """See :class:`Precision`."""
-        return self.linear(graph, name, x, weight, None)
+        return self.linear(graph, name, x, weight, bias)
 
     def rows(self, graph: GraphBuilder, name: str, indices: str, table: Floats, scale: float) -> str:
         """See :class:`Precision`."""
@@ -74,13 +74,13 @@ class Int8:
         stored = graph.weight(f"{name}.weight", np.ascontiguousarray(integers.T))
         return self._product(graph, name, x, stored, scales, bias)
 
-    def tied_linear(self, graph: GraphBuilder, name: str, x: str, weight: Floats) -> str:
+    def tied_linear(self, graph: GraphBuilder, name: str, x: str, weight: Floats, bias: Floats) -> str:
         """See :class:`Precision`."""
         integers, scales = quantize_rows(weight, self._limit)
         stored = graph.node(
             "Transpose", graph.weight(f"{name}.weight", integers), perm=[1, 0]
         )  # once, when it is loaded
-        return self._product(graph, name, x, stored, scales, None)
+        return self._product(graph, name, x, stored, scales, bias)
 
     def rows(self, graph: GraphBuilder, name: str, indices: str, table: Floats, scale: float) -> str:
         """See :class:`Precision`."""

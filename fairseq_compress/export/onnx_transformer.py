@@ -22,7 +22,6 @@ ACTIVATIONS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "gelu": ("Gelu", MICROSOFT, {}),
     "gelu_accurate": ("FastGelu", MICROSOFT, {}),
     "gelu_fast": ("FastGelu", MICROSOFT, {}),
-    "swish": ("QuickGelu", MICROSOFT, {"alpha": 1.0}),
     "tanh": ("Tanh", "", {}),
 }
 EPSILON = 1e-5  # of fairseq's layer norms
@@ -44,7 +43,7 @@ class _Side:
         self.before: bool = values[f"{side}_normalize_before"]
         self.heads: int = values[f"{side}_attention_heads"]
         self.layers: int = values[f"{side}_layers"]
-        self.width: int = weights[f"{side}.embed_tokens.weight"].shape[1]
+        self.width: int = values[f"{side}_embed_dim"]
         self.head_width = self.width // self.heads
 
     def linear(self, x: str, *names: str, scales: tuple[float, ...] = ()) -> str:
@@ -74,6 +73,12 @@ class _Side:
         key = f"{self.side}.embed_tokens"
         name = "encoder.embed_tokens" if self.shares_tables() else key
         x = self.precision.rows(self.graph, name, tokens, self.weights[f"{key}.weight"], scale)
+        if f"{self.side}.project_in_dim.weight" in self.weights:
+            x = self.linear(
+                self.graph.reshape(x, -1, self.weights[f"{key}.weight"].shape[1]), f"{self.side}.project_in_dim"
+            )
+            sizes = self.graph.node("Concat", self.graph.node("Shape", tokens), self.graph.integers(self.width), axis=0)
+            x = self.graph.node("Reshape", x, sizes)
         x = self.graph.node("Add", x, positions)
         if self.values["layernorm_embedding"]:
             x = self.norm(x, f"{self.side}.layernorm_embedding")
@@ -155,9 +160,9 @@ def write_encoder(path: Path, file: WeightFile, weights: Weights, values: dict[s
 
 
 def write_step(
-    path: Path, file: WeightFile, weights: Weights, values: dict[str, Any], precision: Precision, eos: int
+    path: Path, file: WeightFile, weights: Weights, values: dict[str, Any], precision: Precision, entries: int, eos: int
 ) -> None:
-    """The graph of a step.
+    """The graph of a step; V is the number of rows of the output, of which the first ``entries`` stand for tokens.
 
     Inputs: ``tokens (B, G)``; ``position (1, 1, C)``; ``mask (B or 1, 1, G, P)``, 0 for slots on a hypothesis' path,
     else -inf; ``source_mask (B, 1, 1, S)``; ``penalty (V,)``, added to log-probabilities before the best are chosen;
@@ -213,8 +218,10 @@ def write_step(
         x = side.residual(x, f"{layer}.final_layer_norm", lambda inner, layer=layer: side.feed_forward(inner, layer))
     if side.before:
         x = side.norm(x, "decoder.layer_norm")
+    if "decoder.project_out_dim.weight" in weights:
+        x = side.linear(x, "decoder.project_out_dim")
     graph.node("Concat", *new, outputs=["new"], axis=0)
-    _choose(side, x, shape, eos)
+    _choose(side, x, shape, entries, eos)
     cache = ["B", side.heads, "P", side.head_width]
     source = ["B", side.heads, "S", side.head_width]
     inputs: dict[str, Any] = {
@@ -237,17 +244,21 @@ def write_step(
     graph.save(path, inputs, outputs)
 
 
-def _choose(side: _Side, x: str, shape: str, eos: int) -> None:
-    """From features ``(B G, C)`` to the best tokens."""
+def _choose(side: _Side, x: str, shape: str, entries: int, eos: int) -> None:
+    """From features ``(B G, C)`` to the best tokens; the matrix has rows of zeros behind the V entries."""
     graph = side.graph
     output = side.weights["decoder.output_projection.weight"]
+    padding: Floats = np.where(np.arange(len(output)) < entries, 0, -np.inf).astype(np.float32)
     for name in ("encoder", "decoder") if side.shares_tables() else ("decoder",):
         table = side.weights[f"{name}.embed_tokens.weight"]
         if np.array_equal(output, table):
-            logits = side.precision.tied_linear(graph, f"{name}.embed_tokens", x, output)
+            logits = side.precision.tied_linear(graph, f"{name}.embed_tokens", x, output, padding)
             break
     else:
-        logits = side.linear(x, "decoder.output_projection")
+        name = "decoder.output_projection"
+        bias = side.weights.get(f"{name}.bias", np.zeros(entries, np.float32))
+        padding[:entries] = bias[:entries]
+        logits = side.precision.linear(graph, name, x, output, padding)
     log_probs = graph.node("LogSoftmax", logits, axis=-1)
     ends = graph.node("Gather", log_probs, graph.integers(eos), axis=1)
     graph.node("Reshape", ends, shape, outputs=["eos"])

@@ -93,6 +93,8 @@ def beam_search(
     for step in range(int(longest.max()) + 1):
         penalty[symbols.eos] = -np.inf if step < options.min_len else 0.0
         best = steps.best(tokens, penalty, min(2 * beam, entries - 1))
+        if np.isnan(best.eos).any():
+            raise DataError("the model gives NaN: its weights are damaged, or its quantization is too coarse for it")
         found = _candidates(best, scores, 2 * beam, symbols.eos, book.longest == step)
         ends = (found.tokens == symbols.eos) & (found.scores != -np.inf)
         unfinished = book.finish(found, ends, step)
@@ -162,8 +164,6 @@ class _Book:
             self._steps[where] = step
             self._last[where] = found.parents[row, column]
             self._counts += np.bincount(row, minlength=len(self._counts))
-        elif np.isnan(found.scores[:, 0]).any():
-            raise DataError("the model gives NaN: its weights are damaged, or its quantization is too coarse for it")
         return (self._counts < beam) & (self.longest > step)
 
     def go_on(self, tokens: Ints, parents: Ints) -> None:

@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
+from onnxruntime.capi import onnxruntime_pybind11_state as states
 
 from fairseq_compress.corpus.windows import cut_batches
 from fairseq_compress.errors import ConfigError, DataError
 from fairseq_compress.inference.beam_search import Floats, Found, Symbols, beam_search
-from fairseq_compress.inference.model_directory import ModelDirectory
+from fairseq_compress.inference.model_directory import METADATA, ModelDirectory, wrong_type
 from fairseq_compress.inference.onnx_steps import OnnxSteps, Shape
 from fairseq_compress.inference.search_options import SearchOptions
 from fairseq_compress.inference.translation_lines import Hypothesis
@@ -19,7 +20,16 @@ from fairseq_compress.inference.vocabulary import read_symbols
 
 ENCODER, STEP, WEIGHTS = "encoder.onnx", "step.onnx", "weights.bin"
 TOKENS_AT_ONCE = 512  # source tokens of a batch, for a beam of one; larger ones leave the processor's cache
-POSITIONS_AHEAD = 512
+_ERRORS = (RuntimeError, *(getattr(states, name) for name in ("Fail", "InvalidArgument", "RuntimeException")))
+_NEEDED = {
+    **dict.fromkeys(("onnx.positions.encoder", "onnx.positions.decoder"), str),
+} | {
+    f"onnx.{name}": int
+    for name in (
+        *("symbols.pad", "symbols.eos", "symbols.unk", "widths.encoder", "widths.decoder"),
+        *("decoder.layers", "decoder.heads", "decoder.head_width", "decoder.entries"),
+    )
+}
 
 
 class OnnxModel:
@@ -40,6 +50,8 @@ class OnnxModel:
         self, directory: ModelDirectory, options: SearchOptions, nbest: int = 1, threads: int | None = None
     ) -> None:
         metadata = directory.metadata
+        if problem := wrong_type(metadata, _NEEDED):
+            raise DataError(f"{directory.path / METADATA}: is damaged: {problem}")
         self._options, self._nbest, self._path = options, nbest, directory.path
         self._threads = threads or len(os.sched_getaffinity(0))
         self.longest: int = metadata["positions"]["source"] - 1
@@ -52,9 +64,12 @@ class OnnxModel:
         if options.beam > most:
             raise ConfigError(f"--beam: must be at most {most} with this dictionary, got {options.beam}")
         self._positions = {
-            side: _Positions(directory.path, side, onnx["widths"][side]) for side in ("encoder", "decoder")
+            side: _Positions(directory.path, side, onnx["positions"][side], onnx["widths"][side])
+            for side in ("encoder", "decoder")
         }
         self._sessions: dict[int, tuple[Any, Any]] = {}
+        self._background = ThreadPoolExecutor(1)  # the checksums, while the first sentences are translated
+        self._verified = self._background.submit(directory.verify)
 
     def translate(self, sentences: list[list[str]]) -> list[list[Hypothesis]]:
         """See :class:`fairseq_compress.inference.translation_lines.PieceTranslator`."""
@@ -74,6 +89,7 @@ class OnnxModel:
                     Hypothesis(score, [self._target[index] for index in tokens])
                     for score, tokens in best[: self._nbest]
                 ]
+        self._verified.result()
         return found
 
     def _tokens_at_once(self) -> int:
@@ -82,21 +98,27 @@ class OnnxModel:
     def _open(self, threads: int) -> tuple[Any, Any]:
         """The sessions of encoder and step, which compute with so many threads."""
         if threads not in self._sessions:
-            options = onnxruntime.SessionOptions()
-            options.intra_op_num_threads = threads
-            options.inter_op_num_threads = 1
-            options.log_severity_level = 4
             try:
-                opened = [
-                    onnxruntime.InferenceSession(str(self._path / name), options, providers=["CPUExecutionProvider"])
-                    for name in (ENCODER, STEP)
-                ]
+                with ThreadPoolExecutor(2) as pool:
+                    opened = list(
+                        pool.map(lambda name: _session(self._path / name, threads, name == STEP), (ENCODER, STEP))
+                    )
             except Exception as error:  # ONNX Runtime has a dozen classes of its own
+                self._verified.result()
                 raise DataError(f"{self._path}: ONNX Runtime cannot load it: {str(error).splitlines()[0]}") from None
             self._sessions[threads] = (opened[0], opened[1])
         return self._sessions[threads]
 
     def _search(self, sentences: list[list[int]], sessions: tuple[Any, Any]) -> list[list[Found]]:
+        try:
+            return self._decode(sentences, sessions)
+        except _ERRORS as error:
+            self._verified.result()
+            raise DataError(
+                f"{self._path}: ONNX Runtime cannot translate with it: {str(error).splitlines()[0]}"
+            ) from None
+
+    def _decode(self, sentences: list[list[int]], sessions: tuple[Any, Any]) -> list[list[Found]]:
         lengths = np.array([len(sentence) for sentence in sentences])
         width = int(lengths.max())
         tokens = np.full((len(sentences), width), self._symbols.pad)
@@ -113,19 +135,33 @@ class OnnxModel:
         return beam_search(steps, longest, self._options, self._symbols, len(self._target))
 
 
-class _Positions:
-    """Rows that stand for positions: of a table that was learned, or of sines and cosines (arXiv:1706.03762)."""
+def _session(path: Path, threads: int, spinning: bool) -> Any:
+    """A session. Only one may let its threads spin: those of another would take the cores from it."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spinning else "0")
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
-    def __init__(self, folder: Path, side: str, width: int) -> None:
-        learned = folder / f"{side}_positions.npy"
-        self._learned = learned.is_file()
-        self._rows: Floats = np.load(learned) if self._learned else sinusoids(POSITIONS_AHEAD, width)
+
+class _Positions:
+    """Rows that stand for positions: ``learned`` ones, ``sinusoidal`` ones (arXiv:1706.03762), or ``none``: zeros."""
+
+    def __init__(self, folder: Path, side: str, kind: str, width: int) -> None:
+        self._kind, self._width = kind, width
+        self._rows: Floats = np.load(folder / f"{side}_positions.npy") if kind == "learned" else self._make(1)
 
     def first(self, count: int) -> Floats:
         """Those of the first tokens."""
-        if count > len(self._rows) and not self._learned:
-            self._rows = sinusoids(2 * count, self._rows.shape[1])
+        if count > len(self._rows):  # learned ones are there for all lengths that the model takes
+            self._rows = self._make(2 * count)
         return self._rows[:count]
+
+    def _make(self, count: int) -> Floats:
+        return (
+            sinusoids(count, self._width) if self._kind == "sinusoidal" else np.zeros((count, self._width), np.float32)
+        )
 
 
 def sinusoids(count: int, width: int) -> Floats:

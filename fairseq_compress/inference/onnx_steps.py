@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from fairseq_compress.inference.beam_search import Best, Floats, Ints
 
-STEPS_BETWEEN_GROWTHS = 8  # more cost attention to empty slots, fewer cost copies
+STEPS_BETWEEN_GROWTHS = 4  # more cost attention to empty slots, fewer cost copies
 
 
 class Shape(NamedTuple):
@@ -21,6 +21,8 @@ class Shape(NamedTuple):
     layers: int
     heads: int
     head_width: int
+    entries: int
+    """Of its dictionary, with those that pad its output."""
 
 
 class OnnxSteps:
@@ -39,7 +41,7 @@ class OnnxSteps:
         self._session, self._shape, self._positions = session, shape, positions
         self._source, self._source_mask = source, source_mask
         batch = len(source_mask)
-        layers, heads, width = shape
+        layers, heads, width, _ = shape
         self._past = np.empty((2 * layers, batch, heads, 0, width), np.float32)
         self._mask = np.empty((1, 1, 1, 0), np.float32)
         self._used = 0  # slots
@@ -53,10 +55,10 @@ class OnnxSteps:
         if self._used + group > self._past.shape[3]:
             self._grow(group)
         if self._binding is None:
-            self._bind(len(tokens), group, len(penalty), count)
+            self._bind(len(tokens), group, count)
         np.copyto(self._tokens, tokens)
         np.copyto(self._position[0, 0], self._positions[self._step])
-        np.copyto(self._penalty, penalty)
+        np.copyto(self._penalty[: len(penalty)], penalty)
         self._session.run_with_iobinding(self._binding)
         self._past[:, :, :, self._used : self._used + group] = self._new
         self._own = (self._used, group)
@@ -88,27 +90,29 @@ class OnnxSteps:
 
     def _grow(self, group: int) -> None:
         """Make room for some steps more, and leave behind the slots that nothing reaches."""
-        old, mask = self._past[:, :, :, : self._used], self._mask[..., : self._used]
+        old, mask = self._past, self._mask[..., : self._used]
+        slots = None
         if mask.shape[2] > 1:
             reached = (mask[:, 0] == 0).any(axis=1)  # (B, P)
-            count = int(reached.sum(axis=1).max())
-            slots = np.argsort(~reached, axis=1, kind="stable")[:, :count]
+            self._used = int(reached.sum(axis=1).max())
+            slots = np.argsort(~reached, axis=1, kind="stable")[:, : self._used]
             mask = np.take_along_axis(mask, slots[:, None, None], 3)
-            old = np.take_along_axis(old, slots[None, :, None, :, None], 3)
-        self._used = old.shape[3]
         room = self._used + STEPS_BETWEEN_GROWTHS * max(group, mask.shape[2])
-        self._past = np.zeros((*old.shape[:3], room, old.shape[4]), np.float32)
-        self._past[:, :, :, : self._used] = old
+        self._past = np.empty((*old.shape[:3], room, old.shape[4]), np.float32)
+        self._past[:, :, :, self._used :] = 0  # what a mask hides must be finite too
+        for row in range(old.shape[1]):  # whole rows of D, which indices for all sentences at once would not copy
+            kept = old[:, row, :, : self._used] if slots is None else old[:, row].take(slots[row], axis=2)
+            self._past[:, row, :, : self._used] = kept
         self._mask = np.full((*mask.shape[:3], room), -np.inf, np.float32)
         self._mask[..., : self._used] = mask
         self._binding = None
 
-    def _bind(self, batch: int, group: int, entries: int, count: int) -> None:
-        layers, heads, width = self._shape
+    def _bind(self, batch: int, group: int, count: int) -> None:
+        layers, heads, width, entries = self._shape
         self._binding = self._session.io_binding()
         self._tokens = np.empty((batch, group), np.int64)
         self._position = np.empty((1, 1, self._positions.shape[1]), np.float32)
-        self._penalty = np.empty(entries, np.float32)
+        self._penalty = np.zeros(entries, np.float32)
         self._count = np.array([count], np.int64)
         inputs: dict[str, NDArray[Any]] = {
             "tokens": self._tokens,

@@ -9,7 +9,7 @@ from fairseq_compress.inference.translation_lines import PieceTranslator
 def open_model(
     directory: ModelDirectory, options: SearchOptions, nbest: int = 1, threads: int | None = None
 ) -> PieceTranslator:
-    """Load the model.
+    """Load the model. No translation is given before every file was compared with its checksum.
 
     Args:
         directory: a complete one.
@@ -31,4 +31,5 @@ def open_model(
 
         return CTranslate2Model(directory, options, nbest, threads)
     except ImportError as error:
-        raise DataError(f"{directory.path}: needs the runtime {runtime}, which cannot be imported: {error}") from None
+        reason = " ".join(str(error).split())
+        raise DataError(f"{directory.path}: needs the runtime {runtime}, which cannot be imported: {reason}") from None

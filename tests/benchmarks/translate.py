@@ -140,6 +140,7 @@ def do(job: dict[str, Any]) -> None:
 
 def call(*command: object) -> str:
     environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    environment["WANDB_MODE"] = "disabled"
     result = subprocess.run(list(map(str, command)), env=environment, text=True, capture_output=True)
     if result.returncode:
         raise RuntimeError(f"{' '.join(map(str, command))}\n{result.stdout}{result.stderr}")
@@ -173,7 +174,7 @@ def make_random(args: argparse.Namespace, folder: Path) -> None:
             BIN / "fairseq-train", args.data, "--user-dir", ROOT / "fairseq_compress", "--task", "translation", "--cpu",
             "--arch", args.arch, "--share-all-embeddings", "--optimizer", "adam", "--lr", 0, "--max-tokens", 200,
             "--max-update", 1, "--seed", args.seed, "--disable-validation", "--no-epoch-checkpoints", "--num-workers",
-            0, "--save-dir", folder,
+            0, "--save-dir", folder, "-s", "xx", "-t", "yy",
         )  # fmt: skip
     rows = (folder / "spm.dict.txt").read_text(encoding="utf-8").splitlines()
     pieces = [row.rpartition(" ")[0] for row in rows if not row.startswith("<")]

@@ -75,7 +75,7 @@ def sentences(count=12, words=40, seed=1):
 def of_fairseq(models, batch, options):
     generator = SequenceGenerator(
         models, models[0].decoder.dictionary, beam_size=options.beam, len_penalty=options.lenpen,
-        max_len_a=options.max_len_a, max_len_b=options.max_len_b,
+        max_len_a=options.max_len_a, max_len_b=options.max_len_b, min_len=options.min_len, unk_penalty=options.unkpen,
     )  # fmt: skip
     lengths = torch.tensor([len(sentence) for sentence in batch])
     source = torch.full((len(batch), int(lengths.max())), 1)
@@ -107,6 +107,11 @@ def test_equal_for_every_shape(shape, kind):
 @pytest.mark.parametrize("lenpen", [0.5, 1.0])
 def test_equal_for_every_beam(beam, lenpen):
     check_equal([build(2)], sentences(), SearchOptions(beam=beam, lenpen=lenpen, max_len_b=30))
+
+
+@pytest.mark.parametrize("options", [{"min_len": 7}, {"min_len": 0}, {"unkpen": 3.5}, {"unkpen": -3.5}])
+def test_equal_for_every_option(options):
+    check_equal([build(2)], sentences(), SearchOptions(beam=4, max_len_b=30, **options))
 
 
 @pytest.mark.parametrize(("a", "b"), [(0, 1), (0, 3), (0.2, 2), (0, 200)])  # 200: the positions of the model end first

@@ -1,0 +1,108 @@
+"""Making a model directory: complete, or not there."""
+
+import errno
+import fcntl
+import glob
+import json
+import os
+import shutil
+import socket
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from fairseq_compress.corpus.files import PathLike, file_sha256
+from fairseq_compress.errors import ConfigError
+from fairseq_compress.inference.model_directory import FORMAT, METADATA, ModelDirectory
+
+
+def create_directory(output: PathLike, fill: Callable[[Path], dict[str, Any]]) -> ModelDirectory:
+    """Make a model directory under a temporary name, and rename it when all is written.
+
+    Args:
+        output: must not be there.
+        fill: writes the files into the folder it is given, and returns the metadata but for format and files.
+
+    Raises:
+        ConfigError: the output is there, or appeared meanwhile; it cannot be written.
+    """
+    path = Path(output)
+    try:
+        _remove_stale(path)
+        if os.path.lexists(path):
+            raise ConfigError(f"--output: must not be there yet, {path} is")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary, lock = _make_temporary(path)
+    except OSError as error:
+        reason = os.strerror(errno.ENOTDIR) if isinstance(error, FileExistsError) else error.strerror
+        raise ConfigError(f"--output: cannot write to {path.parent}: {reason}") from None
+    try:
+        folder = temporary / "model"  # which may be removed and made again, as CTranslate2 does: the lock stays
+        folder.mkdir()
+        whole = _fill(folder, fill)
+        try:
+            os.rename(folder, path)
+        except OSError as error:
+            raise ConfigError(f"--output: {path} appeared meanwhile or cannot be made: {error.strerror}") from None
+    except OSError as error:
+        raise ConfigError(f"--output: cannot write {path}: {error.strerror or error}") from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
+    return ModelDirectory(path, whole)
+
+
+def _fill(folder: Path, fill: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
+    """Write all files, to the disk itself, and return the metadata."""
+    metadata = fill(folder)
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    facts: dict[str, dict[str, Any]] = {
+        str(file.relative_to(folder)): {"bytes": file.stat().st_size, "sha256": file_sha256(file)} for file in files
+    }
+    total = sum(fact["bytes"] for fact in facts.values())
+    whole = {"format": FORMAT, **metadata, "bytes": total, "files": facts}
+    (folder / METADATA).write_text(json.dumps(whole, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    for file in [*files, folder / METADATA]:
+        with open(file, "rb") as stream:
+            os.fsync(stream.fileno())
+    return whole
+
+
+def _temporary_start(path: Path) -> str:
+    """With the machine's name: on some shared file systems a machine does not see the locks of others."""
+    return f".{path.name}.{socket.gethostname()}."
+
+
+def _remove_stale(path: Path) -> None:
+    """Remove what killed exports to ``path`` left: temporary folders whose locks nobody holds."""
+    for stale in path.parent.glob(glob.escape(_temporary_start(path)) + "?" * 8):
+        if (lock := _lock(stale)) is not None:
+            shutil.rmtree(stale, ignore_errors=True)
+            os.close(lock)
+
+
+def _make_temporary(path: Path) -> tuple[Path, int | None]:
+    """A folder beside the output, and its lock, which ends with the process."""
+    while True:
+        temporary = Path(tempfile.mkdtemp(prefix=_temporary_start(path), dir=path.parent))
+        lock = _lock(temporary, wait=True)
+        if temporary.is_dir():  # else another export took it for stale before it had its lock
+            return temporary, lock
+        if lock is not None:
+            os.close(lock)
+
+
+def _lock(folder: Path, wait: bool = False) -> int | None:
+    """An open file that holds the folder's lock; None if somebody else holds it, or there are no locks here."""
+    try:
+        file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except OSError:
+        os.close(file)
+        return None
+    return file
