@@ -6,13 +6,20 @@ import os
 import pytest
 
 from fairseq_compress.errors import ConfigError, DataError
-from fairseq_compress.inference.model_directory import ModelDirectory, create_directory
+from fairseq_compress.export.model_writer import create_directory
+from fairseq_compress.inference.model_directory import ModelDirectory
+
+METADATA = {
+    "runtime": "onnx", "runtime_version": "1", "quantization": "int8", "checkpoint_sha256": "0",
+    "languages": {"source": "en", "target": "cs"}, "positions": {"source": 9, "target": 9}, "search": {"beam": 4},
+    "vocabulary": {"source_dictionary": "1", "target_dictionary": "2"},
+}  # fmt: skip
 
 
 def fill(folder):
     (folder / "model.bin").write_bytes(b"weights" * 100)
     (folder / "sentencepiece.model").write_bytes(b"pieces")
-    return {"runtime": "some"}
+    return METADATA
 
 
 @pytest.fixture
