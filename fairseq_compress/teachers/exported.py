@@ -35,6 +35,7 @@ class ExportedTeacher:
         self, path: PathLike, options: SearchOptions, source_lang: str | None = None, target_lang: str | None = None
     ) -> None:
         directory = ModelDirectory.open(path)
+        directory.verify()
         metadata = directory.metadata
         self.source_lang: str = metadata["languages"]["source"]
         self.target_lang: str = metadata["languages"]["target"]
