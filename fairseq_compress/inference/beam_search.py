@@ -9,7 +9,7 @@ forced. Work in Python is done once a step for the whole batch, never for a toke
 Shapes: B sentences that go on, G hypotheses of each, V entries of the dictionary.
 """
 
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,6 +60,11 @@ class Found(NamedTuple):
     """Without EOS."""
 
 
+def pick(values: NDArray[Any], index: Ints) -> NDArray[Any]:
+    """``values[b, index[b, i]]`` for all b and i; ``numpy.take_along_axis`` does the same in three times the time."""
+    return values[np.arange(len(index))[:, None], index]
+
+
 class _Candidates(NamedTuple):
     """Continuations of the hypotheses of each sentence, best first; each field is ``(B, k)``."""
 
@@ -102,8 +107,7 @@ def beam_search(
             break
         # the first `beam` that do not end, in their order
         active = np.argsort(ends, axis=1, kind="stable")[:, :beam]
-        tokens, parents = (np.take_along_axis(part, active, 1) for part in (found.tokens, found.parents))
-        scores = np.take_along_axis(found.scores, active, 1)
+        tokens, parents, scores = (pick(part, active) for part in (found.tokens, found.parents, found.scores))
         book.go_on(tokens, parents)
         steps.reorder(parents)
         if unfinished.sum() < SHRINK_BELOW * len(unfinished):
@@ -122,13 +126,13 @@ def _candidates(best: Best, scores: Floats, count: int, eos: int, forced: NDArra
         found = _Candidates(sums[:, :count], tokens[:, :count], np.zeros((batch, min(count, width)), np.int64))
     else:
         order = np.argsort(-sums, axis=1, kind="stable")[:, :count]
-        found = _Candidates(np.take_along_axis(sums, order, 1), np.take_along_axis(tokens, order, 1), order // width)
+        found = _Candidates(pick(sums, order), pick(tokens, order), order // width)
     if forced.any():
         ended = best.eos + scores
         order = np.argsort(-ended[forced], axis=1, kind="stable")
         found.scores[forced] = -np.inf
         found.tokens[forced] = eos
-        found.scores[forced, :group] = np.take_along_axis(ended[forced], order, 1)
+        found.scores[forced, :group] = pick(ended[forced], order)
         found.parents[forced, :group] = order
     return found
 
@@ -182,13 +186,11 @@ class _Book:
     def read(self) -> list[list[Found]]:
         """The finished hypotheses, best first."""
         order = np.argsort(-self._scores, axis=1, kind="stable")
-        scores = np.take_along_axis(self._scores, order, 1)
-        steps, last = (np.take_along_axis(part, order, 1) for part in (self._steps, self._last))
+        scores, steps, last = (pick(part, order) for part in (self._scores, self._steps, self._last))
         table = np.zeros((*last.shape, len(self._tokens)), np.int64)
         for step in reversed(range(len(self._tokens))):
-            table[:, :, step] = np.take_along_axis(self._tokens[step], last, 1)
-            before = np.take_along_axis(self._parents[step], last, 1)
-            last = np.where(steps > step, before, last)
+            table[:, :, step] = pick(self._tokens[step], last)
+            last = np.where(steps > step, pick(self._parents[step], last), last)
         return [
             [Found(score, ids[:length]) for ids, length, score in zip(*sentence, strict=True) if score > -np.inf]
             for sentence in zip(table.tolist(), steps.tolist(), scores.tolist(), strict=True)

@@ -19,7 +19,10 @@ from fairseq_compress.inference.translation_lines import Hypothesis
 from fairseq_compress.inference.vocabulary import read_symbols
 
 ENCODER, STEP, WEIGHTS = "encoder.onnx", "step.onnx", "weights.bin"
-TOKENS_AT_ONCE = 512  # source tokens of a batch, for a beam of one; larger ones leave the processor's cache
+TOKENS_AT_ONCE = (
+    1024  # source tokens of a batch, for a beam of one; more pay nothing, and leave workers idle at the end
+)
+WORTH_THREADS = 1 << 24  # bytes of weights; a step of a smaller model is over before other threads have woken up
 _ERRORS = (RuntimeError, *(getattr(states, name) for name in ("Fail", "InvalidArgument", "RuntimeException")))
 _NEEDED = {
     **dict.fromkeys(("onnx.positions.encoder", "onnx.positions.decoder"), str),
@@ -39,7 +42,8 @@ class OnnxModel:
         directory: of the runtime ``onnx``.
         options: of the search.
         nbest: hypotheses of each sentence.
-        threads: batches are translated side by side, by one thread each; a single batch by all of them.
+        threads: batches are translated side by side, by one thread each; a single batch by all of them if the model is
+            large, else by one.
 
     Raises:
         DataError: ONNX Runtime cannot load it.
@@ -67,6 +71,8 @@ class OnnxModel:
             side: _Positions(directory.path, side, onnx["positions"][side], onnx["widths"][side])
             for side in ("encoder", "decoder")
         }
+        large = (directory.path / WEIGHTS).stat().st_size >= WORTH_THREADS
+        self._threads_of_one = self._threads if large else 1
         self._sessions: dict[int, tuple[Any, Any]] = {}
         self._background = ThreadPoolExecutor(1)  # the checksums, while the first sentences are translated
         self._verified = self._background.submit(directory.verify)
@@ -78,7 +84,7 @@ class OnnxModel:
         batches = cut_batches([len(sentence) for sentence in ids], self._tokens_at_once())
         found: list[list[Hypothesis]] = [[] for _ in sentences]
         if len(batches) == 1:
-            results = [self._search([ids[place] for place in batches[0]], self._open(self._threads))]
+            results = [self._search([ids[place] for place in batches[0]], self._open(self._threads_of_one))]
         else:
             sessions = self._open(1)
             with ThreadPoolExecutor(self._threads) as pool:

@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fairseq_compress.inference.beam_search import Best, Floats, Ints
+from fairseq_compress.inference.beam_search import Best, Floats, Ints, pick
 
 STEPS_BETWEEN_GROWTHS = 4  # more cost attention to empty slots, fewer cost copies
+STEPS_OF_ONE = 16  # of a sentence by itself
 
 
 class Shape(NamedTuple):
@@ -69,15 +70,15 @@ class OnnxSteps:
     def reorder(self, parents: Ints) -> None:
         """See :class:`fairseq_compress.inference.beam_search.Steps`."""
         first, group = self._own
-        own = np.arange(group)
-        self._mask[:, 0, own, first + own] = 0
+        for place in range(group):
+            self._mask[:, 0, place, first + place] = 0
         if group != parents.shape[1]:  # after the first step
-            mask = np.broadcast_to(self._mask, (len(parents), 1, group, self._mask.shape[3]))
-            self._mask = np.ascontiguousarray(np.take_along_axis(mask, parents[:, None, :, None], 2))
+            mask = np.broadcast_to(self._mask[:, 0], (len(parents), group, self._mask.shape[3]))
+            self._mask = pick(mask, parents)[:, None]
             self._binding = None
         elif group > 1:
             past = self._mask[:, 0, :, : self._used]
-            past[...] = np.take_along_axis(past, parents[:, :, None], 1)
+            past[...] = pick(past, parents)
 
     def keep(self, rows: Ints) -> None:
         """See :class:`fairseq_compress.inference.beam_search.Steps`."""
@@ -97,7 +98,8 @@ class OnnxSteps:
             self._used = int(reached.sum(axis=1).max())
             slots = np.argsort(~reached, axis=1, kind="stable")[:, : self._used]
             mask = np.take_along_axis(mask, slots[:, None, None], 3)
-        room = self._used + STEPS_BETWEEN_GROWTHS * max(group, mask.shape[2])
+        steps = max(STEPS_BETWEEN_GROWTHS, STEPS_OF_ONE // old.shape[1])
+        room = self._used + steps * max(group, mask.shape[2])
         self._past = np.empty((*old.shape[:3], room, old.shape[4]), np.float32)
         self._past[:, :, :, self._used :] = 0  # what a mask hides must be finite too
         for row in range(old.shape[1]):  # whole rows of D, which indices for all sentences at once would not copy
@@ -105,7 +107,8 @@ class OnnxSteps:
             self._past[:, row, :, : self._used] = kept
         self._mask = np.full((*mask.shape[:3], room), -np.inf, np.float32)
         self._mask[..., : self._used] = mask
-        self._binding = None
+        if self._binding is not None:
+            self._bind_past()
 
     def _bind(self, batch: int, group: int, count: int) -> None:
         layers, heads, width, entries = self._shape
@@ -117,21 +120,19 @@ class OnnxSteps:
         inputs: dict[str, NDArray[Any]] = {
             "tokens": self._tokens,
             "position": self._position,
-            "mask": self._mask,
             "source_mask": self._source_mask,
             "penalty": self._penalty,
             "count": self._count,
         }
         for layer in range(layers):
             for part, name in enumerate("kv"):
-                inputs[f"past_{layer}_{name}"] = self._past[2 * layer + part]
                 inputs[f"source_{layer}_{name}"] = self._source[layer][part]
         self._new = np.empty((2 * layers, batch, heads, group, width), np.float32)
         self._log_probs = np.empty((batch, group, count), np.float32)
         self._best = np.empty((batch, group, count), np.int64)
         self._eos = np.empty((batch, group), np.float32)
-        for name, array in inputs.items():
-            self._binding.bind_input(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
+        self._bind_inputs(inputs)
+        self._bind_past()
         outputs: dict[str, NDArray[Any]] = {
             "new": self._new,
             "log_probs": self._log_probs,
@@ -140,3 +141,13 @@ class OnnxSteps:
         }
         for name, array in outputs.items():
             self._binding.bind_output(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
+
+    def _bind_past(self) -> None:
+        inputs: dict[str, NDArray[Any]] = {"mask": self._mask}
+        for layer in range(self._shape.layers):
+            inputs |= {f"past_{layer}_{name}": self._past[2 * layer + part] for part, name in enumerate("kv")}
+        self._bind_inputs(inputs)
+
+    def _bind_inputs(self, inputs: dict[str, NDArray[Any]]) -> None:
+        for name, array in inputs.items():
+            self._binding.bind_input(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
