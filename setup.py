@@ -26,6 +26,8 @@ setup(
         "matplotlib>=3.8",
         "tqdm>=4.66",
         "ctranslate2>=4.6",
+        "onnx>=1.17",
+        "onnxruntime>=1.22",
     ],
     extras_require={
         "dev": [
