@@ -1,9 +1,10 @@
 """Sentences a second of ``fairseq-compress nbest`` against ``fairseq-generate``, as ratios in one run, on a CPU.
 
     python tests/benchmarks/nbest.py --checkpoint C.pt --data DATA_BIN --source FILE [--reference FILE] [--beam 5]
-        [--runs 3] [--lines N] [--precisions float32 int8]
+        [--runs 3] [--lines N] [--precisions float32 int8] [--exported DIR ...]
 
-The FILEs hold sentencepiece pieces, DATA_BIN the dictionaries. Both decode the same lines with the same model and beam.
+The DIRs are exports of the same model, which nbest decodes with too. The FILEs hold sentencepiece pieces, DATA_BIN the
+dictionaries. Both decode the same lines with the same model and beam.
 fairseq-generate has float32, all cores and its best of several batch sizes; ours one process with all cores, and a
 process with one thread on each core. Decoding only: of fairseq what it prints itself (time inside the generator), of
 ours from the first batch to the last, with everything that it does in between. Medians of interleaved runs.
@@ -68,15 +69,17 @@ def of_fairseq(args: argparse.Namespace, folder: Path, pair: tuple[str, str], ma
 
 
 def of_ours(args: argparse.Namespace, folder: Path, processes: int, precision: str) -> tuple[float, Path]:
-    """Sentences a second and the file."""
-    output = folder / f"{precision}.nbest"
+    """Sentences a second and the file; a precision with a slash is a folder of ``fairseq-compress export``."""
+    output = folder / f"{precision.replace('/', '-')}.nbest"
     for path in (output, folder / f"{output.name}.json"):
         path.unlink(missing_ok=True)
     extra = ["--max-tokens", args.max_tokens] if args.max_tokens else []
+    model = ["--checkpoint", args.checkpoint, "--data", args.data, "--device", "cpu", "--precision", precision]
+    if "/" in precision:
+        model = ["--checkpoint", precision]
     log = call(
-        CORES // processes, BIN / "fairseq-compress", "nbest", "--checkpoint", args.checkpoint, "--data", args.data,
-        "--source", folder / "source", "--output", output, "--beam", args.beam, "--processes", processes,
-        "--device", "cpu", "--precision", precision, *extra,
+        CORES // processes, BIN / "fairseq-compress", "nbest", *model, "--source", folder / "source",
+        "--output", output, "--beam", args.beam, "--processes", processes, *extra,
     )  # fmt: skip
     shares = [(int(done), float(speed)) for done, speed in re.findall(r": (\d+) of \1 sentences, ([\d.]+)", log)]
     return sum(done for done, _ in shares) / max(done / speed for done, speed in shares), output
@@ -117,6 +120,7 @@ def main() -> None:
     parser.add_argument("--source", required=True, type=Path)
     parser.add_argument("--reference", type=Path)
     parser.add_argument("--precisions", nargs="+", default=["float32", "int8"])
+    parser.add_argument("--exported", nargs="+", default=[], metavar="DIR", help="absolute paths")
     parser.add_argument("--beam", type=int, default=5)
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--lines", type=int, help="only so many lines of FILE")
@@ -135,7 +139,9 @@ def main() -> None:
             for max_tokens in args.fairseq_max_tokens:
                 speed, log = of_fairseq(args, folder, pair, max_tokens)
                 speeds.setdefault(f"fairseq-generate, {CORES} threads, --max-tokens {max_tokens}", []).append(speed)
-            for precision, processes in itertools.product(args.precisions, dict.fromkeys((1, CORES))):
+            for precision, processes in itertools.product(
+                [*args.precisions, *args.exported], dict.fromkeys((1, CORES))
+            ):
                 speed, found[precision] = of_ours(args, folder, processes, precision)
                 name = f"nbest, {precision}, {processes} x {CORES // processes} threads"
                 speeds.setdefault(name, []).append(speed)
