@@ -10,8 +10,9 @@ from torch import Tensor
 
 from fairseq_compress.errors import ConfigError
 from fairseq_compress.export.onnx_graph import WeightFile
+from fairseq_compress.export.onnx_layers import ACTIVATIONS, Weights
 from fairseq_compress.export.onnx_linear import Float32, Floats, Int8, Precision, Range
-from fairseq_compress.export.onnx_transformer import ACTIVATIONS, Weights, write_encoder, write_step
+from fairseq_compress.export.onnx_transformer import write_encoder, write_step
 from fairseq_compress.inference.onnx_model import ENCODER, STEP, WEIGHTS
 from fairseq_compress.inference.vocabulary import write_symbols
 

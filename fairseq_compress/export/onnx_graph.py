@@ -55,6 +55,7 @@ class GraphBuilder:
         self._weights = weights
         self._nodes: list[onnx.NodeProto] = []
         self._tensors: dict[str, TensorProto] = {}
+        self._shapes: dict[tuple[str | int, ...], str] = {}
         self._more: dict[str, tuple[Any, list[Any]]] = {}
 
     def watch(self, name: str, value: str, shape: list[Any]) -> None:
@@ -92,9 +93,17 @@ class GraphBuilder:
         return names[0] if len(names) == 1 else names
 
     def reshape(self, value: str, *shape: int) -> str:
-        """0 keeps a size, -1 is what is left."""
+        """One size may be -1: what is left."""
         found: str = self.node("Reshape", value, self.integers(*shape))
         return found
+
+    def shape(self, of: str, *more: int) -> str:
+        """The sizes of a tensor, and more of them; made once."""
+        key: tuple[str | int, ...] = (of, *more)
+        if key not in self._shapes:
+            inputs = (self.shape(of), self.integers(*more)) if more else (of,)
+            self._shapes[key] = self.node("Concat", *inputs, axis=0) if more else self.node("Shape", *inputs)
+        return self._shapes[key]
 
     def save(
         self, path: Path, inputs: dict[str, tuple[Any, list[Any]]], outputs: dict[str, tuple[Any, list[Any]]]

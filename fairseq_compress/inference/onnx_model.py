@@ -130,14 +130,14 @@ class OnnxModel:
         tokens = np.full((len(sentences), width), self._symbols.pad)
         for row, sentence in enumerate(sentences):
             tokens[row, : len(sentence)] = sentence
-        mask: Floats = np.where(np.arange(width) < lengths[:, None], 0, -np.inf).astype(np.float32)[:, None, None]
+        mask = (np.arange(width) < lengths[:, None]).astype(np.int32)
         positions = self._positions["encoder"].first(width)
         source = sessions[0].run(None, {"tokens": tokens, "positions": positions[None], "mask": mask})
         longest = np.array(
             [min(self._options.greatest_length(int(length)), self._longest_target) for length in lengths]
         )
         rows = self._positions["decoder"].first(int(longest.max()) + 1)
-        steps = OnnxSteps(sessions[1], self._shape, source, (mask[:, 0, 0] == 0).astype(np.int32), rows)
+        steps = OnnxSteps(sessions[1], self._shape, source, mask, rows)
         return beam_search(steps, longest, self._options, self._symbols, len(self._target))
 
 

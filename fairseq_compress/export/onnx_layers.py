@@ -1,0 +1,118 @@
+"""What the graphs of encoder and decoder have in common: embeddings, norms, projections, attention.
+
+Shapes: B sentences, N tokens of each, H heads of width D, C = H D.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from fairseq_compress.export.onnx_graph import MICROSOFT, GraphBuilder
+from fairseq_compress.export.onnx_linear import Floats, Precision
+
+ACTIVATIONS: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "relu": ("Relu", "", {}),
+    "gelu": ("Gelu", MICROSOFT, {}),
+    "gelu_accurate": ("FastGelu", MICROSOFT, {}),
+    "gelu_fast": ("FastGelu", MICROSOFT, {}),
+    "tanh": ("Tanh", "", {}),
+}
+EPSILON = 1e-5  # of fairseq's layer norms
+Weights = dict[str, Floats]
+
+
+class Side:
+    """What encoder and decoder have in common.
+
+    Args:
+        side: ``encoder`` or ``decoder``.
+    """
+
+    def __init__(
+        self, side: str, graph: GraphBuilder, weights: Weights, values: dict[str, Any], precision: Precision
+    ) -> None:
+        self.graph = graph
+        self.side, self.weights, self.values, self.precision = side, weights, values, precision
+        self.before: bool = values[f"{side}_normalize_before"]
+        self.heads: int = values[f"{side}_attention_heads"]
+        self.layers: int = values[f"{side}_layers"]
+        self.width: int = values[f"{side}_embed_dim"]
+        self.head_width = self.width // self.heads
+
+    def linear(self, x: str, *names: str, scales: tuple[float, ...] = ()) -> str:
+        """Projections of one input side by side, each times its scale."""
+        factors = scales or (1.0,) * len(names)
+        weight = np.concatenate(
+            [self.weights[f"{name}.weight"] * np.float32(factor) for name, factor in zip(names, factors, strict=True)]
+        )
+        bias = None
+        if f"{names[0]}.bias" in self.weights:
+            bias = np.concatenate(
+                [self.weights[f"{name}.bias"] * np.float32(factor) for name, factor in zip(names, factors, strict=True)]
+            )
+        return self.precision.linear(self.graph, names[0], x, weight, bias)
+
+    def norm(self, x: str, name: str) -> str:
+        """A layer norm."""
+        scale, bias = (
+            self.graph.weight(f"{name}.{part}", self.weights[f"{name}.{part}"]) for part in ("weight", "bias")
+        )
+        found: str = self.graph.node("LayerNormalization", x, scale, bias, axis=-1, epsilon=EPSILON)
+        return found
+
+    def embed(self, tokens: str, positions: str) -> str:
+        """Tokens ``(B, N)`` and rows of positions to ``(B N, C)``."""
+        scale = 1.0 if self.values["no_scale_embedding"] else self.width**0.5
+        key = f"{self.side}.embed_tokens"
+        name = "encoder.embed_tokens" if self.shares_tables() else key
+        x = self.precision.rows(self.graph, name, tokens, self.weights[f"{key}.weight"], scale)
+        if f"{self.side}.project_in_dim.weight" in self.weights:
+            x = self.linear(
+                self.graph.reshape(x, -1, self.weights[f"{key}.weight"].shape[1]), f"{self.side}.project_in_dim"
+            )
+            x = self.graph.node("Reshape", x, self.graph.shape(tokens, self.width))
+        x = self.graph.node("Add", x, positions)
+        if self.values["layernorm_embedding"]:
+            x = self.norm(x, f"{self.side}.layernorm_embedding")
+        return self.graph.reshape(x, -1, self.width)
+
+    def shares_tables(self) -> bool:
+        """The decoder reads the table of the encoder."""
+        tables = [self.weights[f"{side}.embed_tokens.weight"] for side in ("encoder", "decoder")]
+        return np.array_equal(tables[0], tables[1])
+
+    def residual(self, x: str, norm: str, block: Any) -> str:
+        """``x + block(norm(x))`` or ``norm(x + block(x))``."""
+        inner = self.norm(x, norm) if self.before else x
+        x = self.graph.node("Add", block(inner), x)
+        return x if self.before else self.norm(x, norm)
+
+    def feed_forward(self, x: str, layer: str) -> str:
+        """The two linear layers and the activation between them."""
+        x = self.linear(x, f"{layer}.fc1")
+        operator, domain, attributes = ACTIVATIONS[self.values["activation_fn"]]
+        return self.linear(self.graph.node(operator, x, domain=domain, **attributes), f"{layer}.fc2")
+
+    def projections(self, x: str, *names: str, sizes: tuple[int, int] | None = None) -> list[str]:
+        """Queries, keys and values, or the first of them: from ``(B N, C)`` to ``(B, N, C)`` each, or to other sizes.
+
+        Queries are divided by the root of D here, so that attention need not.
+        """
+        scales = (self.head_width**-0.5, *(1.0,) * (len(names) - 1))
+        x = self.linear(x, *names, scales=scales)
+        width = len(names) * self.width
+        if sizes is None:
+            x = self.graph.node("Reshape", x, self.graph.shape("tokens", width))
+        else:
+            x = self.graph.reshape(x, *sizes, width)
+        if len(names) == 1:
+            return [x]
+        found: list[str] = self.graph.node("Split", x, outputs=len(names), axis=2, num_outputs=len(names))
+        return found
+
+    def attend(self, q: str, k: str, v: str, mask: str) -> str:
+        """Queries ``(B, N, C)``, keys and values ``(B, M, C)`` or ``(B, H, M, D)``, a mask to ``(B N, C)``."""
+        attended = self.graph.node(
+            "MultiHeadAttention", q, k, v, "", mask, domain=MICROSOFT, num_heads=self.heads, scale=1.0
+        )
+        return self.graph.reshape(attended, -1, self.width)
