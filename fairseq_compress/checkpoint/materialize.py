@@ -172,6 +172,9 @@ def _plain_cfg(cfg: DictConfig, values: dict[str, Any]) -> Any:
     groups = {name: group for name, group in cfg.items() if name != "model"}
     container = OmegaConf.create(groups, flags={"allow_objects": True})
     plain: Any = OmegaConf.to_container(container, resolve=True)
+    for name, group in plain.items():
+        if isinstance(group, argparse.Namespace):  # of what has no dataclass in fairseq, such as --optimizer sgd
+            plain[name] = vars(group)
     known = {field.name for field in dataclasses.fields(TranslationConfig)}
     plain["task"] = {name: value for name, value in plain["task"].items() if name in known} | {"_name": "translation"}
     if (plain.get("criterion") or {}).get("_name") not in _stock_criterions():

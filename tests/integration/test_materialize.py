@@ -1,5 +1,7 @@
 """``fairseq-compress materialize``: fairseq's own transformer comes out, or a refusal with all reasons."""
 
+from argparse import Namespace
+
 import pytest
 import torch
 
@@ -57,6 +59,15 @@ def changed(teacher, folder, change):
     change(state)
     torch.save(state, folder / "changed.pt")
     return folder / "changed.pt"
+
+
+def test_options_that_are_no_dataclass_become_plain_values(teacher, tmp_path):
+    def change(state):
+        state["cfg"]["optimizer"] = Namespace(_name="sgd", momentum=0.5)
+
+    output = tmp_path / "plain.pt"
+    assert main(["materialize", "--checkpoint", str(changed(teacher, tmp_path, change)), "--output", str(output)]) == 0
+    assert torch.load(output, weights_only=True)["cfg"]["optimizer"] == {"_name": "sgd", "momentum": 0.5}
 
 
 def refused(checkpoint, folder, capsys):
