@@ -10,6 +10,7 @@ from ctranslate2.specs import common_spec, transformer_spec
 from fairseq.data import Dictionary
 
 from fairseq_compress.errors import ConfigError
+from fairseq_compress.export.limits import unsupported_options
 
 QUANTIZATIONS = ("float32", "int8", "int8_float32", "int16", "float16", "bfloat16")
 ACTIVATIONS = {
@@ -24,14 +25,8 @@ VERSION = ctranslate2.__version__
 
 def why_not(values: dict[str, Any]) -> list[str]:
     """All reasons why CTranslate2 does not hold a transformer with these options."""
-    reasons = []
-    if values["activation_fn"] not in ACTIVATIONS:
-        reasons.append(f"--activation-fn {values['activation_fn']}")
-    for option in ("no_token_positional_embeddings", "no_cross_attention", "cross_self_attention", "adaptive_input"):
-        if values.get(option):
-            reasons.append(f"--{option.replace('_', '-')}")
-    if values.get("adaptive_softmax_cutoff"):
-        reasons.append("--adaptive-softmax-cutoff")
+    switches = ("no_token_positional_embeddings", "no_cross_attention", "cross_self_attention", "adaptive_input")
+    reasons = unsupported_options(values, ACTIVATIONS, switches)
     if values["encoder_normalize_before"] != values["decoder_normalize_before"]:
         reasons.append("--encoder-normalize-before without --decoder-normalize-before, or the reverse")
     if values["encoder_attention_heads"] != values["decoder_attention_heads"]:

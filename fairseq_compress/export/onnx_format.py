@@ -9,6 +9,7 @@ from fairseq.data import Dictionary
 from torch import Tensor
 
 from fairseq_compress.errors import ConfigError
+from fairseq_compress.export.limits import unsupported_options
 from fairseq_compress.export.onnx_graph import WeightFile
 from fairseq_compress.export.onnx_layers import ACTIVATIONS, Weights
 from fairseq_compress.export.onnx_linear import Float32, Floats, Int8, Precision, Range
@@ -23,15 +24,8 @@ VERSION: str = onnxruntime.__version__
 
 def why_not(values: dict[str, Any]) -> list[str]:
     """All reasons why our graphs do not hold a transformer with these options."""
-    reasons = []
-    if values["activation_fn"] not in ACTIVATIONS:
-        reasons.append(f"--activation-fn {values['activation_fn']}")
-    for option in ("no_cross_attention", "cross_self_attention", "adaptive_input", "tie_adaptive_weights"):
-        if values.get(option):
-            reasons.append(f"--{option.replace('_', '-')}")
-    if values.get("adaptive_softmax_cutoff"):
-        reasons.append("--adaptive-softmax-cutoff")
-    return reasons
+    switches = ("no_cross_attention", "cross_self_attention", "adaptive_input", "tie_adaptive_weights")
+    return unsupported_options(values, ACTIVATIONS, switches)
 
 
 def write_model(

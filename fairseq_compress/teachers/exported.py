@@ -45,9 +45,6 @@ class ExportedTeacher:
             if wanted not in (None, found):
                 raise ConfigError(f"{option}: must be {found}, the language of {path}, got {wanted}")
         self.source, self.target = (_dictionary(directory, side) for side in ("source", "target"))
-        most = len(self.target) - 2
-        if options.beam > most:
-            raise ConfigError(f"--beam: must be at most {most} with this dictionary, got {options.beam}")
         self.max_source_positions: int = metadata["positions"]["source"]
         self.facts: dict[str, Any] = {
             "checkpoints": [metadata["checkpoint_sha256"]],
