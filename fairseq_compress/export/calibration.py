@@ -13,7 +13,8 @@ from fairseq_compress.corpus.segmentation import Segmenter
 from fairseq_compress.errors import DataError
 from fairseq_compress.export import onnx_format
 from fairseq_compress.export.onnx_graph import GraphBuilder
-from fairseq_compress.export.onnx_linear import Float32, Floats, Range
+from fairseq_compress.export.onnx_linear import Float32, Range
+from fairseq_compress.inference.beam_search import Floats
 from fairseq_compress.inference.model_directory import ModelDirectory
 from fairseq_compress.inference.onnx_model import OnnxModel
 from fairseq_compress.inference.search_options import SearchOptions

@@ -12,8 +12,9 @@ from fairseq_compress.errors import ConfigError
 from fairseq_compress.export.limits import unsupported_options
 from fairseq_compress.export.onnx_graph import WeightFile
 from fairseq_compress.export.onnx_layers import ACTIVATIONS, Weights
-from fairseq_compress.export.onnx_linear import Float32, Floats, Int8, Precision, Range
+from fairseq_compress.export.onnx_linear import Float32, Int8, Precision, Range
 from fairseq_compress.export.onnx_transformer import write_encoder, write_step
+from fairseq_compress.inference.beam_search import Floats
 from fairseq_compress.inference.onnx_model import ENCODER, STEP, WEIGHTS
 from fairseq_compress.inference.vocabulary import write_symbols
 

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from fairseq_compress.export.onnx_graph import MICROSOFT, GraphBuilder
-from fairseq_compress.export.onnx_linear import Floats, Precision
+from fairseq_compress.export.onnx_linear import Precision
+from fairseq_compress.inference.beam_search import Floats
 
 ACTIVATIONS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "relu": ("Relu", "", {}),
@@ -81,10 +82,10 @@ class Side:
         tables = [self.weights[f"{side}.embed_tokens.weight"] for side in ("encoder", "decoder")]
         return np.array_equal(tables[0], tables[1])
 
-    def residual(self, x: str, norm: str, block: Any) -> str:
-        """``x + block(norm(x))`` or ``norm(x + block(x))``."""
+    def residual(self, x: str, norm: str, block: Any, *more: Any) -> str:
+        """``x + block(norm(x), more)`` or ``norm(x + block(x, more))``."""
         inner = self.norm(x, norm) if self.before else x
-        x = self.graph.node("Add", block(inner), x)
+        x = self.graph.node("Add", block(inner, *more), x)
         return x if self.before else self.norm(x, norm)
 
     def feed_forward(self, x: str, layer: str) -> str:
@@ -93,21 +94,21 @@ class Side:
         operator, domain, attributes = ACTIVATIONS[self.values["activation_fn"]]
         return self.linear(self.graph.node(operator, x, domain=domain, **attributes), f"{layer}.fc2")
 
-    def projections(self, x: str, *names: str, sizes: tuple[int, int] | None = None) -> list[str]:
-        """Queries, keys and values, or the first of them: from ``(B N, C)`` to ``(B, N, C)`` each, or to other sizes.
+    def projections(self, x: str, attention: str, parts: str, sizes: tuple[int, int] | None = None) -> list[str]:
+        """Of an attention the parts ``q`` or ``qkv``: from ``(B N, C)`` to ``(B, N, C)`` each, or to other sizes.
 
         Queries are divided by the root of D here, so that attention need not.
         """
-        scales = (self.head_width**-0.5, *(1.0,) * (len(names) - 1))
-        x = self.linear(x, *names, scales=scales)
-        width = len(names) * self.width
+        scales = (self.head_width**-0.5, *(1.0,) * (len(parts) - 1))
+        x = self.linear(x, *(f"{attention}.{part}_proj" for part in parts), scales=scales)
+        width = len(parts) * self.width
         if sizes is None:
             x = self.graph.node("Reshape", x, self.graph.shape("tokens", width))
         else:
             x = self.graph.reshape(x, *sizes, width)
-        if len(names) == 1:
+        if len(parts) == 1:
             return [x]
-        found: list[str] = self.graph.node("Split", x, outputs=len(names), axis=2, num_outputs=len(names))
+        found: list[str] = self.graph.node("Split", x, outputs=len(parts), axis=2, num_outputs=len(parts))
         return found
 
     def attend(self, q: str, k: str, v: str, mask: str) -> str:

@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fairseq_compress.export.onnx_graph import MICROSOFT, GraphBuilder
+from fairseq_compress.inference.beam_search import Floats
 
-Floats = NDArray[np.float32]
 WEIGHT_LIMIT = {"int8": 64, "int8_calibrated": 127}
 ACTIVATION_STEPS = 127  # of 7 bits
 Range = tuple[float, float]  # least and greatest value

@@ -15,7 +15,8 @@ import numpy as np
 
 from fairseq_compress.export.onnx_graph import MICROSOFT, GraphBuilder, WeightFile
 from fairseq_compress.export.onnx_layers import Side, Weights
-from fairseq_compress.export.onnx_linear import Floats, Precision
+from fairseq_compress.export.onnx_linear import Precision
+from fairseq_compress.inference.beam_search import Floats
 
 
 def write_encoder(path: Path, file: WeightFile, weights: Weights, values: dict[str, Any], precision: Precision) -> None:
@@ -24,20 +25,14 @@ def write_encoder(path: Path, file: WeightFile, weights: Weights, values: dict[s
     side = Side("encoder", graph, weights, values, precision)
     x = side.embed("tokens", "positions")
 
-    def attention(layer: str) -> Any:
-        own = f"{layer}.self_attn"
-
-        def block(x: str) -> str:
-            names = (f"{own}.q_proj", f"{own}.k_proj", f"{own}.v_proj")
-            q, k, v = side.projections(x, *names)
-            return side.linear(side.attend(q, k, v, "mask"), f"{own}.out_proj")
-
-        return block
+    def attention(x: str, own: str) -> str:
+        q, k, v = side.projections(x, own, "qkv")
+        return side.linear(side.attend(q, k, v, "mask"), f"{own}.out_proj")
 
     for number in range(side.layers):
         layer = f"encoder.layers.{number}"
-        x = side.residual(x, f"{layer}.self_attn_layer_norm", attention(layer))
-        x = side.residual(x, f"{layer}.final_layer_norm", lambda inner, layer=layer: side.feed_forward(inner, layer))
+        x = side.residual(x, f"{layer}.self_attn_layer_norm", attention, f"{layer}.self_attn")
+        x = side.residual(x, f"{layer}.final_layer_norm", side.feed_forward, layer)
     if side.before:
         x = side.norm(x, "encoder.layer_norm")
     decoder = Side("decoder", graph, weights, values, precision)
@@ -72,37 +67,28 @@ def write_step(
     side = Side("decoder", graph, weights, values, precision)
     x = side.embed("tokens", "position")
 
-    def self_attention(number: int) -> Any:
+    def self_attention(x: str, number: int) -> str:
         own = f"decoder.layers.{number}.self_attn"
+        qkv = side.projections(x, own, "qkv", sizes=(-1, 1))
+        past = (f"past_{number}_k", f"past_{number}_v")
+        attended, *_ = graph.node(
+            "DecoderMaskedMultiHeadAttention", *qkv, "", "", *past, "step", "beam", "path", domain=MICROSOFT,
+            outputs=[f"attended_{number}", f"new_{number}_k", f"new_{number}_v"], num_heads=side.heads, scale=1.0,
+            past_present_share_buffer=1,
+        )  # fmt: skip
+        return side.linear(graph.reshape(attended, -1, side.width), f"{own}.out_proj")
 
-        def block(x: str) -> str:
-            names = (f"{own}.q_proj", f"{own}.k_proj", f"{own}.v_proj")
-            q, k, v = side.projections(x, *names, sizes=(-1, 1))
-            past = (f"past_{number}_k", f"past_{number}_v")
-            attended, *_ = graph.node(
-                "DecoderMaskedMultiHeadAttention", q, k, v, "", "", *past, "step", "beam", "path", domain=MICROSOFT,
-                outputs=[f"attended_{number}", f"new_{number}_k", f"new_{number}_v"], num_heads=side.heads, scale=1.0,
-                past_present_share_buffer=1,
-            )  # fmt: skip
-            return side.linear(graph.reshape(attended, -1, side.width), f"{own}.out_proj")
-
-        return block
-
-    def cross_attention(number: int) -> Any:
+    def cross_attention(x: str, number: int) -> str:
         cross = f"decoder.layers.{number}.encoder_attn"
-
-        def block(x: str) -> str:
-            (q,) = side.projections(x, f"{cross}.q_proj")
-            attended = side.attend(q, f"source_{number}_k", f"source_{number}_v", "source_mask")
-            return side.linear(attended, f"{cross}.out_proj")
-
-        return block
+        (q,) = side.projections(x, cross, "q")
+        attended = side.attend(q, f"source_{number}_k", f"source_{number}_v", "source_mask")
+        return side.linear(attended, f"{cross}.out_proj")
 
     for number in range(side.layers):
         layer = f"decoder.layers.{number}"
-        x = side.residual(x, f"{layer}.self_attn_layer_norm", self_attention(number))
-        x = side.residual(x, f"{layer}.encoder_attn_layer_norm", cross_attention(number))
-        x = side.residual(x, f"{layer}.final_layer_norm", lambda inner, layer=layer: side.feed_forward(inner, layer))
+        x = side.residual(x, f"{layer}.self_attn_layer_norm", self_attention, number)
+        x = side.residual(x, f"{layer}.encoder_attn_layer_norm", cross_attention, number)
+        x = side.residual(x, f"{layer}.final_layer_norm", side.feed_forward, layer)
     if side.before:
         x = side.norm(x, "decoder.layer_norm")
     if "decoder.project_out_dim.weight" in weights:
