@@ -28,6 +28,8 @@ setup(
         "ctranslate2>=4.6",
         "onnx>=1.17",
         "onnxruntime>=1.22",
+        "safetensors>=0.5",
+        "faiss-cpu>=1.9",
     ],
     extras_require={
         "dev": [

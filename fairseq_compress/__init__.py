@@ -15,10 +15,15 @@ def register() -> None:
     from fairseq_compress import compat
 
     compat.apply()
+    from fairseq_compress.checkpoint.packed_file import is_packed
+    from fairseq_compress.checkpoint.unpack import unpacked_state
+
+    compat.read_checkpoints_also(is_packed, unpacked_state)
     import fairseq_compress.criterions.label_smoothed
     import fairseq_compress.criterions.sequence_level_kd
     import fairseq_compress.criterions.word_level_kd
     import fairseq_compress.models.compressed_transformer
+    import fairseq_compress.models.planned
     import fairseq_compress.tasks.compressed_translation  # noqa: F401
 
 

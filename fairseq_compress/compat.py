@@ -8,12 +8,15 @@ What is mended, and why (each was tried with fairseq-fixed 0.12.3.1 and torch 2.
   We add the exact classes that fairseq writes and turn every refusal into one clear line. Safety stays on.
 * :func:`patch_checkpoint_copies` - fairseq copies a new checkpoint over ``checkpoint_last.pt`` and
   ``checkpoint_best.pt`` in place: a training that is killed meanwhile leaves half a file, from which nothing resumes.
+* :func:`after_building_models` - fairseq has no place in which to change a model between its making and the making of
+  its optimizer, for whatever task builds it.
 * :func:`install_excepthook` - ``fairseq-train`` reports our own errors as one line, with status 1.
 """
 
 import argparse
 import collections
 import functools
+import logging
 import os
 import pickle
 import re
@@ -27,8 +30,9 @@ from typing import Any
 import numpy as np
 import omegaconf
 import torch
-from fairseq import checkpoint_utils
+from fairseq import checkpoint_utils, models
 from fairseq.data import data_utils
+from fairseq.distributed import utils as distributed_utils
 
 from fairseq_compress.errors import CheckpointError, FairseqCompressError
 
@@ -46,11 +50,16 @@ CHECKPOINT_CLASSES: tuple[Any, ...] = (
     Any,
 )
 
+# fairseq's trainer sends a checkpoint from its first process to the others as a pickle with these in place of tensors:
+# without them no training of several processes can resume, or start from another model.
+_BROADCAST_CLASSES = (distributed_utils._TensorPlaceholder,)
+
 # A damaged file fails in as many ways as there are bytes to flip.
 _DAMAGED = (
     *(AttributeError, EOFError, IndexError, KeyError, OSError, OverflowError, RuntimeError, TypeError, ValueError),
     *(struct.error, zipfile.BadZipFile),
 )
+_OTHER_FORMATS: list[tuple[Callable[[str], bool], Callable[[str], dict[str, Any]]]] = []
 _PATCHED = "_fairseq_compress_original"
 
 
@@ -61,11 +70,12 @@ def apply() -> None:
     patch_checkpoint_loading()
     patch_checkpoint_copies()
     install_excepthook()
+    logging.getLogger("faiss.loader").setLevel(logging.WARNING)  # it tells which instructions it uses
 
 
 def allow_checkpoint_classes() -> None:
-    """Let ``torch.load(weights_only=True)`` build :data:`CHECKPOINT_CLASSES`, and no other class."""
-    torch.serialization.add_safe_globals(list(CHECKPOINT_CLASSES))
+    """Let ``torch.load(weights_only=True)`` build the classes of checkpoints and broadcasts, and no other class."""
+    torch.serialization.add_safe_globals([*CHECKPOINT_CLASSES, *_BROADCAST_CLASSES])
 
 
 def patch_batch_by_size() -> None:
@@ -98,10 +108,34 @@ def patch_checkpoint_loading() -> None:
         return
 
     @functools.wraps(original)
-    def load_checkpoint_to_cpu(path: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        return guarded_load(path, lambda: original(path, *args, **kwargs))
+    def load_checkpoint_to_cpu(
+        path: str, arg_overrides: dict[str, Any] | None = None, *args: Any, **kwargs: Any
+    ) -> dict[str, Any]:
+        for recognizes, read in _OTHER_FORMATS:
+            if recognizes(path):
+                return _as_fairseq_has_it(read(path), arg_overrides)
+        return guarded_load(path, lambda: original(path, arg_overrides, *args, **kwargs))
 
     _replace(checkpoint_utils, "load_checkpoint_to_cpu", original, load_checkpoint_to_cpu)
+
+
+def read_checkpoints_also(recognizes: Callable[[str], bool], read: Callable[[str], dict[str, Any]]) -> None:
+    """Let fairseq's loader read files of another format.
+
+    Args:
+        recognizes: whether a path is such a file.
+        read: its path -> a checkpoint in today's layout, with ``cfg`` in plain values and namespaces.
+    """
+    if (recognizes, read) not in _OTHER_FORMATS:
+        _OTHER_FORMATS.append((recognizes, read))
+
+
+def _as_fairseq_has_it(state: dict[str, Any], arg_overrides: dict[str, Any] | None) -> dict[str, Any]:
+    """What fairseq's loader does after unpickling."""
+    state["cfg"] = omegaconf.OmegaConf.create(state["cfg"], flags={"allow_objects": True})
+    if arg_overrides is not None:
+        checkpoint_utils.overwrite_args_by_name(state["cfg"], arg_overrides)
+    return state
 
 
 def patch_checkpoint_copies() -> None:
@@ -120,6 +154,20 @@ def patch_checkpoint_copies() -> None:
         return copied
 
     _replace(manager, "copy", original, copy)
+
+
+def after_building_models(change: Callable[[Any, Any], Any]) -> None:
+    """Let ``change(model, cfg)`` have every model that fairseq builds from a configuration, and return what to use.
+
+    Replaces a change of before.
+    """
+    original = getattr(models.build_model, _PATCHED, models.build_model)
+
+    @functools.wraps(original)
+    def build_model(cfg: Any, task: Any, from_checkpoint: bool = False) -> Any:
+        return change(original(cfg, task, from_checkpoint), cfg)
+
+    _replace(models, "build_model", original, build_model)
 
 
 def guarded_load(path: str, load: Callable[[], dict[str, Any]]) -> dict[str, Any]:

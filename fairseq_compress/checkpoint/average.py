@@ -16,6 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from fairseq_compress.checkpoint.load import load_state
+from fairseq_compress.checkpoint.state import num_updates, without_training_state
 from fairseq_compress.corpus.files import atomic_write, check_distinct
 from fairseq_compress.errors import CheckpointError, ConfigError
 
@@ -118,7 +119,7 @@ def average_checkpoints(paths: Sequence[str | os.PathLike[str]], progress: bool 
             total = _RunningSum(path, weights)
         else:
             total.add(path, weights)
-        updates = _num_updates(state)
+        updates = num_updates(state)
         if updates >= max((source["num_updates"] for source in sources), default=0):
             newest = {key: value for key, value in state.items() if key != "last_optimizer_state"}
         sources.append({"name": path.name, "num_updates": updates})
@@ -231,21 +232,3 @@ def _refuse_nonfinite(path: Path, weights: Weights) -> None:
     for key, tensor in weights.items():
         if is_parameter(key, tensor) and not torch.isfinite(tensor).all():
             raise CheckpointError(f"checkpoint {path}: weight {key} holds NaN or infinity; the training diverged")
-
-
-def _num_updates(state: Mapping[str, Any]) -> int:
-    history = state.get("optimizer_history") or [{}]
-    return int(history[-1].get("num_updates", 0))
-
-
-def without_training_state(state: Mapping[str, Any]) -> dict[str, Any]:
-    """``state`` with the least that fairseq's loaders ask for in place of optimizer, iterator, meters and EMA."""
-    last = (state.get("optimizer_history") or [{}])[-1]
-    names = {key: last.get(key) for key in ("criterion_name", "optimizer_name")}
-    return dict(state) | {
-        # fairseq calls model.set_num_updates with this number, for generation too.
-        "optimizer_history": [names | {"lr_scheduler_state": {}, "num_updates": _num_updates(state)}],
-        "last_optimizer_state": None,
-        # A training that starts from these weights starts at the beginning of its data.
-        "extra_state": {"train_iterator": {"version": 2, "epoch": 1, "iterations_in_epoch": 0, "shuffle": True}},
-    }

@@ -13,6 +13,8 @@ from fairseq.tasks import TASK_REGISTRY
 from omegaconf import DictConfig
 
 from fairseq_compress import compat
+from fairseq_compress.checkpoint.packed_file import is_packed
+from fairseq_compress.checkpoint.unpack import unpacked_state
 from fairseq_compress.errors import CheckpointError
 
 
@@ -24,6 +26,8 @@ def load_state(path: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
         CheckpointError: the file is missing, truncated, unsafe, or has no weights under ``model``.
     """
+    if is_packed(path):
+        return unpacked_state(path)
     compat.allow_checkpoint_classes()
     state = compat.guarded_load(
         str(path), lambda: torch.load(path, map_location="cpu", weights_only=True, mmap=_can_map(path))

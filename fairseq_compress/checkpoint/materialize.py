@@ -21,10 +21,12 @@ from fairseq.tasks.translation import TranslationConfig
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from fairseq_compress.checkpoint.average import without_training_state
 from fairseq_compress.checkpoint.load import build_model, load_upgraded
+from fairseq_compress.checkpoint.state import without_training_state
 from fairseq_compress.corpus.files import atomic_write, check_distinct
 from fairseq_compress.errors import CheckpointError
+from fairseq_compress.modules.activation_quantizer import remove_quantizers
+from fairseq_compress.parametrizations.attach import effective_state
 
 TABLES = {"source": "encoder.embed_tokens.weight", "target": "decoder.embed_tokens.weight"}
 TOLERANCE = 1e-5  # of a log-probability in float32; both models run the same products in the same order
@@ -39,10 +41,12 @@ class Materialized(NamedTuple):
     """Its options, in a flat table."""
     state: dict[str, Any]
     """The checkpoint of architecture ``transformer`` and task ``translation``, without optimizer."""
+    ranges: dict[str, float]
+    """The largest input of each linear layer whose input was quantized in training; the plain model does not."""
 
 
 def materialize(path: str | os.PathLike[str]) -> Materialized:
-    """The checkpoint as a plain transformer that gives the same scores.
+    """The checkpoint as a plain transformer that gives the same scores; of quantized weights the values x̂.
 
     Raises:
         CheckpointError: the file cannot be loaded; or the model is no plain transformer, with all reasons in one line;
@@ -52,12 +56,13 @@ def materialize(path: str | os.PathLike[str]) -> Materialized:
     reasons = _why_not_by_name(cfg, state["model"])
     if reasons:
         raise _refusal(path, reasons)
-    source, target = _dictionaries(state["model"])
+    source, target = dictionaries_of(state["model"])
     original = build_model(path, state, cfg, source, target).eval()
     values = model_values(cfg.model)
     plain = TransformerModel.build_model(argparse.Namespace(**values), _Dictionaries(source, target))
     plain.eval().requires_grad_(False)
-    weights = original.state_dict()
+    ranges = remove_quantizers(original)
+    weights = effective_state(original)
     reasons = why_not_by_shape(weights, plain.state_dict())
     if reasons:
         raise _refusal(path, reasons)
@@ -69,7 +74,7 @@ def materialize(path: str | os.PathLike[str]) -> Materialized:
             f"{TOLERANCE:g}; nothing was written"
         )
     written = without_training_state(state) | {"args": None, "cfg": _plain_cfg(cfg, values), "model": weights}
-    return Materialized(plain, values, written)
+    return Materialized(plain, values, written, ranges)
 
 
 def write_materialized(path: str | os.PathLike[str], output: str | os.PathLike[str]) -> dict[str, Any]:
@@ -138,15 +143,21 @@ class _Dictionaries:
     target_dictionary: Dictionary
 
 
-def _dictionaries(weights: Mapping[str, Tensor]) -> tuple[Dictionary, Dictionary]:
+def dictionaries_of(weights: Mapping[str, Tensor]) -> tuple[Dictionary, Dictionary]:
     """Stand-ins of the right size; a model keeps of a dictionary only its size and the ids of the special symbols."""
     found = []
     for key in TABLES.values():
         entries = Dictionary()
-        for index in range(len(entries), weights[key].size(0)):
+        for index in range(len(entries), _rows(weights, key)):
             entries.add_symbol(f"w{index}")
         found.append(entries)
     return found[0], found[1]
+
+
+def _rows(weights: Mapping[str, Tensor], key: str) -> int:
+    """Rows of a weight, or of the assignments of one that is made of centroids; 0 if there is neither."""
+    found = weights.get(key, weights.get(key.removesuffix("weight") + "weight_transform.assignments"))
+    return 0 if found is None else found.size(0)
 
 
 def _why_not_by_name(cfg: DictConfig, weights: Mapping[str, Tensor]) -> list[str]:
@@ -157,7 +168,7 @@ def _why_not_by_name(cfg: DictConfig, weights: Mapping[str, Tensor]) -> list[str
         reasons.append(f"its architecture {name} is unknown here")
     elif not issubclass(model, TransformerModelBase):
         reasons.append(f"its architecture {name} is a {model.__name__}, no transformer")
-    reasons += [f"{key} is missing" for key in TABLES.values() if key not in weights]
+    reasons += [f"{key} is missing" for key in TABLES.values() if _rows(weights, key) == 0]
     return reasons
 
 

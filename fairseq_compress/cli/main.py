@@ -34,6 +34,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "binarize-hypotheses": ("binarize_hypotheses", "K hypotheses a sentence for sequence_level_kd"),
     "average": ("average", "average the parameters of several checkpoints"),
     "materialize": ("materialize", "a checkpoint as one of fairseq's plain transformer"),
+    "describe": ("describe", "what is compressed in a checkpoint, and where its bytes are"),
+    "pack": ("pack", "a checkpoint as it is compressed, in a safetensors file"),
     "export": ("export", "a checkpoint as a model directory for another runtime, tried and described"),
     "translate": ("translate", "raw text in, raw text out, with a model directory or a checkpoint"),
     "score": ("score", "sacreBLEU and chrF of a translation, as JSON"),

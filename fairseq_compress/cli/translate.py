@@ -47,6 +47,9 @@ def run(args: argparse.Namespace) -> int:
 
     if args.threads is not None and args.threads < 1:
         raise ConfigError(f"--threads: must be at least 1, got {args.threads}")
+    for name, stream in (("input", sys.stdin), ("output", sys.stdout)):
+        if stream is None:  # it is, when the shell has closed it
+            raise ConfigError(f"standard {name}: must be open, is closed")
     options = LineOptions(1 if args.nbest is None else args.nbest, args.longest, args.long_lines == "split")
     if not os.path.exists(args.model):
         raise ConfigError(

@@ -1,9 +1,11 @@
 """The exact size of a checkpoint: its parameters, tied ones counted once, and the bytes of its file."""
 
+import math
 import os
 
 from fairseq_compress.checkpoint.average import count_parameters
 from fairseq_compress.checkpoint.load import load_state
+from fairseq_compress.checkpoint.packed_file import HEADER, Entry
 
 FLOAT32_BYTES = 4
 
@@ -25,3 +27,16 @@ def checkpoint_sizes(path: str | os.PathLike[str]) -> dict[str, int]:
         "bytes_on_disk": os.path.getsize(path),
         "bytes_float32": FLOAT32_BYTES * parameters,
     }
+
+
+def size_lines(entries: list[Entry]) -> list[str]:
+    """A table of what a packed checkpoint stores: bytes and bits per weight, and a last line with their sum."""
+    lines = [f"{'bytes':>13}  {'bits/weight':>11}  {'shape':<14}  {'name':<50}  stored as"]
+    for entry in entries:
+        count = math.prod(entry.shape) if entry.kind != HEADER else 0
+        bits = f"{8 * entry.bytes / count:.2f}" if count else ""
+        shape = " x ".join(map(str, entry.shape))
+        lines.append(f"{entry.bytes:>13,}  {bits:>11}  {shape:<14}  {entry.name:<50}  {entry.kind}")
+    total = sum(entry.bytes for entry in entries)
+    dense = FLOAT32_BYTES * sum(math.prod(entry.shape) for entry in entries if entry.kind != HEADER)
+    return [*lines, f"{total:>13,}  {'':>11}  {'':<14}  {'total':<50}  {dense / total:.2f} times smaller than float32"]

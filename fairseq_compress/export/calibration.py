@@ -85,6 +85,19 @@ class _ObservedModel(OnnxModel):
         return _ObservedSession(encoder, self.ranges), _ObservedSession(step, self.ranges)
 
 
+def learned_ranges(largest: dict[str, float]) -> dict[str, Range]:
+    """The symmetric ranges of quantization-aware training, by the names that the layers have in the graphs.
+
+    Args:
+        largest: the largest magnitude of the input of each linear layer, by its name.
+    """
+    found = {name: (-value, value) for name, value in largest.items()}
+    if "decoder.output_projection" in found:  # in the graphs the table that it shares has the name
+        tables = (f"{side}.embed_tokens" for side in ("encoder", "decoder"))
+        found |= dict.fromkeys(tables, found["decoder.output_projection"])
+    return found
+
+
 def find_ranges(
     plain: Materialized, models: LoadedModels, segmenter: Segmenter, text: PathLike, options: SearchOptions
 ) -> dict[str, Range]:

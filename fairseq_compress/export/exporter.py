@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 import fairseq_compress
 from fairseq_compress.checkpoint.average import count_parameters
 from fairseq_compress.checkpoint.materialize import Materialized, materialize
@@ -13,8 +15,9 @@ from fairseq_compress.corpus.files import PathLike, file_sha256
 from fairseq_compress.corpus.segmentation import Segmenter
 from fairseq_compress.errors import ConfigError
 from fairseq_compress.export import ctranslate2_format, onnx_format
-from fairseq_compress.export.calibration import find_ranges
+from fairseq_compress.export.calibration import find_ranges, learned_ranges
 from fairseq_compress.export.model_writer import create_directory
+from fairseq_compress.export.onnx_linear import Range
 from fairseq_compress.export.self_check import CheckOptions, SelfCheck
 from fairseq_compress.inference.model_directory import FORMAT, VOCABULARY, ModelDirectory
 from fairseq_compress.inference.open_model import open_model
@@ -23,7 +26,7 @@ from fairseq_compress.teachers.loading import LoadedModels, load_models
 from fairseq_compress.teachers.translator import CheckpointModel
 
 RUNTIMES = {"onnx": onnx_format, "ctranslate2": ctranslate2_format}
-NEEDS_CALIBRATION = ("int8_calibrated",)
+CALIBRATED = "int8_calibrated"
 
 
 @dataclass(frozen=True)
@@ -51,8 +54,8 @@ class ExportOptions:
                 f"--quantization: must be one of {', '.join(known)} with --runtime {self.runtime}, "
                 f"got {self.quantization}"
             )
-        if (self.quantization in NEEDS_CALIBRATION) != (self.calibration is not None):
-            raise ConfigError(f"--calibration: goes with --quantization {NEEDS_CALIBRATION[0]}, which needs it")
+        if self.calibration is not None and self.quantization != CALIBRATED:
+            raise ConfigError(f"--calibration: goes with --quantization {CALIBRATED}, got {self.quantization}")
 
 
 class Exporter:
@@ -87,9 +90,7 @@ class Exporter:
             CheckError: the exported model loses more than it may.
         """
         plain, models = self._plain, self._models
-        ranges = None
-        if options.calibration is not None:
-            ranges = find_ranges(plain, models, self._segmenter, options.calibration, options.search)
+        ranges = self._ranges(options) if options.quantization == CALIBRATED else None
         own = RUNTIMES[options.runtime].write_model(
             folder, plain.model, plain.values, models.source, models.target, options.quantization, ranges
         )
@@ -99,6 +100,24 @@ class Exporter:
             exported = open_model(ModelDirectory(folder, {"format": FORMAT, **metadata}), options.search)
             metadata["check"] = self._check.compare(exported, options.quantization)
         return metadata
+
+    def _ranges(self, options: ExportOptions) -> dict[str, Range]:
+        """Of the inputs of the linear layers: of a text, else what the training learned."""
+        plain, models = self._plain, self._models
+        if options.calibration is not None:
+            return find_ranges(plain, models, self._segmenter, options.calibration, options.search)
+        if not plain.ranges:
+            raise ConfigError(
+                f"--calibration: must be given with --quantization {CALIBRATED}, as the training of "
+                f"{options.checkpoint} learned no ranges of activations"
+            )
+        layers = [name for name, module in plain.model.named_modules() if isinstance(module, nn.Linear)]
+        if missing := [name for name in layers if name not in plain.ranges]:
+            raise ConfigError(
+                f"--calibration: must be given with --quantization {CALIBRATED}, as the training of "
+                f"{options.checkpoint} learned no range of {missing[0]}" + (", and others" if missing[1:] else "")
+            )
+        return learned_ranges(plain.ranges)
 
     def check_pieces(self) -> list[list[str]]:
         """The sentences of the check, cut into pieces."""

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Optional
 
 import torch
 from fairseq.data import Dictionary, FairseqDataset
@@ -12,6 +12,9 @@ from fairseq.tasks import register_task
 from fairseq.tasks.translation import TranslationConfig, TranslationTask
 from omegaconf import DictConfig, open_dict
 from torch import Tensor
+
+from fairseq_compress.plans.configuration import set_plan
+from fairseq_compress.plans.reading import read_plan
 
 Wrap = Callable[[str, FairseqDataset], FairseqDataset]
 # No float16: it needs its gradients scaled, which is what fairseq's own --fp16 does.
@@ -29,6 +32,10 @@ class CompressedTranslationConfig(TranslationConfig):
             "weights, gradients and optimizer stay float32. On a CPU with bfloat16 instructions: faster"
         },
     )
+    compression_plan: Optional[str] = field(  # noqa: UP045 - fairseq makes its option of this form only
+        default=None,
+        metadata={"help": "YAML file: which weights and activations to compress in training (docs/quantization.md)"},
+    )
 
 
 @register_task("compressed_translation", dataclass=CompressedTranslationConfig)
@@ -44,6 +51,17 @@ class CompressedTranslationTask(TranslationTask):
         self._wraps: list[Wrap] = []
         with open_dict(cfg) if isinstance(cfg, DictConfig) else nullcontext():
             cfg.rebuild_batches = True  # get_batch_iterator reads it; an option of a few other tasks
+
+    def build_model(self, cfg: Any, from_checkpoint: bool = False) -> Any:
+        """Build the model, compressed by ``--compression-plan``, or as it was in the checkpoint.
+
+        Raises:
+            ConfigError: the plan breaks a rule, or does not fit the model.
+        """
+        path = getattr(self.cfg, "compression_plan", None)
+        if path and not from_checkpoint:
+            set_plan(cfg, read_plan(path))
+        return super().build_model(cfg, from_checkpoint)
 
     def wrap_datasets(self, wrap: Wrap) -> None:
         """Replace every dataset, also those that are loaded later, by ``wrap(split, dataset)``.

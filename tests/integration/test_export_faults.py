@@ -247,3 +247,7 @@ def test_a_translation_that_has_no_place(server, exported):
     command = f"echo ba | env -u PYTHONUNBUFFERED {BIN}/fairseq-compress translate --model {exported} > /dev/full"
     result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
     assert "No space left on device" in the_line((result.returncode, result.stderr), "translate")
+    for closed, name in (("<&-", "input"), (">&-", "output")):
+        command = f"{BIN}/fairseq-compress translate --model {exported} {closed}"
+        result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+        assert f"standard {name}: must be open, is closed" in the_line((result.returncode, result.stderr), "translate")

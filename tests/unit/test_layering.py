@@ -7,9 +7,10 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[2] / "fairseq_compress"
 FLOORS = {
-    "errors": 0, "compat": 0.5,  # one floor for the reader; compat raises our errors
+    "errors": 0, "compat": 0.5, "selection": 0.5,  # one floor for the reader; they raise our errors
     "functional": 1, "corpus": 1,
-    "modules": 2, "inference": 2,
+    "parametrizations": 2, "modules": 2, "inference": 2,
+    "plans": 2.5,  # attached to any model, ours or not
     "models": 3, "checkpoint": 3,
     "teachers": 4,
     "datasets": 4.5,  # batches that carry what teachers said
@@ -19,7 +20,10 @@ FLOORS = {
 }  # fmt: skip
 WITHOUT = {  # rooms that must work without these packages
     "errors": {"torch", "fairseq"},
+    "selection": {"torch", "fairseq"},
     "functional": {"fairseq"},
+    "parametrizations": {"fairseq"},
+    "plans": {"fairseq"},
     "corpus": {"torch", "fairseq"},
     "inference": {"torch", "fairseq"},
 }

@@ -1,0 +1,75 @@
+"""A checkpoint -> a packed one."""
+
+import os
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
+
+from fairseq_compress.checkpoint.average import tied_groups
+from fairseq_compress.checkpoint.load import build_model, load_upgraded
+from fairseq_compress.checkpoint.materialize import dictionaries_of
+from fairseq_compress.checkpoint.packed_file import (
+    Entry,
+    PackedModel,
+    is_packed,
+    packed_bytes,
+    read_packed,
+    size_table,
+)
+from fairseq_compress.corpus.files import atomic_write, check_distinct
+from fairseq_compress.errors import ConfigError
+from fairseq_compress.functional.packed_weights import Packed, pack_plain
+from fairseq_compress.parametrizations.attach import effective_state, original_of, transforms
+from fairseq_compress.plans.configuration import compress_trained
+from fairseq_compress.plans.rules import Plan
+
+
+def pack_model(path: str | os.PathLike[str], plan: Plan | None = None) -> PackedModel:
+    """A checkpoint with the weights as they are compressed; shared ones once.
+
+    Args:
+        plan: how the weights of a model that has no plan are compressed (post-training quantization).
+
+    Raises:
+        CheckpointError: the checkpoint cannot be loaded.
+        ConfigError: the model has a plan already, or the plan does not fit.
+    """
+    if is_packed(path):
+        if plan is not None:
+            raise ConfigError(f"--plan: the weights of {path} are packed already")
+        return read_packed(path)
+    state, cfg = load_upgraded(path)
+    model = build_model(path, state, cfg, *dictionaries_of(state["model"]))
+    if plan is not None:
+        compress_trained(model, cfg.model, plan)
+    packed: dict[str, Packed] = {}
+    for group, transform in transforms(model):
+        name, module = next(iter(group.items()))
+        packed[f"{name}.weight"] = transform.pack(original_of(module))
+    weights: dict[str, Tensor] = effective_state(model)
+    stored: dict[str, Packed] = {}
+    ties: dict[str, str] = {}
+    for first, *others in tied_groups(weights):
+        stored[first] = packed.get(first) or pack_plain(weights[first])
+        ties |= dict.fromkeys(others, first)
+    return PackedModel(_plain(cfg), stored, ties)
+
+
+def pack(path: str | os.PathLike[str], output: str | os.PathLike[str], plan: Plan | None = None) -> list[Entry]:
+    """Write :func:`pack_model`, atomically, and return the table of its sizes.
+
+    Raises:
+        ConfigError: the output is the input.
+    """
+    check_distinct([path], [output])
+    model = pack_model(path, plan)
+    contents = packed_bytes(model)
+    with atomic_write(output, "wb") as file:
+        file.write(contents)
+    return size_table(model, len(contents))
+
+
+def _plain(cfg: DictConfig) -> dict[str, Any]:
+    container: Any = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
+    return {str(name): value for name, value in container.items()}

@@ -1,0 +1,170 @@
+"""The packed checkpoint: a safetensors file with the weights as they are compressed, and all that builds the model.
+
+Nothing is unpickled. The metadata of the file are one table of JSON under ``fairseq-compress``: ``format``, ``cfg`` (of
+fairseq), ``weights`` (how each is stored), ``ties`` (names that share the weight of another name) and ``sha256`` of all
+tensors and of the other metadata. Its size is the size of the model: a table of all entries adds up to it.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import safetensors
+from safetensors.torch import save
+from torch import Tensor, uint8
+
+from fairseq_compress.errors import CheckpointError
+from fairseq_compress.functional.packed_weights import Packed, unpack
+
+FORMAT = "fairseq-compress packed 1"
+PROGRAM = "fairseq-compress"
+HEADER = "configuration, names, checksum"
+NAMESPACE = "argparse.Namespace"
+_LENGTH_BYTES = 8  # of the header's length, with which a safetensors file begins
+
+
+class PackedModel(NamedTuple):
+    """What a packed checkpoint holds."""
+
+    cfg: dict[str, Any]
+    """The configuration of fairseq, in plain values and namespaces."""
+    weights: dict[str, Packed]
+    """Every weight and buffer once."""
+    ties: dict[str, str]
+    """Other names: name -> a key of ``weights``."""
+
+
+class Entry(NamedTuple):
+    """A line of the table of sizes."""
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+    bytes: int
+
+
+def packed_bytes(model: PackedModel) -> bytes:
+    """The contents of the file."""
+    tensors = {_key(name, part): t for name, packed in model.weights.items() for part, t in packed.tensors.items()}
+    stored = {name: (packed.kind, packed.spec, list(packed.tensors)) for name, packed in model.weights.items()}
+    plain = {"cfg": _to_plain(model.cfg), "weights": stored, "ties": model.ties}
+    metadata = {"format": FORMAT} | {name: json.dumps(value) for name, value in plain.items()}
+    # In one entry: safetensors writes several in an order of chance.
+    return save(tensors, {PROGRAM: json.dumps(metadata | {"sha256": _checksum(tensors, metadata)})})
+
+
+def read_packed(path: str | os.PathLike[str]) -> PackedModel:
+    """Read a packed checkpoint.
+
+    Raises:
+        CheckpointError: it is missing, truncated, altered, of another version, or no packed checkpoint.
+    """
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            metadata = _metadata(file.metadata())
+            if metadata.get("format") != FORMAT:
+                raise CheckpointError(
+                    f"checkpoint {path}: must have the format {FORMAT!r}, has {metadata.get('format')!r}"
+                )
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
+    except OSError as error:
+        raise CheckpointError(f"checkpoint {path}: cannot be read: {error.strerror or error}") from None
+    except safetensors.SafetensorError as error:
+        raise CheckpointError(f"checkpoint {path}: truncated, or no packed checkpoint ({error})") from None
+    if metadata.get("sha256") != _checksum(tensors, metadata):
+        raise CheckpointError(f"checkpoint {path}: was altered: its SHA-256 is not the one that it holds")
+    weights = {
+        name: Packed(kind, spec, {part: tensors[_key(name, part)] for part in parts})
+        for name, (kind, spec, parts) in json.loads(metadata["weights"]).items()
+    }
+    return PackedModel(_from_plain(json.loads(metadata["cfg"])), weights, json.loads(metadata["ties"]))
+
+
+def is_packed(path: str | os.PathLike[str]) -> bool:
+    """Whether a file looks like safetensors: a length, and a header that is a table of JSON."""
+    try:
+        with open(path, "rb") as file:
+            start = file.read(_LENGTH_BYTES + 1)
+    except OSError:
+        return False
+    return start[_LENGTH_BYTES:] == b"{"
+
+
+def unpacked_weights(path: str | os.PathLike[str], model: PackedModel) -> dict[str, Tensor]:
+    """The state dict; names that share a weight share the tensor.
+
+    Raises:
+        CheckpointError: a weight cannot be unpacked.
+    """
+    weights: dict[str, Tensor] = {}
+    for name, packed in model.weights.items():
+        try:
+            weights[name] = unpack(packed)
+        except (ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(f"checkpoint {path}: {name}: {error}") from None
+    return weights | {name: weights[other] for name, other in model.ties.items()}
+
+
+def size_table(model: PackedModel, total: int) -> list[Entry]:
+    """Every weight with its bytes, then the header: the sum is the size of the file, ``total``."""
+    entries = []
+    for name, packed in model.weights.items():
+        plain = packed.tensors.get("")
+        shape = tuple(packed.spec["shape"]) if plain is None else tuple(plain.shape)
+        size = sum(tensor.numel() * tensor.element_size() for tensor in packed.tensors.values())
+        entries.append(Entry(name, _kind(packed), shape, size))
+    header = total - sum(entry.bytes for entry in entries)
+    return [*entries, Entry("(header)", HEADER, (), header)]
+
+
+def _kind(packed: Packed) -> str:
+    if packed.kind == "plain":
+        return str(packed.tensors[""].dtype).removeprefix("torch.")
+    told = ", ".join(f"{name}={value}" for name, value in packed.spec.items() if name != "shape" and value)
+    return f"{packed.kind}: {told}"
+
+
+def _metadata(found: dict[str, str] | None) -> dict[str, str]:
+    try:
+        metadata = json.loads((found or {}).get(PROGRAM, "{}"))
+    except ValueError:
+        return {}
+    return metadata if isinstance(metadata, dict) else {}
+
+
+def _key(name: str, part: str) -> str:
+    return f"{name}:{part}" if part else name
+
+
+def _checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    """Over names, types, shapes and bytes of all tensors, and over the other metadata; their order does not count."""
+    digest = hashlib.sha256()
+    for name in sorted(set(metadata) - {"sha256"}):
+        digest.update(json.dumps([name, metadata[name]]).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name].contiguous()
+        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        digest.update(tensor.view(-1).view(uint8).numpy().data if tensor.numel() else b"")
+    return digest.hexdigest()
+
+
+def _to_plain(value: Any) -> Any:
+    """Values of JSON; namespaces, in which fairseq keeps options of the command line, are marked."""
+    if isinstance(value, argparse.Namespace):
+        return {NAMESPACE: _to_plain(vars(value))}
+    if isinstance(value, Mapping):
+        return {str(key): _to_plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_to_plain(item) for item in value]
+    return value if value is None or isinstance(value, (str, int, float, bool)) else str(value)
+
+
+def _from_plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        if value.keys() == {NAMESPACE}:
+            return argparse.Namespace(**_from_plain(value[NAMESPACE]))
+        return {key: _from_plain(item) for key, item in value.items()}
+    return [_from_plain(item) for item in value] if isinstance(value, list) else value

@@ -1,0 +1,23 @@
+"""The dictionary of a checkpoint, beside its weights."""
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def num_updates(state: Mapping[str, Any]) -> int:
+    """Updates that the model was trained for."""
+    history = state.get("optimizer_history") or [{}]
+    return int(history[-1].get("num_updates", 0))
+
+
+def without_training_state(state: Mapping[str, Any]) -> dict[str, Any]:
+    """``state`` with the least that fairseq's loaders ask for in place of optimizer, iterator, meters and EMA."""
+    last = (state.get("optimizer_history") or [{}])[-1]
+    names = {key: last.get(key) for key in ("criterion_name", "optimizer_name")}
+    return dict(state) | {
+        # fairseq calls model.set_num_updates with this number, for generation too.
+        "optimizer_history": [names | {"lr_scheduler_state": {}, "num_updates": num_updates(state)}],
+        "last_optimizer_state": None,
+        # A training that starts from these weights starts at the beginning of its data.
+        "extra_state": {"train_iterator": {"version": 2, "epoch": 1, "iterations_in_epoch": 0, "shuffle": True}},
+    }

@@ -1,0 +1,45 @@
+"""Integers of 1 to 16 bits without gaps, as they are stored."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def packed_bytes(count: int, bits: int) -> int:
+    """Bytes of so many integers."""
+    return (count * bits + 7) // 8
+
+
+def pack_unsigned(values: Tensor, bits: int) -> Tensor:
+    """Integers of b bits in one row of bytes, uint8, lowest bits first.
+
+    Args:
+        values: integers of any shape, each from 0 to 2^b - 1.
+        bits: b, 1 to 16.
+    """
+    pairs = values.reshape(-1, 1).cpu().numpy().astype("<u2").view(np.uint8)  # the low byte first
+    low = np.unpackbits(pairs, axis=1, count=bits, bitorder="little")
+    return torch.from_numpy(np.packbits(low.reshape(-1), bitorder="little"))
+
+
+def unpack_unsigned(packed: Tensor, bits: int, count: int) -> Tensor:
+    """The first ``count`` integers of :func:`pack_unsigned`, int32."""
+    low = np.unpackbits(packed.numpy(), count=count * bits, bitorder="little").reshape(count, bits)
+    pairs = np.packbits(np.pad(low, ((0, 0), (0, 16 - bits))), axis=1, bitorder="little")
+    return torch.from_numpy(pairs.view("<u2").reshape(count).astype(np.int32))
+
+
+def pack_integers(values: Tensor, bits: int) -> Tensor:
+    """:func:`pack_unsigned` of integers from -2^(b-1) to 2^(b-1) - 1, as two's complement of b bits.
+
+    Args:
+        values: int8 of any shape.
+        bits: b, 2 to 8.
+    """
+    return pack_unsigned(values.to(torch.int32) & ((1 << bits) - 1), bits)
+
+
+def unpack_integers(packed: Tensor, bits: int, count: int) -> Tensor:
+    """The first ``count`` integers of :func:`pack_integers`, int8."""
+    unsigned = unpack_unsigned(packed, bits, count)
+    return (unsigned - ((unsigned >> (bits - 1)) << bits)).to(torch.int8)

@@ -1,0 +1,110 @@
+"""k-means over all points of a set with faiss, and the nearest centroids of points: quickly, or exactly."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import faiss
+import torch
+from torch import Tensor
+
+NEAREST_ELEMENTS = 2**19  # distances in float64 at a time: they stay in the processor's cache
+
+
+def k_means(points: Tensor, clusters: int, iterations: int, seed: int, start: Tensor | None = None) -> Tensor:
+    r"""Centroids that locally minimize :math:`\sum_i \min_k \|x_i - c_k\|^2` (Lloyd's algorithm).
+
+    All points take part (faiss alone would draw 256 of them for each cluster). A cluster that becomes empty gets half
+    of a large one. The result depends on the seed, not on the number of threads. It starts from K different points: of
+    a pruned matrix most blocks are zeros, and centroids that are all the same would have to be parted one by one.
+
+    Args:
+        points: (N, d), float32, finite, with N >= clusters.
+        clusters: K.
+        iterations: rounds of assigning all points and moving each centroid to the mean of its points.
+        seed: of the points that it starts from.
+        start: (K, d), centroids to start from instead.
+
+    Returns:
+        (K, d), float32, as moved by the last round.
+    """
+    if start is None:
+        start = _draw(points, clusters, seed)
+    rounds: Any = faiss.Kmeans(
+        points.size(1),
+        clusters,
+        niter=iterations,
+        min_points_per_centroid=1,  # no warning about a small matrix
+        max_points_per_centroid=-(-len(points) // clusters),  # no sampling
+        check_input_data_for_NaNs=False,
+    )
+    with matrix_products():
+        rounds.train(points.contiguous().numpy(), init_centroids=start.contiguous().numpy())
+    return torch.from_numpy(rounds.centroids.copy())
+
+
+def nearest(points: Tensor, centroids: Tensor) -> Tensor:
+    """The index (N,) int64 of the nearest of ``centroids`` (K, d) to each of ``points`` (N, d), computed in float64.
+
+    Of equally near ones it is the first.
+    """
+    if points.size(1) == 1:
+        return _nearest_number(points.flatten(), centroids.flatten())
+    points, centroids = points.double(), centroids.double()
+    half_norms = centroids.square().sum(dim=1) / 2  # ‖x - c‖² / 2 without ‖x‖² / 2, which all centroids share
+    found = [
+        torch.addmm(half_norms, chunk, centroids.t(), alpha=-1).argmin(dim=1)
+        for chunk in points.split(max(1, NEAREST_ELEMENTS // len(centroids)))
+    ]
+    return torch.cat(found)
+
+
+def search(points: Tensor, centroids: Tensor) -> Tensor:
+    """As :func:`nearest`, several times faster: in float32, whose rounding decides between almost equal distances."""
+    index = faiss.IndexFlatL2(points.size(1))
+    index.add(centroids.contiguous().numpy())
+    with matrix_products():
+        return torch.from_numpy(index.search(points.contiguous().numpy(), 1)[1][:, 0])
+
+
+def distinct(points: Tensor, most: int) -> Tensor | None:
+    """The different ones among ``points`` (N, d), sorted, or None where there are more than ``most``."""
+    sample = points[:: max(1, len(points) // (4 * most))]  # enough to see that of any ordinary matrix
+    if len(sample) < len(points) and len(torch.unique(sample, dim=0)) > most:
+        return None
+    found = torch.unique(points, dim=0)
+    return found if len(found) <= most else None
+
+
+def _draw(points: Tensor, clusters: int, seed: int) -> Tensor:
+    """K random points, different from each other where there are as many."""
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(points), generator=generator)
+    found = torch.unique(points[order[: 4 * clusters]], dim=0)
+    if len(found) < clusters:
+        found = torch.unique(points, dim=0)
+    if len(found) < clusters:
+        return points[order[:clusters]]
+    return found[torch.randperm(len(found), generator=generator)[:clusters]]
+
+
+def _nearest_number(values: Tensor, centroids: Tensor) -> Tensor:
+    """:func:`nearest` in one dimension: by the midpoints between neighbours, exact in float64."""
+    ordered, order = centroids.double().sort(stable=True)
+    first = torch.searchsorted(ordered, ordered)  # of equal centroids, the one of the smallest index
+    found = torch.searchsorted((ordered[1:] + ordered[:-1]) / 2, values.double())
+    return order[first[found]]
+
+
+@contextmanager
+def matrix_products() -> Iterator[None]:
+    """faiss compares points by matrix products also where it would take one after the other, ten times slower.
+
+    It does so below 128,000 numbers. The setting is one of the whole process; it is put back.
+    """
+    threshold = faiss.cvar.distance_compute_blas_threshold
+    faiss.cvar.distance_compute_blas_threshold = 1
+    try:
+        yield
+    finally:
+        faiss.cvar.distance_compute_blas_threshold = threshold

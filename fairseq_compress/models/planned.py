@@ -1,0 +1,21 @@
+"""Models that are compressed by a plan, whatever their architecture and whatever the task that builds them.
+
+What builds a model from a checkpoint compresses it by the plan of its configuration: also fairseq's own task
+``translation``, with which ``fairseq-generate`` starts.
+"""
+
+from typing import Any
+
+from fairseq_compress import compat
+from fairseq_compress.plans.attaching import attach_plan
+from fairseq_compress.plans.configuration import plan_of
+
+
+def _compress(model: Any, cfg: Any) -> Any:
+    plan = plan_of(cfg)
+    if plan is not None:
+        attach_plan(plan, model, filled=False)
+    return model
+
+
+compat.after_building_models(_compress)

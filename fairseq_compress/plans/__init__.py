@@ -1,0 +1,1 @@
+"""Compression plans: which modules of a model are compressed, and how."""
