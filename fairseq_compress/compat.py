@@ -6,6 +6,7 @@ What is mended, and why (each was tried with fairseq-fixed 0.12.3.1 and torch 2.
   ``--required-batch-size-multiple``: up to seven sentences of every set are never trained on, scored or translated.
 * :func:`allow_checkpoint_classes` and :func:`patch_checkpoint_loading` - torch >= 2.6 unpickles with an allow-list.
   We add the exact classes that fairseq writes and turn every refusal into one clear line. Safety stays on.
+  The same list lets several processes load a checkpoint, which fairseq sends from the first to the others as a pickle.
 * :func:`patch_checkpoint_copies` - fairseq copies a new checkpoint over ``checkpoint_last.pt`` and
   ``checkpoint_best.pt`` in place: a training that is killed meanwhile leaves half a file, from which nothing resumes.
 * :func:`after_building_models` - fairseq has no place in which to change a model between its making and the making of

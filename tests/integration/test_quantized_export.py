@@ -1,13 +1,14 @@
 """A model of quantization-aware training, exported: weights as they were quantized, ranges as it learned them."""
 
 import json
+import subprocess
 
 import onnx
 import pytest
 import torch
 
 from fairseq_compress.cli.main import main
-from tests.conftest import PLUGIN, TINY, run_command
+from tests.conftest import BIN, PLUGIN, TINY, run_command
 from tests.integration.test_export import export_arguments, model  # noqa: F401 - a fixture
 
 WEIGHTS = 'weights: [{modules: ["*"], bits: 8}]\n'
@@ -78,6 +79,23 @@ def test_the_materialized_weights_are_the_quantized_ones(quantized, tmp_path):
         "--gen-subset", "valid", "--max-len-b", 5, "--max-tokens", 4000,
     ).stdout  # fmt: skip
     assert "Generate valid with beam=5" in log
+
+
+def test_translate_takes_a_packed_checkpoint(quantized, tmp_path):
+    """Raw text through the packed model and through the checkpoint: the same translations."""
+    packed = tmp_path / "packed.safetensors"
+    run_command("fairseq-compress", "pack", "--checkpoint", quantized / "checkpoint_last.pt", "--output", packed)
+    found = []
+    for name in (packed, quantized / "checkpoint_last.pt"):
+        command = [
+            BIN / "fairseq-compress", "translate", "--model", name, "--data", quantized / "bin",
+            "--sentencepiece-model", quantized / "spm.model", "--max-len-b", 20,
+        ]  # fmt: skip
+        text = (quantized / "test.en").read_bytes()
+        result = subprocess.run([str(part) for part in command], input=text, capture_output=True, check=True)
+        found.append(result.stdout)
+    assert found[0] == found[1]
+    assert found[0].count(b"\n") == 40
 
 
 def test_ranges_that_were_not_learned_are_named(quantized, model, tmp_path, capsys):  # noqa: F811
