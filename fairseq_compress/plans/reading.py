@@ -1,6 +1,7 @@
 """YAML to a checked plan, and a plan to one line of JSON, which is YAML too."""
 
 import json
+import re
 from dataclasses import MISSING, asdict, fields, is_dataclass
 from pathlib import Path
 from types import UnionType
@@ -10,6 +11,8 @@ import yaml
 
 from fairseq_compress.errors import ConfigError
 from fairseq_compress.plans.rules import METHODS, Plan, WeightRule
+
+EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
 
 
 def read_plan(path: str) -> Plan:
@@ -61,8 +64,8 @@ def _build(kind: Any, value: Any, place: str, problems: list[str]) -> Any:
         )
     if is_dataclass(kind):
         return _build_rule(kind, value, place, problems)
-    if kind is float and type(value) is int:
-        return float(value)
+    if kind is float and (type(value) is int or (isinstance(value, str) and EXPONENT.fullmatch(value))):
+        return float(value)  # YAML 1.1 takes 1e-05, as JSON writes it, for a text
     if type(value) is not kind:
         problems.append(f"{place}: must be of type {kind.__name__}, got {_shown(value)}")
         return None

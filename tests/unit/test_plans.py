@@ -48,6 +48,13 @@ activations:
     assert parse_plan(plan_text(plan)) == plan
 
 
+def test_small_numbers_as_json_writes_them():
+    plan = Plan((LinearRule(("*",), noise=Noise(1e-05, 5e-324)),))
+    assert "1e-05" in plan_text(plan)
+    assert parse_plan(plan_text(plan)) == plan
+    assert parse_plan("weights: [{modules: ['*'], noise: {start: 1e-3}}]").weights[0].noise.start == 0.001
+
+
 @given(
     bits=st.integers(2, 8), start=st.floats(0, 1), end=st.none() | st.floats(0, 1), first=st.integers(0, 5),
     more=st.integers(0, 5), block=st.integers(1, 9),
