@@ -6,10 +6,10 @@ from fairseq_compress.functional.block_noise import draw_blocks, drop
 from fairseq_compress.functional.packed_weights import Packed, pack_plain
 from fairseq_compress.functional.schedules import Ramp
 from fairseq_compress.parametrizations.linear_quantizer import noise_repr
-from fairseq_compress.parametrizations.transform import WeightTransform
+from fairseq_compress.parametrizations.transform import NoisyTransform
 
 
-class BlockDropout(WeightTransform):
+class BlockDropout(NoisyTransform):
     """In each training forward a random fraction p of the blocks is zero (arXiv:2004.07320); else the weight itself.
 
     Args:
@@ -18,13 +18,7 @@ class BlockDropout(WeightTransform):
     """
 
     def __init__(self, probability: Ramp, block: int = 8) -> None:
-        super().__init__()
-        self.probability, self.block = probability, block
-        self.p = probability.at(0)
-
-    def set_num_updates(self, num_updates: int) -> None:
-        """Called by fairseq before each update."""
-        self.p = self.probability.at(num_updates)
+        super().__init__(probability, block)
 
     @property
     def idle(self) -> bool:

@@ -11,10 +11,10 @@ from fairseq_compress.functional.linear_quantization import (
 )
 from fairseq_compress.functional.packed_weights import Packed, pack_linear
 from fairseq_compress.functional.schedules import Ramp
-from fairseq_compress.parametrizations.transform import WeightTransform
+from fairseq_compress.parametrizations.transform import NoisyTransform
 
 
-class LinearQuantizer(WeightTransform):
+class LinearQuantizer(NoisyTransform):
     """x̂ of :mod:`fairseq_compress.functional.linear_quantization`, with straight-through gradients.
 
     In training a random fraction p of the blocks is quantized: p = 1 is quantization-aware training
@@ -27,13 +27,8 @@ class LinearQuantizer(WeightTransform):
     """
 
     def __init__(self, how: Linear, probability: Ramp | None = None, block: int = 8) -> None:
-        super().__init__()
-        self.how, self.probability, self.block = how, probability or Ramp(1.0, 1.0), block
-        self.p = self.probability.at(0)
-
-    def set_num_updates(self, num_updates: int) -> None:
-        """Called by fairseq before each update."""
-        self.p = self.probability.at(num_updates)
+        super().__init__(probability or Ramp(1.0, 1.0), block)
+        self.how = how
 
     @property
     def idle(self) -> bool:

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fairseq_compress.functional.packed_weights import Packed
+from fairseq_compress.functional.schedules import Ramp
 
 
 class WeightTransform(nn.Module):
@@ -71,3 +72,21 @@ class WeightTransform(nn.Module):
     def pack(self, weight: Tensor) -> Packed:
         """What a packed checkpoint stores for the weight."""
         raise NotImplementedError
+
+
+class NoisyTransform(WeightTransform):
+    """A transform that in training replaces a random share p of the blocks of a weight.
+
+    Args:
+        probability: p, by updates.
+        block: entries of a row that are drawn together.
+    """
+
+    def __init__(self, probability: Ramp, block: int) -> None:
+        super().__init__()
+        self.probability, self.block = probability, block
+        self.p = probability.at(0)
+
+    def set_num_updates(self, num_updates: int) -> None:
+        """Called by fairseq before each update."""
+        self.p = self.probability.at(num_updates)
