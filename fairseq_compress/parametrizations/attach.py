@@ -105,14 +105,15 @@ def effective_state(model: nn.Module) -> dict[str, Tensor]:
     """
     model.eval()
     state: dict[str, Tensor] = model.state_dict()
-    weights: dict[str, Tensor] = {}
+    weights: dict[str, tuple[str, Tensor]] = {}  # key of what is trained -> key and value of the weight
     for group, transform in transforms(model):
-        weights |= dict.fromkeys(group, transform(original_of(next(iter(group.values())))))
+        weight = transform(original_of(next(iter(group.values()))))
+        weights |= {f"{name}.{transform.trained_name}": (f"{name}.{PLAIN}", weight) for name in group}
     plain = {}
     for key, value in state.items():
-        name, _, rest = key.rpartition(".")
-        if name in weights and rest in ("weight", "weight_centroids"):
-            plain[f"{name}.{PLAIN}"] = weights[name]
+        if key in weights:
+            name, weight = weights[key]
+            plain[name] = weight
         elif f".{PLAIN_TRANSFORM}" not in key:
             plain[key] = value
     return plain
