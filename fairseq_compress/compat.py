@@ -17,7 +17,6 @@ What is mended, and why (each was tried with fairseq-fixed 0.12.3.1 and torch 2.
 import argparse
 import collections
 import functools
-import logging
 import os
 import pickle
 import re
@@ -71,7 +70,6 @@ def apply() -> None:
     patch_checkpoint_loading()
     patch_checkpoint_copies()
     install_excepthook()
-    logging.getLogger("faiss.loader").setLevel(logging.WARNING)  # it tells which instructions it uses
 
 
 def allow_checkpoint_classes() -> None:
@@ -212,10 +210,13 @@ def install_excepthook() -> None:
         return
 
     def excepthook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        if isinstance(error, FairseqCompressError):
-            print(f"fairseq-compress: error: {error}", file=sys.stderr)
-        else:
+        ours: BaseException | None = error
+        while ours is not None and not isinstance(ours, FairseqCompressError):
+            ours = ours.__context__  # fairseq's trainer hides what went wrong behind "cannot load model parameters"
+        if ours is None:
             previous(kind, error, trace)
+        else:
+            print(f"fairseq-compress: error: {ours}", file=sys.stderr)
 
     _replace(sys, "excepthook", previous, excepthook)
 

@@ -24,3 +24,7 @@ class CheckpointError(FairseqCompressError):
 
 class CheckError(FairseqCompressError):
     """What was made does not do what it was made from, so it was thrown away."""
+
+
+class TrainingError(FairseqCompressError):
+    """A training that was started for somebody ended with an error, which it printed itself."""

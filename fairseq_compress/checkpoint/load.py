@@ -71,13 +71,25 @@ def build_model(
     Raises:
         CheckpointError: the task is unknown here, or weights and architecture do not fit each other.
     """
-    task_class = TASK_REGISTRY.get(cfg.task._name)
-    if task_class is None:
-        raise CheckpointError(f"checkpoint {path}: was trained with the unknown task '{cfg.task._name}'")
-    model = task_class(cfg.task, source, target).build_model(cfg.model, from_checkpoint=True)
+    model = new_model(path, cfg, source, target)
     try:
         model.load_state_dict(state["model"], strict=True, model_cfg=cfg.model)
     except RuntimeError as error:
         details = " ".join(str(error).split())
         raise CheckpointError(f"checkpoint {path}: its weights do not fit its architecture: {details}") from None
+    return model
+
+
+def new_model(
+    path: str | os.PathLike[str], cfg: DictConfig, source: Dictionary, target: Dictionary
+) -> BaseFairseqModel:
+    """As :func:`build_model`, without the weights.
+
+    Raises:
+        CheckpointError: the task is unknown here.
+    """
+    task_class = TASK_REGISTRY.get(cfg.task._name)
+    if task_class is None:
+        raise CheckpointError(f"checkpoint {path}: was trained with the unknown task '{cfg.task._name}'")
+    model: BaseFairseqModel = task_class(cfg.task, source, target).build_model(cfg.model, from_checkpoint=True)
     return model

@@ -7,8 +7,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from fairseq_compress.checkpoint.average import tied_groups
-from fairseq_compress.checkpoint.load import build_model, load_upgraded
-from fairseq_compress.checkpoint.materialize import dictionaries_of
+from fairseq_compress.checkpoint.compress import compressed_model
 from fairseq_compress.checkpoint.packed_file import (
     Entry,
     PackedModel,
@@ -18,10 +17,8 @@ from fairseq_compress.checkpoint.packed_file import (
     size_table,
 )
 from fairseq_compress.corpus.files import atomic_write, check_distinct
-from fairseq_compress.errors import ConfigError
 from fairseq_compress.functional.packed_weights import Packed, pack_plain
 from fairseq_compress.parametrizations.attach import effective_state, original_of, transforms
-from fairseq_compress.plans.configuration import compress_trained
 from fairseq_compress.plans.rules import Plan
 
 
@@ -29,20 +26,11 @@ def pack_model(path: str | os.PathLike[str], plan: Plan | None = None) -> Packed
     """A checkpoint with the weights as they are compressed; shared ones once.
 
     Args:
-        plan: how the weights of a model that has no plan are compressed (post-training quantization).
-
-    Raises:
-        CheckpointError: the checkpoint cannot be loaded.
-        ConfigError: the model has a plan already, or the plan does not fit.
+        plan: as in :func:`fairseq_compress.checkpoint.compress.compressed_model`, which has the errors too.
     """
-    if is_packed(path):
-        if plan is not None:
-            raise ConfigError(f"--plan: the weights of {path} are packed already")
+    if plan is None and is_packed(path):
         return read_packed(path)
-    state, cfg = load_upgraded(path)
-    model = build_model(path, state, cfg, *dictionaries_of(state["model"]))
-    if plan is not None:
-        compress_trained(model, cfg.model, plan)
+    model, _, cfg = compressed_model(path, plan)
     packed: dict[str, Packed] = {}
     for group, transform in transforms(model):
         name, module = next(iter(group.items()))

@@ -124,7 +124,7 @@ def _kind(packed: Packed) -> str:
     if packed.kind == "plain":
         return str(packed.tensors[""].dtype).removeprefix("torch.")
     told = ", ".join(f"{name}={value}" for name, value in packed.spec.items() if name != "shape" and value)
-    return f"{packed.kind}: {told}"
+    return f"{packed.kind}: {told}" + (", in int8" if "scale" in packed.tensors else "")
 
 
 def _metadata(found: dict[str, str] | None) -> dict[str, str]:

@@ -34,6 +34,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "binarize-hypotheses": ("binarize_hypotheses", "K hypotheses a sentence for sequence_level_kd"),
     "average": ("average", "average the parameters of several checkpoints"),
     "materialize": ("materialize", "a checkpoint as one of fairseq's plain transformer"),
+    "quantize": ("quantize", "quantize a trained checkpoint by a plan, at once or in stages with training (iPQ)"),
     "describe": ("describe", "what is compressed in a checkpoint, and where its bytes are"),
     "pack": ("pack", "a checkpoint as it is compressed, in a safetensors file"),
     "export": ("export", "a checkpoint as a model directory for another runtime, tried and described"),

@@ -5,11 +5,10 @@ Shapes: ``points`` (N, d) float32; codebooks (M, K, d) float32, K a power of two
 
 from functools import reduce
 
-import faiss
 import torch
 from torch import Tensor
 
-from fairseq_compress.functional.clustering import k_means, matrix_products, nearest, search
+from fairseq_compress.functional.clustering import k_means, load_faiss, matrix_products, nearest, search
 
 BEAM = 5  # partial sums that are kept for each point, faiss's own default
 PERTURBATIONS = 4  # of all assignments, after each update of the codebooks
@@ -32,6 +31,7 @@ def residual_quantize(
     if codebooks == 1:
         book = k_means(points, centroids, iterations, seed)
         return book[None], nearest(points, book)[:, None]
+    faiss = load_faiss()
     quantizer = faiss.ResidualQuantizer(points.size(1), codebooks, _bits(centroids))
     # Codebooks fit what the best of the beam leaves over: on trained weights a lower error than faiss's default, which
     # fits all of the beam, and several times faster. The tables would only serve a search by tables.

@@ -1,14 +1,22 @@
 """k-means over all points of a set with faiss, and the nearest centroids of points: quickly, or exactly."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import faiss
 import torch
 from torch import Tensor
 
 NEAREST_ELEMENTS = 2**19  # distances in float64 at a time: they stay in the processor's cache
+
+
+def load_faiss() -> Any:
+    """faiss, imported when something is clustered for the first time: every training imports this file."""
+    logging.getLogger("faiss.loader").setLevel(logging.WARNING)  # it tells which instructions it uses
+    import faiss
+
+    return faiss
 
 
 def k_means(points: Tensor, clusters: int, iterations: int, seed: int, start: Tensor | None = None) -> Tensor:
@@ -30,7 +38,7 @@ def k_means(points: Tensor, clusters: int, iterations: int, seed: int, start: Te
     """
     if start is None:
         start = _draw(points, clusters, seed)
-    rounds: Any = faiss.Kmeans(
+    rounds: Any = load_faiss().Kmeans(
         points.size(1),
         clusters,
         niter=iterations,
@@ -61,7 +69,7 @@ def nearest(points: Tensor, centroids: Tensor) -> Tensor:
 
 def search(points: Tensor, centroids: Tensor) -> Tensor:
     """As :func:`nearest`, several times faster: in float32, whose rounding decides between almost equal distances."""
-    index = faiss.IndexFlatL2(points.size(1))
+    index = load_faiss().IndexFlatL2(points.size(1))
     index.add(centroids.contiguous().numpy())
     with matrix_products():
         return torch.from_numpy(index.search(points.contiguous().numpy(), 1)[1][:, 0])
@@ -102,9 +110,10 @@ def matrix_products() -> Iterator[None]:
 
     It does so below 128,000 numbers. The setting is one of the whole process; it is put back.
     """
-    threshold = faiss.cvar.distance_compute_blas_threshold
-    faiss.cvar.distance_compute_blas_threshold = 1
+    settings = load_faiss().cvar
+    threshold = settings.distance_compute_blas_threshold
+    settings.distance_compute_blas_threshold = 1
     try:
         yield
     finally:
-        faiss.cvar.distance_compute_blas_threshold = threshold
+        settings.distance_compute_blas_threshold = threshold

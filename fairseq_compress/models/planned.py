@@ -7,14 +7,15 @@ What builds a model from a checkpoint compresses it by the plan of its configura
 from typing import Any
 
 from fairseq_compress import compat
-from fairseq_compress.plans.attaching import attach_plan
+from fairseq_compress.plans.attaching import attach_plan, refuse_other_compression
 from fairseq_compress.plans.configuration import plan_of
 
 
 def _compress(model: Any, cfg: Any) -> Any:
     plan = plan_of(cfg)
     if plan is not None:
-        attach_plan(plan, model, filled=False)
+        attach_plan(plan, model)
+    model.register_load_state_dict_pre_hook(refuse_other_compression)
     return model
 
 

@@ -7,8 +7,11 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from fairseq_compress.functional.linear_quantization import fake_quantize_activations
+from fairseq_compress.functional.magnitudes import Magnitudes
 
 NAME = "input_quantizer"
+RANGE = f".{NAME}.largest"
+"""With which the key of a range ends in a state dict."""
 
 
 class ActivationQuantizer(nn.Module):
@@ -23,16 +26,22 @@ class ActivationQuantizer(nn.Module):
     """
 
     largest: Tensor
+    watching: Magnitudes | None
+    """Where it is set, inputs pass as they are and are counted there."""
 
     def __init__(self, bits: int = 8, decay: float = 0.9999) -> None:
         super().__init__()
         self.bits, self.decay = bits, decay
+        self.watching: Magnitudes | None = None
         self.register_buffer("largest", torch.zeros(()))  # zero: not set
         self.register_load_state_dict_pre_hook(_start_anew_without_key)
 
     def forward(self, x: Tensor) -> Tensor:
         """x̂ in shape and type of ``x``."""
         if x.numel() == 0:
+            return x
+        if self.watching is not None:
+            self.watching.add(x.detach())
             return x
         if self.training and torch.is_grad_enabled():  # not in the first pass of activation checkpointing
             self._observe(x.detach())

@@ -31,17 +31,18 @@ class Codebook(WeightTransform):
         codes: centroids, assignments and rotation; of a model that is still to be loaded only the sizes count.
         quantize: how a plain weight is quantized.
         centroid_bits: 16 for float16, or 8.
-        filled: whether ``codes`` are those of a weight.
+        filled: whether ``codes`` are those of a weight; else it is still to be loaded.
     """
 
     assignments: Tensor
     rotation: Tensor | None
     trained_name = "weight_centroids"
 
-    def __init__(self, codes: Codes, quantize: Quantize, centroid_bits: int = 16, filled: bool = True) -> None:
+    def __init__(self, codes: Codes, quantize: Quantize, centroid_bits: int = 16, filled: bool = False) -> None:
         super().__init__()
         self._start: Tensor | None = codes.centroids
         self._quantize, self.centroid_bits, self._filled = quantize, centroid_bits, filled
+        self._quantized: tuple[Tensor, Codes] | None = None  # what was loaded last: all that share a weight load it
         self.sizes = tuple(codes.centroids.shape)
         self.register_buffer("assignments", codes.assignments)
         self.register_buffer("rotation", codes.rotation)
@@ -63,6 +64,7 @@ class Codebook(WeightTransform):
         return torch.where(is_padding, found.detach(), found)
 
     def _rows(self, centroids: Tensor, assignments: Tensor) -> Tensor:
+        self._quantized = None
         if not self._filled:
             raise CheckpointError("a weight is to be made of centroids, but no trained weight was loaded")
         stored = straight_through(centroids, self._stored(centroids))
@@ -78,10 +80,13 @@ class Codebook(WeightTransform):
 
     def take_plain(self, state: dict[str, Tensor], prefix: str) -> None:
         weight = state.pop(f"{prefix}weight")
-        try:
-            codes = quantize_for_storage(weight, self._quantize, self.centroid_bits)
-        except ValueError as error:
-            raise ConfigError(f"compression plan, {prefix}weight: {error}") from None
+        if self._quantized is None or not torch.equal(self._quantized[0], weight):
+            try:
+                codes = quantize_for_storage(weight, self._quantize, self.centroid_bits)
+            except ValueError as error:
+                raise ConfigError(f"compression plan, {prefix}weight: {error}") from None
+            self._quantized = weight, codes
+        codes = self._quantized[1]
         state[prefix + self.trained_name] = codes.centroids
         state[f"{prefix}weight_transform.assignments"] = codes.assignments
         if self.rotation is not None:  # codes that are exact without one have none

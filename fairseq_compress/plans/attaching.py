@@ -1,22 +1,23 @@
 """A plan attached to a model."""
 
-from torch import nn
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
 
 from fairseq_compress.errors import ConfigError
-from fairseq_compress.modules.activation_quantizer import ActivationQuantizer, quantize_input
+from fairseq_compress.modules.activation_quantizer import RANGE, ActivationQuantizer, quantize_input
 from fairseq_compress.modules.attention import HookableMultiheadAttention
-from fairseq_compress.parametrizations.attach import attach, original_of, tied_modules
+from fairseq_compress.parametrizations.attach import attach, original_of, tied_modules, transform_of
+from fairseq_compress.parametrizations.codebook import Codebook
 from fairseq_compress.plans.rules import ActivationRule, Plan
 from fairseq_compress.selection import select
 
 
-def attach_plan(plan: Plan, model: nn.Module, filled: bool) -> None:
-    """Compress a model in place. Weights and biases keep their names in the state dict.
+def attach_plan(plan: Plan, model: nn.Module) -> None:
+    """Compress a model in place, whose weights are still to be loaded. They keep their names in the state dict.
 
     Modules that share a weight share its transform: a rule that picks one of them has them all.
-
-    Args:
-        filled: whether the model's weights are trained ones; else they are still to be loaded.
 
     Raises:
         ConfigError: a pattern picks nothing, two rules pick one weight, or a rule does not fit what it picks.
@@ -32,11 +33,32 @@ def attach_plan(plan: Plan, model: nn.Module, filled: bool) -> None:
                 raise ConfigError(f"{place}: {first} is picked by {taken[group]} already")
             taken[group] = place
             try:
-                transform = rule.transform(original_of(groups[group][first]).detach(), filled)
+                transform = rule.transform(*original_of(groups[group][first]).shape)
             except ValueError as error:
                 raise ConfigError(f"weights[{number}].{error} (of {first})") from None
             attach(groups[group], transform)
     _quantize_inputs(plan.activations, model)
+
+
+def refuse_other_compression(model: nn.Module, state: Mapping[str, Tensor], *_: Any) -> None:
+    """Refuse a state dict with centroids or ranges for which the model has no place; called before it is loaded.
+
+    Raises:
+        ConfigError: names the first.
+    """
+    modules = dict(model.named_modules(remove_duplicate=False))
+    for key in state:
+        layer, last = key.rpartition(".")[::2]
+        if last == Codebook.trained_name and not isinstance(transform_of(modules[layer]), Codebook):
+            has = "is made of centroids"
+        elif key.endswith(RANGE) and layer not in modules:
+            layer, has = key.removesuffix(RANGE), "has a range for its input"
+        else:
+            continue
+        raise ConfigError(
+            f"compression plan: in the checkpoint {layer} {has}, for which this model's plan has no place: give "
+            "the plan of the checkpoint (--compression-plan), or its plain model (fairseq-compress materialize)"
+        )
 
 
 def _quantize_inputs(rules: tuple[ActivationRule, ...], model: nn.Module) -> None:

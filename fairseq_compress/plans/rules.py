@@ -4,7 +4,6 @@ from dataclasses import dataclass, field
 from functools import partial
 
 import torch
-from torch import Tensor
 
 from fairseq_compress.functional import codebooks, product_quantization
 from fairseq_compress.functional.codes import Codes, make_codes
@@ -12,7 +11,7 @@ from fairseq_compress.functional.linear_quantization import BITS, Linear
 from fairseq_compress.functional.rotation import default_rotation_size
 from fairseq_compress.functional.schedules import Ramp
 from fairseq_compress.parametrizations.block_dropout import BlockDropout
-from fairseq_compress.parametrizations.codebook import DTYPES, Codebook, Quantize, quantize_for_storage
+from fairseq_compress.parametrizations.codebook import DTYPES, Codebook, Quantize
 from fairseq_compress.parametrizations.linear_quantizer import LinearQuantizer
 from fairseq_compress.parametrizations.transform import WeightTransform
 
@@ -54,16 +53,15 @@ class WeightRule:
     modules: tuple[str, ...]
     """Patterns of names (:func:`fairseq_compress.selection.select`)."""
     method: str = "linear"
+    stage: int = field(default=1, kw_only=True)
+    """In which it begins (:mod:`fairseq_compress.procedures.stages`)."""
 
     def problems(self) -> list[str]:
         """What breaks a rule, whatever the model."""
-        raise NotImplementedError
+        return _stage_problems(self.stage)
 
-    def transform(self, weight: Tensor, filled: bool) -> WeightTransform:
-        """A new transform of a weight ``(R, C)``.
-
-        Args:
-            filled: whether the weight is a trained one; else it is still to be loaded.
+    def transform(self, rows: int, columns: int) -> WeightTransform:
+        """A new transform of a weight ``(R, C)`` that is still to be loaded.
 
         Raises:
             ValueError: the rule does not fit the weight.
@@ -84,11 +82,11 @@ class LinearRule(WeightRule):
         try:
             self._how().check((1, max(self.group_size, 1)))
         except ValueError as error:
-            return [str(error)]
-        return []
+            return [*super().problems(), str(error)]
+        return super().problems()
 
-    def transform(self, weight: Tensor, filled: bool) -> WeightTransform:
-        self._how().check(weight.shape)
+    def transform(self, rows: int, columns: int) -> WeightTransform:
+        self._how().check((rows, columns))
         return LinearQuantizer(self._how(), self.noise.ramp(), self.noise.block)
 
     def _how(self) -> Linear:
@@ -102,10 +100,12 @@ class BlockDropoutRule(WeightRule):
     noise: Noise = field(default_factory=Noise)
 
     def problems(self) -> list[str]:
-        all_dropped = max(self.noise.ramp()[:2]) == 1
-        return ["noise.start: must be less than 1 with block_dropout, got 1"] if all_dropped else []
+        found = super().problems()
+        if max(self.noise.ramp()[:2]) == 1:
+            found.append("noise.start: must be less than 1 with block_dropout, got 1")
+        return found
 
-    def transform(self, weight: Tensor, filled: bool) -> WeightTransform:
+    def transform(self, rows: int, columns: int) -> WeightTransform:
         return BlockDropout(self.noise.ramp(), self.noise.block)
 
 
@@ -120,17 +120,17 @@ class CodesRule(WeightRule):
     seed: int = 1
 
     def problems(self) -> list[str]:
-        found = [] if self.block >= 1 else [f"block: must be at least 1, got {self.block}"]
+        found = super().problems()
+        if self.block < 1:
+            found.append(f"block: must be at least 1, got {self.block}")
         if self.centroid_bits not in DTYPES:
             found.append(f"centroid_bits: must be 8 or 16, got {self.centroid_bits}")
         return found
 
-    def transform(self, weight: Tensor, filled: bool) -> WeightTransform:
-        columns = weight.size(1)
+    def transform(self, rows: int, columns: int) -> WeightTransform:
         if columns % self.block:
             raise ValueError(f"block: must divide the {columns} columns, got {self.block}")
-        codes = quantize_for_storage(weight, self.quantize(), self.centroid_bits) if filled else self._empty(weight)
-        return Codebook(codes, self.quantize(), self.centroid_bits, filled)
+        return Codebook(self._empty(rows, columns), self.quantize(), self.centroid_bits)
 
     def quantize(self) -> Quantize:
         """A matrix to codes."""
@@ -144,8 +144,8 @@ class CodesRule(WeightRule):
         """Columns that are rotated together; 0 for none."""
         return 0
 
-    def _empty(self, weight: Tensor) -> Codes:
-        (rows, columns), (books, entries) = weight.shape, self.sizes()
+    def _empty(self, rows: int, columns: int) -> Codes:
+        books, entries = self.sizes()
         size = self.rotation_size(rows, columns)
         assignments = torch.zeros(rows * (columns // self.block), books, dtype=torch.int64)
         rotation = torch.eye(size) if size else None
@@ -172,6 +172,12 @@ class ProductRule(CodesRule):
         if self.codebooks < 0 or (self.codebooks > 1 and self.algorithm in ("kmeans", "opq")):
             found.append(f"codebooks: must be 1 with {self.algorithm}, got {self.codebooks}")
         return found
+
+    def transform(self, rows: int, columns: int) -> WeightTransform:
+        made, blocks = super().transform(rows, columns), rows * (columns // self.block)
+        if self.centroids > blocks:
+            raise ValueError(f"centroids: must be at most the {blocks:,} blocks of the matrix, got {self.centroids}")
+        return made
 
     def quantize(self) -> Quantize:
         return partial(
@@ -228,10 +234,14 @@ class ActivationRule:
     bits: int = 8
     decay: float = 0.9999
     """Of the moving average of their range."""
+    stage: int = field(default=1, kw_only=True)
+    """As of a weight's rule."""
 
     def problems(self) -> list[str]:
         """What breaks a rule, whatever the model."""
-        found = [] if self.bits in BITS else [f"bits: must be from {BITS[0]} to {BITS[-1]}, got {self.bits}"]
+        found = _stage_problems(self.stage)
+        if self.bits not in BITS:
+            found.append(f"bits: must be from {BITS[0]} to {BITS[-1]}, got {self.bits}")
         return found if 0 <= self.decay < 1 else [*found, f"decay: must be from 0 to less than 1, got {self.decay:g}"]
 
 
@@ -241,3 +251,18 @@ class Plan:
 
     weights: tuple[WeightRule, ...] = ()
     activations: tuple[ActivationRule, ...] = ()
+
+    def stages(self) -> list[int]:
+        """Numbers of the stages, in their order."""
+        return sorted({rule.stage for rule in self.weights} | {rule.stage for rule in self.activations})
+
+    def until(self, stage: int) -> "Plan":
+        """The rules that have begun in a stage."""
+        return Plan(
+            tuple(rule for rule in self.weights if rule.stage <= stage),
+            tuple(rule for rule in self.activations if rule.stage <= stage),
+        )
+
+
+def _stage_problems(stage: int) -> list[str]:
+    return [] if stage >= 1 else [f"stage: must be at least 1, got {stage}"]

@@ -46,7 +46,9 @@ def logits(model):
 
 def quantized(rule, architecture="transformer_small"):
     model = make_model(architecture)
-    attach_plan(Plan((rule,)), model, filled=True)
+    weights = model.state_dict()
+    attach_plan(Plan((rule,)), model)
+    model.load_state_dict(weights)
     return model
 
 
@@ -56,14 +58,14 @@ def test_plain_weights_are_quantized_when_they_are_loaded(rule, architecture):
     """As a model of a checkpoint does: sizes first, then the weights; with the result of a model that has weights."""
     plain = make_model(architecture)
     loaded = make_model(architecture)
-    attach_plan(Plan((rule,)), loaded, filled=False)
+    attach_plan(Plan((rule,)), loaded)
     with pytest.raises(CheckpointError, match="no trained weight was loaded"):
         logits(loaded)
     loaded.load_state_dict(plain.state_dict())
     model = quantized(rule, architecture)
     assert torch.equal(logits(loaded.eval()), logits(model.eval()))
     again = make_model(architecture)
-    attach_plan(Plan((rule,)), again, filled=False)
+    attach_plan(Plan((rule,)), again)
     again.load_state_dict(model.state_dict())
     assert torch.equal(logits(again.eval()), logits(model))
     assert (logits(model) - logits(plain.eval())).abs().max() > 0
@@ -114,7 +116,7 @@ def test_the_gradient_of_a_centroid_is_the_mean_over_its_blocks():
     torch.manual_seed(3)
     layer = nn.Linear(8, 6, bias=False)
     codes = product_quantize(layer.weight.detach(), 4, 3)
-    attach({"layer": layer}, Codebook(codes, lambda weight: product_quantize(weight, 4, 3)))
+    attach({"layer": layer}, Codebook(codes, lambda weight: product_quantize(weight, 4, 3), filled=True))
     factors = torch.randn(6, 8)
     (layer.weight * factors).sum().backward()
     blocks = factors.view(12, 4)
@@ -126,7 +128,9 @@ def test_the_gradient_of_a_centroid_is_the_mean_over_its_blocks():
 def test_only_the_rows_of_a_batch_and_no_padding_give_a_gradient():
     table = nn.Embedding(20, 8, padding_idx=1)
     rule = ProductRule(("*",), "product", block=4, centroids=40)  # a centroid for each block
-    attach({"table": table}, rule.transform(table.weight.detach(), True))
+    weights = table.state_dict()
+    attach({"table": table}, rule.transform(20, 8))
+    table.load_state_dict(weights)
     tokens = torch.tensor([[5, 7, 5], [1, 7, 1]])
     values = table(tokens)
     assert torch.equal(values, table.weight[tokens])
@@ -187,7 +191,7 @@ weights:
 @pytest.mark.parametrize(
     ("rule", "message"),
     [
-        ("method: product, bits: 4", "weights[0].bits: is no key; there are modules, method, block"),
+        ("method: product, bits: 4", "weights[0].bits: is no key; there are modules, method, stage, block"),
         ("method: product, algorithm: em", "weights[0].algorithm: must be one of kmeans, opq, residual, lsq, got 'em'"),
         ("method: product, centroids: 1", "weights[0].centroids: must be from 2 to 65536, got 1"),
         ("method: product, codebooks: 2", "weights[0].codebooks: must be 1 with kmeans, got 2"),
@@ -207,18 +211,20 @@ def test_rules_that_are_refused(rule, message):
 def test_rules_that_do_not_fit_the_model():
     with pytest.raises(ConfigError, match=r"weights\[0\]\.block: must divide the 32 columns, got 5 \(of encoder"):
         quantized(ProductRule(("*",), "product", block=5, centroids=4))
-    with pytest.raises(ConfigError, match=r"weights\[0\]\.centroids: must be at most the \d+ blocks of the matrix"):
+    with pytest.raises(ConfigError, match=r"weights\[0\]\.centroids: must be at most the [\d,]+ blocks of the matrix"):
         quantized(ProductRule(("*",), "product", block=8, centroids=4096))
     loaded = make_model("transformer_small")
-    attach_plan(Plan((ProductRule(("*",), "product", centroids=4096),)), loaded, filled=False)
-    with pytest.raises(ConfigError, match=r"compression plan, .*weight: centroids: must be at most the \d+ blocks"):
-        loaded.load_state_dict(make_model("transformer_small").state_dict())
+    attach_plan(Plan((PRODUCT,)), loaded)
+    state = make_model("transformer_small").state_dict()
+    state["encoder.layers.0.fc1.weight"][0, 0] = float("nan")
+    with pytest.raises(ConfigError, match=r"compression plan, encoder\.layers\.0\.fc1\.weight: .* finite"):
+        loaded.load_state_dict(state)
 
 
 def test_a_packed_weight_that_does_not_fit():
     layer = nn.Linear(8, 6)
     rule = ProductRule(("*",), "product", block=4, centroids=5)
-    attach({"layer": layer}, rule.transform(layer.weight.detach(), True))
+    attach({"layer": layer}, rule.transform(6, 8))
     packed = transform_of(layer).pack(original_of(layer))
     assert packed.tensors["assignments"].numel() == (12 * 3 + 7) // 8
     for change, message in (

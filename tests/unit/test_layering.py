@@ -15,7 +15,7 @@ FLOORS = {
     "teachers": 4,
     "datasets": 4.5,  # batches that carry what teachers said
     "criterions": 5, "tasks": 5,
-    "evaluation": 6, "export": 6,
+    "evaluation": 6, "export": 6, "procedures": 6,
     "cli": 7,
 }  # fmt: skip
 WITHOUT = {  # rooms that must work without these packages

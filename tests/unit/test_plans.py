@@ -146,7 +146,7 @@ def test_selection():
 
 def test_a_rule_has_all_that_shares_its_weight():
     model = make_model("transformer_small")
-    attach_plan(Plan((LinearRule(("decoder.embed_tokens",), bits=4), LinearRule(("*.layers.*",)))), model, filled=True)
+    attach_plan(Plan((LinearRule(("decoder.embed_tokens",), bits=4), LinearRule(("*.layers.*",)))), model)
     of_table = transform_of(model.encoder.embed_tokens)
     assert of_table is transform_of(model.decoder.output_projection) is transform_of(model.decoder.embed_tokens)
     assert of_table.how.bits == 4
@@ -174,19 +174,19 @@ def test_a_rule_has_all_that_shares_its_weight():
 )
 def test_a_plan_that_does_not_fit_the_model(plan, message):
     with pytest.raises(ConfigError) as error:
-        attach_plan(plan, make_model("transformer_small"), filled=True)
+        attach_plan(plan, make_model("transformer_small"))
     assert message in str(error.value)
 
 
 def test_inputs_of_projections_need_our_attention():
-    attach_plan(Plan((), (ActivationRule(("*.fc1", "*output_projection")),)), make_model("transformer"), filled=True)
+    attach_plan(Plan((), (ActivationRule(("*.fc1", "*output_projection")),)), make_model("transformer"))
     with pytest.raises(ConfigError, match=r"self_attn\.k_proj is not called as a module by fairseq's own attention"):
-        attach_plan(Plan((), (ActivationRule(("*_proj",)),)), make_model("transformer"), filled=True)
+        attach_plan(Plan((), (ActivationRule(("*_proj",)),)), make_model("transformer"))
 
 
 def test_activations_are_quantized_in_every_layer():
     model, plain = make_model("transformer_small"), make_model("transformer_small")
-    attach_plan(Plan((), (ActivationRule(("*",), decay=0.5),)), model, filled=True)
+    attach_plan(Plan((), (ActivationRule(("*",), decay=0.5),)), model)
     quantizers = {name: module for name, module in model.named_modules() if isinstance(module, ActivationQuantizer)}
     assert len(quantizers) == len([name for name, m in weight_modules(plain).items() if isinstance(m, torch.nn.Linear)])
     source, target = make_batch("left")
@@ -197,7 +197,7 @@ def test_activations_are_quantized_in_every_layer():
     model.eval()(source, lengths(source), target)
     assert ranges == {name: quantizer.largest.item() for name, quantizer in quantizers.items()}
     again = make_model("transformer_small")
-    attach_plan(Plan((), (ActivationRule(("*",), decay=0.5),)), again, filled=True)
+    attach_plan(Plan((), (ActivationRule(("*",), decay=0.5),)), again)
     again.load_state_dict(model.state_dict())
     outputs = [each.eval()(source, lengths(source), target)[0] for each in (model, again, plain)]
     assert torch.equal(outputs[0], outputs[1])

@@ -1,0 +1,58 @@
+"""A trained model, compressed by a plan without training: post-training quantization."""
+
+import os
+from typing import Any
+
+from fairseq.models import BaseFairseqModel
+from omegaconf import DictConfig
+
+from fairseq_compress.checkpoint.load import build_model, load_upgraded, new_model
+from fairseq_compress.checkpoint.materialize import dictionaries_of
+from fairseq_compress.checkpoint.packed_file import is_packed
+from fairseq_compress.errors import ConfigError
+from fairseq_compress.modules.activation_quantizer import RANGE
+from fairseq_compress.plans.configuration import set_plan
+from fairseq_compress.plans.rules import Plan
+
+
+def compressed_model(
+    path: str | os.PathLike[str], plan: Plan | None = None
+) -> tuple[BaseFairseqModel, dict[str, Any], DictConfig]:
+    """The model of a checkpoint, compressed by a plan, which takes the place of the plan of its training.
+
+    Centroids, their assignments and ranges of activations that the checkpoint has stay what they are where the plan has
+    them too; everything else is made of the master weights.
+
+    Args:
+        plan: None for the checkpoint's own.
+
+    Returns:
+        The model, the whole dictionary of the checkpoint, and its configuration with the plan inside.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be loaded.
+        ConfigError: its weights are packed already; or the plan does not fit the model.
+    """
+    state, cfg = _with_plan(path, plan)
+    return build_model(path, state, cfg, *dictionaries_of(state["model"])), state, cfg
+
+
+def check_plan(path: str | os.PathLike[str], plan: Plan) -> None:
+    """Refuse a plan that does not fit the model of a checkpoint, before any of the work is done.
+
+    Raises:
+        ConfigError, CheckpointError: see :func:`compressed_model`.
+    """
+    state, cfg = _with_plan(path, plan)
+    new_model(path, cfg, *dictionaries_of(state["model"]))
+
+
+def _with_plan(path: str | os.PathLike[str], plan: Plan | None) -> tuple[dict[str, Any], DictConfig]:
+    if plan is not None and is_packed(path):
+        raise ConfigError(f"--plan: the weights of {path} are packed already")
+    state, cfg = load_upgraded(path)
+    if plan is not None:
+        set_plan(cfg.model, plan)
+        if not plan.activations:
+            state["model"] = {key: value for key, value in state["model"].items() if not key.endswith(RANGE)}
+    return state, cfg

@@ -1,0 +1,1 @@
+"""Work in several stages, on top of everything that trains."""

@@ -1,0 +1,95 @@
+"""Ranges of activations from some sentences, without training."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from fairseq.tasks import TASK_REGISTRY
+from omegaconf import DictConfig, open_dict
+from torch import nn
+
+from fairseq_compress.errors import ConfigError, DataError
+from fairseq_compress.functional.magnitudes import Magnitudes
+from fairseq_compress.modules.activation_quantizer import ActivationQuantizer
+
+MAX_TOKENS = 4000
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Which sentences, and what becomes of their magnitudes.
+
+    Raises:
+        ConfigError: a value is out of range.
+    """
+
+    data: str
+    """A folder of ``fairseq-preprocess``."""
+    subset: str = "train"
+    sentences: int = 512
+    """Drawn at random; all, if there are fewer."""
+    percentile: float = 99.99
+    """Of the magnitudes of a layer's input, which becomes its range (arXiv:2004.09602)."""
+    seed: int = 1
+
+    def __post_init__(self) -> None:
+        if self.sentences < 1:
+            raise ConfigError(f"--calibration-sentences: must be at least 1, got {self.sentences}")
+        if not 0 < self.percentile <= 100:
+            raise ConfigError(f"--calibration-percentile: must be over 0 and at most 100, got {self.percentile:g}")
+
+
+def calibrate(model: nn.Module, cfg: DictConfig, calibration: Calibration) -> dict[str, float]:
+    """Set the ranges of all quantized activations that have none yet; the model is put into evaluation.
+
+    The sentences pass through encoder and decoder, which reads the reference, with quantized weights and activations as
+    they are. The range of an input is the percentile of |x| over all its numbers.
+
+    Args:
+        cfg: of the checkpoint, with the task that reads the data.
+
+    Returns:
+        The ranges that were set, by the names of the layers.
+
+    Raises:
+        ConfigError: the plan quantizes no activations, or all have their range.
+        DataError: the data cannot be read, or the model computes NaN.
+    """
+    quantizers = {name: module for name, module in model.named_modules() if isinstance(module, ActivationQuantizer)}
+    unset = {name: module for name, module in quantizers.items() if module.largest == 0}
+    if not unset:
+        found = "learned all its ranges in training" if quantizers else "quantizes no activations"
+        raise ConfigError(f"--calibration-data: there is nothing to calibrate, as the model {found}")
+    batches = _batches(cfg, calibration)
+    model.eval()
+    for module in unset.values():
+        module.watching = Magnitudes()
+    try:
+        with torch.no_grad():
+            for batch in batches:
+                model(**batch["net_input"])
+    except ValueError as error:
+        raise DataError(f"--calibration-data {calibration.data}: the inputs of the layers {error}") from None
+    ranges = {}
+    for name, module in unset.items():
+        if module.watching is not None and module.watching.largest > 0:
+            ranges[name.rpartition(".")[0]] = largest = module.watching.percentile(calibration.percentile)
+            module.largest.fill_(largest)
+        module.watching = None
+    return ranges
+
+
+def _batches(cfg: DictConfig, calibration: Calibration) -> list[Any]:
+    with open_dict(cfg.task):
+        cfg.task.data = calibration.data
+    try:
+        task = TASK_REGISTRY[cfg.task._name].setup_task(cfg.task)
+        task.load_dataset(calibration.subset)
+    except (OSError, AssertionError) as error:
+        raise DataError(f"--calibration-data {calibration.data}: cannot be read: {error}") from None
+    dataset = task.dataset(calibration.subset)
+    drawn = np.random.RandomState(calibration.seed).permutation(len(dataset))[: calibration.sentences]
+    by_length = drawn[np.argsort(dataset.num_tokens_vec(drawn), kind="stable")]  # so that there is little padding
+    cuts = dataset.batch_by_size(by_length, max_tokens=MAX_TOKENS)
+    return [dataset.collater([dataset[index] for index in batch]) for batch in cuts if len(batch)]

@@ -1,0 +1,38 @@
+"""Post-training quantization: a checkpoint and a plan -> a checkpoint with that plan."""
+
+import os
+
+import torch
+
+from fairseq_compress.checkpoint.compress import compressed_model
+from fairseq_compress.checkpoint.state import without_training_state
+from fairseq_compress.corpus.files import atomic_write, check_distinct
+from fairseq_compress.plans.rules import Plan
+from fairseq_compress.procedures.calibration import Calibration, calibrate
+
+
+def quantize(
+    path: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    plan: Plan,
+    calibration: Calibration | None = None,
+) -> dict[str, float]:
+    """Write a checkpoint whose model is compressed by a plan, for fairseq's own commands; without optimizer.
+
+    Integers keep their master weights, so that a training can go on from them; centroids take the place of the weights.
+    Without a calibration, each input of a layer has its own range where activations are quantized (dynamic).
+
+    Returns:
+        The ranges that were calibrated, by the names of the layers.
+
+    Raises:
+        ConfigError, CheckpointError: see :func:`fairseq_compress.checkpoint.compress.compressed_model`.
+        DataError: see :func:`fairseq_compress.procedures.calibration.calibrate`.
+    """
+    check_distinct([path], [output])
+    model, state, cfg = compressed_model(path, plan)
+    ranges = {} if calibration is None else calibrate(model, cfg, calibration)
+    written = without_training_state(state) | {"args": None, "cfg": cfg, "model": model.state_dict()}
+    with atomic_write(output, "wb") as file:
+        torch.save(written, file)
+    return ranges

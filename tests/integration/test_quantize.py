@@ -1,0 +1,246 @@
+"""``fairseq-compress quantize``: without training, with ranges of a text, and in stages with training between (iPQ)."""
+
+import os
+import re
+import signal
+import subprocess
+import time
+
+import pytest
+import torch
+
+from fairseq_compress.cli.main import main
+from fairseq_compress.functional.linear_quantization import Linear, quantize_dequantize
+from tests.conftest import BIN, TINY, run_command
+
+STAGES = """
+weights:
+  - {modules: ["*.fc?"], method: product, block: 4, centroids: 16, stage: 1}
+  - {modules: ["*.embed_tokens"], method: product, block: 4, centroids: 16, stage: 2}
+  - {modules: ["*_proj"], method: product, block: 4, centroids: 8, stage: 5}
+"""
+TRAIN = [
+    "-s", "en", "-t", "cs", "--cpu", "--arch", "transformer_small", *TINY, "--optimizer", "adam", "--lr", "1e-3",
+    "--max-tokens", "240", "--max-update", "4", "--seed", "3", "--dropout", "0.2", "--num-workers", "0",
+    "--save-interval-updates", "2", "--no-epoch-checkpoints",
+]  # fmt: skip
+
+
+def load(path):
+    return torch.load(path, weights_only=False)
+
+
+def quantize(checkpoint, folder, plan, *options, name="q.pt", check=True):
+    (folder / "plan.yaml").write_text(plan)
+    return run_command(
+        "fairseq-compress", "quantize", "--checkpoint", checkpoint, "--plan", folder / "plan.yaml",
+        "--output", folder / name, *options, check=check,
+    )  # fmt: skip
+
+
+def hypotheses(path, data_bin):
+    log = run_command(
+        "fairseq-generate", data_bin, "--user-dir", "fairseq_compress", "-s", "en", "-t", "cs", "--cpu",
+        "--path", path, "--gen-subset", "test2", "--beam", 2, "--max-len-b", 5,
+    ).stdout  # fmt: skip
+    return re.findall(r"^H-\d+\t.*$", log, re.MULTILINE)
+
+
+def test_without_training(teacher, data_bin, tmp_path):
+    """Master weights stay, what is computed is quantized; the plan is that of the command."""
+    quantize(teacher, tmp_path, 'weights: [{modules: ["*"], bits: 4}]')
+    state, plain = load(tmp_path / "q.pt"), load(teacher)
+    assert all(torch.equal(weight, state["model"][key]) for key, weight in plain["model"].items())
+    for key, weight in plain["model"].items():
+        if key.endswith("weight") and weight.dim() == 2:
+            plain["model"][key] = quantize_dequantize(weight, Linear(4))
+    torch.save(plain, tmp_path / "by_hand.pt")
+    assert hypotheses(tmp_path / "q.pt", data_bin) == hypotheses(tmp_path / "by_hand.pt", data_bin)
+    quantize(tmp_path / "q.pt", tmp_path, 'weights: [{modules: ["*.fc1"], bits: 5}]', name="other.pt")
+    assert '"bits": 5' in load(tmp_path / "other.pt")["cfg"]["model"].compression
+    assert '"bits": 4' not in load(tmp_path / "other.pt")["cfg"]["model"].compression
+
+
+def test_ranges_of_sentences(teacher, data_bin, tmp_path):
+    """Each range is that percentile of what a hook on the plain layers sees of the same sentences."""
+    plan = 'activations: [{modules: ["*"], decay: 0.9}]'
+    options = ["--calibration-data", data_bin, "--calibration-sentences", 50]
+    for percent in (100, 90):
+        quantize(teacher, tmp_path, plan, *options, "--calibration-percentile", percent, name=f"{percent}.pt")
+    quantize(teacher, tmp_path, plan, *options, "--calibration-percentile", 90, "--seed", 2, name="seed.pt")
+    quantize(teacher, tmp_path, plan, name="dynamic.pt")
+    found = {}
+    for name in ("100", "90", "seed", "dynamic"):
+        state = load(tmp_path / f"{name}.pt")["model"]
+        found[name] = {key: value.item() for key, value in state.items() if key.endswith("largest")}
+    assert len(found["90"]) == 2 * 6 + 1 * 10 + 1
+    assert all(0 < found["90"][key] < value for key, value in found["100"].items())
+    assert found["seed"] != found["90"]
+    assert set(found["dynamic"].values()) == {0}
+
+
+def test_nothing_to_calibrate(teacher, data_bin, tmp_path):
+    for plan, options, message in (
+        ('weights: [{modules: ["*"]}]', [data_bin], "nothing to calibrate, as the model quantizes no activations"),
+        ('activations: [{modules: ["*"]}]', [tmp_path], f"--calibration-data {tmp_path}: cannot be read"),
+        (
+            'activations: [{modules: ["*"]}]',
+            [data_bin, "--calibration-percentile", 0],
+            "--calibration-percentile: must be over 0 and at most 100, got 0",
+        ),
+    ):
+        result = quantize(teacher, tmp_path, plan, "--calibration-data", *options, check=False)
+        assert result.returncode == 1, result.stdout
+        assert message in result.stdout.splitlines()[-1]
+        assert not (tmp_path / "q.pt").exists()
+
+
+@pytest.fixture(scope="module")
+def staged(teacher, data_bin, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("staged")
+    quantize(teacher, folder, STAGES, "--", data_bin, *TRAIN)
+    return folder
+
+
+def test_stages(staged, teacher):
+    """Each stage quantizes its group; centroids of earlier groups and free weights train, assignments stay."""
+    states = {
+        (stage, name): load(staged / "q.pt.stages" / f"stage-{stage}" / f"{name}.pt")["model"]
+        for stage in (1, 2, 5)
+        for name in ("start", "model")
+    }
+    plain = load(teacher)["model"]
+    fc1, table, query = "encoder.layers.0.fc1", "decoder.embed_tokens", "decoder.layers.0.self_attn.q_proj"
+    assert torch.equal(states[1, "start"][f"{table}.weight"], plain[f"{table}.weight"])
+    assert not torch.equal(states[1, "model"][f"{table}.weight"], plain[f"{table}.weight"])
+    assert f"{fc1}.weight" not in states[1, "start"]
+    for before, after in (((1, "model"), (2, "start")), ((2, "model"), (5, "start"))):
+        for key in states[before].keys() & states[after].keys():
+            assert torch.equal(states[before][key], states[after][key]), key
+    assert f"{table}.weight" not in states[2, "start"]
+    assert f"{query}.weight" in states[2, "model"]
+    assert f"{query}.weight" not in states[5, "start"]
+    last = states[5, "model"]
+    for name, first in ((fc1, 1), (table, 2), (query, 5)):
+        key = f"{name}.weight_transform.assignments"
+        assert torch.equal(states[first, "start"][key], last[key])
+        assert not torch.equal(states[first, "start"][f"{name}.weight_centroids"], last[f"{name}.weight_centroids"])
+    result = load(staged / "q.pt")
+    assert all(torch.equal(result["model"][key], value) for key, value in last.items())
+    assert result["last_optimizer_state"] is None
+
+
+def test_the_result_generates_and_packs(staged, data_bin, tmp_path):
+    run_command("fairseq-compress", "pack", "--checkpoint", staged / "q.pt", "--output", tmp_path / "q.safetensors")
+    found = hypotheses(staged / "q.pt", data_bin)
+    assert len(found) == 9
+    assert found == hypotheses(tmp_path / "q.safetensors", data_bin)
+
+
+def test_killed_between_and_inside_stages(staged, teacher, data_bin, tmp_path):
+    """Killed at several moments and started again: the same numbers, and no stage done twice."""
+    (tmp_path / "plan.yaml").write_text(STAGES)
+    command = [
+        BIN / "fairseq-compress", "quantize", "--checkpoint", teacher, "--plan", tmp_path / "plan.yaml",
+        "--output", tmp_path / "q.pt", "--stages-dir", tmp_path / "stages", "--", data_bin, *TRAIN,
+    ]  # fmt: skip
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled"}
+    moments = ["stage-1/plan.yaml", "stage-1/checkpoint_1_2.pt", "stage-2/start.pt", "stage-5/checkpoint_last.pt"]
+    for moment in moments:
+        process = subprocess.Popen(
+            [str(word) for word in command], env=environment, start_new_session=True, stdout=subprocess.DEVNULL
+        )
+        while not (tmp_path / "stages" / moment).exists():
+            assert process.poll() is None, moment
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        assert not (tmp_path / "q.pt").exists()
+    first = (tmp_path / "stages" / "stage-1" / "model.pt").stat().st_mtime_ns
+    run_command(*map(str, command))
+    assert (tmp_path / "stages" / "stage-1" / "model.pt").stat().st_mtime_ns == first
+    whole, again = load(staged / "q.pt")["model"], load(tmp_path / "q.pt")["model"]
+    assert whole.keys() == again.keys()
+    for key, value in whole.items():
+        assert torch.equal(value, again[key]), key
+
+
+def test_stages_of_other_settings_and_what_stages_set_themselves(staged, teacher, data_bin):
+    options = ["--stages-dir", staged / "q.pt.stages", "--", data_bin, *TRAIN]
+    for plan, arguments, message in (
+        (STAGES.replace("centroids: 16", "centroids: 8"), options, "stage-1 was begun with another plan; name another"),
+        (STAGES, [*options, "--lr", "1"], "stage-1 was begun with another training; name another folder"),
+        (STAGES, [*options, "--save-dir", "x"], "fairseq-train: --save-dir is not for the stages of a quantization"),
+        (
+            STAGES.replace("_proj", "_projj"),
+            ["--stages-dir", staged / "none", *options[2:]],
+            "weights[2].modules: the pattern '*_projj' matches no module",  # before anything is trained
+        ),
+        (STAGES, ["--stages-dir", "x"], "--stages-dir: goes with the arguments of a training, behind --"),
+        (STAGES, [*options[:3], data_bin / "none", *TRAIN], "begun with another training"),
+    ):
+        result = quantize(teacher, staged, plan, *arguments, name="other.pt", check=False)
+        assert result.returncode == 1, result.stdout
+        assert message in result.stdout.splitlines()[-1]
+        assert not (staged / "other.pt").exists()
+    assert not (staged / "none" / "stage-1").exists()
+
+
+def test_a_training_that_fails_is_named(teacher, data_bin, tmp_path):
+    result = quantize(teacher, tmp_path, STAGES, "--", data_bin, *TRAIN, "--arch", "no_such", check=False)
+    assert result.returncode == 1
+    assert "stage-1: the training ended with status 2; the same command goes on" in result.stdout.splitlines()[-1]
+    assert not (tmp_path / "q.pt").exists()
+
+
+def test_int8_centroids_and_activations_follow(staged, teacher, data_bin, tmp_path):
+    """iPQ + int8, with the plain model as a teacher: assignments stay, centroids are multiples of their steps."""
+    plan = STAGES.replace("stage: 1", "centroid_bits: 8").replace("stage: 2", "centroid_bits: 8")
+    plan = plan.replace("stage: 5", "centroid_bits: 8") + 'activations: [{modules: ["*"], decay: 0.9}]'
+    teaching = ["--criterion", "word_level_kd", "--teacher-path", teacher]
+    options = ["--calibration-data", data_bin, "--", data_bin, *TRAIN, *teaching]
+    quantize(staged / "q.pt", tmp_path, plan, *options)
+    before, after = load(staged / "q.pt")["model"], load(tmp_path / "q.pt")["model"]
+    for key, value in before.items():
+        if key.endswith("assignments"):
+            assert torch.equal(value, after[key])
+    table = run_command("fairseq-compress", "describe", "--checkpoint", tmp_path / "q.pt").stdout
+    assert table.count(", in int8") == 2 * 6 + 1 * 10 + 1 == table.count("codes: ")
+    assert all(value > 0 for key, value in after.items() if key.endswith("largest"))
+
+
+def test_compression_is_not_lost_without_a_word(staged, teacher, train_arguments, tmp_path, capsys):
+    quantize(teacher, tmp_path, 'activations: [{modules: ["*"]}]')
+    for checkpoint, message in (
+        (staged / "q.pt", "encoder.embed_tokens is made of centroids, for which this model's plan has no place"),
+        (tmp_path / "q.pt", "k_proj has a range for its input, for which this model's plan has no place"),
+    ):
+        result = run_command(
+            "fairseq-train", *train_arguments, *TINY, "--arch", "transformer_small", "--finetune-from-model",
+            checkpoint, "--save-dir", tmp_path / "save", check=False,
+        )  # fmt: skip
+        assert result.returncode == 1
+        assert message in result.stdout.splitlines()[-1]
+    (tmp_path / "plan.yaml").write_text('weights: [{modules: ["*"]}]')
+    arguments = ["--checkpoint", staged / "q.pt", "--plan", tmp_path / "plan.yaml", "--output", tmp_path / "no.pt"]
+    assert main(["quantize", *map(str, arguments)]) == 1
+    assert "is made of centroids, for which this model's plan has no place" in capsys.readouterr().err
+
+
+def test_codebooks_with_different_assignments_have_no_average(staged, tmp_path):
+    stages = staged / "q.pt.stages"
+    inputs = [stages / "stage-5" / name for name in ("start.pt", "model.pt")]
+    run_command("fairseq-compress", "average", "--inputs", *inputs, "--output", tmp_path / "mean.pt")
+    one, other, mean = (load(path)["model"] for path in (*inputs, tmp_path / "mean.pt"))
+    key = "encoder.layers.0.fc1.weight_centroids"
+    torch.testing.assert_close(mean[key], (one[key] + other[key]) / 2)
+    state = load(inputs[0])
+    state["model"]["encoder.layers.0.fc1.weight_transform.assignments"][0, 0] += 1
+    torch.save(state, tmp_path / "other.pt")
+    result = run_command(
+        "fairseq-compress", "average", "--inputs", inputs[1], tmp_path / "other.pt", "--output", tmp_path / "no.pt",
+        check=False,
+    )  # fmt: skip
+    assert result.returncode == 1
+    assert "encoder.layers.0.fc1.weight_transform.assignments" in result.stdout.splitlines()[-1]
+    assert not (tmp_path / "no.pt").exists()
