@@ -29,20 +29,25 @@ def render_comparison(records: Sequence[Record], title: str, note: str | None = 
     """The page. Records with the same fact ``system`` (or else the same name) are seeds of one system.
 
     BLEU and chrF2 are means over the seeds, with the sample standard deviation where there are several. ΔBLEU is the
-    mean of the differences to the baseline's run with the same seed, p the paired bootstrap's for each seed.
+    mean of the differences to the baseline's run with the same seed, p the paired bootstrap's for each seed. Bytes are
+    of the first run's file, which is so many times smaller than its parameters in float32; they are told where systems
+    differ in them. A column about which no record tells anything is left out.
 
     Raises:
         DataError: runs of one system have the same seed, or systems were tested against different baselines.
     """
     systems = _systems(records)
     baseline = _baseline(records)
-    header = ["System", "Data", "Criterion", "Seeds", "BLEU", "chrF2", "ΔBLEU", "p", "Seconds an update"]
-    rows = [_row(name, runs) for name, runs in systems.items()]
+    table = [_row(name, runs) for name, runs in systems.items()]
+    header = [column for column in table[0] if any(row[column] != NOT_MEASURED for row in table)]
+    if len({row["Bytes"] for row in table}) == 1:
+        header = [column for column in header if column not in _SIZES]
+    rows = [[row[column] for column in header] for row in table]
     blocks = [f"# {title}"]
     if note:
         blocks.append(f"> **Note:** {note}")
     blocks.append(f"Translation {records[0]['direction']}, {records[0]['lines']['reference']:,} test sentences.")
-    blocks.append(markdown_table(header, rows, texts=4))
+    blocks.append(markdown_table(header, rows, texts=sum(column in _TEXTS for column in header)))
     if any(len(runs) > 1 for runs in systems.values()):
         blocks.append("± is the standard deviation over the seeds; p is told seed by seed.")
     if baseline is not None:
@@ -57,6 +62,8 @@ def render_comparison(records: Sequence[Record], title: str, note: str | None = 
 
 
 _METRICS = {"bleu": "BLEU", "chrf2": "chrF2"}
+_TEXTS = ("System", "Data", "Criterion", "Seeds")
+_SIZES = ("Bytes", "Times smaller")
 
 
 def _fact(record: Record, key: str, default: str = NOT_MEASURED) -> str:
@@ -94,20 +101,23 @@ def _baseline(records: Sequence[Record]) -> str | None:
     return next(iter(tested), None)
 
 
-def _row(name: str, runs: Sequence[Record]) -> list[str]:
+def _row(name: str, runs: Sequence[Record]) -> dict[str, str]:
     tested = [(run["bleu"], run["paired_bootstrap"]["bleu"]) for run in runs if run.get("paired_bootstrap")]
     differences = [own["score"] - test["baseline_score"] for own, test in tested]
     paces = [float(pace) for run in runs if (pace := (run.get("facts") or {}).get("seconds_per_update"))]
-    return [
-        name,
-        _fact(runs[0], "data"),
-        _fact(runs[0], "criterion"),
-        ", ".join(_fact(run, "seed") for run in runs),
-        *(_spread([run[metric]["score"] for run in runs]) for metric in _METRICS),
-        f"{mean(differences):+.1f}" if differences else NOT_MEASURED,
-        ", ".join(f"{test['p_value']:.3f}" for _, test in tested) or NOT_MEASURED,
-        f"{mean(paces):.3f}" if paces else NOT_MEASURED,
-    ]
+    size = runs[0].get("checkpoint") or {}
+    return {
+        "System": name,
+        "Data": _fact(runs[0], "data"),
+        "Criterion": _fact(runs[0], "criterion"),
+        "Seeds": ", ".join(_fact(run, "seed") for run in runs),
+        "Bytes": f"{size['bytes_on_disk']:,}" if size else NOT_MEASURED,
+        "Times smaller": f"{size['bytes_float32'] / size['bytes_on_disk']:.1f}" if size else NOT_MEASURED,
+        **{label: _spread([run[metric]["score"] for run in runs]) for metric, label in _METRICS.items()},
+        "ΔBLEU": f"{mean(differences):+.2f}" if differences else NOT_MEASURED,
+        "p": ", ".join(f"{test['p_value']:.3f}" for _, test in tested) or NOT_MEASURED,
+        "Seconds an update": f"{mean(paces):.3f}" if paces else NOT_MEASURED,
+    }
 
 
 def _spread(scores: Sequence[float]) -> str:

@@ -139,7 +139,9 @@ class _Stage:
         words = [part for word in training for part in word.split("=", 1)]
         if "--max-update" not in words or not last.exists():
             return False
-        return num_updates(load_state(last)) >= int(words[words.index("--max-update") + 1])
+        return num_updates(load_state(last)) >= int(
+            words[len(words) - words[::-1].index("--max-update")]
+        )  # of several the last
 
     def _best(self) -> Path:
         """The best checkpoint by validation; without validation the last."""

@@ -49,3 +49,31 @@ note_speed() {
     [[ -n $seconds ]] || die "$WORK_DIR/logs/$1.log does not tell how long the translation took"
     printf '# seconds: %s\n# hardware: %s\n' "$seconds" "$(hardware_name)" >>"$2"
 }
+
+# noted KEY LOG: what note_speed noted at the end of a log.
+noted() { sed -n "s/^# $1: //p" "$2" | tail -n 1; }
+
+# score_step NAME CHECKPOINT BASELINE KEY=VALUE...: the scores of a translation of the test part, with the size of the model
+# and facts, in $WORK_DIR/translations/NAME.json. BASELINE is the system to test against, or empty.
+score_step() {
+    local name=$1 checkpoint=$2 log=$WORK_DIR/translations/$1.log seconds=SECONDS_IN_LOG hardware=HARDWARE_IN_LOG
+    local hypothesis=$WORK_DIR/translations/$name.$TARGET_LANG
+    local source_text=$WORK_DIR/prepared/test/text.$SOURCE_LANG reference=$WORK_DIR/prepared/test/text.$TARGET_LANG
+    local inputs=(--in "$hypothesis" --in "$reference" --in "$source_text" --in "$checkpoint") options=()
+    if [[ -n $3 ]]; then
+        options=(--baseline "$WORK_DIR/translations/$3.$TARGET_LANG")
+        inputs+=(--in "${options[1]}")
+    fi
+    shift 3
+    if [[ $DRY_RUN == 0 ]]; then
+        require_inputs "score-$name" "$log"
+        seconds=$(noted seconds "$log")
+        hardware=$(noted hardware "$log")
+    fi
+    run_step "score-$name" "$WORK_DIR/translations/$name.json" "${inputs[@]}" -- \
+        "$FC_BIN/fairseq-compress" score --name "$name" \
+        --hypothesis "$hypothesis" --reference "$reference" --source "$source_text" "${options[@]}" --output @OUT@ \
+        --source-lang "$SOURCE_LANG" --target-lang "$TARGET_LANG" \
+        --checkpoint "$checkpoint" --translation-seconds "$seconds" \
+        --set "$@" "beam=$BEAM" "hardware=$hardware"
+}

@@ -9,7 +9,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/../lib/common.sh"
 stage_begin "$@"
 
 train_student() {
-    local data inputs
+    local data inputs index
     data=$(data_folder "$STUDENT_DATA")
     inputs=(--in "$data")
     train_command STUDENT "$data" "$STUDENT_ARCH" "$STUDENT_LOSS"
@@ -20,6 +20,11 @@ train_student() {
         sequence_level_kd) COMMAND+=(--sequence-kd-temperature "$SEQUENCE_KD_TEMPERATURE") ;;
     esac
     COMMAND+=("${STUDENT_ARGUMENTS[@]}")
+    for index in "${!STUDENT_ARGUMENTS[@]}"; do
+        case ${STUDENT_ARGUMENTS[index]} in
+            --finetune-from-model | --compression-plan) inputs+=(--in "${STUDENT_ARGUMENTS[index + 1]}") ;;
+        esac
+    done
     train_step "train-$STUDENT_NAME" "$WORK_DIR/students/$STUDENT_NAME/checkpoints" "${inputs[@]}"
 }
 

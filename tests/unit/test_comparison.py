@@ -50,7 +50,7 @@ def test_means_over_seeds_and_differences_seed_by_seed() -> None:
     page = render_comparison(RECORDS, "Losses", "a note")
     table = rows(page)
     assert table[2] == ["gold", "gold", "c", "1, 2", "26.5 ± 0.7", "46.5 ± 0.7", "–", "–", "0.150"]
-    assert table[3] == ["a \\| b", "gold", "c", "1, 2", "28.0 ± 0.0", "48.0 ± 0.0", "+1.5", "0.004, 0.031", "0.150"]
+    assert table[3] == ["a \\| b", "gold", "c", "1, 2", "28.0 ± 0.0", "48.0 ± 0.0", "+1.50", "0.004, 0.031", "0.150"]
     assert page.startswith("# Losses\n\n> **Note:** a note\n\nTranslation en-cs, 1,000 test sentences.\n")
     assert f"against gold, each seed against the same seed: paired bootstrap, `{TEST}`" in page
     assert page.count(BLEU) == 1
@@ -62,6 +62,19 @@ def test_one_seed_has_no_spread_and_a_baseline_may_stand_outside() -> None:
     assert "±" not in page
     assert "against gold.1.cs" in page
     assert "ΔBLEU and p" not in render_comparison([RECORDS[0]], "Losses")
+
+
+def test_sizes_are_told_where_they_differ_and_empty_columns_are_left_out() -> None:
+    records = [make_record("float32", 1, 26.0), make_record("int8", 1, 25.9, ("float32.1.cs", 26.0, 0.3))]
+    for record, size in zip(records, (4100, 1000), strict=True):
+        record["checkpoint"] = {"bytes_on_disk": size, "bytes_float32": 4000}
+        record["facts"] = {"system": record["facts"]["system"], "seed": "1"}
+    table = rows(render_comparison(records, "Sizes"))
+    assert table[0] == ["System", "Seeds", "Bytes", "Times smaller", "BLEU", "chrF2", "ΔBLEU", "p"]
+    assert table[2] == ["float32", "1", "4,100", "1.0", "26.0", "46.0", "–", "–"]
+    assert table[3] == ["int8", "1", "1,000", "4.0", "25.9", "45.9", "-0.10", "0.300"]
+    records[1]["checkpoint"] = records[0]["checkpoint"]
+    assert "Bytes" not in rows(render_comparison(records, "Sizes"))[0]
 
 
 def test_what_does_not_belong_together_is_refused() -> None:

@@ -1,0 +1,90 @@
+#!/usr/bin/env bash
+# Purpose: compares the kinds of quantization on Multi30k, from one trained model: int8 and int4 without training, by
+#          quantization-aware training and with quant-noise; activations; product quantization, iPQ with and without noise and
+#          a teacher, iPQ + int8; codebooks at equal bits. BLEU, chrF2 and the bytes of the packed file.
+# Inputs:  JOBS=2: models that train at a time, one thread each. LONG=1: the long version, for a GPU. The text: bash
+#          data/download.sh multi30k
+# Outputs: $WORK_DIR/comparison.md (default WORK_DIR: runs/quantization-multi30k-en-cs, with LONG=1 ...-long), printed at the
+#          end; $WORK_DIR/packed/NAME.safetensors. After an interruption the same command goes on.
+# Example: JOBS=2 bash scripts/experiments/quantization.sh
+# shellcheck source=scripts/lib/common.sh
+source "$(dirname "${BASH_SOURCE[0]}")/../lib/common.sh"
+
+bash "$ROOT/scripts/bootstrap.sh"
+if [[ ${LONG:-0} == 1 ]]; then suffix=-long; else suffix=; fi
+export WORK_DIR=${WORK_DIR:-$ROOT/runs/quantization-multi30k-en-cs$suffix}
+config=$ROOT/configs/experiments/quantization-multi30k-en-cs.env
+"${DIE_WITH_PARENT[@]}" bash "$ROOT/scripts/run_all.sh" "$config" --to 08 "$@"
+
+if [[ " $* " == *" --dry-run "* ]]; then DRY_RUN=1; fi
+stage_begin "$config"
+compress=$FC_BIN/fairseq-compress scores=()
+trained() { echo "$WORK_DIR/students/$1/averaged.pt"; }
+quantized() { echo "$WORK_DIR/quantized/$1/model.pt"; }
+
+# system NAME CHECKPOINT [PLAN]: the model, compressed by the plan, in a packed file; its translation and its scores.
+system() {
+    local name=$1 packed=$WORK_DIR/packed/$1.safetensors inputs=(--in "$2") options=() baseline=$BASELINE
+    if [[ -n ${3:-} ]]; then
+        inputs+=(--in "configs/plans/$3.yaml")
+        options=(--plan "configs/plans/$3.yaml")
+    fi
+    if [[ $name == "$BASELINE" ]]; then baseline=; fi
+    run_step "pack-$name" "$packed" "${inputs[@]}" -- \
+        "$compress" pack --checkpoint "$2" --output @OUT@ "${options[@]}"
+    translate_step "$name" "$WORK_DIR/bin" test "$packed" "$BEAM" "$TRANSLATE_MAX_TOKENS" \
+        "$WORK_DIR/prepared/test/text.$SOURCE_LANG" "$WORK_DIR/translations/$name"
+    score_step "$name" "$packed" "$baseline" "seed=$SEED"
+    scores+=("$WORK_DIR/translations/$name.json")
+}
+
+# staged NAME CHECKPOINT PLAN [arguments of the training]: quantizes in stages, with training between, for quantized NAME.
+# shellcheck disable=SC2034 # train_command reads the settings of STUDENT
+staged() {
+    local name=$1 checkpoint=$2 plan=configs/plans/$3.yaml STUDENT_MAX_UPDATE=$STAGE_MAX_UPDATE
+    local STUDENT_SAVE_INTERVAL=$STAGE_MAX_UPDATE training=() word criterion=fused_label_smoothed_cross_entropy
+    shift 3
+    train_command STUDENT "$WORK_DIR/bin" "$TEACHER_ARCH" "$criterion"
+    for word in "${COMMAND[@]:1}"; do
+        if [[ $word != --save-dir && $word != @OUT@ ]]; then training+=("$word"); fi
+    done
+    run_step "quantize-$name" "$WORK_DIR/quantized/$name" --folder --resume --log --in "$checkpoint" --in "$plan" \
+        --in "$WORK_DIR/bin" --in "$(trained float32)" "${MACHINE_ARGUMENTS[@]}" -- \
+        "$compress" quantize --checkpoint "$checkpoint" --plan "$plan" --output @OUT@/model.pt --stages-dir @OUT@/stages \
+        --calibration-data "$WORK_DIR/bin" --seed "$SEED" -- "${training[@]}" --total-num-update "$STAGE_MAX_UPDATE" "$@"
+}
+
+system float32 "$(trained float32)"
+system int8 "$(trained float32)" int8
+for name in int8-qat int8-noise; do system $name "$(trained $name)"; done
+system int8-activations-dynamic "$(trained float32)" int8-activations
+run_step calibrate "$WORK_DIR/quantized/percentile" --folder --in "$(trained float32)" --in "$WORK_DIR/bin" \
+    --in configs/plans/int8-activations.yaml -- \
+    "$compress" quantize --checkpoint "$(trained float32)" --plan configs/plans/int8-activations.yaml \
+    --output @OUT@/model.pt --calibration-data "$WORK_DIR/bin" --seed "$SEED"
+system int8-activations-percentile "$(quantized percentile)"
+system int4 "$(trained float32)" int4
+for name in int4-qat int4-noise; do system $name "$(trained $name)"; done
+for plan in percentile-4 kmeans-4 percentile-2 kmeans-2 product-2 opq-2 lsq-2; do
+    system $plan "$(trained float32)" $plan
+done
+system pq "$(trained float32)" ipq
+system pq-noise "$(trained product-noise)" ipq
+staged ipq "$(trained float32)" ipq
+system ipq "$(quantized ipq)"
+staged ipq-noise "$(trained product-noise)" ipq
+system ipq-noise "$(quantized ipq-noise)"
+staged ipq-noise-teacher "$(trained product-noise)" ipq --criterion word_level_kd \
+    --teacher-path "$(trained float32)" --teacher-data "$WORK_DIR/bin" --kd-temperature "$KD_TEMPERATURE" --kd-alpha "$KD_ALPHA"
+system ipq-noise-teacher "$(quantized ipq-noise-teacher)"
+staged ipq-noise-int8 "$(quantized ipq-noise)" ipq-int8
+system ipq-noise-int8 "$(quantized ipq-noise-int8)"
+
+inputs=()
+for file in "${scores[@]}"; do inputs+=(--in "$file"); done
+run_step compare "$WORK_DIR/comparison.md" "${inputs[@]}" -- \
+    "$compress" compare --inputs "${scores[@]}" --output @OUT@ --title "$REPORT_TITLE" --note "$REPORT_NOTE"
+if [[ $DRY_RUN == 0 ]]; then
+    cat "$WORK_DIR/comparison.md"
+    say "comparison: $WORK_DIR/comparison.md"
+fi

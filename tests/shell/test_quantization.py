@@ -1,0 +1,82 @@
+"""scripts/experiments/quantization.sh: what it runs, from which model, and with LONG=1; the plans of configs/plans."""
+
+import os
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from fairseq_compress.plans.reading import read_plan
+
+ROOT = Path(__file__).resolve().parents[2]
+PLANS = sorted((ROOT / "configs" / "plans").glob("*.yaml"))
+
+
+def dry_run(tmp_path: Path, **variables: str) -> list[list[str]]:
+    for name in ("train", "val", "test_2016_flickr"):
+        for language in ("en", "cs"):
+            (tmp_path / f"{name}.{language}").write_text("a b c\n" * 20)
+    environment = os.environ | {"RAW_DIR": str(tmp_path), "WORK_DIR": str(tmp_path / "work")} | variables
+    command = ["bash", str(ROOT / "scripts/experiments/quantization.sh"), "--dry-run"]
+    output = subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
+    assert not (tmp_path / "work").exists()
+    return [shlex.split(line) for line in output.splitlines() if line and not line.startswith(("#", "=="))]
+
+
+def value(command: list[str], option: str) -> str:
+    return command[len(command) - command[::-1].index(option)]  # of several the last, as fairseq takes it
+
+
+def verb(commands: list[list[str]], name: str) -> list[list[str]]:
+    return [command for command in commands if command[0].endswith("fairseq-compress") and command[1] == name]
+
+
+def test_every_system_starts_from_the_same_model_and_is_tested_against_float32(tmp_path: Path) -> None:
+    commands = dry_run(tmp_path)
+    teacher, *trained = (command for command in commands if command[0].endswith("fairseq-train"))
+    assert {value(command, "--finetune-from-model") for command in trained} == {
+        str(tmp_path / "work/teacher/averaged.pt")
+    }
+    assert {value(command, "--max-update") for command in trained} == {"200"}
+    assert {value(command, "--arch") for command in trained} == {value(teacher, "--arch")}
+    plans = [value(command, "--compression-plan") for command in trained[1:]]
+    assert "--compression-plan" not in trained[0]
+    assert [Path(plan).stem for plan in plans] == ["int8", "int8-noise", "int4", "int4-noise", "product-noise"]
+    assert all((ROOT / plan).is_file() for plan in plans)
+    scored = verb(commands, "score")
+    assert len(scored) == len(verb(commands, "pack")) == 22
+    names = [value(command, "--name") for command in scored]
+    assert "--baseline" not in scored[names.index("float32")]
+    others = [command for command in scored if value(command, "--name") != "float32"]
+    assert {value(command, "--baseline") for command in others} == {str(tmp_path / "work/translations/float32.cs")}
+    (compared,) = verb(commands, "compare")
+    assert [Path(path).stem for path in compared[3 : 3 + len(names)]] == names
+
+
+def test_what_is_measured_is_the_packed_file(tmp_path: Path) -> None:
+    commands = dry_run(tmp_path)
+    packed = [value(command, "--output") for command in verb(commands, "pack")]
+    translated = [value(command, "--path") for command in commands if command[0].endswith("fairseq-generate")]
+    assert translated == packed == [value(command, "--checkpoint") for command in verb(commands, "score")]
+
+
+def test_stages(tmp_path: Path) -> None:
+    staged = [command for command in verb(dry_run(tmp_path), "quantize") if "--stages-dir" in command]
+    names = [Path(value(command, "--stages-dir")).parent.name for command in staged]
+    assert names == ["ipq", "ipq-noise", "ipq-noise-teacher", "ipq-noise-int8"]
+    for command in staged:
+        training = command[command.index("--") + 1 :]
+        assert value(training, "--max-update") == value(training, "--total-num-update") == "100"
+        assert not {"--save-dir", "--finetune-from-model", "--compression-plan"} & set(training)
+    assert value(staged[2], "--criterion") == "word_level_kd"
+    assert Path(value(staged[3], "--checkpoint")).parent.name == "ipq-noise"
+    long = [command for command in verb(dry_run(tmp_path, LONG="1"), "quantize") if "--stages-dir" in command]
+    assert {value(command, "--max-update") for command in long} == {"5000"}
+
+
+@pytest.mark.parametrize("path", PLANS, ids=[path.stem for path in PLANS])
+def test_a_plan_can_be_read(path: Path) -> None:
+    plan = read_plan(str(path))
+    assert plan.weights
+    assert path.read_text().startswith("# ")
