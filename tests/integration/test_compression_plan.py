@@ -118,6 +118,29 @@ def test_two_processes_give_the_gradient_of_one(train_arguments, teacher, tmp_pa
     assert max((one[key] - start[key]).abs().max().item() for key in one) > 1e-3
 
 
+def test_autocast_quantizes_as_float32_does(train_arguments, teacher, tmp_path):
+    """With bfloat16 products, weights, centroids and ranges stay float32, and a step goes about the same way."""
+    (tmp_path / "plan.yaml").write_text("""
+weights:
+  - {modules: ["*.fc?"], bits: 4, noise: {start: 0.5}}
+  - {modules: ["*_proj"], method: product, block: 4, centroids: 8}
+  - {modules: ["*.embed_tokens"], method: codebook, bits: 4}
+activations: [{modules: ["*"]}]
+""")
+    states = {}
+    for dtype in ("none", "bfloat16"):
+        run_command(
+            "fairseq-train", *train_arguments, *TINY, "--arch", "transformer_small", "--finetune-from-model", teacher,
+            "--compression-plan", tmp_path / "plan.yaml", "--save-dir", tmp_path / dtype, "--autocast-dtype", dtype,
+        )  # fmt: skip
+        states[dtype] = load(tmp_path / dtype / "checkpoint_1_2.pt")["model"]
+    floats = [key for key, value in states["none"].items() if value.is_floating_point()]
+    assert all(states["bfloat16"][key].dtype == torch.float32 for key in floats)
+    assert any(not torch.equal(states["none"][key], states["bfloat16"][key]) for key in floats)
+    for key in floats:
+        torch.testing.assert_close(states["bfloat16"][key], states["none"][key], rtol=0.02, atol=0.005, msg=key)
+
+
 def _observe(rank, rendezvous, found):
     torch.distributed.init_process_group("gloo", f"file://{rendezvous}", rank=rank, world_size=2)
     quantizer = ActivationQuantizer(decay=0.5).train()

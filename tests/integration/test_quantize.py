@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import signal
 import subprocess
 import time
@@ -11,7 +12,7 @@ import torch
 
 from fairseq_compress.cli.main import main
 from fairseq_compress.functional.linear_quantization import Linear, quantize_dequantize
-from tests.conftest import BIN, TINY, run_command
+from tests.conftest import BIN, ROOT, TINY, run_command
 
 STAGES = """
 weights:
@@ -244,3 +245,27 @@ def test_codebooks_with_different_assignments_have_no_average(staged, tmp_path):
     assert result.returncode == 1
     assert "encoder.layers.0.fc1.weight_transform.assignments" in result.stdout.splitlines()[-1]
     assert not (tmp_path / "no.pt").exists()
+
+
+def test_two_processes_train_a_stage_as_one_does(teacher, data_bin, tmp_path):
+    """One SGD step on two batches: two gloo processes with a batch each, or one that accumulates both."""
+    plan = 'weights: [{modules: ["*"], method: product, block: 4, centroids: 8}]'
+    base = [
+        data_bin, "-s", "en", "-t", "cs", "--cpu", "--arch", "transformer_small", *TINY, "--optimizer", "sgd",
+        "--lr", "1.0", "--clip-norm", 0, "--dropout", 0, "--max-tokens", 120, "--max-update", 1, "--seed", 3,
+        "--num-workers", 0, "--disable-validation", "--ddp-backend", "legacy_ddp",
+    ]  # fmt: skip
+    quantize(teacher, tmp_path, plan, "--", *base, "--update-freq", 2, name="one.pt")
+    words = ["--nproc_per_node", 2, "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0", "--no-python", "bash",
+             ROOT / "scripts" / "lib" / "train_process.sh", BIN / "fairseq-train"]  # fmt: skip
+    quantize(
+        teacher, tmp_path, plan, "--train-command", shlex.join(map(str, [BIN / "torchrun", *words])), "--", *base,
+        "--update-freq", 1, "--distributed-world-size", 2, "--distributed-init-method", "env://",
+        "--distributed-no-spawn", "--distributed-backend", "gloo", name="two.pt",
+    )  # fmt: skip
+    start = load(tmp_path / "one.pt.stages" / "stage-1" / "start.pt")["model"]
+    one, two = (load(tmp_path / f"{name}.pt")["model"] for name in ("one", "two"))
+    for key, value in one.items():
+        torch.testing.assert_close(two[key], value, rtol=1e-5, atol=1e-6, msg=key)
+    key = "decoder.layers.0.self_attn.v_proj.weight_centroids"
+    assert (one[key] - start[key]).abs().max() > 1e-4
