@@ -1,9 +1,7 @@
 """A checkpoint -> a packed one."""
 
 import os
-from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from fairseq_compress.checkpoint.average import tied_groups
@@ -16,6 +14,7 @@ from fairseq_compress.checkpoint.packed_file import (
     read_packed,
     size_table,
 )
+from fairseq_compress.checkpoint.state import plain_cfg
 from fairseq_compress.corpus.files import atomic_write, check_distinct
 from fairseq_compress.functional.packed_weights import Packed, pack_plain
 from fairseq_compress.parametrizations.attach import effective_state, original_of, transforms
@@ -41,7 +40,7 @@ def pack_model(path: str | os.PathLike[str], plan: Plan | None = None) -> Packed
     for first, *others in tied_groups(weights):
         stored[first] = packed.get(first) or pack_plain(weights[first])
         ties |= dict.fromkeys(others, first)
-    return PackedModel(_plain(cfg), stored, ties)
+    return PackedModel(plain_cfg(cfg), stored, ties)
 
 
 def pack(path: str | os.PathLike[str], output: str | os.PathLike[str], plan: Plan | None = None) -> list[Entry]:
@@ -56,8 +55,3 @@ def pack(path: str | os.PathLike[str], output: str | os.PathLike[str], plan: Pla
     with atomic_write(output, "wb") as file:
         file.write(contents)
     return size_table(model, len(contents))
-
-
-def _plain(cfg: DictConfig) -> dict[str, Any]:
-    container: Any = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
-    return {str(name): value for name, value in container.items()}

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from omegaconf import DictConfig, OmegaConf
+
 
 def num_updates(state: Mapping[str, Any]) -> int:
     """Updates that the model was trained for."""
@@ -21,3 +23,9 @@ def without_training_state(state: Mapping[str, Any]) -> dict[str, Any]:
         # A training that starts from these weights starts at the beginning of its data.
         "extra_state": {"train_iterator": {"version": 2, "epoch": 1, "iterations_in_epoch": 0, "shuffle": True}},
     }
+
+
+def plain_cfg(cfg: DictConfig) -> dict[str, Any]:
+    """A configuration as fairseq's trainer saves it: plain values, and namespaces of the command line."""
+    container: Any = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
+    return {str(name): value for name, value in container.items()}

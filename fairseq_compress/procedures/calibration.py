@@ -1,5 +1,6 @@
 """Ranges of activations from some sentences, without training."""
 
+import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,10 +82,11 @@ def calibrate(model: nn.Module, cfg: DictConfig, calibration: Calibration) -> di
 
 
 def _batches(cfg: DictConfig, calibration: Calibration) -> list[Any]:
-    with open_dict(cfg.task):
-        cfg.task.data = calibration.data
+    own = copy.deepcopy(cfg.task)
+    with open_dict(own):
+        own.data = calibration.data
     try:
-        task = TASK_REGISTRY[cfg.task._name].setup_task(cfg.task)
+        task = TASK_REGISTRY[own._name].setup_task(own)
         task.load_dataset(calibration.subset)
     except (OSError, AssertionError) as error:
         raise DataError(f"--calibration-data {calibration.data}: cannot be read: {error}") from None

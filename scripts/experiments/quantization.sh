@@ -2,7 +2,7 @@
 # Purpose: compares the kinds of quantization on Multi30k, from one trained model: int8 and int4 without training, by
 #          quantization-aware training and with quant-noise; activations; product quantization, iPQ with and without noise and
 #          a teacher, iPQ + int8; codebooks at equal bits. BLEU, chrF2 and the bytes of the packed file.
-# Inputs:  JOBS=2: models that train at a time, one thread each. LONG=1: the long version, for a GPU. The text: bash
+# Inputs:  JOBS=2: so much at a time, one thread each. LONG=1: the long version, for a GPU. The text: bash
 #          data/download.sh multi30k
 # Outputs: $WORK_DIR/comparison.md (default WORK_DIR: runs/quantization-multi30k-en-cs, with LONG=1 ...-long), printed at the
 #          end; $WORK_DIR/packed/NAME.safetensors. After an interruption the same command goes on.
@@ -54,6 +54,23 @@ staged() {
         --calibration-data "$WORK_DIR/bin" --seed "$SEED" -- "${training[@]}" --total-num-update "$STAGE_MAX_UPDATE" "$@"
 }
 
+stages() {
+    staged ipq "$(trained float32)" ipq
+    staged ipq-noise "$(trained product-noise)" ipq
+    staged ipq-noise-int8 "$(quantized ipq-noise)" ipq-int8
+    staged ipq-noise-teacher "$(trained product-noise)" ipq --criterion word_level_kd --teacher-path "$(trained float32)" \
+        --teacher-data "$WORK_DIR/bin" --kd-temperature "$KD_TEMPERATURE" --kd-alpha "$KD_ALPHA"
+}
+
+detect_device
+if ((JOBS > 1 && DRY_RUN == 0)); then # they train while the others are translated
+    export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
+    stages &
+    trap 'kill $! 2>/dev/null || true' EXIT
+else
+    stages
+fi
+
 system float32 "$(trained float32)"
 system int8 "$(trained float32)" int8
 for name in int8-qat int8-noise; do system $name "$(trained $name)"; done
@@ -70,15 +87,8 @@ for plan in percentile-4 kmeans-4 percentile-2 kmeans-2 product-2 opq-2 lsq-2; d
 done
 system pq "$(trained float32)" ipq
 system pq-noise "$(trained product-noise)" ipq
-staged ipq "$(trained float32)" ipq
-system ipq "$(quantized ipq)"
-staged ipq-noise "$(trained product-noise)" ipq
-system ipq-noise "$(quantized ipq-noise)"
-staged ipq-noise-teacher "$(trained product-noise)" ipq --criterion word_level_kd \
-    --teacher-path "$(trained float32)" --teacher-data "$WORK_DIR/bin" --kd-temperature "$KD_TEMPERATURE" --kd-alpha "$KD_ALPHA"
-system ipq-noise-teacher "$(quantized ipq-noise-teacher)"
-staged ipq-noise-int8 "$(quantized ipq-noise)" ipq-int8
-system ipq-noise-int8 "$(quantized ipq-noise-int8)"
+((JOBS == 1 || DRY_RUN == 1)) || wait $! || die "a stage failed, see above; the same command goes on"
+for name in ipq ipq-noise ipq-noise-teacher ipq-noise-int8; do system $name "$(quantized $name)"; done
 
 inputs=()
 for file in "${scores[@]}"; do inputs+=(--in "$file"); done

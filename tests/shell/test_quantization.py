@@ -64,13 +64,13 @@ def test_what_is_measured_is_the_packed_file(tmp_path: Path) -> None:
 def test_stages(tmp_path: Path) -> None:
     staged = [command for command in verb(dry_run(tmp_path), "quantize") if "--stages-dir" in command]
     names = [Path(value(command, "--stages-dir")).parent.name for command in staged]
-    assert names == ["ipq", "ipq-noise", "ipq-noise-teacher", "ipq-noise-int8"]
+    assert names == ["ipq", "ipq-noise", "ipq-noise-int8", "ipq-noise-teacher"]
     for command in staged:
         training = command[command.index("--") + 1 :]
         assert value(training, "--max-update") == value(training, "--total-num-update") == "100"
         assert not {"--save-dir", "--finetune-from-model", "--compression-plan"} & set(training)
-    assert value(staged[2], "--criterion") == "word_level_kd"
-    assert Path(value(staged[3], "--checkpoint")).parent.name == "ipq-noise"
+    assert value(staged[3], "--criterion") == "word_level_kd"
+    assert Path(value(staged[2], "--checkpoint")).parent.name == "ipq-noise"
     long = [command for command in verb(dry_run(tmp_path, LONG="1"), "quantize") if "--stages-dir" in command]
     assert {value(command, "--max-update") for command in long} == {"5000"}
 
