@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", required=True, metavar="C.safetensors", help="the packed one, without optimizer")
     parser.add_argument(
         "--plan", metavar="PLAN.yaml",
-        help="compress the weights of a checkpoint that was trained without a plan (docs/quantization.md)",
+        help="compress by this plan, not by that of the training, if there was one (docs/quantization.md)",
     )  # fmt: skip
 
 
