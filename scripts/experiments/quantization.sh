@@ -2,8 +2,8 @@
 # Purpose: compares the kinds of quantization on Multi30k, from one trained model: int8 and int4 without training, by
 #          quantization-aware training and with quant-noise; activations; product quantization, iPQ with and without noise and
 #          a teacher, iPQ + int8; codebooks at equal bits. BLEU, chrF2 and the bytes of the packed file.
-# Inputs:  JOBS=2: so much at a time, one thread each. LONG=1: the long version, for a GPU. The text: bash
-#          data/download.sh multi30k
+# Inputs:  JOBS=2: so much at a time, one thread each. SEEDS="1 2": of float32, int8 and int4. LONG=1: the long version, for
+#          a GPU. The text: bash data/download.sh multi30k
 # Outputs: $WORK_DIR/comparison.md (default WORK_DIR: runs/quantization-multi30k-en-cs, with LONG=1 ...-long), printed at the
 #          end; $WORK_DIR/packed/NAME.safetensors. After an interruption the same command goes on.
 # Example: JOBS=2 bash scripts/experiments/quantization.sh
@@ -22,19 +22,22 @@ compress=$FC_BIN/fairseq-compress scores=()
 trained() { echo "$WORK_DIR/students/$1/averaged.pt"; }
 quantized() { echo "$WORK_DIR/quantized/$1/model.pt"; }
 
-# system NAME CHECKPOINT [PLAN]: the model, compressed by the plan, in a packed file; its translation and its scores.
+# system NAME CHECKPOINT [PLAN]: the model, compressed by the plan, in a packed file; its translation and its scores. NAME.2 is
+# the same with seed 2, and tested against the baseline of that seed.
 system() {
-    local name=$1 packed=$WORK_DIR/packed/$1.safetensors inputs=(--in "$2") options=() baseline=$BASELINE
+    local name=$1 packed=$WORK_DIR/packed/$1.safetensors inputs=(--in "$2") options=() seed=$SEED system=$1 baseline
+    if [[ $name =~ ^(.*)\.([0-9]+)$ ]]; then system=${BASH_REMATCH[1]} seed=${BASH_REMATCH[2]}; fi
+    baseline=$BASELINE${name#"$system"}
     if [[ -n ${3:-} ]]; then
         inputs+=(--in "configs/plans/$3.yaml")
         options=(--plan "configs/plans/$3.yaml")
     fi
-    if [[ $name == "$BASELINE" ]]; then baseline=; fi
+    if [[ $system == "$BASELINE" ]]; then baseline=; fi
     run_step "pack-$name" "$packed" "${inputs[@]}" -- \
         "$compress" pack --checkpoint "$2" --output @OUT@ "${options[@]}"
     translate_step "$name" "$WORK_DIR/bin" test "$packed" "$BEAM" "$TRANSLATE_MAX_TOKENS" \
         "$WORK_DIR/prepared/test/text.$SOURCE_LANG" "$WORK_DIR/translations/$name"
-    score_step "$name" "$packed" "$baseline" "seed=$SEED"
+    score_step "$name" "$packed" "$baseline" "system=$system" "seed=$seed"
     scores+=("$WORK_DIR/translations/$name.json")
 }
 
@@ -71,17 +74,19 @@ else
     stages
 fi
 
-system float32 "$(trained float32)"
-system int8 "$(trained float32)" int8
-for name in int8-qat int8-noise; do system $name "$(trained $name)"; done
+# shellcheck disable=SC2153 # a setting
+for seed in $SEEDS; do
+    if [[ $seed == "$SEED" ]]; then suffix=; else suffix=.$seed; fi
+    system "float32$suffix" "$(trained "float32$suffix")"
+    for plan in int8 int4; do system "$plan$suffix" "$(trained "float32$suffix")" $plan; done
+    for name in int8-qat int8-noise int4-qat int4-noise; do system "$name$suffix" "$(trained "$name$suffix")"; done
+done
 system int8-activations-dynamic "$(trained float32)" int8-activations
 run_step calibrate "$WORK_DIR/quantized/percentile" --folder --in "$(trained float32)" --in "$WORK_DIR/bin" \
     --in configs/plans/int8-activations.yaml -- \
     "$compress" quantize --checkpoint "$(trained float32)" --plan configs/plans/int8-activations.yaml \
     --output @OUT@/model.pt --calibration-data "$WORK_DIR/bin" --seed "$SEED"
 system int8-activations-percentile "$(quantized percentile)"
-system int4 "$(trained float32)" int4
-for name in int4-qat int4-noise; do system $name "$(trained $name)"; done
 for plan in percentile-4 kmeans-4 percentile-2 kmeans-2 product-2 opq-2 lsq-2; do
     system $plan "$(trained float32)" $plan
 done

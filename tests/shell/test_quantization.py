@@ -40,16 +40,23 @@ def test_every_system_starts_from_the_same_model_and_is_tested_against_float32(t
     }
     assert {value(command, "--max-update") for command in trained} == {"200"}
     assert {value(command, "--arch") for command in trained} == {value(teacher, "--arch")}
-    plans = [value(command, "--compression-plan") for command in trained[1:]]
-    assert "--compression-plan" not in trained[0]
-    assert [Path(plan).stem for plan in plans] == ["int8", "int8-noise", "int4", "int4-noise", "product-noise"]
+    plans = [value(command, "--compression-plan") for command in trained if "--compression-plan" in command]
+    assert [index for index, command in enumerate(trained) if "--compression-plan" not in command] == [0, 6]
+    of_a_seed = ["int8", "int8-noise", "int4", "int4-noise"]
+    assert [Path(plan).stem for plan in plans] == [*of_a_seed, "product-noise", *of_a_seed]
+    assert [value(command, "--seed") for command in trained] == ["1"] * 6 + ["2"] * 5
     assert all((ROOT / plan).is_file() for plan in plans)
     scored = verb(commands, "score")
-    assert len(scored) == len(verb(commands, "pack")) == 22
+    assert len(scored) == len(verb(commands, "pack")) == 29
     names = [value(command, "--name") for command in scored]
-    assert "--baseline" not in scored[names.index("float32")]
-    others = [command for command in scored if value(command, "--name") != "float32"]
-    assert {value(command, "--baseline") for command in others} == {str(tmp_path / "work/translations/float32.cs")}
+    for command, name in zip(scored, names, strict=True):
+        seed = ".2" if name.endswith(".2") else ""
+        if name == f"float32{seed}":
+            assert "--baseline" not in command
+        else:
+            assert Path(value(command, "--baseline")).name == f"float32{seed}.cs"
+        facts = command[command.index("--set") + 1 :]
+        assert facts[:2] == [f"system={name.removesuffix('.2')}", f"seed={seed.removeprefix('.') or 1}"]
     (compared,) = verb(commands, "compare")
     assert [Path(path).stem for path in compared[3 : 3 + len(names)]] == names
 
