@@ -61,8 +61,13 @@ stages() {
     staged ipq "$(trained float32)" ipq
     staged ipq-noise "$(trained product-noise)" ipq
     staged ipq-noise-int8 "$(quantized ipq-noise)" ipq-int8
-    staged ipq-noise-teacher "$(trained product-noise)" ipq --criterion word_level_kd --teacher-path "$(trained float32)" \
-        --teacher-data "$WORK_DIR/bin" --kd-temperature "$KD_TEMPERATURE" --kd-alpha "$KD_ALPHA"
+    local teacher=(
+        --criterion word_level_kd --teacher-path "$(trained float32)" --teacher-data "$WORK_DIR/bin"
+        --kd-temperature "$KD_TEMPERATURE" --kd-alpha "$KD_ALPHA"
+    )
+    staged ipq-noise-teacher "$(trained product-noise)" ipq "${teacher[@]}"
+    STAGE_MAX_UPDATE=$LONGER_MAX_UPDATE
+    staged ipq-noise-teacher-longer "$(quantized ipq-noise-teacher)" product-1 "${teacher[@]}"
 }
 
 detect_device
@@ -93,7 +98,7 @@ done
 system pq "$(trained float32)" ipq
 system pq-noise "$(trained product-noise)" ipq
 ((JOBS == 1 || DRY_RUN == 1)) || wait $! || die "a stage failed, see above; the same command goes on"
-for name in ipq ipq-noise ipq-noise-teacher ipq-noise-int8; do system $name "$(quantized $name)"; done
+for name in ipq ipq-noise ipq-noise-int8 ipq-noise-teacher ipq-noise-teacher-longer; do system $name "$(quantized $name)"; done
 
 inputs=()
 for file in "${scores[@]}"; do inputs+=(--in "$file"); done

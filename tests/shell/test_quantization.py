@@ -13,6 +13,16 @@ ROOT = Path(__file__).resolve().parents[2]
 PLANS = sorted((ROOT / "configs" / "plans").glob("*.yaml"))
 
 
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("quantization")
+
+
+@pytest.fixture(scope="module")
+def commands(work: Path) -> list[list[str]]:
+    return dry_run(work)
+
+
 def dry_run(tmp_path: Path, **variables: str) -> list[list[str]]:
     for name in ("train", "val", "test_2016_flickr"):
         for language in ("en", "cs"):
@@ -32,12 +42,11 @@ def verb(commands: list[list[str]], name: str) -> list[list[str]]:
     return [command for command in commands if command[0].endswith("fairseq-compress") and command[1] == name]
 
 
-def test_every_system_starts_from_the_same_model_and_is_tested_against_float32(tmp_path: Path) -> None:
-    commands = dry_run(tmp_path)
+def test_every_system_starts_from_the_same_model_and_is_tested_against_float32(
+    work: Path, commands: list[list[str]]
+) -> None:
     teacher, *trained = (command for command in commands if command[0].endswith("fairseq-train"))
-    assert {value(command, "--finetune-from-model") for command in trained} == {
-        str(tmp_path / "work/teacher/averaged.pt")
-    }
+    assert {value(command, "--finetune-from-model") for command in trained} == {str(work / "work/teacher/averaged.pt")}
     assert {value(command, "--max-update") for command in trained} == {"200"}
     assert {value(command, "--arch") for command in trained} == {value(teacher, "--arch")}
     plans = [value(command, "--compression-plan") for command in trained if "--compression-plan" in command]
@@ -47,7 +56,7 @@ def test_every_system_starts_from_the_same_model_and_is_tested_against_float32(t
     assert [value(command, "--seed") for command in trained] == ["1"] * 6 + ["2"] * 5
     assert all((ROOT / plan).is_file() for plan in plans)
     scored = verb(commands, "score")
-    assert len(scored) == len(verb(commands, "pack")) == 29
+    assert len(scored) == len(verb(commands, "pack")) == 30
     names = [value(command, "--name") for command in scored]
     for command, name in zip(scored, names, strict=True):
         seed = ".2" if name.endswith(".2") else ""
@@ -61,25 +70,25 @@ def test_every_system_starts_from_the_same_model_and_is_tested_against_float32(t
     assert [Path(path).stem for path in compared[3 : 3 + len(names)]] == names
 
 
-def test_what_is_measured_is_the_packed_file(tmp_path: Path) -> None:
-    commands = dry_run(tmp_path)
+def test_what_is_measured_is_the_packed_file(commands: list[list[str]]) -> None:
     packed = [value(command, "--output") for command in verb(commands, "pack")]
     translated = [value(command, "--path") for command in commands if command[0].endswith("fairseq-generate")]
     assert translated == packed == [value(command, "--checkpoint") for command in verb(commands, "score")]
 
 
-def test_stages(tmp_path: Path) -> None:
-    staged = [command for command in verb(dry_run(tmp_path), "quantize") if "--stages-dir" in command]
+def test_stages(work: Path, commands: list[list[str]]) -> None:
+    staged = [command for command in verb(commands, "quantize") if "--stages-dir" in command]
     names = [Path(value(command, "--stages-dir")).parent.name for command in staged]
-    assert names == ["ipq", "ipq-noise", "ipq-noise-int8", "ipq-noise-teacher"]
-    for command in staged:
+    assert names == ["ipq", "ipq-noise", "ipq-noise-int8", "ipq-noise-teacher", "ipq-noise-teacher-longer"]
+    for command, name in zip(staged, names, strict=True):
         training = command[command.index("--") + 1 :]
-        assert value(training, "--max-update") == value(training, "--total-num-update") == "100"
+        updates = "600" if name.endswith("longer") else "100"
+        assert value(training, "--max-update") == value(training, "--total-num-update") == updates
         assert not {"--save-dir", "--finetune-from-model", "--compression-plan"} & set(training)
     assert value(staged[3], "--criterion") == "word_level_kd"
     assert Path(value(staged[2], "--checkpoint")).parent.name == "ipq-noise"
-    long = [command for command in verb(dry_run(tmp_path, LONG="1"), "quantize") if "--stages-dir" in command]
-    assert {value(command, "--max-update") for command in long} == {"5000"}
+    long = [command for command in verb(dry_run(work, LONG="1"), "quantize") if "--stages-dir" in command]
+    assert [value(command, "--max-update") for command in long] == ["5000"] * 4 + ["20000"]
 
 
 @pytest.mark.parametrize("path", PLANS, ids=[path.stem for path in PLANS])
