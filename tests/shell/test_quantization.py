@@ -82,7 +82,7 @@ def test_stages(work: Path, commands: list[list[str]]) -> None:
     assert names == ["ipq", "ipq-noise", "ipq-noise-int8", "ipq-noise-teacher", "ipq-noise-teacher-longer"]
     for command, name in zip(staged, names, strict=True):
         training = command[command.index("--") + 1 :]
-        updates = "600" if name.endswith("longer") else "100"
+        updates = "400" if name.endswith("longer") else "100"
         assert value(training, "--max-update") == value(training, "--total-num-update") == updates
         assert not {"--save-dir", "--finetune-from-model", "--compression-plan"} & set(training)
     assert value(staged[3], "--criterion") == "word_level_kd"
