@@ -1,30 +1,12 @@
 """scripts/experiments/end_to_end.sh: what it runs behind the pipeline, in order, and with LONG=1."""
 
-import os
-import shlex
-import subprocess
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-
-
-def dry_run(tmp_path: Path, **variables: str) -> list[list[str]]:
-    for name in ("train", "val", "test_2016_flickr"):
-        for language in ("en", "cs"):
-            (tmp_path / f"{name}.{language}").write_text("a b c\n" * 20)
-    environment = os.environ | {"RAW_DIR": str(tmp_path), "WORK_DIR": str(tmp_path / "work")} | variables
-    command = ["bash", str(ROOT / "scripts/experiments/end_to_end.sh"), "--dry-run"]
-    output = subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
-    assert not (tmp_path / "work").exists()
-    return [shlex.split(line) for line in output.splitlines() if line and not line.startswith(("#", "=="))]
-
-
-def value(command: list[str], option: str) -> str:
-    return command[command.index(option) + 1]
+from experiments import dry_run, value
 
 
 def test_what_comes_after_the_pipeline(tmp_path: Path) -> None:
-    commands = dry_run(tmp_path)
+    commands = dry_run("end_to_end.sh", tmp_path)
     names = [command[1] if command[0].endswith(("fairseq-compress", "python")) else command[0] for command in commands]
     last = ["report", "export", "bash", "materialize", "materialize", "tests/benchmarks/end_to_end.py"]
     assert names[-len(last) :] == last
@@ -40,6 +22,8 @@ def test_what_comes_after_the_pipeline(tmp_path: Path) -> None:
 
 
 def test_the_long_version(tmp_path: Path) -> None:
-    teacher, student = (command for command in dry_run(tmp_path, LONG="1") if command[0].endswith("fairseq-train"))
+    teacher, student = (
+        command for command in dry_run("end_to_end.sh", tmp_path, LONG="1") if command[0].endswith("fairseq-train")
+    )
     assert value(teacher, "--total-num-update") == value(teacher, "--max-update") == "15000"
     assert value(student, "--max-update") == "30000"

@@ -1,15 +1,12 @@
 """scripts/experiments/quantization.sh: what it runs, from which model, and with LONG=1; the plans of configs/plans."""
 
-import os
-import shlex
-import subprocess
 from pathlib import Path
 
 import pytest
+from experiments import ROOT, dry_run, value
 
 from fairseq_compress.plans.reading import read_plan
 
-ROOT = Path(__file__).resolve().parents[2]
 PLANS = sorted((ROOT / "configs" / "plans").glob("*.yaml"))
 
 
@@ -20,22 +17,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def commands(work: Path) -> list[list[str]]:
-    return dry_run(work)
-
-
-def dry_run(tmp_path: Path, **variables: str) -> list[list[str]]:
-    for name in ("train", "val", "test_2016_flickr"):
-        for language in ("en", "cs"):
-            (tmp_path / f"{name}.{language}").write_text("a b c\n" * 20)
-    environment = os.environ | {"RAW_DIR": str(tmp_path), "WORK_DIR": str(tmp_path / "work")} | variables
-    command = ["bash", str(ROOT / "scripts/experiments/quantization.sh"), "--dry-run"]
-    output = subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
-    assert not (tmp_path / "work").exists()
-    return [shlex.split(line) for line in output.splitlines() if line and not line.startswith(("#", "=="))]
-
-
-def value(command: list[str], option: str) -> str:
-    return command[len(command) - command[::-1].index(option)]  # of several the last, as fairseq takes it
+    return dry_run("quantization.sh", work)
 
 
 def verb(commands: list[list[str]], name: str) -> list[list[str]]:
@@ -87,7 +69,9 @@ def test_stages(work: Path, commands: list[list[str]]) -> None:
         assert not {"--save-dir", "--finetune-from-model", "--compression-plan"} & set(training)
     assert value(staged[3], "--criterion") == "word_level_kd"
     assert Path(value(staged[2], "--checkpoint")).parent.name == "ipq-noise"
-    long = [command for command in verb(dry_run(work, LONG="1"), "quantize") if "--stages-dir" in command]
+    long = [
+        command for command in verb(dry_run("quantization.sh", work, LONG="1"), "quantize") if "--stages-dir" in command
+    ]
     assert [value(command, "--max-update") for command in long] == ["5000"] * 4 + ["20000"]
 
 
