@@ -16,8 +16,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from fairseq_compress.checkpoint.load import load_state
-from fairseq_compress.checkpoint.state import num_updates, without_training_state
-from fairseq_compress.corpus.files import atomic_write, check_distinct
+from fairseq_compress.checkpoint.state import num_updates, without_training_state, write_state
+from fairseq_compress.corpus.files import check_distinct
 from fairseq_compress.errors import CheckpointError, ConfigError
 
 Weights = Mapping[str, Tensor]
@@ -139,8 +139,7 @@ def write_average(
     """
     check_distinct(paths, [output])
     state = average_checkpoints(paths, progress)
-    with atomic_write(output, "wb") as file:
-        torch.save(state, file)
+    write_state(state, output)
     return state
 
 

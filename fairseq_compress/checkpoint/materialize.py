@@ -22,8 +22,8 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from fairseq_compress.checkpoint.load import build_model, load_upgraded
-from fairseq_compress.checkpoint.state import without_training_state
-from fairseq_compress.corpus.files import atomic_write, check_distinct
+from fairseq_compress.checkpoint.state import without_training_state, write_state
+from fairseq_compress.corpus.files import check_distinct
 from fairseq_compress.errors import CheckpointError
 from fairseq_compress.modules.activation_quantizer import remove_quantizers
 from fairseq_compress.parametrizations.attach import effective_state
@@ -85,8 +85,7 @@ def write_materialized(path: str | os.PathLike[str], output: str | os.PathLike[s
     """
     check_distinct([path], [output])
     state = materialize(path).state
-    with atomic_write(output, "wb") as file:
-        torch.save(state, file)
+    write_state(state, output)
     return state
 
 

@@ -1,9 +1,13 @@
 """The dictionary of a checkpoint, beside its weights."""
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from omegaconf import DictConfig, OmegaConf
+
+from fairseq_compress.corpus.files import atomic_write
 
 
 def num_updates(state: Mapping[str, Any]) -> int:
@@ -29,3 +33,9 @@ def plain_cfg(cfg: DictConfig) -> dict[str, Any]:
     """A configuration as fairseq's trainer saves it: plain values, and namespaces of the command line."""
     container: Any = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
     return {str(name): value for name, value in container.items()}
+
+
+def write_state(state: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
+    """Write a checkpoint, atomically."""
+    with atomic_write(path, "wb") as file:
+        torch.save(dict(state), file)

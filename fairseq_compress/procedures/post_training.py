@@ -2,11 +2,9 @@
 
 import os
 
-import torch
-
 from fairseq_compress.checkpoint.compress import compressed_model
-from fairseq_compress.checkpoint.state import plain_cfg, without_training_state
-from fairseq_compress.corpus.files import atomic_write, check_distinct
+from fairseq_compress.checkpoint.state import plain_cfg, without_training_state, write_state
+from fairseq_compress.corpus.files import check_distinct
 from fairseq_compress.plans.rules import Plan
 from fairseq_compress.procedures.calibration import Calibration, calibrate
 
@@ -33,6 +31,5 @@ def quantize(
     model, state, cfg = compressed_model(path, plan)
     ranges = {} if calibration is None else calibrate(model, cfg, calibration)
     written = without_training_state(state) | {"args": None, "cfg": plain_cfg(cfg), "model": model.state_dict()}
-    with atomic_write(output, "wb") as file:
-        torch.save(written, file)
+    write_state(written, output)
     return ranges

@@ -10,16 +10,15 @@ Of each stage there is a folder: ``start.pt``, quantized and not yet trained, th
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 from fairseq_compress.checkpoint.compress import check_plan
 from fairseq_compress.checkpoint.load import load_state
-from fairseq_compress.checkpoint.state import num_updates, without_training_state
+from fairseq_compress.checkpoint.state import num_updates, without_training_state, write_state
 from fairseq_compress.corpus.files import atomic_write, check_distinct, file_sha256
 from fairseq_compress.corpus.unit_log import take_lock
 from fairseq_compress.errors import ConfigError, TrainingError
@@ -75,7 +74,7 @@ def quantize_in_stages(
         for stage in plan.stages():
             model = _Stage(top / f"stage-{stage}", model, plan.until(stage), calibration).run(training, lock.fileno())
     with open(model, "rb") as result, atomic_write(output, "wb") as file:
-        file.write(result.read())
+        shutil.copyfileobj(result, file)
 
 
 class _Stage:
@@ -108,9 +107,7 @@ class _Stage:
             ended = subprocess.run([*training, *words], pass_fds=(lock,), check=False).returncode
             if ended != 0:
                 raise TrainingError(f"{self.folder}: the training ended with status {ended}; the same command goes on")
-        state = load_state(self._best())
-        with atomic_write(result, "wb") as file:
-            torch.save(without_training_state(state), file)
+        write_state(without_training_state(load_state(self._best())), result)
         return result
 
     def _claim(self, training: list[str]) -> None:

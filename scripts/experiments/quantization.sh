@@ -79,9 +79,7 @@ else
     stages
 fi
 
-# shellcheck disable=SC2153 # a setting
-for seed in $SEEDS; do
-    if [[ $seed == "$SEED" ]]; then suffix=; else suffix=.$seed; fi
+for suffix in "${SUFFIXES[@]}"; do
     system "float32$suffix" "$(trained "float32$suffix")"
     for plan in int8 int4; do system "$plan$suffix" "$(trained "float32$suffix")" $plan; done
     for name in int8-qat int8-noise int4-qat int4-noise; do system "$name$suffix" "$(trained "$name$suffix")"; done
