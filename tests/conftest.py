@@ -16,6 +16,14 @@ os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
 ROOT = Path(__file__).resolve().parents[1]
 PLUGIN = ROOT / "fairseq_compress"
 BIN = Path(sys.executable).parent
+TORCHRUN = [
+    *("torchrun", "--nproc_per_node", "2", "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0", "--no-python"),
+    *("bash", ROOT / "scripts" / "lib" / "train_process.sh"),
+]
+TWO_PROCESSES = [
+    *("--distributed-world-size", "2", "--distributed-init-method", "env://", "--distributed-no-spawn"),
+    *("--distributed-backend", "gloo"),
+]
 TINY = [
     *("--encoder-embed-dim", "16", "--encoder-ffn-embed-dim", "24", "--encoder-attention-heads", "2"),
     *("--decoder-embed-dim", "16", "--decoder-ffn-embed-dim", "24", "--decoder-attention-heads", "2"),
@@ -35,6 +43,11 @@ def run_command(
     if check and result.returncode != 0:
         raise AssertionError(f"{name} ended with status {result.returncode}:\n{result.stdout}")
     return result
+
+
+def train_in_two_processes(*arguments: object) -> None:
+    """fairseq-train with two gloo processes of torchrun."""
+    run_command(TORCHRUN[0], *TORCHRUN[1:], BIN / "fairseq-train", *arguments, *TWO_PROCESSES)
 
 
 def write_pair(prefix: Path, lines: int, seed: int, first: str = "a") -> None:

@@ -8,7 +8,7 @@ import torch.multiprocessing as processes
 
 from fairseq_compress.functional.linear_quantization import Linear, quantize_dequantize
 from fairseq_compress.modules.activation_quantizer import ActivationQuantizer
-from tests.conftest import BIN, PLUGIN, ROOT, TINY, run_command
+from tests.conftest import PLUGIN, TINY, run_command, train_in_two_processes
 
 PLAN = """
 weights:
@@ -105,12 +105,7 @@ def test_two_processes_give_the_gradient_of_one(train_arguments, teacher, tmp_pa
             "--ddp-backend", "legacy_ddp", "--max-update", 1, "--save-interval-updates", 1]  # fmt: skip
     base[base.index("adam")] = "sgd"
     run_command("fairseq-train", *base, "--update-freq", 2, "--save-dir", tmp_path / "one")
-    run_command(
-        "torchrun", "--nproc_per_node", 2, "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0", "--no-python",
-        "bash", ROOT / "scripts" / "lib" / "train_process.sh", BIN / "fairseq-train", *base, "--update-freq", 1,
-        "--save-dir", tmp_path / "two", "--distributed-world-size", 2, "--distributed-init-method", "env://",
-        "--distributed-no-spawn", "--distributed-backend", "gloo",
-    )  # fmt: skip
+    train_in_two_processes(*base, "--update-freq", 1, "--save-dir", tmp_path / "two")
     start = load(teacher)["model"]
     one, two = (load(tmp_path / name / "checkpoint_1_1.pt")["model"] for name in ("one", "two"))
     for key, weight in one.items():

@@ -12,7 +12,7 @@ from fairseq_compress.cli.main import main
 from fairseq_compress.datasets.k_best import KBestDataset, attach_k_best
 from fairseq_compress.errors import DataError
 from fairseq_compress.tasks.compressed_translation import CompressedTranslationConfig, CompressedTranslationTask
-from tests.conftest import BIN, ROOT, TINY, run_command
+from tests.conftest import TINY, run_command, train_in_two_processes
 from tests.k_best_corpus import copy_data, make_lists, write_nbest
 
 MODEL = [*TINY, "--arch", "transformer_small", "--dropout", "0.2"]
@@ -88,12 +88,7 @@ def test_two_processes_give_the_gradient_of_one(arguments: list[str], tmp_path: 
             "--lr", "1.0", "--clip-norm", 0, "--ddp-backend", "legacy_ddp"]  # fmt: skip
     base[base.index("adam")] = "sgd"
     train(tmp_path / "one", *base, "--update-freq", 2)
-    run_command(
-        "torchrun", "--nproc_per_node", 2, "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0", "--no-python",
-        "bash", ROOT / "scripts" / "lib" / "train_process.sh", BIN / "fairseq-train", *base, "--update-freq", 1,
-        "--save-dir", tmp_path / "two", "--distributed-world-size", 2, "--distributed-init-method", "env://",
-        "--distributed-no-spawn", "--distributed-backend", "gloo",
-    )  # fmt: skip
+    train_in_two_processes(*base, "--update-freq", 1, "--save-dir", tmp_path / "two")
     one, two = load(tmp_path / "one")["model"], load(tmp_path / "two")["model"]
     for key, weight in one.items():
         torch.testing.assert_close(two[key], weight, rtol=1e-5, atol=1e-6, msg=key)

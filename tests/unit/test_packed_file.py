@@ -123,10 +123,10 @@ def test_every_altered_byte_is_refused(packed):
 
 def test_other_safetensors_and_other_versions(packed, tmp_path):
     save_file({"a": torch.zeros(2)}, tmp_path / "other.safetensors")
-    with pytest.raises(CheckpointError, match=r"must have the format 'fairseq-compress packed 1', has None"):
+    with pytest.raises(CheckpointError, match=r"must have the format 'fairseq-compress packed 2', has None"):
         read_packed(tmp_path / "other.safetensors")
-    packed.write_bytes(packed.read_bytes().replace(b"compress packed 1", b"compress packed 2"))
-    with pytest.raises(CheckpointError, match="has 'fairseq-compress packed 2'"):
+    packed.write_bytes(packed.read_bytes().replace(b"compress packed 2", b"compress packed 3"))
+    with pytest.raises(CheckpointError, match="has 'fairseq-compress packed 3'"):
         load_state(packed)
     with pytest.raises(CheckpointError, match="cannot be read: No such file"):
         read_packed(tmp_path / "none.safetensors")
