@@ -61,7 +61,7 @@ def test_what_is_measured_is_the_packed_file(commands: list[list[str]]) -> None:
 def test_stages(work: Path, commands: list[list[str]]) -> None:
     staged = [command for command in verb(commands, "quantize") if "--stages-dir" in command]
     names = [Path(value(command, "--stages-dir")).parent.name for command in staged]
-    assert names == ["ipq", "ipq-noise", "ipq-noise-int8", "ipq-noise-teacher", "ipq-noise-teacher-longer"]
+    assert names == ["ipq", "ipq-noise", "ipq-noise-int8", "ipq-noise-teacher", "ipq-20x"]
     for command, name in zip(staged, names, strict=True):
         training = command[command.index("--") + 1 :]
         updates = "400" if name.endswith("longer") else "100"
