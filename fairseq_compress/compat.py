@@ -9,6 +9,7 @@ What is mended, and why (each was tried with fairseq-fixed 0.12.3.1 and torch 2.
   The same list lets several processes load a checkpoint, which fairseq sends from the first to the others as a pickle.
 * :func:`patch_checkpoint_copies` - fairseq copies a new checkpoint over ``checkpoint_last.pt`` and
   ``checkpoint_best.pt`` in place: a training that is killed meanwhile leaves half a file, from which nothing resumes.
+* :func:`patch_task_state` - fairseq saves the state of a task in every checkpoint and never loads it again.
 * :func:`after_building_models` - fairseq has no place in which to change a model between its making and the making of
   its optimizer, for whatever task builds it.
 * :func:`install_excepthook` - ``fairseq-train`` reports our own errors as one line, with status 1.
@@ -33,6 +34,7 @@ import torch
 from fairseq import checkpoint_utils, models
 from fairseq.data import data_utils
 from fairseq.distributed import utils as distributed_utils
+from fairseq.trainer import Trainer
 
 from fairseq_compress.errors import CheckpointError, FairseqCompressError
 
@@ -69,6 +71,7 @@ def apply() -> None:
     patch_batch_by_size()
     patch_checkpoint_loading()
     patch_checkpoint_copies()
+    patch_task_state()
     install_excepthook()
 
 
@@ -153,6 +156,29 @@ def patch_checkpoint_copies() -> None:
         return copied
 
     _replace(manager, "copy", original, copy)
+
+
+def patch_task_state() -> None:
+    """Give a resumed training its task's state back. ``extra_state`` is what reaches every process."""
+    save, load = Trainer.state_dict, Trainer.load_checkpoint
+    if hasattr(load, _PATCHED):
+        return
+
+    @functools.wraps(save)
+    def state_dict(self: Any) -> dict[str, Any]:
+        state: dict[str, Any] = save(self)
+        state["extra_state"]["task_state"] = state["task_state"]
+        return state
+
+    @functools.wraps(load)
+    def load_checkpoint(self: Any, filename: str, reset_optimizer: bool = False, *args: Any, **kwargs: Any) -> Any:
+        extra_state = load(self, filename, reset_optimizer, *args, **kwargs)
+        if extra_state and not reset_optimizer:  # with another optimizer it is another training
+            self.task.load_state_dict(extra_state.pop("task_state", {}))
+        return extra_state
+
+    _replace(Trainer, "state_dict", save, state_dict)
+    _replace(Trainer, "load_checkpoint", load, load_checkpoint)
 
 
 def after_building_models(change: Callable[[Any, Any], Any]) -> None:

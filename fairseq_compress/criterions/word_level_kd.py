@@ -1,8 +1,7 @@
 """Criterion ``word_level_kd``: learn the references and the teacher's word distributions at once."""
 
-import math
-from dataclasses import dataclass, field
-from typing import Any, Optional
+from contextlib import ExitStack
+from typing import Any
 
 import torch
 from fairseq.criterions import FairseqCriterion, register_criterion
@@ -10,99 +9,74 @@ from fairseq.logging import metrics
 from fairseq.tasks import FairseqTask
 from torch import Tensor, nn
 
-from fairseq_compress.criterions.shared import SharedConfig, check_rules, label_smoothing_rule, log_in_bits, total
+from fairseq_compress.criterions.on_policy import coin, student_samples
+from fairseq_compress.criterions.selective_kd import TokenSelection
+from fairseq_compress.criterions.shared import Rule, check_rules, log_in_bits, total
+from fairseq_compress.criterions.word_level_kd_options import WordLevelKDConfig, word_level_rules
 from fairseq_compress.datasets.teacher_cache import SAMPLE_KEY, attach_teacher_cache
+from fairseq_compress.functional.divergences import Divergence
 from fairseq_compress.functional.label_smoothed import label_smoothed_loss
 from fairseq_compress.functional.outputs import Output, Teachers, TopK
+from fairseq_compress.functional.predictions import best_entries
+from fairseq_compress.functional.seeds import seed_of
 from fairseq_compress.functional.word_level_kd import WordLevelKDLoss, word_level_kd_loss
+from fairseq_compress.models.encoder_reuse import encoding_once
 from fairseq_compress.models.student_output import student_output
 from fairseq_compress.teachers.frozen import FrozenTeachers
 
 
-@dataclass
-class WordLevelKDConfig(SharedConfig):
-    """Options of :class:`WordLevelKDCriterion`."""
-
-    teacher_path: Optional[str] = field(  # noqa: UP045 - fairseq's parser knows Optional only
-        default=None, metadata={"help": "checkpoint of the teacher; several, separated by ':', are an ensemble"}
-    )
-    teacher_data: Optional[str] = field(  # noqa: UP045
-        default=None,
-        metadata={
-            "help": "folder with the teacher's dict.LANG.txt (default: beside the checkpoint, "
-            "then the data folder that it was trained on)"
-        },
-    )
-    teacher_cache: Optional[str] = field(  # noqa: UP045
-        default=None,
-        metadata={
-            "help": "output folder of 'fairseq-compress cache-teacher': no teacher is loaded; with --teacher-path, the "
-            "cache must be of that teacher, by checksum"
-        },
-    )
-    kd_temperature: float = field(
-        default=1.0, metadata={"help": "temperature T > 0 of both distributions in the distillation term"}
-    )
-    kd_alpha: float = field(
-        default=0.5, metadata={"help": "weight in [0, 1] of the references; the teacher's weight is 1 - alpha"}
-    )
-
-
-def check_options(cfg: WordLevelKDConfig) -> None:
-    """Raise one :class:`ConfigError` that lists every option out of its rule."""
-    no_teacher = "--teacher-path: must name the teacher's checkpoint, or --teacher-cache its cache, got neither"
-    check_rules(
-        (
-            (not (cfg.teacher_path or cfg.teacher_cache), no_teacher),
-            (
-                bool(cfg.teacher_cache and cfg.teacher_data),
-                f"--teacher-data: must not be given with --teacher-cache, which has checksums of its dictionaries, "
-                f"got {cfg.teacher_data}",
-            ),
-            (
-                not 0 < cfg.kd_temperature < math.inf,
-                f"--kd-temperature: must be greater than 0, got {cfg.kd_temperature}",
-            ),
-            (not 0 <= cfg.kd_alpha <= 1, f"--kd-alpha: must be in [0, 1], got {cfg.kd_alpha}"),
-            label_smoothing_rule(cfg.label_smoothing),
-        )
-    )
-
-
 @register_criterion("word_level_kd", dataclass=WordLevelKDConfig)
 class WordLevelKDCriterion(FairseqCriterion):
-    """L = α · CE_ls(y, z_s) + (1 - α) · T² · KL(softmax(z_t / T) ‖ softmax(z_s / T)), summed over target tokens.
+    """L = α · CE_ls(y, z_s) + (1 - α) · T² · D(softmax(z_t / T), softmax(z_s / T)), summed over target tokens.
 
     The definition and the gradient are in :mod:`fairseq_compress.functional.word_level_kd` (arXiv:1503.02531,
-    arXiv:1606.07947). The teachers are in memory, or their top k probabilities come with each batch from a cache. A
-    validation split without a cache has the gold term only, there the loss is CE_ls.
+    arXiv:1606.07947), D is KL(q ‖ p) or ``--kd-divergence``. The teachers are in memory, or their top k probabilities
+    come with each batch from a cache. A validation split without a cache has the gold term alone, the loss is CE_ls.
+
+    Which tokens, prefixes and teachers: ``--selective-kd`` (arXiv:2105.12967); ``--kd-iterations`` and
+    ``--kd-ranking`` (TIE-KD, arXiv:2305.08096): D is the mean over N passes, the first on the reference, each other
+    on the student's best words of the pass before; ``--on-policy-fraction`` λ (arXiv:2306.13649): in that share of the
+    batches D is taken on samples of the student, and scaled from their number of tokens to that of the references;
+    ``--teacher-dropout-passes`` (Bulò et al. 2016).
 
     Logged in bits: ``loss``, ``gold_loss`` (label-smoothed), ``nll_loss``, ``kd_loss`` (the divergence without T²),
     and ``teacher_agreement``, the percentage of tokens with the same most probable entry.
 
     Raises:
-        ConfigError: an option is out of its rule, or the teacher does not fit the task.
+        ConfigError: options are out of their rules, or the teacher does not fit the task.
         CheckpointError: the teacher cannot be loaded.
         DataError: the cache is missing, damaged, or made from something else.
     """
 
     def __init__(self, cfg: WordLevelKDConfig, task: FairseqTask) -> None:
         super().__init__(task)
-        check_options(cfg)
+        check_rules(self.rules(cfg))
         self.cfg = cfg
+        self.divergence = Divergence(str(cfg.kd_divergence), cfg.jsd_beta, cfg.kd_ranking)
+        self.select = TokenSelection(str(cfg.selective_kd), cfg.selective_kd_rate, cfg.selective_kd_queue, task)
         self.teachers: FrozenTeachers | None = None
         if cfg.teacher_cache:
             attach_teacher_cache(task, cfg.teacher_cache, cfg.teacher_path, cfg.kd_temperature)
         else:
             self.teachers = FrozenTeachers(cfg.teacher_path or "", task, cfg.teacher_data)
+        self._draws = (0, 0)  # of a seed, so far
+
+    def rules(self, cfg: Any) -> list[Rule]:
+        """What is checked of the options."""
+        return list(word_level_rules(cfg))
+
+    def loss_weights(self) -> tuple[float, float]:
+        """Weights of the gold term and of the distillation term at this moment of the training."""
+        return self.cfg.kd_alpha, 1 - self.cfg.kd_alpha
 
     def forward(
         self, model: nn.Module, sample: dict[str, Any], reduce: bool = True
     ) -> tuple[Tensor, int, dict[str, Any]]:
         """The loss summed over the batch, the ``sample_size`` that divides it, and sums to log."""
-        student = student_output(model, sample["net_input"], str(self.cfg.loss_from))
-        teachers = self._teachers(sample, next(model.parameters()).dtype)
-        losses = self._losses(student, teachers, sample["target"].reshape(-1))
+        if self.training and self.cfg.on_policy_fraction > 0 and coin(self._seed()) < self.cfg.on_policy_fraction:
+            losses, taught = self._on_policy(model, sample), sample["ntokens"]
+        else:
+            losses, taught = self._teacher_forced(model, sample)
         sentences = sample["target"].size(0)
         sample_size = sentences if self.cfg.sentence_avg else sample["ntokens"]
         logging_output = {
@@ -112,34 +86,95 @@ class WordLevelKDCriterion(FairseqCriterion):
             "kd_loss": losses.kd,
             "teacher_agreement": losses.agreement,
             "ntokens": sample["ntokens"],
-            "taught_tokens": 0 if teachers is None else sample["ntokens"],
+            "taught_tokens": taught,
             "nsentences": sentences,
             "sample_size": sample_size,
         }
         return losses.loss, sample_size, logging_output
 
+    def _teacher_forced(self, model: nn.Module, sample: dict[str, Any]) -> tuple[WordLevelKDLoss, int]:
+        """On the references and, with iterations, on what the student makes of them; the tokens that were taught."""
+        passes = self.cfg.kd_iterations if self.training else 1
+        gold_weight, kd_weight = self.loss_weights()
+        target, found = sample["target"].reshape(-1), []
+        weights: Tensor | None = None
+        with ExitStack() as stack:
+            if passes > 1:
+                alike = [] if self.teachers is None or self.cfg.teacher_dropout_passes else self.teachers.models
+                stack.enter_context(encoding_once([model, *alike]))
+            for number in range(passes):
+                student = student_output(model, sample["net_input"], str(self.cfg.loss_from))
+                teachers = self._teachers(sample, next(model.parameters()).dtype)
+                if teachers is None:
+                    return self._gold(student, target), 0
+                if number == 0:
+                    weights = self.select(student, target, self.padding_idx, self.training)
+                found.append(self._loss(student, teachers, target, gold_weight, kd_weight / passes, weights))
+                gold_weight = 0.0
+                if number + 1 < passes:
+                    sample = _continued(sample, best_entries(student))
+        first = found[0]
+        kd = torch.stack([one.kd for one in found]).mean()
+        loss = first.loss if passes == 1 else torch.stack([one.loss for one in found]).sum()
+        return first._replace(loss=loss, kd=kd), sample["ntokens"]
+
+    def _on_policy(self, model: nn.Module, sample: dict[str, Any]) -> WordLevelKDLoss:
+        """The gold term on the references, the teacher's on samples of the student."""
+        gold_weight, kd_weight = self.loss_weights()
+        sampled = student_samples(model, self.task, sample, self._seed())
+        target, scale = sampled["target"].reshape(-1), sample["ntokens"] / sampled["ntokens"]
+        with torch.set_grad_enabled(torch.is_grad_enabled() and gold_weight > 0):
+            gold = self._gold(
+                student_output(model, sample["net_input"], str(self.cfg.loss_from)), sample["target"].reshape(-1)
+            )
+        student = student_output(model, sampled["net_input"], str(self.cfg.loss_from))
+        teachers = self._teachers(sampled, next(model.parameters()).dtype)
+        assert teachers is not None, "the rules ask for a live teacher"
+        kd = self._loss(student, teachers, target, 0.0, kd_weight * scale, None)
+        return gold._replace(loss=gold_weight * gold.loss + kd.loss, kd=kd.kd * scale, agreement=kd.agreement * scale)
+
+    def _seed(self) -> int:
+        """A seed of its own for each draw: fairseq seeds torch anew for each update, the same after a resumption."""
+        seed = torch.initial_seed()
+        self._draws = (seed, self._draws[1] + 1 if self._draws[0] == seed else 0)
+        return seed_of("word_level_kd", *self._draws)
+
     def _teachers(self, sample: dict[str, Any], dtype: torch.dtype) -> Teachers | None:
         """What the teachers say of the batch; None where it comes from a split without a cache."""
         if self.teachers is not None:
-            return self.teachers.outputs(sample, dtype, str(self.cfg.loss_from))
+            passes = self.cfg.teacher_dropout_passes if self.training else 0
+            seed = self._seed() if passes else 0
+            return self.teachers.outputs(sample, dtype, str(self.cfg.loss_from), passes, seed)
         if SAMPLE_KEY not in sample:
             return None
         cached = sample[SAMPLE_KEY]
         return TopK(cached["ids"].flatten(0, 1), cached["probabilities"].flatten(0, 1), cached["rest"].flatten(0, 1))
 
-    def _losses(self, student: Output, teachers: Teachers | None, target: Tensor) -> WordLevelKDLoss:
-        if teachers is None:
-            loss, nll = label_smoothed_loss(
-                student, target, label_smoothing=self.cfg.label_smoothing, padding_idx=self.padding_idx
-            )
-            zero = torch.zeros_like(nll)
-            return WordLevelKDLoss(loss, loss.detach(), nll, zero, zero)
+    def _gold(self, student: Output, target: Tensor) -> WordLevelKDLoss:
+        loss, nll = label_smoothed_loss(
+            student, target, label_smoothing=self.cfg.label_smoothing, padding_idx=self.padding_idx
+        )
+        zero = torch.zeros_like(nll)
+        return WordLevelKDLoss(loss, loss.detach(), nll, zero, zero)
+
+    def _loss(
+        self,
+        student: Output,
+        teachers: Teachers,
+        target: Tensor,
+        gold_weight: float,
+        kd_weight: float,
+        weights: Tensor | None,
+    ) -> WordLevelKDLoss:
         return word_level_kd_loss(
             student,
             teachers,
             target,
             temperature=self.cfg.kd_temperature,
-            alpha=self.cfg.kd_alpha,
+            gold_weight=gold_weight,
+            kd_weight=kd_weight,
+            divergence=self.divergence,
+            weights=weights,
             label_smoothing=self.cfg.label_smoothing,
             padding_idx=self.padding_idx,
         )
@@ -156,3 +191,11 @@ class WordLevelKDCriterion(FairseqCriterion):
     @staticmethod
     def logging_outputs_can_be_summed() -> bool:
         return True
+
+
+def _continued(sample: dict[str, Any], best: Tensor) -> dict[str, Any]:
+    """The batch with the best words (B · T,) as the prefix: what stood before the first target stays."""
+    net_input = sample["net_input"]
+    previous = net_input["prev_output_tokens"]
+    shifted = torch.cat([previous[:, :1], best.view_as(previous)[:, :-1].to(previous)], dim=1)
+    return {**sample, "net_input": {**net_input, "prev_output_tokens": shifted}}

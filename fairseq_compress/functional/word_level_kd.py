@@ -1,16 +1,17 @@
 r"""Word-level knowledge distillation, fused with label-smoothed cross-entropy and computed chunk by chunk.
 
 Over the target tokens n that are not padding, with student logits z, teachers m with logits z^m, V entries,
-target y, temperature T and weight α (Hinton et al. 2015, arXiv:1503.02531; Kim and Rush 2016, arXiv:1606.07947):
+target y, temperature T and weights a, b (Hinton et al. 2015, arXiv:1503.02531; Kim and Rush 2016, arXiv:1606.07947):
 
     p = softmax(z),  p_T = softmax(z / T),  q_T = mean_m softmax(z^m / T)
     gold = Σ_n (1 - ε - ε_i) · (-log p_y) + ε_i · Σ_v (-log p_v),     ε_i = ε / (V - 1)   (fairseq's label smoothing)
-    kd   = Σ_n KL(q_T ‖ p_T)
-    loss = α · gold + (1 - α) · T² · kd
+    kd   = Σ_n w_n · D(q_T, p_T),     D = KL(q_T ‖ p_T) or another divergence, w_n = 1 or a weight of the token
+    loss = a · gold + b · T² · kd
 
-    ∂loss/∂z = α · (p - (1 - ε - ε_i) · onehot(y) - ε_i) + (1 - α) · T · (p_T - q_T)
+    ∂loss/∂z = a · (p - (1 - ε - ε_i) · onehot(y) - ε_i) + b · T · w_n · (p_T - q_T)     with D = KL
 
-The mean over teachers is a mean of probabilities (Freitag et al. 2017, arXiv:1702.01802). A cached teacher gives the k
+Other divergences: :class:`fairseq_compress.functional.divergences.Divergence`. The mean over teachers is a mean of
+probabilities (Freitag et al. 2017, arXiv:1702.01802). A cached teacher gives the k
 largest entries of q_T and the mass of the rest; KL is then over k + 1 entries, see
 :class:`fairseq_compress.functional.divergences.Truncated`.
 
@@ -25,22 +26,33 @@ import torch
 from torch import Tensor
 
 from fairseq_compress.functional.chunks import Job, Rows, sum_rows
-from fairseq_compress.functional.divergences import Truncated, live_divergence
+from fairseq_compress.functional.divergences import (
+    Divergence,
+    Ranking,
+    Truncated,
+    forward_kl,
+    jensen_shannon,
+    ranking_loss,
+    reverse_kl,
+    teacher_probabilities,
+)
 from fairseq_compress.functional.label_smoothed import Gold, check_gold, gold_term, smoothing_weights
-from fairseq_compress.functional.outputs import Output, Teachers, TopK, check_output, check_top_k, shape_of
+from fairseq_compress.functional.outputs import Output, Teachers, TopK, check_output, check_rows, check_top_k, shape_of
+
+FORWARD_KL = Divergence()
 
 
 class WordLevelKDLoss(NamedTuple):
     """Sums over the tokens that are not padding, in nats. Only ``loss`` carries a gradient."""
 
     loss: Tensor
-    """α · gold + (1 - α) · T² · kd, a scalar."""
+    """a · gold + b · T² · kd, a scalar."""
     gold: Tensor
     """Label-smoothed cross-entropy with the reference."""
     nll: Tensor
     """Plain cross-entropy with the reference; its mean gives the perplexity."""
     kd: Tensor
-    """KL divergence from the teacher at temperature T, without the factor T²."""
+    """Divergence from the teacher at temperature T, each token with its weight, without the factor T²."""
     agreement: Tensor
     """Number of tokens where one entry is the most probable one of student and teacher alike."""
 
@@ -51,7 +63,10 @@ def word_level_kd_loss(
     target: Tensor,
     *,
     temperature: float = 1.0,
-    alpha: float = 0.5,
+    gold_weight: float = 0.5,
+    kd_weight: float = 0.5,
+    divergence: Divergence = FORWARD_KL,
+    weights: Tensor | None = None,
     label_smoothing: float = 0.0,
     padding_idx: int = 1,
     chunk_rows: int | None = None,
@@ -64,6 +79,10 @@ def word_level_kd_loss(
         teachers: one output for each live teacher, as the student's, or the :class:`TopK` of a cached one; no gradient
             flows into them.
         target: (N,), int64; rows whose target is ``padding_idx`` count for nothing and get a zero gradient.
+        gold_weight: a.
+        kd_weight: b.
+        divergence: D; a cached teacher knows KL(q ‖ p) only.
+        weights: (N,), w of each token; without a gradient.
         chunk_rows: tokens computed at a time; by default as many as fit the processor's cache.
 
     Raises:
@@ -75,10 +94,16 @@ def word_level_kd_loss(
     _check_teachers(teachers, shape)
     if not temperature > 0:
         raise ValueError(f"temperature must be greater than 0, got {temperature}")
-    if not 0 <= alpha <= 1:
-        raise ValueError(f"alpha must be in [0, 1], got {alpha}")
-    row_loss = _WordLevelKD(temperature, alpha, label_smoothing)
-    return WordLevelKDLoss(*sum_rows(Job(row_loss, teachers, target, None, padding_idx, chunk_rows), student))
+    for name, weight in (("gold_weight", gold_weight), ("kd_weight", kd_weight)):
+        if not weight >= 0:
+            raise ValueError(f"{name} must be at least 0, got {weight}")
+    divergence.check()
+    if isinstance(teachers, TopK) and divergence != FORWARD_KL:
+        raise ValueError(f"divergence must be forward_kl without ranking for a cached teacher, got {divergence}")
+    if weights is not None:
+        check_rows("weights", weights, shape[0])
+    row_loss = _WordLevelKD(temperature, gold_weight, kd_weight, divergence, label_smoothing)
+    return WordLevelKDLoss(*sum_rows(Job(row_loss, teachers, target, weights, padding_idx, chunk_rows), student))
 
 
 def _check_teachers(teachers: Teachers, shape: tuple[int, int]) -> None:
@@ -105,12 +130,15 @@ class _WordLevelKD:
 
     sums, scratch = 5, 3
 
-    def __init__(self, temperature: float, alpha: float, label_smoothing: float) -> None:
-        self.temperature, self.alpha, self.label_smoothing = temperature, alpha, label_smoothing
-        self.kd_weight = (1 - alpha) * temperature
+    def __init__(
+        self, temperature: float, gold_weight: float, kd_weight: float, divergence: Divergence, label_smoothing: float
+    ) -> None:
+        self.temperature, self.gold_weight, self.kd_weight = temperature, gold_weight, kd_weight
+        self.divergence, self.label_smoothing = divergence, label_smoothing
 
     def __call__(self, rows: Rows, needs_gradient: bool) -> Sequence[Tensor]:
         student = self._student(rows)
+        weight: Tensor | float = 1.0 if rows.weights is None else rows.weights
         if isinstance(rows.teachers, TopK):
             divergence, agreement = self._cached(rows, rows.teachers, student, needs_gradient)
         else:
@@ -118,11 +146,11 @@ class _WordLevelKD:
         if needs_gradient:
             on_target, smoothed = smoothing_weights(self.label_smoothing, rows.logits.size(1))
             if smoothed > 0:
-                rows.gradient.sub_(self.alpha * smoothed)
-            at_target = rows.gradient.new_full((len(rows.target), 1), -self.alpha * on_target)
+                rows.gradient.sub_(self.gold_weight * smoothed)
+            at_target = rows.gradient.new_full((len(rows.target), 1), -self.gold_weight * on_target)
             rows.gradient.scatter_add_(1, rows.target[:, None], at_target)
-        gold = student.gold
-        loss = self.alpha * gold.loss + (1 - self.alpha) * self.temperature**2 * divergence
+        gold, divergence = student.gold, divergence * weight
+        loss = self.gold_weight * gold.loss + self.kd_weight * self.temperature**2 * divergence
         return loss, gold.loss, gold.nll, divergence, agreement
 
     def _student(self, rows: Rows) -> _Student:
@@ -134,32 +162,72 @@ class _WordLevelKD:
         torch.softmax(torch.div(rows.logits, self.temperature, out=work), dim=-1, out=tempered)
         return _Student(gold, tempered, gold.best / self.temperature - tempered.amax(dim=-1).log())
 
+    def _factor(self, rows: Rows) -> Tensor | float:
+        """b · T · w, of the gradient by z / T: a number, or (R, 1)."""
+        factor = self.kd_weight * self.temperature
+        return factor if rows.weights is None else factor * rows.weights[:, None]
+
     def _live(
         self, rows: Rows, teachers: list[Tensor], student: _Student, needs_gradient: bool
     ) -> tuple[Tensor, Tensor]:
-        """Divergence and agreement; leaves α p + (1 - α) T (p_T - q_T) in ``rows.gradient``."""
-        gradient, (_, q, work) = rows.gradient, rows.scratch
-        divergence = live_divergence(teachers, rows.logits, student.normalizer, self.temperature, q, work)
+        """Divergence and agreement; leaves the gradient of a · gold, without its target, and of the divergence."""
+        kind, _, ranked = self.divergence
+        (_, q, work), given = rows.scratch, (rows.logits, student.normalizer, self.temperature)
+        teacher_probabilities(teachers, self.temperature, q, work)
         student_best, teacher_best = student.gold.best[:, None], q.amax(dim=-1, keepdim=True)
         agreement = ((rows.logits == student_best) & (q == teacher_best)).any(dim=-1)
-        if needs_gradient and self.temperature == 1:  # α p + (1 - α) p = p
-            gradient.sub_(q, alpha=self.kd_weight)
+        if kind == "forward_kl":
+            divergence = forward_kl(teachers, *given, q, work)
+        elif kind == "reverse_kl":
+            divergence = reverse_kl(teachers, *given, q, student.p, work)
+        else:
+            divergence = jensen_shannon(self.divergence.beta, *given, q, student.p, work)
+        ranking = ranking_loss(q, student.p, ranked) if ranked else None
+        if needs_gradient and kind == "forward_kl":
+            self._minus(rows, student, q, ranking)
         elif needs_gradient:
-            gradient.mul_(self.alpha).add_(student.p.sub_(q), alpha=self.kd_weight)
-        return divergence, agreement
+            self._times(rows, student, work, ranking)
+        return divergence if ranking is None else divergence + ranking.loss, agreement
+
+    def _minus(self, rows: Rows, student: _Student, q: Tensor, ranking: Ranking | None) -> None:
+        """``rows.gradient`` = a p + b T w (p_T - q), with the ranking's p (g - Σ p g)."""
+        gradient, factor = rows.gradient, self._factor(rows)
+        share: Tensor | float = 1.0
+        if ranking is not None:
+            q.scatter_add_(1, ranking.ids, -ranking.values * ranking.slopes)
+            share = 1 - ranking.mean_slope[:, None]
+        if self.temperature == 1:
+            of_p = self.gold_weight + factor * share
+            if isinstance(of_p, Tensor) or of_p != 1:
+                gradient.mul_(of_p)
+            gradient.sub_(q.mul_(factor) if isinstance(factor, Tensor) or factor != 1 else q)
+        else:
+            difference = student.p.mul_(share).sub_(q) if ranking is not None else student.p.sub_(q)
+            gradient.mul_(self.gold_weight).add_(difference.mul_(factor))
+
+    def _times(self, rows: Rows, student: _Student, slope: Tensor, ranking: Ranking | None) -> None:
+        """``rows.gradient`` = a p + b T w p_T · F, F = ``slope`` and the ranking's g - Σ p g."""
+        gradient, factor = rows.gradient, self._factor(rows)
+        if ranking is not None:
+            slope.scatter_add_(1, ranking.ids, ranking.slopes).sub_(ranking.mean_slope[:, None])
+        slope.mul_(factor)
+        if self.temperature == 1:
+            gradient.mul_(slope.add_(self.gold_weight))
+        else:
+            gradient.mul_(self.gold_weight).add_(student.p.mul_(slope))
 
     def _cached(self, rows: Rows, teacher: TopK, student: _Student, needs_gradient: bool) -> tuple[Tensor, Tensor]:
         """As :meth:`_live`, but every pass over V is one over the student's probabilities."""
-        gradient, ids = rows.gradient, teacher.ids
+        gradient, ids, factor = rows.gradient, teacher.ids, self._factor(rows)
         inside = gradient.gather(1, ids)
         truncated = Truncated(teacher, rows.logits, student.normalizer, self.temperature, student.p)
         agreement = rows.logits.gather(1, ids[:, :1]).squeeze(1) == student.gold.best
         if needs_gradient:
-            outside_weight = (self.kd_weight * truncated.outside_factor)[:, None]
+            outside_weight = factor * truncated.outside_factor[:, None]
             if self.temperature == 1:
-                gradient.mul_(self.alpha + outside_weight)
+                gradient.mul_(self.gold_weight + outside_weight)
             else:
-                gradient.mul_(self.alpha).add_(student.p.mul_(outside_weight))
-            at_ids = self.alpha * inside + self.kd_weight * (truncated.inside - teacher.probabilities)
+                gradient.mul_(self.gold_weight).add_(student.p.mul_(outside_weight))
+            at_ids = self.gold_weight * inside + factor * (truncated.inside - teacher.probabilities)
             gradient.scatter_(1, ids, at_ids)
         return truncated.divergence, agreement

@@ -1,5 +1,6 @@
 """Task ``compressed_translation``: fairseq's translation and what compression needs beside it."""
 
+import weakref
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -11,10 +12,12 @@ from fairseq.dataclass import ChoiceEnum
 from fairseq.tasks import register_task
 from fairseq.tasks.translation import TranslationConfig, TranslationTask
 from omegaconf import DictConfig, open_dict
-from torch import Tensor
+from torch import Tensor, nn
 
+from fairseq_compress.checkpoint.teacher_start import WIDTHS
 from fairseq_compress.plans.configuration import set_plan
 from fairseq_compress.plans.reading import read_plan
+from fairseq_compress.teachers.initial_weights import start_from_teacher
 
 Wrap = Callable[[str, FairseqDataset], FairseqDataset]
 # No float16: it needs its gradients scaled, which is what fairseq's own --fp16 does.
@@ -36,6 +39,47 @@ class CompressedTranslationConfig(TranslationConfig):
         default=None,
         metadata={"help": "YAML file: which weights and activations to compress in training (docs/quantization.md)"},
     )
+    init_from_teacher: Optional[str] = field(  # noqa: UP045
+        default=None,
+        metadata={
+            "help": "checkpoint of a transformer of the same languages and dictionaries: a new model starts from its "
+            "embeddings and layers. Without effect on what --restore-file or --finetune-from-model then loads"
+        },
+    )
+    init_layers: Optional[str] = field(  # noqa: UP045
+        default=None,
+        metadata={
+            "help": "with --init-from-teacher: its layer for each layer of the model, from 0, as in 'encoder:0,2,4 "
+            "decoder:0,2', or none, as in 'decoder:none'. A part that is not named: all layers, or evenly spread ones"
+        },
+    )
+    init_widths: ChoiceEnum(list(WIDTHS)) = field(  # type: ignore[valid-type]
+        default="refuse",
+        metadata={
+            "help": "with --init-from-teacher, where the model is narrower: refuse; take leading slices of weights; "
+            "or project the residual stream on the main directions of the teacher's embeddings (svd), slices elsewhere"
+        },
+    )
+    init_teacher_data: Optional[str] = field(  # noqa: UP045
+        default=None,
+        metadata={
+            "help": "folder with the dict.LANG.txt of --init-from-teacher, if they are neither beside it nor in the "
+            "data folder that it names"
+        },
+    )
+
+
+@dataclass
+class TrainingState:
+    """Where a training is, for criterions that follow a schedule, and what they ask of the optimizer."""
+
+    update: int = 0
+    """Updates made so far."""
+    epoch: int = 1
+    counts: bool = True
+    """False in a batch of nothing, with which a process keeps up with the others."""
+    rates: dict[nn.Parameter, float] = field(default_factory=dict)
+    """Factors of the learning rate in the next step, for parameters that are to move less."""
 
 
 @register_task("compressed_translation", dataclass=CompressedTranslationConfig)
@@ -49,19 +93,37 @@ class CompressedTranslationTask(TranslationTask):
     def __init__(self, cfg: Any, src_dict: Dictionary, tgt_dict: Dictionary) -> None:
         super().__init__(cfg, src_dict, tgt_dict)
         self._wraps: list[Wrap] = []
+        self._student: Callable[[], Any] = lambda: None
+        self.training = TrainingState()
         with open_dict(cfg) if isinstance(cfg, DictConfig) else nullcontext():
             cfg.rebuild_batches = True  # get_batch_iterator reads it; an option of a few other tasks
 
     def build_model(self, cfg: Any, from_checkpoint: bool = False) -> Any:
         """Build the model, compressed by ``--compression-plan``, or as it was in the checkpoint.
 
+        A new one starts from the weights of ``--init-from-teacher``.
+
         Raises:
-            ConfigError: the plan breaks a rule, or does not fit the model.
+            ConfigError: the plan breaks a rule, or does not fit the model; or the teacher does not.
+            CheckpointError: the teacher cannot be loaded.
         """
         path = getattr(self.cfg, "compression_plan", None)
         if path and not from_checkpoint:
             set_plan(cfg, read_plan(path))
-        return super().build_model(cfg, from_checkpoint)
+        model = super().build_model(cfg, from_checkpoint)
+        if not from_checkpoint:
+            start_from_teacher(model, self, getattr(cfg, "finetune_from_model", None))
+        self._student = weakref.ref(model)
+        return model
+
+    @property
+    def student(self) -> Any:
+        """The model that was built last, None before: criterions learn from it what the trainer does not tell them."""
+        return self._student()
+
+    def begin_epoch(self, epoch: int, model: Any) -> None:
+        super().begin_epoch(epoch, model)
+        self.training.epoch = epoch
 
     def wrap_datasets(self, wrap: Wrap) -> None:
         """Replace every dataset, also those that are loaded later, by ``wrap(split, dataset)``.
@@ -80,8 +142,17 @@ class CompressedTranslationTask(TranslationTask):
     def train_step(
         self, sample: Any, model: Any, criterion: Any, optimizer: Any, update_num: int, ignore_grad: bool = False
     ) -> Any:
+        self.training.update, self.training.counts = update_num, not ignore_grad
         # Autocast must end before the backward pass, which runs inside fairseq's train_step: so it wraps the criterion.
         return super().train_step(sample, model, self._under_autocast(criterion), optimizer, update_num, ignore_grad)
+
+    def optimizer_step(self, optimizer: Any, model: Any, update_num: int) -> None:
+        """One step; parameters in ``training.rates`` go that fraction of their way, as with a smaller learning rate."""
+        before = {parameter: parameter.detach().clone() for parameter in self.training.rates}
+        super().optimizer_step(optimizer, model, update_num)
+        with torch.no_grad():
+            for parameter, old in before.items():
+                parameter.copy_(torch.lerp(old, parameter, self.training.rates[parameter]))
 
     def valid_step(self, sample: Any, model: Any, criterion: Any) -> Any:
         return super().valid_step(sample, model, self._under_autocast(criterion))

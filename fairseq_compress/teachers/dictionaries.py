@@ -31,8 +31,8 @@ def find_dictionary(
     )
 
 
-def check_same(checkpoint: str, language: str, teacher: Dictionary, student: Dictionary) -> None:
-    """Refuse a teacher whose dictionary differs: its probability of entry i would be of another piece.
+def check_same(option: str, language: str, teacher: Dictionary, student: Dictionary) -> None:
+    """Refuse a teacher, the value of ``option``, whose dictionary differs: its entry i would be another piece.
 
     Raises:
         ConfigError: naming the first entry that differs.
@@ -42,7 +42,7 @@ def check_same(checkpoint: str, language: str, teacher: Dictionary, student: Dic
         ours = student.symbols[index] if index < len(student) else None
         if theirs != ours:
             raise ConfigError(
-                f"--teacher-path {checkpoint}: the teacher's {language} dictionary must equal the student's; the first "
+                f"{option}: the teacher's {language} dictionary must equal the student's; the first "
                 f"difference is entry {index}: teacher {theirs!r}, student {ours!r} "
                 f"({len(teacher)} and {len(student)} entries)"
             )

@@ -38,8 +38,18 @@ class FrozenTeachers:
             raise ConfigError("--teacher-path: must name at least one checkpoint, got an empty value")
         self.models = [_load(name, task, dictionary_dir) for name in names]
 
-    def outputs(self, sample: dict[str, Any], dtype: torch.dtype = torch.float32, source: str = "auto") -> list[Output]:
+    def outputs(
+        self,
+        sample: dict[str, Any],
+        dtype: torch.dtype = torch.float32,
+        source: str = "auto",
+        dropout_passes: int = 0,
+        seed: int = 0,
+    ) -> list[Output]:
         """What the teachers say of a batch of fairseq, teacher-forced, on the batch's device: one output for each.
+
+        With ``dropout_passes`` M > 0 each teacher gives M outputs, in train mode with dropout (dropout distillation,
+        Bulò et al. 2016): the draws depend on ``seed`` alone and leave the generators of torch as they were.
 
         A :class:`Projected` (its hidden states (B · T, C) and its output matrix) where ``source``, an option of
         :func:`student_output`, asks for that and the teacher allows it, else logits (B · T, V).
@@ -47,11 +57,27 @@ class FrozenTeachers:
         The trainer moves and casts the student only (``--fp16``, ``--bf16``, CUDA), so the teachers follow it here,
         once: ``dtype`` is the type of the student's weights.
         """
+        self._follow(sample, dtype)
         net_input = sample["net_input"]
-        device = net_input["src_tokens"].device
-        self.models = [model.to(device=device, dtype=dtype) for model in self.models]
         with torch.no_grad():
-            return [_output(model, net_input, source) for model in self.models]
+            if dropout_passes == 0:
+                return [_output(model, net_input, source) for model in self.models]
+            return [
+                output
+                for number, model in enumerate(self.models)
+                for output in _dropout_outputs(model, net_input, source, dropout_passes, seed + number)
+            ]
+
+    def run(self, sample: dict[str, Any], dtype: torch.dtype = torch.float32) -> None:
+        """Only the layers, for who listens to them: no output layer."""
+        self._follow(sample, dtype)
+        with torch.no_grad():
+            for model in self.models:
+                model(**sample["net_input"], features_only=True)
+
+    def _follow(self, sample: dict[str, Any], dtype: torch.dtype) -> None:
+        device = sample["net_input"]["src_tokens"].device
+        self.models = [model.to(device=device, dtype=dtype) for model in self.models]
 
 
 def _output(model: BaseFairseqModel, net_input: dict[str, Any], source: str) -> Output:
@@ -59,6 +85,19 @@ def _output(model: BaseFairseqModel, net_input: dict[str, Any], source: str) -> 
         return student_output(model, net_input, "logits")
     output = projected(model, net_input)
     return F.linear(*output) if source == "logits" else output
+
+
+def _dropout_outputs(
+    model: BaseFairseqModel, net_input: dict[str, Any], source: str, passes: int, seed: int
+) -> list[Output]:
+    device = net_input["src_tokens"].device
+    model.train()
+    try:
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(seed)
+            return [_output(model, net_input, source) for _ in range(passes)]
+    finally:
+        model.eval()
 
 
 def _load(path: str, task: FairseqTask, dictionary_dir: str | None) -> BaseFairseqModel:
@@ -69,7 +108,7 @@ def _load(path: str, task: FairseqTask, dictionary_dir: str | None) -> BaseFairs
         (task.cfg.target_lang, task.target_dictionary),
     )
     for language, dictionary in pairs:
-        check_same(path, language, find_dictionary(path, cfg, language, dictionary_dir), dictionary)
+        check_same(f"--teacher-path {path}", language, find_dictionary(path, cfg, language, dictionary_dir), dictionary)
     model = build_model(path, state, cfg, task.source_dictionary, task.target_dictionary)
     # The input of a plain output matrix is contiguous already, and a hook would make it one that is not plain.
     plain = model.decoder.output_projection if why_no_output_matrix(model) is None else None

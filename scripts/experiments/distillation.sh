@@ -6,18 +6,7 @@
 # Outputs: $WORK_DIR/comparison.md (default WORK_DIR: runs/distillation-multi30k-en-cs, with LONG=1 ...-long), which is
 #          printed at the end. After an interruption the same command goes on.
 # Example: JOBS=2 bash scripts/experiments/distillation.sh
-# shellcheck source=scripts/lib/process.sh
-source "$(dirname "${BASH_SOURCE[0]}")/../lib/process.sh"
+# shellcheck source=scripts/lib/experiment.sh
+source "$(dirname "${BASH_SOURCE[0]}")/../lib/experiment.sh"
 
-bash "$ROOT/scripts/bootstrap.sh"
-if [[ ${LONG:-0} == 1 ]]; then suffix=-long; else suffix=; fi
-export WORK_DIR=${WORK_DIR:-$ROOT/runs/distillation-multi30k-en-cs$suffix}
-"${DIE_WITH_PARENT[@]}" bash "$ROOT/scripts/run_all.sh" "$ROOT/configs/experiments/distillation-multi30k-en-cs.env" "$@"
-
-page=$(realpath -m -- "$WORK_DIR")/comparison.md
-if [[ -f $page ]]; then
-    say ""
-    cat "$page"
-    say ""
-    say "comparison: $page"
-fi
+compare_students distillation-multi30k-en-cs "$@"

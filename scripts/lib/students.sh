@@ -101,10 +101,10 @@ check_students() {
 # check_criterion ROW: the criterion by itself, and together with the data.
 check_criterion() {
     if [[ $STUDENT_CRITERION == *@* ]]; then
-        if [[ $STUDENT_LOSS != word_level_kd || ! $STUDENT_CACHE_K =~ ^[1-9][0-9]*$ ]]; then
-            problem "$1 criterion" "must be word_level_kd@K with a whole number K over 0" "$STUDENT_CRITERION"
+        if [[ $STUDENT_LOSS != word_level_kd && $STUDENT_LOSS != hidden_state_kd || ! $STUDENT_CACHE_K =~ ^[1-9][0-9]*$ ]]; then
+            problem "$1 criterion" "must be word_level_kd@K or hidden_state_kd@K with a whole number K over 0" "$STUDENT_CRITERION"
         elif [[ $VOCAB_SIZE =~ ^[1-9][0-9]*$ ]] && ((STUDENT_CACHE_K > VOCAB_SIZE)); then
-            problem "$1 criterion" "must be word_level_kd@K with K at most VOCAB_SIZE ($VOCAB_SIZE)" "$STUDENT_CRITERION"
+            problem "$1 criterion" "must be $STUDENT_LOSS@K with K at most VOCAB_SIZE ($VOCAB_SIZE)" "$STUDENT_CRITERION"
         fi
     else
         check_choice "$1 criterion" "$STUDENT_CRITERION" "${KNOWN_CRITERIONS[@]}"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Purpose: trains the students of the table STUDENTS, JOBS at a time, or the one named.
-# Inputs:  $WORK_DIR/bin, bin-kd, ... as each row says; $WORK_DIR/teacher/averaged.pt for word_level_kd, $WORK_DIR/cache for
-#          word_level_kd@K
+# Inputs:  $WORK_DIR/bin, bin-kd, ... as each row says; $WORK_DIR/teacher/averaged.pt for word_level_kd and hidden_state_kd,
+#          $WORK_DIR/cache for word_level_kd@K and hidden_state_kd@K
 # Outputs: $WORK_DIR/students/NAME/checkpoints, $WORK_DIR/logs/train-NAME.log
 # Example: bash scripts/stages/07_train_students.sh configs/demo-en-cs.env student-word-kd
 # shellcheck source=scripts/lib/common.sh
@@ -16,20 +16,21 @@ train_student() {
     # fairseq's own default, -1, fails as soon as there is a second training part.
     if [[ $STUDENT_DATA == both ]]; then COMMAND+=(--upsample-primary 1); fi
     case $STUDENT_LOSS in
-        word_level_kd) word_level_arguments ;;
+        word_level_kd) teacher_arguments && COMMAND+=(--kd-alpha "$KD_ALPHA") ;;
+        hidden_state_kd) teacher_arguments ;; # its weights are in the row
         sequence_level_kd) COMMAND+=(--sequence-kd-temperature "$SEQUENCE_KD_TEMPERATURE") ;;
     esac
     COMMAND+=("${STUDENT_ARGUMENTS[@]}")
     for index in "${!STUDENT_ARGUMENTS[@]}"; do
         case ${STUDENT_ARGUMENTS[index]} in
-            --finetune-from-model | --compression-plan) inputs+=(--in "${STUDENT_ARGUMENTS[index + 1]}") ;;
+            --finetune-from-model | --compression-plan | --init-from-teacher) inputs+=(--in "${STUDENT_ARGUMENTS[index + 1]}") ;;
         esac
     done
     train_step "train-$STUDENT_NAME" "$WORK_DIR/students/$STUDENT_NAME/checkpoints" "${inputs[@]}"
 }
 
-# word_level_arguments: the teacher itself, or its cache; then the teacher is named for its checksum alone.
-word_level_arguments() {
+# teacher_arguments: the teacher itself, or its cache; then the teacher is named for its checksum alone.
+teacher_arguments() {
     local cache
     COMMAND+=(--teacher-path "$WORK_DIR/teacher/averaged.pt")
     inputs+=(--in "$WORK_DIR/teacher/averaged.pt")
@@ -41,7 +42,7 @@ word_level_arguments() {
         # The dictionaries' folder that the teacher's checkpoint names is no longer there when the work directory was moved.
         COMMAND+=(--teacher-data "$WORK_DIR/bin")
     fi
-    COMMAND+=(--kd-temperature "$KD_TEMPERATURE" --kd-alpha "$KD_ALPHA")
+    COMMAND+=(--kd-temperature "$KD_TEMPERATURE")
 }
 
 # train_in_own_process: this stage once more, for one student, in the background; it dies with this process.

@@ -34,7 +34,14 @@ def naive(student: torch.Tensor, teacher: torch.Tensor, target: torch.Tensor, te
 
 def fused(student: torch.Tensor, teacher: torch.Tensor, target: torch.Tensor, temperature: float) -> torch.Tensor:
     return word_level_kd_loss(
-        student, [teacher], target, temperature=temperature, alpha=ALPHA, label_smoothing=SMOOTHING, padding_idx=PADDING
+        student,
+        [teacher],
+        target,
+        temperature=temperature,
+        gold_weight=ALPHA,
+        kd_weight=1 - ALPHA,
+        label_smoothing=SMOOTHING,
+        padding_idx=PADDING,
     ).loss
 
 

@@ -25,7 +25,7 @@ from omegaconf import OmegaConf
 from torch import nn
 
 import fairseq_compress
-from fairseq_compress.criterions import word_level_kd
+from fairseq_compress.criterions import word_level_kd, word_level_kd_options
 from fairseq_compress.criterions.label_smoothed import FusedLabelSmoothedConfig, FusedLabelSmoothedCriterion
 from fairseq_compress.models.presets import PRESETS
 
@@ -85,7 +85,7 @@ def steps(options: argparse.Namespace) -> dict[str, Callable[[], None]]:
     values = {"label_smoothing": SMOOTHING, "sentence_avg": False}
     fused = FusedLabelSmoothedCriterion(FusedLabelSmoothedConfig(**values), task)
     word_level_kd.attach_teacher_cache = lambda *_: None  # the batch carries a cache already
-    cfg = word_level_kd.WordLevelKDConfig(**values, teacher_cache="none", kd_temperature=options.temperature)
+    cfg = word_level_kd_options.WordLevelKDConfig(**values, teacher_cache="none", kd_temperature=options.temperature)
     cached = word_level_kd.WordLevelKDCriterion(cfg, task)
     sample = batch(options.sentences, options.length, options.vocabulary)
     pairs = {

@@ -54,7 +54,9 @@ def slow_loop(student, cache, target, temperature, alpha, smoothing):
 def test_sums_and_gradient_equal_the_slow_loop(temperature, alpha, k):
     student, target = logits(17, 23, 0), targets(17, 23)
     cache = top_k_of([logits(17, 23, 1), logits(17, 23, 2)], k, temperature)
-    sums, gradient = run(student, cache, target, temperature=temperature, alpha=alpha, chunk_rows=5)
+    sums, gradient = run(
+        student, cache, target, temperature=temperature, gold_weight=alpha, kd_weight=1 - alpha, chunk_rows=5
+    )
     want_sums, want_gradient = slow_loop(student, cache, target, temperature, alpha, 0.1)
     torch.testing.assert_close(sums, want_sums, rtol=1e-10, atol=1e-10)
     torch.testing.assert_close(gradient, want_gradient, rtol=1e-9, atol=1e-11)
@@ -68,8 +70,8 @@ def test_k_of_the_whole_vocabulary_is_the_live_teacher(stored, tolerance, temper
     teachers = [logits(17, 23, 1), logits(17, 23, 2)][: 1 + several]
     cache = top_k_of(teachers, 23, temperature, stored)
     assert cache.rest.eq(0).all()
-    live = run(student, teachers, target, temperature=temperature, alpha=0.3)
-    cached = run(student, cache, target, temperature=temperature, alpha=0.3)
+    live = run(student, teachers, target, temperature=temperature, gold_weight=0.3, kd_weight=0.7)
+    cached = run(student, cache, target, temperature=temperature, gold_weight=0.3, kd_weight=0.7)
     for one, other in zip(cached, live, strict=True):
         torch.testing.assert_close(one, other, rtol=tolerance, atol=tolerance)
 
@@ -79,7 +81,9 @@ def test_gradcheck(temperature):
     cache, target = top_k_of([logits(6, 9, 1)], 3, temperature), targets(6, 9, padded=1)
 
     def loss(z):
-        return word_level_kd_loss(z, cache, target, temperature=temperature, alpha=0.3, label_smoothing=0.1).loss
+        return word_level_kd_loss(
+            z, cache, target, temperature=temperature, gold_weight=0.3, kd_weight=0.7, label_smoothing=0.1
+        ).loss
 
     assert gradcheck(loss, logits(6, 9, 0))
 
@@ -88,7 +92,7 @@ def test_worked_out_by_hand():
     """Student uniform over 4 entries; teacher 1/2 on entry 3, the other half anywhere else."""
     cache = TopK(torch.tensor([[3]]), torch.tensor([[0.5]]), torch.tensor([0.5]))
     z = torch.zeros(1, 4, requires_grad=True)
-    got = word_level_kd_loss(z, cache, torch.tensor([2]), alpha=0.0)
+    got = word_level_kd_loss(z, cache, torch.tensor([2]), gold_weight=0.0, kd_weight=1.0)
     got.loss.backward()
     assert got.kd.item() == pytest.approx(0.5 * math.log(2) + 0.5 * math.log(2 / 3))
     assert z.grad[0].tolist() == pytest.approx([0.25 * (1 - 2 / 3)] * 3 + [0.25 - 0.5])
@@ -97,7 +101,7 @@ def test_worked_out_by_hand():
 
 def test_a_student_of_the_same_opinion_has_no_divergence():
     student, target = logits(8, 13, 0), targets(8, 13)
-    sums, gradient = run(student, top_k_of([student], 4, 2.0), target, temperature=2.0, alpha=0.0)
+    sums, gradient = run(student, top_k_of([student], 4, 2.0), target, temperature=2.0, gold_weight=0.0, kd_weight=1.0)
     assert sums[3].item() == pytest.approx(0, abs=1e-12)
     assert gradient.abs().max().item() == pytest.approx(0, abs=1e-12)
     assert sums[4].item() == target.ne(PADDING).sum().item()
@@ -114,7 +118,7 @@ def test_a_student_without_mass_outside_is_finite_and_is_drawn_there():
     """In float32 the student's mass outside of K is zero, the teacher's is not."""
     z = torch.tensor([[200.0, 0.0, 0.0, 0.0]], requires_grad=True)
     cache = TopK(torch.tensor([[0]]), torch.tensor([[0.75]]), torch.tensor([0.25]))
-    got = word_level_kd_loss(z, cache, torch.tensor([0]), alpha=0.0)
+    got = word_level_kd_loss(z, cache, torch.tensor([0]), gold_weight=0.0, kd_weight=1.0)
     got.loss.backward()
     assert got.loss.isfinite()
     assert got.kd.item() > 0.25 * 80
@@ -128,8 +132,8 @@ def test_little_mass_outside_does_not_cancel(gap):
     student[0, :2] = gap
     teacher = top_k_of([logits(1, 50, 1)], 3, 1.0)
     teacher = TopK(torch.tensor([[0, 1, 5]]), teacher.probabilities, teacher.rest)
-    exact = run(student, teacher, target, alpha=0.0)
-    single = run(student.float(), teacher, target, alpha=0.0)
+    exact = run(student, teacher, target, gold_weight=0.0, kd_weight=1.0)
+    single = run(student.float(), teacher, target, gold_weight=0.0, kd_weight=1.0)
     for one, other in zip(single, exact, strict=True):
         torch.testing.assert_close(one.double(), other, rtol=1e-5, atol=1e-6)
 

@@ -36,8 +36,8 @@ def loss_of(output, kind, target, temperature=2.0, chunk_rows=None, teachers=Non
         weights = torch.linspace(0, 2, len(target), dtype=torch.float64)
         return label_smoothed_loss(output, target, label_smoothing=0.1, weights=weights, chunk_rows=chunk_rows)
     return word_level_kd_loss(
-        output, teachers or teachers_of(kind, temperature), target, temperature=temperature, alpha=0.3,
-        label_smoothing=0.1, chunk_rows=chunk_rows,
+        output, teachers or teachers_of(kind, temperature), target, temperature=temperature,
+        gold_weight=0.3, kd_weight=0.7, label_smoothing=0.1, chunk_rows=chunk_rows,
     )  # fmt: skip
 
 

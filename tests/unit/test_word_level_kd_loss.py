@@ -43,8 +43,8 @@ def test_equals_the_slow_loop(temperature, alpha, smoothing, teachers):
     student, target = logits(17, 23, 0), targets(17, 23)
     teacher_logits = [logits(17, 23, seed) for seed in range(1, teachers + 1)]
     got = word_level_kd_loss(
-        student, teacher_logits, target, temperature=temperature, alpha=alpha, label_smoothing=smoothing,
-        padding_idx=PADDING, chunk_rows=5,
+        student, teacher_logits, target, temperature=temperature, gold_weight=alpha, kd_weight=1 - alpha,
+        label_smoothing=smoothing, padding_idx=PADDING, chunk_rows=5,
     )  # fmt: skip
     want = slow_loop(student, teacher_logits, target, temperature, alpha, smoothing)
     torch.testing.assert_close(torch.stack(list(got)), torch.tensor(want, dtype=torch.float64), rtol=1e-10, atol=1e-10)
@@ -57,8 +57,8 @@ def test_gradient_equals_autograd(temperature, alpha, teachers):
     student, target = logits(17, 23, 0).requires_grad_(), targets(17, 23)
     teacher_logits = [logits(17, 23, seed) for seed in range(1, teachers + 1)]
     loss = word_level_kd_loss(
-        student, teacher_logits, target, temperature=temperature, alpha=alpha, label_smoothing=0.1,
-        padding_idx=PADDING, chunk_rows=4,
+        student, teacher_logits, target, temperature=temperature, gold_weight=alpha, kd_weight=1 - alpha,
+        label_smoothing=0.1, padding_idx=PADDING, chunk_rows=4,
     ).loss  # fmt: skip
     (3 * loss).backward()  # a factor, as a loss scale or a mean would put
 
@@ -79,7 +79,14 @@ def test_gradcheck(temperature):
 
     def loss(z):
         return word_level_kd_loss(
-            z, teachers, target, temperature=temperature, alpha=0.3, label_smoothing=0.1, chunk_rows=2
+            z,
+            teachers,
+            target,
+            temperature=temperature,
+            gold_weight=0.3,
+            kd_weight=0.7,
+            label_smoothing=0.1,
+            chunk_rows=2,
         ).loss
 
     assert gradcheck(loss, logits(5, 7, 0))
@@ -89,7 +96,7 @@ def test_worked_out_by_hand():
     """Student uniform over 4 entries; teacher (1/2, 1/6, 1/6, 1/6): KL = ln 4 - H(teacher)."""
     student = torch.zeros(1, 4, dtype=torch.float64)
     teacher = torch.tensor([[math.log(3.0), 0.0, 0.0, 0.0]], dtype=torch.float64)
-    got = word_level_kd_loss(student, [teacher], torch.tensor([2]), temperature=1.0, alpha=0.25)
+    got = word_level_kd_loss(student, [teacher], torch.tensor([2]), temperature=1.0, gold_weight=0.25, kd_weight=0.75)
     entropy = 0.5 * math.log(2) + 0.5 * math.log(6)
     assert got.nll.item() == pytest.approx(math.log(4))
     assert got.kd.item() == pytest.approx(math.log(4) - entropy)
@@ -174,7 +181,7 @@ def test_second_backward_is_refused_and_not_wrong():
     ("change", "message"),
     [
         ({"temperature": 0}, "temperature must be greater than 0, got 0"),
-        ({"alpha": 2}, r"alpha must be in \[0, 1\], got 2"),
+        ({"kd_weight": -2}, r"kd_weight must be at least 0, got -2"),
         ({"label_smoothing": 1.0}, r"label_smoothing must be in \[0, 1\), got 1.0"),
         ({"teachers": []}, "at least one output"),
         ({"teachers": [torch.zeros(4, 8)]}, r"must be \(4, 9\) as the student's, got \(4, 8\)"),

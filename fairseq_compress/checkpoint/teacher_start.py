@@ -1,0 +1,200 @@
+"""A new model that starts from the weights of a trained one: some of its layers, in slices or projected if narrower.
+
+DistilBERT (arXiv:1910.01108) starts from the embeddings and from one layer out of two of its teacher.
+"""
+
+import logging
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from fairseq.models.transformer import TransformerModelBase
+from torch import Tensor, nn
+
+from fairseq_compress.checkpoint.teacher_layers import Layers
+from fairseq_compress.checkpoint.transformer_axes import (
+    HEADS,
+    PARTS,
+    Sizes,
+    axes_of,
+    axis_sizes,
+    plain_shapes,
+    reductions,
+)
+from fairseq_compress.errors import ConfigError
+from fairseq_compress.functional.width_reduction import COPIED, KINDS, PROJECTED, Axis, reduce_gain, reduce_weight
+from fairseq_compress.parametrizations.attach import effective_state
+
+logger = logging.getLogger(__name__)
+
+WIDTHS = ("refuse", "slices", "svd")
+_LAYER = re.compile(r"(?P<part>encoder|decoder)\.layers\.(?P<number>\d+)(?P<rest>\..+)")
+
+
+class _Taken(NamedTuple):
+    """What one weight of the student starts from."""
+
+    source: str
+    value: Tensor
+    kind: str
+    energy: tuple[float, float]
+    """The sum of squares of a matrix and of that of the teacher; zeros of a vector."""
+
+
+def why_not_by_size(teacher: Sizes, student: Sizes, layers: Layers, widths: str) -> list[str]:
+    """What keeps a student of these sizes from starting from this teacher."""
+    larger, narrower = [], []
+    for name, sizes in student.items():
+        part, kind = name.split(" ", 1)
+        inside = kind == HEADS or kind.startswith("FFN")
+        if name not in teacher or (inside and not layers[part]):
+            continue
+        labels = (name, f"{part} head width") if kind == HEADS else (name,)
+        for label, ours, theirs in zip(labels, sizes, teacher[name], strict=True):
+            difference = f"{label} {ours} from {theirs}"
+            larger += [difference] if ours > theirs else []
+            narrower += [difference] if ours < theirs else []
+    problems = []
+    if larger:
+        problems.append(f"--init-from-teacher: the student must be no larger than the teacher, got {', '.join(larger)}")
+    if narrower and widths == "refuse":
+        problems.append(
+            "--init-widths: must be slices or svd where the student is smaller than the teacher, "
+            f"got refuse and {', '.join(narrower)}"
+        )
+    return problems
+
+
+@torch.no_grad()
+def take_over(
+    student: TransformerModelBase, teacher: TransformerModelBase, layers: Layers, widths: str, name: str
+) -> None:
+    """Load the teacher's weights into a new student, and log what came from where, and what did not.
+
+    The student's rules of sharing hold: a table that it shares must be the same in the teacher under all of its names.
+    Of a compressed teacher the effective weights are taken; on a student with a compression plan they are what its
+    transforms start from. The sizes must have been found fit by :func:`why_not_by_size`.
+
+    Args:
+        layers: of :func:`choose_layers`.
+        widths: one of :data:`WIDTHS`; counts only where the student is narrower.
+        name: of the teacher, for messages.
+
+    Raises:
+        ConfigError: the teacher has tables apart that the student shares, or a weight of another shape for which there
+            is no rule; all of them in one message.
+    """
+    shapes, theirs = plain_shapes(student), plain_shapes(teacher)
+    weights = {key: value for key, value in effective_state(teacher).items() if key in theirs}
+    tables = {part: weights[f"{part}.embed_tokens.weight"] for part in PARTS} if widths == "svd" else None
+    axes = reductions(axis_sizes(teacher, theirs), axis_sizes(student, shapes), tables)
+    taken, problems = _take(shapes, layers, weights, axes)
+    groups = _shared(student, shapes)
+    problems += _apart(groups, taken, weights)
+    if problems:
+        raise ConfigError(f"--init-from-teacher {name}: {'; '.join(problems)}")
+    # Not the load_state_dict of fairseq's models: it takes a state without its version for one of 2018, and removes the
+    # last layer norm of the model.
+    values = {key: found.value for key, found in taken.items()}
+    unknown = nn.Module.load_state_dict(student, values, strict=False).unexpected_keys
+    assert not unknown, unknown  # every key is a name of the student's own
+    filled = {key for group in groups if any(key in taken for key in group) for key in group}
+    _log(name, taken, [key for key in shapes if key not in filled], shapes, theirs)
+
+
+def _take(
+    shapes: Mapping[str, tuple[int, ...]], layers: Layers, weights: Mapping[str, Tensor], axes: Mapping[str, Axis]
+) -> tuple[dict[str, _Taken], list[str]]:
+    """What each of the student's weights starts from, but for those that the teacher lacks, and what is wrong."""
+    taken = {}
+    problems = []
+    for key, shape in shapes.items():
+        source = _source(key, layers)
+        if source is None or source not in weights:
+            continue
+        found = _taken(key, source, weights[source], axes)
+        if found is not None and found.value.shape == shape:
+            taken[key] = found
+        else:
+            theirs = tuple(weights[source].shape)
+            problems.append(f"{key} must have the teacher's shape {theirs}, for no rule reduces it, got {shape}")
+    return taken, problems
+
+
+def _source(key: str, layers: Layers) -> str | None:
+    """The key of the teacher's weight for one of the student's; None in a layer that is not copied."""
+    match = _LAYER.fullmatch(key)
+    if match is None:
+        return key
+    chosen = layers[match["part"]]
+    return f"{match['part']}.layers.{chosen[int(match['number'])]}{match['rest']}" if chosen else None
+
+
+def _taken(key: str, source: str, weight: Tensor, axes: Mapping[str, Axis]) -> _Taken | None:
+    """None if an axis of the weight is not what its name says."""
+    named = axes_of(key)
+    if named is None:
+        return _Taken(source, weight, COPIED, (0.0, 0.0))
+    rules = [axes.get(name, Axis(size)) for name, size in zip(named.names, weight.shape, strict=True)]
+    if any(rule.kind != COPIED and rule.size != size for rule, size in zip(rules, weight.shape, strict=True)):
+        return None
+    value = reduce_gain(weight, rules[0]) if named.gain else reduce_weight(weight, rules)
+    kind = max((rule.kind for rule in rules), key=KINDS.index)
+    energy = (_energy(value), _energy(weight)) if weight.dim() > 1 else (0.0, 0.0)
+    return _Taken(source, value, kind, energy)
+
+
+def _energy(weight: Tensor) -> float:
+    return float(weight.double().square().sum())
+
+
+def _shared(model: nn.Module, shapes: Iterable[str]) -> list[list[str]]:
+    """The names of each parameter."""
+    groups: dict[int, list[str]] = {}
+    parameters = model.named_parameters(remove_duplicate=False)
+    for key, (_, parameter) in zip(shapes, parameters, strict=True):
+        groups.setdefault(id(parameter), []).append(key)
+    return list(groups.values())
+
+
+def _apart(groups: Sequence[list[str]], taken: Mapping[str, _Taken], weights: Mapping[str, Tensor]) -> list[str]:
+    problems = []
+    for group in groups:
+        sources = [taken[key].source for key in group if key in taken]
+        different = [source for source in sources[1:] if not torch.equal(weights[source], weights[sources[0]])]
+        if different:
+            problems.append(
+                f"the student shares the weight of {', '.join(group)}, which must be one in the teacher too, "
+                f"got {', '.join([sources[0], *different])} of different values"
+            )
+    return problems
+
+
+def _log(name: str, taken: Mapping[str, _Taken], left: list[str], shapes: Iterable[str], theirs: Iterable[str]) -> None:
+    units: dict[str, list[_Taken]] = {}
+    for key, found in taken.items():
+        units.setdefault(f"{_unit(key)} <- {_unit(found.source)}", []).append(found)
+    for pair, members in units.items():
+        kind = max((found.kind for found in members), key=KINDS.index)
+        if kind == PROJECTED:
+            kept, whole = (sum(found.energy[side] for found in members) for side in (0, 1))
+            kind += f", kept energy {100 * kept / whole:.1f}%" if whole else ""
+        logger.info("start from %s: %s: %s", name, pair, kind)
+    used = {found.source for found in taken.values()}
+    logger.info("start from %s: left as initialized: %s", name, _units(left, shapes))
+    logger.info(
+        "start from %s: not taken from it: %s", name, _units([key for key in theirs if key not in used], theirs)
+    )
+
+
+def _unit(key: str) -> str:
+    """The layer of the model, or the module outside of layers, in which a weight is."""
+    match = _LAYER.fullmatch(key)
+    return key.rpartition(".")[0] if match is None else f"{match['part']}.layers.{match['number']}"
+
+
+def _units(keys: list[str], everything: Iterable[str]) -> str:
+    """Keys in a line, those of a whole unit as one."""
+    partly = {_unit(key) for key in everything if key not in set(keys)}
+    return ", ".join(dict.fromkeys(key if _unit(key) in partly else _unit(key) for key in keys)) or "nothing"

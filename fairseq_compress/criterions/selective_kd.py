@@ -1,0 +1,58 @@
+"""The part of a criterion that selects the tokens for distillation."""
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from fairseq.distributed import utils as distributed_utils
+from torch import Tensor
+
+from fairseq_compress.functional.outputs import Output
+from fairseq_compress.functional.predictions import token_nll
+from fairseq_compress.functional.token_selection import above, hardest, pushed
+
+QUEUE = "selective_kd_queue"
+
+
+class TokenSelection:
+    """Weights of 0 and 1 for the distillation term of each token (arXiv:2105.12967).
+
+    ``batch``: the half (``rate``) of a batch's tokens that the student finds hardest, by -log p(y). ``queue``: those
+    at least as hard as the hardest half of the last ``size`` tokens that were trained on. The queue is part of the
+    task's state, so it is in every checkpoint, and holds the tokens of all processes in the order of their ranks.
+    """
+
+    def __init__(self, kind: str, rate: float, size: int, task: Any) -> None:
+        self.kind, self.rate, self.size, self.task = kind, rate, size, task
+        task.state.add_factory(QUEUE, lambda: torch.zeros(0))
+
+    def __call__(self, student: Output, target: Tensor, padding_idx: int, training: bool) -> Tensor | None:
+        """Weights (N,) for targets (N,), or None where all tokens count."""
+        if self.kind == "none":
+            return None
+        nll, kept = token_nll(student, target), target.ne(padding_idx)
+        if self.kind == "batch":
+            return hardest(nll, kept, self.rate).to(nll.dtype)
+        queue: Tensor = getattr(self.task.state, QUEUE)
+        if training:
+            own = nll[kept] if self.task.training.counts else nll[:0]
+            queue = pushed(queue, gathered(own), self.size)
+            self.task.state.merge_state_dict({QUEUE: queue})
+        return above(nll, kept, self.rate, queue).to(nll.dtype)
+
+
+def gathered(values: Tensor) -> Tensor:
+    """(N,) of every process of the data-parallel group, one after the other, of any lengths."""
+    if not dist.is_initialized() or distributed_utils.get_data_parallel_world_size() == 1:
+        return values
+    group = distributed_utils.get_data_parallel_group()
+    world = distributed_utils.get_data_parallel_world_size()
+    length = torch.tensor([len(values)], device=values.device)
+    lengths = [torch.zeros_like(length) for _ in range(world)]
+    dist.all_gather(lengths, length, group=group)
+    longest = max(int(one) for one in lengths)
+    padded = values.new_zeros(longest)
+    padded[: len(values)] = values
+    parts = [torch.zeros_like(padded) for _ in range(world)]
+    dist.all_gather(parts, padded, group=group)
+    return torch.cat([part[: int(one)] for part, one in zip(parts, lengths, strict=True)])

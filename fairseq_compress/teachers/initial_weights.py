@@ -1,0 +1,144 @@
+"""The teacher whose weights a new student starts from: ``--init-from-teacher`` of the task.
+
+Nothing of it is kept: it is loaded, checked against the student's task, and its weights are copied.
+"""
+
+import logging
+from typing import Any
+
+import torch
+from fairseq.models import ARCH_MODEL_REGISTRY, MODEL_REGISTRY
+from fairseq.models.transformer import TransformerModelBase
+from fairseq.tasks import FairseqTask
+from torch import nn
+
+from fairseq_compress.checkpoint.load import build_model, load_upgraded
+from fairseq_compress.checkpoint.materialize import dictionaries_of
+from fairseq_compress.checkpoint.teacher_layers import Layers, choose_layers, parse_layers
+from fairseq_compress.checkpoint.teacher_start import take_over, why_not_by_size
+from fairseq_compress.checkpoint.transformer_axes import axis_sizes, plain_shapes
+from fairseq_compress.errors import ConfigError, FairseqCompressError
+from fairseq_compress.teachers.dictionaries import check_same, find_dictionary
+
+logger = logging.getLogger(__name__)
+
+# Options that give the same weights another meaning: a start across them is allowed, but worth less.
+MEANINGS = ("encoder.normalize_before", "decoder.normalize_before", "activation_fn", "no_scale_embedding")
+
+
+def start_from_teacher(student: nn.Module, task: FairseqTask, finetuned: str | None = None) -> None:
+    """Load the weights of the task's ``--init-from-teacher`` into a new model; nothing happens without that option.
+
+    Random numbers that follow are those of a training without it.
+
+    Args:
+        task: the student's, with the options ``init_...`` in its configuration; its languages and dictionaries rule.
+        finetuned: the value of ``--finetune-from-model``, where it is known.
+
+    Raises:
+        ConfigError: an option breaks its rule, or teacher and student do not fit each other; all in one message.
+        CheckpointError: the file is missing, damaged or unsafe.
+    """
+    path, layers, widths, folder = (
+        getattr(task.cfg, f"init_{name}", None) for name in ("from_teacher", "layers", "widths", "teacher_data")
+    )
+    given, problems = parse_layers(layers)
+    if path is None:
+        problems += _useless(layers, widths, folder)
+        if problems:
+            raise ConfigError("; ".join(problems))
+        return
+    if finetuned:
+        problems.append(
+            f"--init-from-teacher: must not be given with --finetune-from-model, whose weights would replace what it "
+            f"copies, got {path} and {finetuned}"
+        )
+    try:
+        state, cfg = load_upgraded(path)
+        problems += _why_no_teacher(path, cfg, task, folder)
+        teacher = _build(path, state, cfg)
+    except FairseqCompressError as error:
+        if not problems:
+            raise
+        raise ConfigError("; ".join([*problems, str(error)])) from None
+    chosen, wrong = _choose(student, teacher, given, str(widths))
+    if problems or wrong or teacher is None:
+        raise ConfigError("; ".join([*problems, *wrong]))
+    _warn_of_other_meanings(path, teacher, student)
+    take_over(student, teacher, chosen, str(widths), path)
+
+
+def _choose(student: Any, teacher: Any, given: Layers, widths: str) -> tuple[Layers, list[str]]:
+    """The layers to copy, and what is wrong with them or with the sizes; of a teacher that is one."""
+    if not isinstance(student, TransformerModelBase):
+        return {}, [f"--init-from-teacher: the student must be a transformer, got a {type(student).__name__}"]
+    if teacher is None:
+        return {}, []
+    chosen, problems = choose_layers(given, student, teacher)
+    theirs, ours = (axis_sizes(model, plain_shapes(model)) for model in (teacher, student))
+    return chosen, problems + why_not_by_size(theirs, ours, chosen, widths)
+
+
+def _useless(layers: str | None, widths: Any, folder: str | None) -> list[str]:
+    """Options that say how, without the one that says from what. The widths' default cannot be told from none."""
+    given = {"--init-layers": layers, "--init-widths": None if str(widths) == "refuse" else widths}
+    given["--init-teacher-data"] = folder
+    return [
+        f"{option}: must be given with --init-from-teacher, got {value} alone"
+        for option, value in given.items()
+        if value is not None
+    ]
+
+
+def _why_no_teacher(path: str, cfg: Any, task: FairseqTask, folder: str | None) -> list[str]:
+    """What keeps this checkpoint from being the teacher: its kind of model, its languages, its dictionaries."""
+    option = f"--init-from-teacher {path}"
+    problems = []
+    if not _is_transformer(cfg):
+        problems.append(
+            f"{option}: the teacher must be a transformer known here, got the architecture {_architecture(cfg)}"
+        )
+    theirs = (cfg.task.get("source_lang"), cfg.task.get("target_lang"))
+    ours = (task.cfg.source_lang, task.cfg.target_lang)
+    if theirs != ours:
+        return [
+            *problems,
+            f"{option}: the teacher must translate {'-'.join(ours)} as the student does, got {theirs[0]}-{theirs[1]}",
+        ]
+    for language, dictionary in zip(ours, (task.source_dictionary, task.target_dictionary), strict=True):
+        try:
+            found = find_dictionary(path, cfg, language, folder, "--init-teacher-data")
+            check_same(option, language, found, dictionary)
+        except ConfigError as error:
+            problems.append(str(error))
+    return problems
+
+
+def _build(path: str, state: dict[str, Any], cfg: Any) -> TransformerModelBase | None:
+    """The teacher, None if it is no transformer.
+
+    Over stand-ins for its dictionaries, so that all that is wrong can be told even if those are.
+    """
+    if not _is_transformer(cfg):
+        return None
+    with torch.random.fork_rng(devices=[]):
+        return build_model(path, state, cfg, *dictionaries_of(state["model"]))
+
+
+def _is_transformer(cfg: Any) -> bool:
+    name = _architecture(cfg)
+    kind = ARCH_MODEL_REGISTRY.get(name) or MODEL_REGISTRY.get(name)
+    return kind is not None and issubclass(kind, TransformerModelBase)
+
+
+def _architecture(cfg: Any) -> Any:
+    return getattr(cfg.model, "_name", None) or getattr(cfg.model, "arch", None)
+
+
+def _warn_of_other_meanings(path: str, teacher: Any, student: Any) -> None:
+    for name in MEANINGS:
+        theirs, ours = teacher.cfg, student.cfg
+        for part in name.split("."):
+            theirs, ours = getattr(theirs, part), getattr(ours, part)
+        if theirs != ours:
+            logger.warning("start from %s: %s is %s in the teacher, %s in the student", path, name, theirs, ours)
