@@ -68,7 +68,7 @@ stages() {
     staged ipq-noise-teacher "$(trained product-noise)" ipq "${teacher[@]}"
     STAGE_MAX_UPDATE=$LONGER_MAX_UPDATE
     staged ipq-20x "$(trained product-noise)" ipq-20x "${teacher[@]}" --lr "$LONGER_LR"
-    staged ipq-20x-longer "$(quantized ipq-20x)" product-20x "${teacher[@]}" --lr "$LONGER_LR"
+    staged ipq-20x-longer "$(quantized ipq-20x)" product-20x "${teacher[@]}" --kd-alpha 0 --lr "$LONGER_LR"
 }
 
 detect_device
