@@ -19,6 +19,7 @@ def register() -> None:
     from fairseq_compress.checkpoint.unpack import unpacked_state
 
     compat.read_checkpoints_also(is_packed, unpacked_state)
+    import fairseq_compress.criterions.hidden_state_kd
     import fairseq_compress.criterions.label_smoothed
     import fairseq_compress.criterions.sequence_level_kd
     import fairseq_compress.criterions.word_level_kd

@@ -4,9 +4,12 @@ import os
 import random
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
+
+from tests.command_server import MODULES, CommandServer
 
 # As the commands run: what tests compute here and what commands compute must have the same last digits. Both are read
 # when torch computes for the first time.
@@ -35,14 +38,37 @@ def run_command(
     name: str, *arguments: object, check: bool = True, **environment: str
 ) -> subprocess.CompletedProcess[str]:
     """Run a command of the virtual environment; stdout and stderr come back together."""
-    result = subprocess.run(
-        [str(BIN / name), *map(str, arguments)],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=300, check=False,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled"} | environment,
-    )  # fmt: skip
+    command = [str(BIN / name), *map(str, arguments)]
+    variables = os.environ | {"OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled"} | environment
+    if name in MODULES and not environment:
+        result = run_forked(name, command, variables)
+    else:
+        result = subprocess.run(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=300,
+            check=False,
+            env=variables,
+        )
     if check and result.returncode != 0:
         raise AssertionError(f"{name} ended with status {result.returncode}:\n{result.stdout}")
     return result
+
+
+SERVERS: dict[tuple[str, ...], CommandServer] = {}
+
+
+def run_forked(name: str, command: list[str], variables: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """The command in a fork of a process that has imported its libraries, see :mod:`tests.command_server`."""
+    modules = MODULES[name]
+    if modules not in SERVERS or SERVERS[modules].process.poll() is not None:
+        SERVERS[modules] = CommandServer(modules)
+    with tempfile.TemporaryDirectory() as folder:
+        output = Path(folder) / "output"
+        status = SERVERS[modules].run(command, variables, output, timeout=300)
+        return subprocess.CompletedProcess(command, status, output.read_text())
 
 
 def train_in_two_processes(*arguments: object) -> None:

@@ -17,13 +17,18 @@ def num_updates(state: Mapping[str, Any]) -> int:
 
 
 def without_training_state(state: Mapping[str, Any]) -> dict[str, Any]:
-    """``state`` with the least that fairseq's loaders ask for in place of optimizer, iterator, meters and EMA."""
+    """``state`` with the least that fairseq's loaders ask for in place of optimizer, iterator, meters and EMA.
+
+    What a criterion or a task has learned beside the model (maps from student to teacher, queues) goes too.
+    """
     last = (state.get("optimizer_history") or [{}])[-1]
     names = {key: last.get(key) for key in ("criterion_name", "optimizer_name")}
     return dict(state) | {
         # fairseq calls model.set_num_updates with this number, for generation too.
         "optimizer_history": [names | {"lr_scheduler_state": {}, "num_updates": num_updates(state)}],
         "last_optimizer_state": None,
+        "criterion": None,
+        "task_state": {},
         # A training that starts from these weights starts at the beginning of its data.
         "extra_state": {"train_iterator": {"version": 2, "epoch": 1, "iterations_in_epoch": 0, "shuffle": True}},
     }

@@ -15,12 +15,12 @@ Layers = dict[str, list[int]]
 def parse_layers(text: str | None) -> tuple[Layers, list[str]]:
     """What ``--init-layers`` says, and what is wrong with it.
 
-    Its form is ``encoder:0,2,4 decoder:none``: parts separated by a space, each once, either or both; for each the
+    Its form is ``encoder:0,2,4 decoder:none``: parts with a space or ``;`` between, each once, either or both; for each the
     teacher's layers in the student's order, counted from 0, one more than once if wanted; or ``none``.
     """
     found: Layers = {}
     problems = []
-    for item in [] if text is None else text.split() or [text]:
+    for item in [] if text is None else re.split(r"[\s;]+", text.strip()):
         match = _GIVEN.fullmatch(item)
         if match is None:
             form = "must be parts such as encoder:0,2,4 or decoder:none, separated by a space"

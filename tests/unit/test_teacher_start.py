@@ -236,7 +236,7 @@ def test_sizes_are_refused_in_one_go():
     assert problems_of_sizes(make(**WIDE), wide_head, "svd", "encoder:none") == []
 
 
-@pytest.mark.parametrize("text", ["", "encoder", "encoder:", "encoder:1;2", "coder:1", "encoder:-1", "encoder:1,"])
+@pytest.mark.parametrize("text", ["", "encoder", "encoder:", "encoder:1/2", "coder:1", "encoder:-1", "encoder:1,"])
 def test_bad_lists_of_layers(text):
     form = "--init-layers: must be parts such as encoder:0,2,4 or decoder:none, separated by a space"
     assert parse_layers(text) == ({}, [f"{form}, got {text!r}"])

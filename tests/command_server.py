@@ -1,0 +1,97 @@
+"""Runs commands of the virtual environment as forks of a process that has imported their libraries already.
+
+``import fairseq`` takes three to five seconds, and the tests start some hundreds of commands. A fork is its own process
+that runs the same script file with its own arguments, folder, environment and output; only other people's modules are
+there before it starts, none of ours.
+"""
+
+import atexit
+import json
+import os
+import runpy
+import socket
+import subprocess
+import sys
+import threading
+import traceback
+from pathlib import Path
+
+BIN = Path(sys.executable).parent
+FAIRSEQ = ("fairseq_cli.train", "fairseq_cli.generate", "fairseq_cli.interactive", "fairseq_cli.preprocess")
+# fairseq itself is not loaded for our own command: ours must import it, and register with it, where it is needed.
+LIBRARIES = ("torch", "numpy", "sacrebleu", "sentencepiece", "omegaconf", "hydra", "wandb", "sklearn.metrics", "tqdm")
+MODULES = dict.fromkeys(("fairseq-train", "fairseq-generate", "fairseq-interactive", "fairseq-preprocess"), FAIRSEQ)
+MODULES |= {"fairseq-compress": LIBRARIES}
+
+
+class CommandServer:
+    """One process that forks; started when it is first asked for, ended with the process that asked."""
+
+    def __init__(self, modules: tuple[str, ...]) -> None:
+        self.ours, theirs = socket.socketpair()
+        command = [sys.executable, "-c", f"from tests.command_server import serve; serve({theirs.fileno()}, {modules})"]
+        self.process = subprocess.Popen(
+            command, pass_fds=[theirs.fileno()], cwd=Path(__file__).resolve().parents[1], stdin=subprocess.DEVNULL
+        )
+        theirs.close()
+        self.replies = self.ours.makefile("r")
+
+    def run(self, arguments: list[str], environment: dict[str, str], output: Path, timeout: float) -> int:
+        """The status of a command whose stdout and stderr go to ``output``.
+
+        Raises:
+            TimeoutExpired: the command, and this server, were then killed.
+        """
+        request = {"arguments": arguments, "environment": environment, "folder": os.getcwd(), "output": str(output)}
+        self.ours.settimeout(timeout)
+        self.ours.sendall((json.dumps(request) + "\n").encode())
+        try:
+            return int(self.replies.readline())
+        except TimeoutError:
+            self.process.kill()
+            raise subprocess.TimeoutExpired(arguments, timeout) from None
+
+
+def serve(descriptor: int, modules: tuple[str, ...]) -> None:
+    """Answers every request with the status of its command, until nobody asks any more."""
+    for module in modules:
+        __import__(module)
+    connection = socket.socket(fileno=descriptor)
+    for line in connection.makefile("r"):
+        child = os.fork()
+        if child == 0:
+            connection.close()
+            _run(json.loads(line))
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        connection.sendall(f"{status}\n".encode())
+
+
+def _run(request: dict) -> None:
+    """What the interpreter does with a script, in this process, which ends."""
+    os.chdir(request["folder"])
+    os.environ.clear()
+    os.environ.update(request["environment"])
+    output = os.open(request["output"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    sys.argv = request["arguments"]
+    sys.path[0] = str(Path(sys.argv[0]).parent)  # of a script it is its folder
+    status = 0
+    try:
+        runpy.run_path(sys.argv[0], run_name="__main__")
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else int(end.code is not None)
+        if isinstance(end.code, str):
+            print(end.code, file=sys.stderr)
+    except BaseException:
+        status = 1
+        try:
+            sys.excepthook(*sys.exc_info())
+        except BaseException:
+            traceback.print_exc()
+    finally:
+        threading._shutdown()
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)

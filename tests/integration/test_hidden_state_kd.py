@@ -1,0 +1,352 @@
+"""Learning from hidden states: the criterion in this process, and the real commands with its maps and schedules."""
+
+import math
+import re
+
+import pytest
+import torch
+from fairseq import options, tasks
+from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+from torch.nn.parallel import DistributedDataParallel
+
+import fairseq_compress
+from fairseq_compress.errors import ConfigError
+from tests.conftest import PLUGIN, TINY, run_command, train_in_two_processes
+
+fairseq_compress.register()
+LAYERS = ["--feature-weight", "0.7", "--feature-mean-weight", "0.2", "--feature-variance-weight", "0.3"]
+INSIDE = [*LAYERS, "--cosine-weight", "0.4", "--attention-weight", "0.6"]
+NARROW = ["--encoder-embed-dim", "8", "--decoder-embed-dim", "8"]
+FOUR_HEADS = ["--encoder-attention-heads", "4", "--decoder-attention-heads", "4"]
+CONVOLUTION = ["--attention-head-map", "convolution"]
+TERMS = ("cosine", "feature", "feature_mean", "feature_variance", "attention")
+
+
+def arguments(train_arguments, teacher, *extra):
+    return [
+        *train_arguments, "--arch", "transformer_small", *TINY, "--dropout", "0", "--criterion", "hidden_state_kd",
+        "--teacher-path", str(teacher), *map(str, extra),
+    ]  # fmt: skip
+
+
+def built(given):
+    """Task, model and criterion as fairseq-train makes them, and a function that makes a batch of validation pairs."""
+    cfg = convert_namespace_to_omegaconf(options.parse_args_and_arch(options.get_training_parser(), given))
+    torch.manual_seed(1)
+    task = tasks.setup_task(cfg.task)
+    model, criterion = task.build_model(cfg.model), task.build_criterion(cfg.criterion)
+    task.load_dataset("valid")
+    dataset = task.dataset("valid")
+    return task, model, criterion, lambda rows: dataset.collater([dataset[row] for row in rows])
+
+
+def gradients(model, criterion):
+    named = [*model.named_parameters(), *((f"maps.{name}", p) for name, p in criterion.maps.named_parameters())]
+    return {name: None if p.grad is None else p.grad.clone() for name, p in named}
+
+
+SHAPES = {
+    "equal": INSIDE,
+    "narrow": [*INSIDE, *NARROW, *FOUR_HEADS],
+    "convolution": [*INSIDE, *CONVOLUTION, *FOUR_HEADS, "--encoder-layers", "1"],
+    "stock": [*INSIDE, *NARROW, "--arch", "transformer"],
+    "joint": [*INSIDE, *NARROW, "--transfer", "joint", "--transfer-updates", "1"],
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_any_cut_of_the_batch_gives_the_same_sums(shape, train_arguments, teacher):
+    """Sentences of many lengths, all in one batch with padding, or in three: losses, gradients, and the teacher."""
+    _, model, criterion, batch = built(arguments(train_arguments, teacher, *SHAPES[shape]))
+    frozen = {name: weight.clone() for name, weight in criterion.inside.models[0].state_dict().items()}
+    model.train(), criterion.train()
+    found = []
+    for cuts in ([range(9)], [range(4), range(4, 5), range(5, 9)]):
+        model.zero_grad(), criterion.zero_grad()
+        logs = []
+        for cut in cuts:
+            loss, _, log = criterion(model, batch(cut))
+            loss.backward()
+            logs.append(log)
+        sums = {key: sum(float(log[key]) for log in logs) for key in logs[0]}
+        found.append((sums, gradients(model, criterion)))
+    (whole, whole_gradients), (cut, cut_gradients) = found
+    assert {f"{term}_loss" for term in TERMS} - whole.keys() == ({"cosine_loss"} if shape == "joint" else set())
+    assert all(math.isfinite(value) and value > 0 for value in whole.values())
+    assert cut == pytest.approx(whole, rel=1e-4)
+    for name, gradient in whole_gradients.items():
+        assert gradient is not None, name
+        torch.testing.assert_close(cut_gradients[name], gradient, rtol=1e-3, atol=1e-4, msg=name)
+    assert not any(p.requires_grad or p.grad is not None for p in criterion.inside.models[0].parameters())
+    for name, weight in criterion.inside.models[0].state_dict().items():
+        assert torch.equal(weight, frozen[name]), name
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_the_loss_is_the_weighted_sum(train_arguments, teacher):
+    task, model, criterion, batch = built(
+        arguments(train_arguments, teacher, *INSIDE, "--gold-weight", 0.3, "--kd-weight", 0.9, "--attention-decay", 0.5)
+    )
+    task.training.epoch = 3
+    loss, _, log = criterion(model.eval(), batch(range(5)))
+    weights = dict(zip(("gold", "kd", *TERMS), (0.3, 0.9, 0.4, 0.7, 0.2, 0.3, 0.6 / 4), strict=True))
+    assert loss.item() == pytest.approx(
+        sum(weight * float(log[f"{t}_loss"]) for t, weight in weights.items()), rel=1e-5
+    )
+
+
+def test_the_teacher_itself_has_nothing_to_learn(train_arguments, teacher):
+    """A student with its teacher's weights: every loss inside is 0, also through the mixtures of heads."""
+    for extra in (INSIDE, [*INSIDE, *CONVOLUTION]):
+        _, model, criterion, batch = built(arguments(train_arguments, teacher, *extra))
+        model.load_state_dict(torch.load(teacher, weights_only=False)["model"])
+        _, _, log = criterion(model.eval(), batch(range(5)))
+        assert [float(log[f"{term}_loss"]) for term in TERMS] == pytest.approx([0.0] * 5, abs=2e-4)
+
+
+def test_words_from_a_cache_and_hidden_states_from_the_teacher(train_arguments, teacher, data_bin, tmp_path):
+    """The same terms as with the live teacher, whose output layer then does not run."""
+    cache = tmp_path / "cache"
+    run_command("fairseq-compress", "cache-teacher", "--teacher-path", teacher, "--data", data_bin, "--output", cache)
+    _, model, live, batch = built(arguments(train_arguments, teacher, *INSIDE, *NARROW))
+    _, _, cached, _ = built(arguments(train_arguments, teacher, *INSIDE, *NARROW, "--teacher-cache", cache))
+    cached.maps.load_state_dict(live.maps.state_dict())
+    logs = [criterion(model.train(), batch(range(5)))[2] for criterion in (live, cached)]
+    for term in TERMS:
+        assert float(logs[0][f"{term}_loss"]) == float(logs[1][f"{term}_loss"]) > 0
+    assert cached.teachers is None
+    alone = arguments(train_arguments, "", *INSIDE, "--teacher-cache", cache)
+    with pytest.raises(ConfigError, match="--teacher-path: must name the teacher beside --teacher-cache"):
+        built(alone)
+
+
+def test_the_pairs_are_those_of_the_map(train_arguments, teacher):
+    """The one mapped layer is the only one that gets a gradient from features, and through it what is below."""
+    only = ["--feature-weight", 1, "--gold-weight", 0, "--kd-weight", 0]
+    _, model, criterion, batch = built(
+        arguments(train_arguments, teacher, *only, "--layer-map", "encoder:1,- decoder:-")
+    )
+    criterion.train()(model.train(), batch(range(5)))[0].backward()
+    largest = {name: p.grad.abs().max().item() for name, p in model.named_parameters()}
+    assert largest["encoder.layers.0.fc1.weight"] > 0
+    assert {value for name, value in largest.items() if name.startswith(("encoder.layers.1", "decoder.layers"))} == {
+        0.0
+    }
+
+
+def test_evaluation_shows_all_terms_and_the_last_objective(train_arguments, teacher):
+    _, model, criterion, batch = built(arguments(train_arguments, teacher, *SHAPES["joint"]))
+    assert criterion.train().loss_weights() == (0.0, 0.0)
+    loss, _, log = criterion.eval()(model.eval(), batch(range(5)))
+    assert {f"{term}_loss" for term in TERMS} <= log.keys()
+    want = 0.5 * log["gold_loss"] + 0.5 * log["kd_loss"] + 0.4 * log["cosine_loss"]
+    assert loss.item() == pytest.approx(float(want), rel=1e-5)
+
+
+def test_stages_slow_down_what_was_trained(train_arguments, teacher):
+    stages = ["--transfer", "progressive", "--transfer-updates", 8, "--transfer-lower-lr", 0.25]
+    shape = ["--decoder-layers", 2, "--no-share-all-embeddings"]
+    task, model, criterion, batch = built(arguments(train_arguments, teacher, *LAYERS, *shape, *stages))
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    embeddings = {"encoder.embed_tokens.weight"}
+    for update, want in (
+        (0, set()), (1, set()),
+        (2, {"encoder.layers.0"} | embeddings),
+        (4, {"encoder.layers.0", "encoder.layers.1"} | embeddings),
+        (7, {"encoder.layers.0", "encoder.layers.1", "decoder.layers.0", "decoder.embed_tokens.weight"} | embeddings),
+        (8, set()),
+    ):  # fmt: skip
+        task.training.update = update
+        criterion.train()(model.train(), batch(range(2)))
+        slow = {re.sub(r"(layers\.\d+)\..*", r"\1", names[parameter]) for parameter in task.training.rates}
+        assert slow == want
+        assert set(task.training.rates.values()) <= {0.25}
+        for part in (model.encoder, model.decoder):  # a layer as a whole
+            for layer in part.layers:
+                assert len({parameter in task.training.rates for parameter in layer.parameters()}) == 1
+
+
+def test_ddp_gets_every_gradient(train_arguments, teacher, tmp_path):
+    """torch's own DDP around model and criterion: it refuses the second step if a parameter had none in the first."""
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        for shape in ("convolution", "joint"):
+            task, model, criterion, batch = built(arguments(train_arguments, teacher, *SHAPES[shape]))
+            wrapped_model, wrapped = DistributedDataParallel(model), DistributedDataParallel(criterion)
+            for update in range(3):
+                task.training.update = update
+                wrapped(wrapped_model, batch(range(5)))[0].backward()
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def test_low_precision(train_arguments, teacher):
+    """Under autocast, and with weights in bfloat16; stages are refused there."""
+    _, model, criterion, batch = built(arguments(train_arguments, teacher, *SHAPES["narrow"]))
+    with torch.autocast("cpu", torch.bfloat16):
+        low = criterion(model, batch(range(5)))
+    high = criterion(model, batch(range(5)))
+    assert low[0].dtype == torch.float32
+    assert low[0].item() == pytest.approx(high[0].item(), rel=0.02)
+    loss = criterion.bfloat16()(model.bfloat16(), batch(range(5)))[0]
+    loss.backward()
+    assert loss.item() == pytest.approx(high[0].item(), rel=0.05)
+    stages = ["--transfer", "progressive", "--transfer-updates", 3]
+    _, model, criterion, batch = built(arguments(train_arguments, teacher, *LAYERS, *stages))
+    with pytest.raises(ConfigError, match="--transfer progressive: needs weights in float32"):
+        criterion(model.bfloat16(), batch(range(5)))
+
+
+def last(pattern, text):
+    return float(re.findall(pattern, text)[-1])
+
+
+@pytest.mark.parametrize(
+    ("extra", "maps"),
+    [
+        (["--cosine-weight", 1], None),  # the triple loss
+        (
+            [*LAYERS, *NARROW, "--cosine-weight", 1, "--autocast-dtype", "bfloat16"],
+            [f"maps.linear.{part}" for part in ("encoder_0", "encoder_1", "decoder_0", "encoder_last", "decoder_last")],
+        ),
+        (["--attention-weight", 1, *FOUR_HEADS], None),
+        (
+            ["--attention-weight", 1, *FOUR_HEADS, *CONVOLUTION],
+            [f"maps.heads.{kind}" for kind in ("encoder", "decoder", "cross")],
+        ),
+    ],
+    ids=["triple", "features", "group", "convolution"],
+)  # fmt: skip
+def test_it_trains_and_logs_and_its_maps_are_not_the_student(extra, maps, train_arguments, teacher, data_bin, tmp_path):
+    given = [option for option in train_arguments if option != "--disable-validation"]
+    log = run_command("fairseq-train", *arguments(given, teacher, *extra), "--save-dir", tmp_path).stdout
+    wanted = [term for term in TERMS if f"--{term.replace('_', '-')}-weight" in extra]
+    for term in wanted:
+        assert last(rf"[ |]{term}_loss[= ]([\d.]+)", log) > 0
+        assert "valid on 'valid' subset" in log
+    path = tmp_path / "checkpoint_1_2.pt"
+    state, plain = torch.load(path, weights_only=False), torch.load(teacher, weights_only=False)
+    assert list(state["model"]) == list(plain["model"])
+    assert sorted(state["criterion"] or []) == sorted(maps or [])
+    translated = run_command(
+        "fairseq-generate", data_bin, "--user-dir", PLUGIN, "--task", "translation", "-s", "en", "-t", "cs", "--cpu",
+        "--path", path, "--gen-subset", "test1", "--beam", 2, "--max-len-b", 3,
+    ).stdout  # fmt: skip
+    assert len(re.findall("^H-", translated, re.M)) == 5
+
+
+@pytest.mark.parametrize("kind", ["joint", "progressive"])
+def test_stop_and_resume_is_bit_equal(kind, train_arguments, teacher, tmp_path):
+    """Weights, maps and optimizer, with a stop in the middle of the transfer."""
+    extra = [*LAYERS, *NARROW, "--transfer", kind, "--transfer-updates", 3, "--dropout", 0.2]
+    base = [option for option in arguments(train_arguments, teacher, *extra) if option != "--no-last-checkpoints"]
+    states = []
+    for name, stops in (("whole", [4]), ("resumed", [2, 4])):
+        for updates in stops:
+            run_command("fairseq-train", *base, "--max-update", updates, "--save-dir", tmp_path / name)
+        states.append(torch.load(tmp_path / name / "checkpoint_last.pt", weights_only=False))
+    start = torch.load(tmp_path / "resumed" / "checkpoint_1_2.pt", weights_only=False)
+    for part in ("model", "criterion"):
+        for key, whole in states[0][part].items():
+            assert torch.equal(whole, states[1][part][key]), key
+    first, second = (state["last_optimizer_state"]["state"] for state in states)
+    assert all(torch.equal(first[i]["exp_avg"], second[i]["exp_avg"]) for i in first)
+    assert not torch.equal(start["criterion"]["maps.linear.decoder_0"], states[0]["criterion"]["maps.linear.decoder_0"])
+
+
+def test_maps_start_anew_from_a_training_without_them(train_arguments, teacher, tmp_path):
+    narrow = [*train_arguments, "--arch", "transformer_small", *TINY, *NARROW]
+    run_command("fairseq-train", *narrow, "--save-dir", tmp_path / "plain")
+    start = ["--finetune-from-model", tmp_path / "plain" / "checkpoint_1_2.pt", "--save-dir", tmp_path / "tuned"]
+    log = run_command("fairseq-train", *arguments(train_arguments, teacher, *NARROW, *LAYERS, *start)).stdout
+    assert "the checkpoint has no maps from student to teacher: they start anew" in log
+    assert torch.load(tmp_path / "tuned" / "checkpoint_1_2.pt", weights_only=False)["criterion"]
+
+
+@pytest.mark.parametrize("heads", ["group", "convolution"])
+def test_two_processes_give_the_step_of_one(heads, train_arguments, teacher, tmp_path):
+    """One plain SGD step on two batches: two gloo processes with a batch each, or one that accumulates both."""
+    extra = [
+        *INSIDE,
+        *NARROW,
+        *FOUR_HEADS,
+        "--attention-head-map",
+        heads,
+        "--clip-norm",
+        0,
+        "--ddp-backend",
+        "legacy_ddp",
+    ]
+    base = arguments(train_arguments, teacher, *extra)
+    base[base.index("adam")] = "sgd"
+    run_command("fairseq-train", *base, "--update-freq", 2, "--lr", "0.0", "--save-dir", tmp_path / "start")
+    run_command("fairseq-train", *base, "--lr", "0.1", "--update-freq", 2, "--save-dir", tmp_path / "one")
+    train_in_two_processes(*base, "--lr", "0.1", "--update-freq", 1, "--save-dir", tmp_path / "two")
+    start, one, two = (
+        torch.load(tmp_path / name / "checkpoint_1_2.pt", weights_only=False) for name in ("start", "one", "two")
+    )
+    for part in ("model", "criterion"):
+        for key, weight in one[part].items():
+            torch.testing.assert_close(two[part][key], weight, rtol=1e-4, atol=1e-5, msg=key)
+        assert max((one[part][key] - start[part][key]).abs().max().item() for key in one[part]) > 1e-3
+
+
+def test_every_bad_option_is_in_one_line(train_arguments, teacher, tmp_path):
+    bad = [
+        "--teacher-path", f"{teacher}:{teacher}", "--kd-alpha", 0.7, "--feature-weight", -1, "--cosine-weight", 1,
+        "--attention-decay", 2, "--attention-kinds", "cross,self", "--layer-map", "encoder:1", "--transfer-updates", 3,
+        "--transfer-lower-lr", 0.5, "--kd-iterations", 2, "--encoder-layerdrop", 0.1,
+    ]  # fmt: skip
+    line = refused(arguments(train_arguments, teacher, *bad), tmp_path)
+    for message in (
+        "--kd-alpha: use --gold-weight and --kd-weight here, got 0.7",
+        "--feature-weight: must be a number of at least 0, got -1.0",
+        "--attention-decay: must be in (0, 1], got 2.0",
+        "--attention-decay: goes with an --attention-weight above 0, got 2.0",
+        "--attention-kinds: must be some of encoder,decoder,cross, each once, got 'cross,self'",
+        "--layer-map: must be as in 'encoder:1,3,5 decoder:2,-', with both parts, got 'encoder:1'",
+        "--transfer-updates: goes with --transfer joint or progressive, got 3",
+        "--transfer-lower-lr: goes with --transfer progressive, got 0.5",
+        "--teacher-path: must name one teacher to learn hidden states from, got 2",
+        "--kd-iterations: must be 1 where hidden states are learned, got 2",
+        "--encoder-layerdrop: must be 0 where hidden states are learned, got 0.1",
+    ):
+        assert message in line
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (["--gold-weight", 0, "--kd-weight", 0], "--gold-weight, --kd-weight, --cosine-weight, .* must not all be 0"),
+        ([*LAYERS, "--layer-map", "encoder:0,5 decoder:1"], "layers 0 to 1 of the teacher's encoder, got 5; .* got 1"),
+        ([*LAYERS, "--layer-map", "encoder:0 decoder:0"], "must name 2 layers of the encoder, .* got 1"),
+        ([*LAYERS, "--layer-map", "encoder:-,- decoder:-"], "--layer-map: must map a layer"),
+        (["--layer-map", "encoder:0,1 decoder:0"], "--layer-map: goes with weights above 0"),
+        ([*LAYERS, "--transfer", "progressive", "--transfer-updates", 2], "--transfer-updates: must be at least 3"),
+        ([*LAYERS, "--transfer", "joint"], "--transfer-updates: must be at least 1 with --transfer joint, got 0"),
+        (["--transfer", "joint", "--transfer-updates", 2], "--transfer joint: needs the weight of a loss of layers"),
+        (
+            ["--attention-weight", 1, *CONVOLUTION, "--transfer", "progressive", "--transfer-updates", 9],
+            "--attention-head-map: must be group with --transfer progressive",
+        ),
+        (["--attention-weight", 1, "--checkpoint-activations"], "--checkpoint-activations: must be off"),
+        (
+            ["--attention-weight", 1, "--encoder-embed-dim", 18, "--encoder-attention-heads", 3, "--decoder-embed-dim",
+             18, "--decoder-attention-heads", 3],
+            "encoder attention must have a multiple or a divisor of the student's 3 heads, got 2",
+        ),
+        (["--cosine-weight", 1, "--task", "translation"], "--task: must be compressed_translation"),
+        (["--cosine-weight", 1, "--teacher-dropout-passes", 2], "--teacher-dropout-passes: must be 0 where"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit(bad, message, train_arguments, teacher):
+    with pytest.raises(ConfigError, match=message):
+        built(arguments(train_arguments, teacher, *bad))
+
+
+def refused(given, tmp_path):
+    result = run_command("fairseq-train", *given, "--save-dir", tmp_path, check=False)
+    assert result.returncode == 1, result.stdout
+    assert "begin training" not in result.stdout
+    assert "Traceback" not in result.stdout
+    return result.stdout.splitlines()[-1]

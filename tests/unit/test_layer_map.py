@@ -1,0 +1,130 @@
+"""Which layer learns from which, when, and the maps between unequal ones."""
+
+import pytest
+import torch
+
+from fairseq_compress.functional.attention_maps import forbidden_keys
+from fairseq_compress.functional.layer_map import (
+    Moment,
+    Pair,
+    Transfer,
+    even_layers,
+    layer_map_problems,
+    pairs_of,
+    read_layer_map,
+)
+from fairseq_compress.modules.layer_maps import Heads, LayerMaps
+
+
+@pytest.mark.parametrize(
+    ("student", "teacher", "want"),
+    [
+        (3, 6, [1, 3, 5]),
+        (2, 6, [2, 5]),
+        (1, 6, [5]),
+        (6, 6, [0, 1, 2, 3, 4, 5]),
+        (4, 6, [1, 2, 4, 5]),
+        (4, 2, [0, 0, 1, 1]),
+        (6, 2, [0, 0, 0, 0, 1, 1]),
+        (5, 7, [0, 2, 3, 5, 6]),
+    ],
+)
+def test_the_default_spreads_evenly(student, teacher, want):
+    assert even_layers(student, teacher) == want
+
+
+def test_a_map_is_read():
+    layers = read_layer_map(" decoder:2,-  encoder:1,10,0 ")
+    assert layers == {"encoder": [1, 10, 0], "decoder": [2, None]}
+    assert pairs_of(layers) == (
+        Pair("encoder", 0, 1), Pair("encoder", 1, 10), Pair("encoder", 2, 0), Pair("decoder", 0, 2)
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "encoder:1", "encoder:1 encoder:2", "encoder:1 decoder:", "encoder:1,,2 decoder:1", "encoder:1.5 decoder:1",
+     "encoder:-1 decoder:1", "encoder: 1 decoder:1", "cross:1 decoder:1 encoder:1", "encoder:¹ decoder:1"],
+)  # fmt: skip
+def test_other_forms_are_refused(text):
+    with pytest.raises(ValueError, match=text or "^$"):
+        read_layer_map(text)
+
+
+def test_depths_are_checked():
+    layers = {"encoder": [1, 6, None], "decoder": [2]}
+    student, teacher = {"encoder": 2, "decoder": 1}, {"encoder": 6, "decoder": 2}
+    assert layer_map_problems(layers, student, teacher) == [
+        "must name 2 layers of the encoder, one for each of the student's, got 3",
+        "must name layers 0 to 5 of the teacher's encoder, got 6",
+        "must name layers 0 to 1 of the teacher's decoder, got 2",
+    ]
+    assert layer_map_problems({"encoder": [None] * 2, "decoder": [1]}, student, teacher) == []
+
+
+PAIRS = (Pair("encoder", 0, 1), Pair("encoder", 1, 3), Pair("decoder", 0, 5))
+
+
+def test_all_losses_at_once():
+    transfer = Transfer("auxiliary", 0, PAIRS)
+    assert {transfer.at(update) for update in (0, 1, 10**6)} == {Moment(True, True, PAIRS)}
+    assert transfer.last == Moment(True, True, PAIRS)
+
+
+def test_layers_first():
+    transfer = Transfer("joint", 2, PAIRS)
+    layers, output = Moment(False, True, PAIRS), Moment(True, False, ())
+    assert [transfer.at(update) for update in range(4)] == [layers, layers, output, output]
+    assert transfer.last == output
+    assert transfer.whole == Moment(True, True, PAIRS)
+
+
+@pytest.mark.parametrize(
+    ("updates", "stages"), [(3, [0, 1, 2]), (6, [0, 0, 1, 1, 2, 2]), (8, [0, 0, 0, 1, 1, 1, 2, 2])]
+)
+def test_one_layer_after_the_other(updates, stages):
+    transfer = Transfer("progressive", updates, PAIRS)
+    assert [transfer.at(update) for update in range(updates)] == [
+        Moment(False, True, (PAIRS[stage],), stage) for stage in stages
+    ]
+    assert transfer.at(updates) == transfer.last == Moment(True, False, ())
+
+
+def test_no_map_no_parameter():
+    maps = LayerMaps({"encoder_0": (8, 8)})
+    assert list(maps.parameters()) == []
+    hidden = torch.randn(3, 8)
+    assert maps("encoder_0", hidden) is hidden
+    assert maps.nothing() == 0
+
+
+def test_widths_are_mapped_in_float32():
+    maps = LayerMaps({"encoder_0": (4, 6), "decoder_0": (6, 6)}).bfloat16()
+    assert list(maps.state_dict()) == ["linear.encoder_0"]
+    hidden = torch.randn(3, 4, dtype=torch.bfloat16)
+    mapped = maps("encoder_0", hidden)
+    assert mapped.dtype == torch.float32
+    torch.testing.assert_close(mapped, hidden.float() @ maps.linear["encoder_0"].float().T)
+    assert maps("encoder_0", hidden.double()).dtype == torch.float64
+
+
+def test_mixtures_start_with_the_head_that_is_as_far_up_and_on():
+    """Two layers of 2 heads; the teacher has 4 layers of 4: its layers 0, 1 learn from layer 0, heads 0, 1 from 0."""
+    weight = LayerMaps({}, {"cross": Heads([2, 2], [4, 4, 4, 4])}).heads["cross"]
+    assert weight.shape == (16, 4)
+    assert weight.argmax(1).tolist() == [0, 0, 1, 1] * 2 + [2, 2, 3, 3] * 2
+    assert torch.equal(weight.sum(1), torch.ones(16))
+    assert torch.equal(LayerMaps({}, {"cross": Heads([2, 4], [2, 4])}).heads["cross"], torch.eye(6))
+
+
+def test_mixtures_take_all_layers():
+    maps = LayerMaps({}, {"encoder": Heads([1, 2], [3])})
+    logarithms = [torch.randn(2, heads, 4, 4).log_softmax(-1) for heads in (1, 2)]
+    forbidden = forbidden_keys(torch.zeros(2, 4))
+    assert maps.mixed("encoder", logarithms, forbidden).shape == (2, 3, 4, 4)
+
+
+def test_every_parameter_has_a_part_in_nothing():
+    maps = LayerMaps({"encoder_0": (4, 6)}, {"cross": Heads([2], [4])})
+    maps.nothing().backward()
+    assert [parameter.grad.abs().sum().item() for parameter in maps.parameters()] == [0.0, 0.0]
