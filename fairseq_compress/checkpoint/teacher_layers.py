@@ -15,8 +15,8 @@ Layers = dict[str, list[int]]
 def parse_layers(text: str | None) -> tuple[Layers, list[str]]:
     """What ``--init-layers`` says, and what is wrong with it.
 
-    Its form is ``encoder:0,2,4 decoder:none``: parts with a space or ``;`` between, each once, either or both; for each the
-    teacher's layers in the student's order, counted from 0, one more than once if wanted; or ``none``.
+    Its form is ``encoder:0,2,4 decoder:none``: parts with a space or ``;`` between, each once, one or both; for each
+    the teacher's layers in the student's order, counted from 0, one more than once if wanted; or ``none``.
     """
     found: Layers = {}
     problems = []
