@@ -24,7 +24,8 @@ class TokenSelection:
 
     def __init__(self, kind: str, rate: float, size: int, task: Any) -> None:
         self.kind, self.rate, self.size, self.task = kind, rate, size, task
-        task.state.add_factory(QUEUE, lambda: torch.zeros(0))
+        if kind == "queue":
+            task.state.add_factory(QUEUE, lambda: torch.zeros(0))
 
     def __call__(self, student: Output, target: Tensor, padding_idx: int, training: bool) -> Tensor | None:
         """Weights (N,) for targets (N,), or None where all tokens count."""
