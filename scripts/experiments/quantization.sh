@@ -68,7 +68,6 @@ stages() {
     staged ipq-noise-teacher "$(trained product-noise)" ipq "${teacher[@]}"
     STAGE_MAX_UPDATE=$LONGER_MAX_UPDATE
     staged ipq-20x "$(trained product-noise)" ipq-20x "${teacher[@]}" --lr "$LONGER_LR"
-    staged ipq-20x-longer "$(quantized ipq-20x)" product-20x "${teacher[@]}" --kd-alpha 0 --lr "$LONGER_LR"
 }
 
 detect_device
@@ -97,7 +96,7 @@ done
 system pq "$(trained float32)" ipq
 system pq-noise "$(trained product-noise)" ipq
 ((JOBS == 1 || DRY_RUN == 1)) || wait $! || die "a stage failed, see above; the same command goes on"
-for name in ipq ipq-noise ipq-noise-int8 ipq-noise-teacher ipq-20x ipq-20x-longer; do system $name "$(quantized $name)"; done
+for name in ipq ipq-noise ipq-noise-int8 ipq-noise-teacher ipq-20x; do system $name "$(quantized $name)"; done
 
 inputs=()
 for file in "${scores[@]}"; do inputs+=(--in "$file"); done
