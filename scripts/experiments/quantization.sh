@@ -67,7 +67,8 @@ stages() {
     )
     staged ipq-noise-teacher "$(trained product-noise)" ipq "${teacher[@]}"
     STAGE_MAX_UPDATE=$LONGER_MAX_UPDATE
-    staged ipq-20x "$(trained product-noise)" ipq-20x "${teacher[@]}" --lr "$LONGER_LR"
+    staged ipq-20x "$(trained product-noise)" ipq-20x "${teacher[@]}" --lr "$LONGER_LR" \
+        --dropout "$LONGER_DROPOUT"
 }
 
 detect_device
