@@ -40,6 +40,8 @@ def test_it_trains_and_logs_and_its_maps_are_not_the_student(extra, maps, train_
     state, plain = torch.load(path, weights_only=False), torch.load(teacher, weights_only=False)
     assert list(state["model"]) == list(plain["model"])
     assert sorted(state["criterion"] or []) == sorted(maps or [])
+    run_command("fairseq-compress", "materialize", "--checkpoint", path, "--output", tmp_path / "plain.pt")
+    assert torch.load(tmp_path / "plain.pt", weights_only=False)["criterion"] is None
     translated = run_command(
         "fairseq-generate", data_bin, "--user-dir", PLUGIN, "--task", "translation", "-s", "en", "-t", "cs", "--cpu",
         "--path", path, "--gen-subset", "test1", "--beam", 2, "--max-len-b", 3,

@@ -3,7 +3,9 @@
 import pytest
 from fake_pipeline import Pipeline
 
-CRITERIONS = "label_smoothed_cross_entropy fused_label_smoothed_cross_entropy word_level_kd sequence_level_kd"
+CRITERIONS = (
+    "label_smoothed_cross_entropy fused_label_smoothed_cross_entropy word_level_kd hidden_state_kd sequence_level_kd"
+)
 
 
 def errors(pipeline: Pipeline) -> list[str]:
@@ -77,6 +79,9 @@ def test_all_problems_at_once(pipeline: Pipeline) -> None:
     ]
 
 
+OR_HIDDEN = "word_level_kd@K or hidden_state_kd@K"
+
+
 @pytest.mark.parametrize(
     ("row", "problem"),
     [
@@ -84,7 +89,7 @@ def test_all_problems_at_once(pipeline: Pipeline) -> None:
         ("k-best word_level_kd", "criterion must be sequence_level_kd with the data k-best, got 'word_level_kd'"),
         ("k-best word_level_kd@8", "criterion must be sequence_level_kd with the data k-best, got 'word_level_kd@8'"),
         *(
-            (f"gold {name}", f"word_level_kd@K or hidden_state_kd@K with a whole number K over 0, got '{name}'")
+            (f"gold {name}", f"criterion must be {OR_HIDDEN} with a whole number K over 0, got '{name}'")
             for name in ("word_level_kd@", "word_level_kd@0", "word_level_kd@8x", "label_smoothed_cross_entropy@8")
         ),
         ("gold word_level_kd@100", "criterion must be word_level_kd@K with K at most VOCAB_SIZE (99), got"),
