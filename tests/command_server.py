@@ -9,6 +9,7 @@ import atexit
 import json
 import os
 import runpy
+import signal
 import socket
 import subprocess
 import sys
@@ -31,8 +32,9 @@ class CommandServer:
         self.ours, theirs = socket.socketpair()
         command = [sys.executable, "-c", f"from tests.command_server import serve; serve({theirs.fileno()}, {modules})"]
         self.process = subprocess.Popen(
-            command, pass_fds=[theirs.fileno()], cwd=Path(__file__).resolve().parents[1], stdin=subprocess.DEVNULL
-        )
+            command, pass_fds=[theirs.fileno()], cwd=Path(__file__).resolve().parents[1], stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )  # fmt: skip
         theirs.close()
         self.replies = self.ours.makefile("r")
 
@@ -48,7 +50,8 @@ class CommandServer:
         try:
             return int(self.replies.readline())
         except TimeoutError:
-            self.process.kill()
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
             raise subprocess.TimeoutExpired(arguments, timeout) from None
 
 

@@ -65,7 +65,7 @@ class HiddenStateKDCriterion(WordLevelKDCriterion):
 
     ``--transfer`` says which losses count in which update, see
     :class:`fairseq_compress.functional.layer_map.Transfer`. A validation logs all terms, its ``loss`` is the objective
-    at the end of the training.
+    after the transfer, with r = 1.
 
     Logged beside what ``word_level_kd`` logs, by target token and not in bits: ``cosine_loss``, ``feature_loss``,
     ``feature_mean_loss``, ``feature_variance_loss``, ``attention_loss``, without their weights. ``loss`` is in bits,
@@ -83,7 +83,7 @@ class HiddenStateKDCriterion(WordLevelKDCriterion):
         self.inside: FrozenTeachers | None = None
         if not learns_inside(cfg):
             return
-        self.inside = self.teachers or FrozenTeachers(cfg.teacher_path or "", task)
+        self.inside = self.teachers or FrozenTeachers(cfg.teacher_path or "", task, cfg.teacher_data)
         self.fit = fit_of(cfg, sizes_of(task.student), sizes_of(self.inside.models[0]))
         check_rules(teacher_rules(cfg, self.fit))
         self.transfer, self.maps = transfer_of(cfg, self.fit), maps_of(cfg, self.fit)
@@ -92,6 +92,10 @@ class HiddenStateKDCriterion(WordLevelKDCriterion):
         """What is checked of the options, and of the student."""
         rules = [*super().rules(cfg), *hidden_state_rules(cfg)]
         return rules + list(student_rules(cfg, getattr(self.task, "student", None))) if learns_inside(cfg) else rules
+
+    def sees_inside(self, cfg: Any) -> bool:
+        """Whether the teacher itself is needed beside a cache of its words."""
+        return learns_inside(cfg)
 
     def loss_weights(self) -> tuple[float, float]:
         """Weights of the gold term and of the distillation term at this moment of the training."""
@@ -126,9 +130,10 @@ class HiddenStateKDCriterion(WordLevelKDCriterion):
         return loss, sample_size, logging_output | {"loss": loss.detach()}
 
     def load_state_dict(self, state_dict: Any, *args: Any, **kwargs: Any) -> Any:
-        """As a module's; from a checkpoint of a training without maps they start anew."""
-        if state_dict is None:
-            logger.warning("the checkpoint has no maps from student to teacher: they start anew")
+        """As a module's; from a checkpoint of a training with no maps or with others, they start anew."""
+        own = {key: value.shape for key, value in self.state_dict().items()}
+        if state_dict is None or {key: value.shape for key, value in state_dict.items()} != own:
+            logger.warning("the checkpoint does not have these maps from student to teacher: they start anew")
             return None
         return super().load_state_dict(state_dict, *args, **kwargs)
 
@@ -136,11 +141,11 @@ class HiddenStateKDCriterion(WordLevelKDCriterion):
         return self.transfer.at(self.task.training.update) if self.training and self.inside else self.transfer.last
 
     def _weight(self, term: str, now: Moment) -> float:
-        """What a term counts for now."""
+        """What a term counts for now; in evaluation without its decay, which makes no model better."""
         if not (now.output if term == "cosine" else now.layers):
             return 0.0
-        decayed = attention_decay(self.cfg) ** (self.task.training.epoch - 1) if term == "attention" else 1.0
-        return weight(self.cfg, term) * decayed
+        decays = term == "attention" and self.training
+        return weight(self.cfg, term) * (attention_decay(self.cfg) ** (self.task.training.epoch - 1) if decays else 1.0)
 
     def _slow_down(self, model: nn.Module, now: Moment) -> None:
         """Ask the task for smaller steps of what earlier stages have trained."""

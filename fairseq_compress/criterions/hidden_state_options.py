@@ -171,6 +171,11 @@ def _transfer_rules(cfg: Any) -> Iterator[Rule]:
         f"--transfer-lower-lr: goes with --transfer progressive, got {lower}",
     )
     yield (
+        kind == "progressive" and learns_layers(cfg) and not any(weight(cfg, term) > 0 for term in FEATURES),
+        "--transfer progressive: needs a weight of features above 0, as attention maps leave a part of each layer "
+        "untrained that later stages would build on, got --attention-weight alone",
+    )
+    yield (
         kind == "progressive" and cfg.attention_weight > 0 and str(cfg.attention_head_map) == "convolution",
         "--attention-head-map: must be group with --transfer progressive, one layer at a time, got convolution",
     )

@@ -62,6 +62,13 @@ def teacher_rules(cfg: Any, fit: Fit) -> Iterator[Rule]:
     yield from _kind_rules(kinds, fit.teacher, "teacher")
     for problem in _map_problems(cfg, fit.student, fit.teacher):
         yield True, problem
+    parts = {pair.part for pair in fit.pairs}
+    for kind in kinds if str(cfg.attention_head_map) == "group" else ():
+        yield (
+            KINDS[kind] not in parts,
+            f"--layer-map: must map a layer of the {KINDS[kind]} with {kind} among --attention-kinds, "
+            f"got {cfg.layer_map!r}",
+        )
     if str(cfg.attention_head_map) == "convolution" or any(
         not sizes.heads[kind] for kind in kinds for sizes in (fit.student, fit.teacher)
     ):

@@ -26,7 +26,10 @@ def student_samples(model: nn.Module, task: Any, sample: dict[str, Any], seed: i
     """
     student, target = unwrapped(model), sample["target"]
     was_training = student.training
-    options = Namespace(beam=1, sampling=True, max_len_a=0, max_len_b=target.size(1) + EXTRA_LENGTH, temperature=1.0)
+    # fairseq's length is without the end of the sentence.
+    options = Namespace(
+        beam=1, sampling=True, max_len_a=0, max_len_b=target.size(1) - 1 + EXTRA_LENGTH, temperature=1.0
+    )
     devices = [target.device] if target.device.type == "cuda" else []
     try:
         generator = task.build_generator([student], options)  # this puts the model into eval mode

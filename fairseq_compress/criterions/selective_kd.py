@@ -28,17 +28,15 @@ class TokenSelection:
             task.state.add_factory(QUEUE, lambda: torch.zeros(0))
 
     def __call__(self, student: Output, target: Tensor, padding_idx: int, training: bool) -> Tensor | None:
-        """Weights (N,) for targets (N,), or None where all tokens count."""
-        if self.kind == "none":
+        """Weights (N,) for targets (N,), or None where all tokens count, as in every evaluation."""
+        if self.kind == "none" or not training:
             return None
         nll, kept = token_nll(student, target), target.ne(padding_idx)
         if self.kind == "batch":
             return hardest(nll, kept, self.rate).to(nll.dtype)
-        queue: Tensor = getattr(self.task.state, QUEUE)
-        if training:
-            own = nll[kept] if self.task.training.counts else nll[:0]
-            queue = pushed(queue, gathered(own), self.size)
-            self.task.state.merge_state_dict({QUEUE: queue})
+        own = nll[kept] if self.task.training.counts else nll[:0]
+        queue = pushed(getattr(self.task.state, QUEUE), gathered(own), self.size)
+        self.task.state.merge_state_dict({QUEUE: queue})
         return above(nll, kept, self.rate, queue).to(nll.dtype)
 
 

@@ -59,11 +59,24 @@ class WordLevelKDCriterion(FairseqCriterion):
             attach_teacher_cache(task, cfg.teacher_cache, cfg.teacher_path, cfg.kd_temperature)
         else:
             self.teachers = FrozenTeachers(cfg.teacher_path or "", task, cfg.teacher_data)
+            passes = cfg.teacher_dropout_passes
+            no_dropout = f"--teacher-dropout-passes: must be 0 for a teacher without dropout, got {passes}"
+            check_rules([(passes > 0 and self.teachers.dropout == 0, no_dropout)])
         self._draws = (0, 0)  # of a seed, so far
 
     def rules(self, cfg: Any) -> list[Rule]:
-        """What is checked of the options."""
-        return list(word_level_rules(cfg))
+        """What is checked of the options, and of the task."""
+        return [
+            *word_level_rules(cfg, self.sees_inside(cfg)),
+            (
+                str(cfg.selective_kd) == "queue" and not hasattr(self.task, "training"),
+                "--selective-kd queue: needs --task compressed_translation, which keeps the queue, got another one",
+            ),
+        ]
+
+    def sees_inside(self, cfg: Any) -> bool:
+        """Whether the teacher itself is needed beside a cache of its words."""
+        return False
 
     def loss_weights(self) -> tuple[float, float]:
         """Weights of the gold term and of the distillation term at this moment of the training."""

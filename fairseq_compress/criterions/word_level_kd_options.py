@@ -69,8 +69,8 @@ class WordLevelKDConfig(SharedConfig):
     )
 
 
-def word_level_rules(cfg: WordLevelKDConfig) -> Iterator[Rule]:
-    """What every option must be, and what does not go together."""
+def word_level_rules(cfg: WordLevelKDConfig, sees_inside: bool = False) -> Iterator[Rule]:
+    """What every option must be, and what does not go together; the teacher may be needed beside its cache."""
     yield (
         not (cfg.teacher_path or cfg.teacher_cache),
         "--teacher-path: must name the teacher's checkpoint, or --teacher-cache its cache, got neither",
@@ -91,6 +91,11 @@ def word_level_rules(cfg: WordLevelKDConfig) -> Iterator[Rule]:
     yield not 0 <= fraction <= 1, f"--on-policy-fraction: must be in [0, 1], got {fraction}"
     yield passes < 0, f"--teacher-dropout-passes: must be at least 0, got {passes}"
     yield from _combinations(cfg)
+    yield (
+        bool(cfg.teacher_cache and cfg.teacher_data and not sees_inside),
+        f"--teacher-data: must not be given with --teacher-cache, which has checksums of its dictionaries, "
+        f"got {cfg.teacher_data}",
+    )
 
 
 def _combinations(cfg: WordLevelKDConfig) -> Iterator[Rule]:
@@ -113,11 +118,6 @@ def _combinations(cfg: WordLevelKDConfig) -> Iterator[Rule]:
         f"--selective-kd: must be none with --on-policy-fraction, whose samples have no reference, got {selective}",
     )
     if cfg.teacher_cache:
-        yield (
-            bool(cfg.teacher_data),
-            f"--teacher-data: must not be given with --teacher-cache, which has checksums of its dictionaries, "
-            f"got {cfg.teacher_data}",
-        )
         live = "needs the teacher itself, not --teacher-cache"
         yield kind != "forward_kl", f"--kd-divergence {kind}: {live}"
         yield cfg.kd_ranking > 0, f"--kd-ranking {cfg.kd_ranking}: {live}"

@@ -53,7 +53,8 @@ def principal(table: Tensor, kept: int) -> Axis:
 
     With E = U S Vᵀ, P is the first ``kept`` columns of V, so that E P = U S is the best approximation of the table
     of that rank. V are the eigenvectors of EᵀE, in float64. The entry of largest magnitude in each is positive: a
-    singular vector has no sign of its own.
+    singular vector has no sign of its own. fairseq multiplies embedded tokens by the root of the width, which is
+    smaller then: the stream keeps its directions, and they weigh less against what the layers add.
 
     Args:
         table: E (V, n), floating.

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from fairseq.models import BaseFairseqModel
+from fairseq.modules import FairseqDropout, MultiheadAttention
 from fairseq.tasks import FairseqTask
 from torch import nn
 
@@ -48,8 +49,8 @@ class FrozenTeachers:
     ) -> list[Output]:
         """What the teachers say of a batch of fairseq, teacher-forced, on the batch's device: one output for each.
 
-        With ``dropout_passes`` M > 0 each teacher gives M outputs, in train mode with dropout (dropout distillation,
-        Bulò et al. 2016): the draws depend on ``seed`` alone and leave the generators of torch as they were.
+        With ``dropout_passes`` M > 0 each teacher gives M outputs with dropout, everything else in eval mode (dropout
+        distillation, Bulò et al. 2016): the draws depend on ``seed`` alone and leave torch's generators as they were.
 
         A :class:`Projected` (its hidden states (B · T, C) and its output matrix) where ``source``, an option of
         :func:`student_output`, asks for that and the teacher allows it, else logits (B · T, V).
@@ -67,6 +68,12 @@ class FrozenTeachers:
                 for number, model in enumerate(self.models)
                 for output in _dropout_outputs(model, net_input, source, dropout_passes, seed + number)
             ]
+
+    @property
+    def dropout(self) -> float:
+        """The largest probability of dropout in any of them."""
+        modules = [module for model in self.models for module in model.modules()]
+        return max((module.p for module in modules if isinstance(module, FairseqDropout)), default=0.0)
 
     def run(self, sample: dict[str, Any], dtype: torch.dtype = torch.float32) -> None:
         """Only the layers, for who listens to them: no output layer."""
@@ -91,13 +98,24 @@ def _dropout_outputs(
     model: BaseFairseqModel, net_input: dict[str, Any], source: str, passes: int, seed: int
 ) -> list[Output]:
     device = net_input["src_tokens"].device
-    model.train()
+    dropping = dropout_modules(model)
     try:
+        for module in dropping:
+            module.training = True
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(seed)
             return [_output(model, net_input, source) for _ in range(passes)]
     finally:
-        model.eval()
+        for module in dropping:
+            module.training = False
+
+
+def dropout_modules(model: nn.Module) -> list[nn.Module]:
+    """What drops values in train mode; nothing else is switched, so that a compressed teacher stays as compressed.
+
+    fairseq's attention looks at itself, not at its dropout.
+    """
+    return [module for module in model.modules() if isinstance(module, (FairseqDropout, MultiheadAttention))]
 
 
 def _load(path: str, task: FairseqTask, dictionary_dir: str | None) -> BaseFairseqModel:

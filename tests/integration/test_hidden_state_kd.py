@@ -207,6 +207,14 @@ def test_every_bad_option_is_in_one_line(train_arguments, teacher, tmp_path):
             ["--attention-weight", 1, *CONVOLUTION, "--transfer", "progressive", "--transfer-updates", 9],
             "--attention-head-map: must be group with --transfer progressive",
         ),
+        (
+            ["--attention-weight", 1, "--transfer", "progressive", "--transfer-updates", 9],
+            "--transfer progressive: needs a weight of features above 0, .* got --attention-weight alone",
+        ),
+        (
+            [*LAYERS, "--attention-weight", 1, "--attention-kinds", "cross", "--layer-map", "encoder:0,1 decoder:-"],
+            "--layer-map: must map a layer of the decoder with cross among --attention-kinds",
+        ),
         (["--attention-weight", 1, "--checkpoint-activations"], "--checkpoint-activations: must be off"),
         (
             ["--attention-weight", 1, "--encoder-embed-dim", 18, "--encoder-attention-heads", 3, "--decoder-embed-dim",

@@ -68,12 +68,22 @@ def test_stop_and_resume_is_bit_equal(kind, train_arguments, teacher, tmp_path):
     assert not torch.equal(start["criterion"]["maps.linear.decoder_0"], states[0]["criterion"]["maps.linear.decoder_0"])
 
 
+def test_maps_start_anew_from_a_training_with_others(train_arguments, teacher, tmp_path):
+    """The last hidden states were mapped, now layers are: fairseq alone would say that architectures do not match."""
+    first = arguments(train_arguments, teacher, *NARROW, "--cosine-weight", 1)
+    run_command("fairseq-train", *first, "--save-dir", tmp_path / "first")
+    second = arguments(train_arguments, teacher, *NARROW, "--feature-weight", 1)
+    start = ["--finetune-from-model", tmp_path / "first" / "checkpoint_1_2.pt", "--save-dir", tmp_path / "second"]
+    log = run_command("fairseq-train", *second, *start).stdout
+    assert "does not have these maps from student to teacher: they start anew" in log
+
+
 def test_maps_start_anew_from_a_training_without_them(train_arguments, teacher, tmp_path):
     narrow = [*train_arguments, "--arch", "transformer_small", *TINY, *NARROW]
     run_command("fairseq-train", *narrow, "--save-dir", tmp_path / "plain")
     start = ["--finetune-from-model", tmp_path / "plain" / "checkpoint_1_2.pt", "--save-dir", tmp_path / "tuned"]
     log = run_command("fairseq-train", *arguments(train_arguments, teacher, *NARROW, *LAYERS, *start)).stdout
-    assert "the checkpoint has no maps from student to teacher: they start anew" in log
+    assert "the checkpoint does not have these maps from student to teacher: they start anew" in log
     assert torch.load(tmp_path / "tuned" / "checkpoint_1_2.pt", weights_only=False)["criterion"]
 
 

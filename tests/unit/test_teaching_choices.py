@@ -20,8 +20,10 @@ from fairseq_compress.functional.divergences import ranking_loss
 from fairseq_compress.functional.seeds import seed_of
 from fairseq_compress.functional.token_selection import above, hardest, pushed
 from fairseq_compress.models.encoder_reuse import encoding_once
+from fairseq_compress.plans.attaching import attach_plan
+from fairseq_compress.plans.reading import parse_plan
 from fairseq_compress.tasks.compressed_translation import CompressedTranslationConfig, CompressedTranslationTask
-from fairseq_compress.teachers.frozen import FrozenTeachers
+from fairseq_compress.teachers.frozen import FrozenTeachers, dropout_modules
 
 PAD, EOS = 1, 2
 DICTIONARY = Dictionary()
@@ -98,6 +100,7 @@ def test_only_selected_tokens_are_distilled(kind, make):
     log_s, log_t = (torch.log_softmax(model(**net_input)[0] / 2.0, dim=-1) for model in (student, teacher))
     kl = (log_t.exp() * (log_t - log_s)).sum(-1)
     loss, size, log = criterion(student, sample)
+    assert criterion.eval()(student, sample)[2]["kd_loss"].item() == pytest.approx(kl[kept].sum().item())
     assert selected.sum() == 4
     assert size == 8
     assert loss.item() == pytest.approx((0.25 * nll[kept].sum() + 0.75 * 4.0 * kl[selected].sum()).item())
@@ -179,7 +182,7 @@ def test_samples_follow_the_student():
     for share, probability in zip(counts.tolist(), p.tolist(), strict=True):
         assert share == pytest.approx(probability, abs=4 * math.sqrt(probability * (1 - probability) / 4000))
     target, previous = drawn["target"], drawn["net_input"]["prev_output_tokens"]
-    assert target.size(1) <= sample["target"].size(1) + EXTRA_LENGTH + 1
+    assert target.size(1) <= sample["target"].size(1) + EXTRA_LENGTH
     assert drawn["ntokens"] == target.ne(PAD).sum()
     assert target.eq(EOS).sum(1).eq(1).all()
     for words, prefix in zip(target[:50].tolist(), previous[:50].tolist(), strict=True):
@@ -233,6 +236,44 @@ def test_the_mean_over_dropout_passes(make):
     plain = criterion.eval()(student, sample)[0].item()
     log_t = log_probs(teacher, sample["net_input"]).flatten(0, 1)
     assert plain == pytest.approx((log_t.exp() * (log_t - log_p))[kept].sum().item())
+
+
+def test_nothing_but_dropout_differs_in_dropout_passes(make):
+    """A compressed teacher stays as compressed, noise that it was trained with stays away."""
+    teacher, sample = make_model(2, dropout=0.4), make_sample()
+    attach_plan(parse_plan('weights: [{modules: ["*"], bits: 2, noise: {start: 0.3}}]'), teacher)
+    criterion = make(teacher, teacher_dropout_passes=2)
+    for module in dropout_modules(teacher):
+        if hasattr(module, "p"):
+            module.p = 0.0
+    outputs = criterion.teachers.outputs(sample, torch.float64, "logits", 2, 1)
+    plain = criterion.teachers.outputs(sample, torch.float64, "logits")[0]
+    assert all(torch.equal(output, plain) for output in outputs)
+    with pytest.raises(ConfigError, match="--teacher-dropout-passes: must be 0 for a teacher without dropout, got 2"):
+        make(teacher, teacher_dropout_passes=2)
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.25])
+def test_slower_parameters_go_a_part_of_their_step(rate):
+    """Of Adam too, which would undo a factor on the gradient."""
+    task = CompressedTranslationTask(CompressedTranslationConfig(), DICTIONARY, DICTIONARY)
+    weights = [torch.nn.Parameter(torch.tensor([1.0, -2.0, 3.0])) for _ in range(2)]
+    optimizer = torch.optim.Adam(weights, lr=0.1)
+    for step in range(3):
+        before = [weight.detach().clone() for weight in weights]
+        for weight in weights:
+            weight.grad = torch.tensor([0.5, -1.0, 2.0 + step])
+        task.training.rates = {weights[1]: rate}
+        task.optimizer_step(optimizer, None, step)
+        moved = [weight.detach() - old for weight, old in zip(weights, before, strict=True)]
+        assert moved[0].abs().min() > 0.05
+        torch.testing.assert_close(moved[1], rate * moved[0], rtol=1e-5, atol=1e-6)
+
+
+def test_the_queue_needs_our_task():
+    task = SimpleNamespace(target_dictionary=DICTIONARY, state=None)
+    with pytest.raises(ConfigError, match="--selective-kd queue: needs --task compressed_translation"):
+        WordLevelKDCriterion(WordLevelKDConfig(teacher_path="t.pt", selective_kd="queue"), task)
 
 
 def test_all_problems_in_one_message(make):
