@@ -96,7 +96,8 @@ def _baseline(records: Sequence[Record]) -> str | None:
     if len(tested) > 1:
         (one, first), (other, second) = list(tested.items())[:2]
         raise DataError(
-            f"{first!r} was tested against {one} and {second!r} against {other}: they must have one baseline"
+            f"{first!r} was tested against {one} and {second!r} against {other}: they must have one baseline, whose runs "
+            "all have the same fact 'system' (score --set system=NAME) or none"
         )
     return next(iter(tested), None)
 
