@@ -96,8 +96,8 @@ def _baseline(records: Sequence[Record]) -> str | None:
     if len(tested) > 1:
         (one, first), (other, second) = list(tested.items())[:2]
         raise DataError(
-            f"{first!r} was tested against {one} and {second!r} against {other}: they must have one baseline, whose runs "
-            "all have the same fact 'system' (score --set system=NAME) or none"
+            f"{first!r} was tested against {one} and {second!r} against {other}: they must have one baseline, and runs "
+            "of one system the same fact 'system' (score --set system=NAME)"
         )
     return next(iter(tested), None)
 
