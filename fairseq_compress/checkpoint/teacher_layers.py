@@ -4,7 +4,7 @@ import re
 
 from torch import nn
 
-from fairseq_compress.checkpoint.transformer_axes import PARTS
+from fairseq_compress.functional.layer_map import PARTS
 
 _GIVEN = re.compile(r"(?P<part>encoder|decoder):(?P<list>none|\d+(,\d+)*)")
 

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from fairseq_compress.checkpoint.teacher_layers import Layers
 from fairseq_compress.checkpoint.transformer_axes import (
     HEADS,
-    PARTS,
     Sizes,
     axes_of,
     axis_sizes,
@@ -23,6 +22,7 @@ from fairseq_compress.checkpoint.transformer_axes import (
     reductions,
 )
 from fairseq_compress.errors import ConfigError
+from fairseq_compress.functional.layer_map import PARTS
 from fairseq_compress.functional.width_reduction import COPIED, KINDS, PROJECTED, Axis, reduce_gain, reduce_weight
 from fairseq_compress.parametrizations.attach import effective_state
 

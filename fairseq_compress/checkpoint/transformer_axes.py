@@ -7,10 +7,10 @@ from typing import NamedTuple
 from fairseq.models.transformer import TransformerModelBase
 from torch import Tensor, nn
 
+from fairseq_compress.functional.layer_map import PARTS
 from fairseq_compress.functional.width_reduction import Axis, leading, leading_in_heads, principal
 from fairseq_compress.parametrizations.attach import ORIGINAL, PLAIN, weight_modules
 
-PARTS = ("encoder", "decoder")
 ENTRIES = "entries"  # of a dictionary
 WIDTH, FFN, HEADS, POSITIONS = "width", "FFN width", "heads", "positions"
 
