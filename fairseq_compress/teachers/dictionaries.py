@@ -1,8 +1,9 @@
-"""Finding the dictionaries of a teacher and comparing them with the student's."""
+"""Whether a teacher speaks the student's language: the languages, and its dictionaries, which are found here."""
 
 from pathlib import Path
 
 from fairseq.data import Dictionary
+from fairseq.tasks import FairseqTask
 from omegaconf import DictConfig
 
 from fairseq_compress.errors import ConfigError
@@ -29,6 +30,21 @@ def find_dictionary(
     raise ConfigError(
         f"{option}: must name the folder with the teacher's {name}; there is none in {looked} (teacher {checkpoint})"
     )
+
+
+def check_languages(option: str, cfg: DictConfig, task: FairseqTask) -> None:
+    """Refuse a teacher, the value of ``option`` with the configuration ``cfg``, of other languages than the student's.
+
+    Raises:
+        ConfigError: naming both pairs.
+    """
+    theirs = (cfg.task.get("source_lang"), cfg.task.get("target_lang"))
+    ours = (task.cfg.source_lang, task.cfg.target_lang)
+    if theirs != ours:
+        raise ConfigError(
+            f"{option}: the teacher must translate {ours[0]}-{ours[1]} as the student does, "
+            f"it translates {theirs[0]}-{theirs[1]}"
+        )
 
 
 def check_same(option: str, language: str, teacher: Dictionary, student: Dictionary) -> None:

@@ -13,7 +13,7 @@ from fairseq_compress.checkpoint.load import build_model, load_upgraded
 from fairseq_compress.errors import ConfigError
 from fairseq_compress.functional.outputs import Output
 from fairseq_compress.models.student_output import projected, student_output, why_no_output_matrix
-from fairseq_compress.teachers.dictionaries import check_same, find_dictionary
+from fairseq_compress.teachers.dictionaries import check_languages, check_same, find_dictionary
 from fairseq_compress.teachers.loading import contiguous_inputs
 
 
@@ -120,7 +120,7 @@ def dropout_modules(model: nn.Module) -> list[nn.Module]:
 
 def _load(path: str, task: FairseqTask, dictionary_dir: str | None) -> BaseFairseqModel:
     state, cfg = load_upgraded(path)
-    _check_languages(path, cfg, task)
+    check_languages(f"--teacher-path {path}", cfg, task)
     pairs = (
         (task.cfg.source_lang, task.source_dictionary),
         (task.cfg.target_lang, task.target_dictionary),
@@ -134,13 +134,3 @@ def _load(path: str, task: FairseqTask, dictionary_dir: str | None) -> BaseFairs
         if isinstance(module, nn.Linear) and module is not plain:
             module.register_forward_pre_hook(contiguous_inputs)
     return model.eval().requires_grad_(False)
-
-
-def _check_languages(path: str, cfg: Any, task: FairseqTask) -> None:
-    theirs = (cfg.task.get("source_lang"), cfg.task.get("target_lang"))
-    ours = (task.cfg.source_lang, task.cfg.target_lang)
-    if theirs != ours:
-        raise ConfigError(
-            f"--teacher-path {path}: the teacher must translate {ours[0]}-{ours[1]} as the student does, "
-            f"it translates {theirs[0]}-{theirs[1]}"
-        )

@@ -18,7 +18,7 @@ from fairseq_compress.checkpoint.teacher_layers import Layers, choose_layers, pa
 from fairseq_compress.checkpoint.teacher_start import take_over, why_not_by_size
 from fairseq_compress.checkpoint.transformer_axes import axis_sizes, plain_shapes
 from fairseq_compress.errors import ConfigError, FairseqCompressError
-from fairseq_compress.teachers.dictionaries import check_same, find_dictionary
+from fairseq_compress.teachers.dictionaries import check_languages, check_same, find_dictionary
 
 logger = logging.getLogger(__name__)
 
@@ -98,14 +98,12 @@ def _why_no_teacher(path: str, cfg: Any, task: FairseqTask, folder: str | None) 
         problems.append(
             f"{option}: the teacher must be a transformer known here, got the architecture {_architecture(cfg)}"
         )
-    theirs = (cfg.task.get("source_lang"), cfg.task.get("target_lang"))
-    ours = (task.cfg.source_lang, task.cfg.target_lang)
-    if theirs != ours:
-        return [
-            *problems,
-            f"{option}: the teacher must translate {'-'.join(ours)} as the student does, got {theirs[0]}-{theirs[1]}",
-        ]
-    for language, dictionary in zip(ours, (task.source_dictionary, task.target_dictionary), strict=True):
+    try:
+        check_languages(option, cfg, task)
+    except ConfigError as error:  # its dictionaries are of no interest then
+        return [*problems, str(error)]
+    languages = (task.cfg.source_lang, task.cfg.target_lang)
+    for language, dictionary in zip(languages, (task.source_dictionary, task.target_dictionary), strict=True):
         try:
             found = find_dictionary(path, cfg, language, folder, "--init-teacher-data")
             check_same(option, language, found, dictionary)
