@@ -25,7 +25,7 @@ def test_every_objective_and_seed(students: dict[str, list[str]]) -> None:
     assert set(students) == {f"{kind}.{seed}" for kind in KINDS for seed in (1, 2)}
     for name, command in students.items():
         assert value(command, "--seed") == name.split(".")[1]
-        assert value(command, "--max-update") == "500"
+        assert value(command, "--max-update") == "600"
 
 
 def test_all_have_the_same_teacher(students: dict[str, list[str]]) -> None:
