@@ -5,6 +5,8 @@ from typing import Any
 from fairseq.modules.transformer_layer import TransformerDecoderLayerBase, TransformerEncoderLayerBase
 
 from fairseq_compress.modules.attention import HookableMultiheadAttention
+from fairseq_compress.modules.average_attention import AverageAttention
+from fairseq_compress.modules.ssru import SSRU
 
 
 class HookableEncoderLayer(TransformerEncoderLayerBase):
@@ -34,7 +36,14 @@ class HookableDecoderLayer(TransformerDecoderLayerBase):
 
     def build_self_attention(
         self, embed_dim: int, cfg: Any, add_bias_kv: bool = False, add_zero_attn: bool = False
-    ) -> HookableMultiheadAttention:
+    ) -> HookableMultiheadAttention | SSRU | AverageAttention:
+        """The attention, or the recurrent unit of ``--decoder-self-attention``."""
+        kind = getattr(cfg, "decoder_self_attention", None)
+        if kind == "ssru":
+            return SSRU(embed_dim)
+        if kind == "average":
+            inner = getattr(cfg, "average_attention_ffn", 0)
+            return AverageAttention(embed_dim, inner, dropout=cfg.activation_dropout)
         return HookableMultiheadAttention(
             embed_dim,
             cfg.decoder.attention_heads,

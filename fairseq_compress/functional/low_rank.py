@@ -1,0 +1,193 @@
+r"""The best factors of a matrix of lower rank, and the ranks that many matrices get out of one budget.
+
+With :math:`W = U S V^T` (O, I) the product of the factors :math:`U_r S_r^{1/2}` (O, r) and :math:`S_r^{1/2} V_r^T`
+(r, I) is the closest matrix of rank r (Eckart and Young, 1936); what it misses is
+:math:`\|W - \hat W\|^2 = \sum_{i>r} s_i^2`. The energy of r ranks is the part that it does not miss,
+:math:`\sum_{i \le r} s_i^2 / \sum_i s_i^2`.
+"""
+
+import heapq
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+GRAM_RATIO = 4  # how much longer than wide a matrix is from which on its Gram matrix is decomposed in its place
+
+
+def truncated_svd(weight: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+    r"""The factors of the closest matrix of rank ``rank``; each has the root of the singular values.
+
+    Computed in float64. A matrix much longer than wide, such as an embedding table, is projected on the leading
+    eigenvectors of its Gram matrix, as :math:`W V_r V_r^T = U_r S_r V_r^T`: many times faster, and what is missed is
+    larger than the least by at most :math:`10^{-8} \|W\|`. The same weight gives the same factors: in each row of the
+    second factor (for a wide W each column of the first) the entry of largest magnitude is positive.
+
+    Args:
+        weight: W (O, I), floating and finite.
+        rank: r, from 1 to min(O, I).
+
+    Returns:
+        (O, r) and (r, I), in the type of the weight.
+
+    Raises:
+        ValueError: the weight is no such matrix, or the rank is out of range.
+    """
+    _check_weight(weight)
+    if not 1 <= rank <= min(weight.shape):
+        raise ValueError(f"rank: must be from 1 to {min(weight.shape)}, got {rank}")
+    wide = weight.size(0) < weight.size(1)
+    exact = weight.double()
+    left, right = _factors(exact.t() if wide else exact, rank)
+    up, down = (right.t(), left.t()) if wide else (left, right)
+    return up.to(weight.dtype).contiguous(), down.to(weight.dtype).contiguous()
+
+
+def singular_values(weight: Tensor) -> Tensor:
+    """All min(O, I) singular values of W (O, I), descending, in float64; see :func:`truncated_svd` for how exact.
+
+    Raises:
+        ValueError: the weight is no finite matrix of floating type.
+    """
+    _check_weight(weight)
+    exact = weight.double()
+    tall = exact.t() if exact.size(0) < exact.size(1) else exact
+    if not _has_cheap_gram(tall):
+        return torch.linalg.svdvals(tall)
+    return torch.linalg.eigvalsh(tall.t() @ tall).flip(0).clamp_min(0.0).sqrt()
+
+
+def rank_for_energy(values: Tensor, energy: float) -> int:
+    r"""The smallest r with :math:`\sum_{i \le r} s_i^2 \ge energy \cdot \sum_i s_i^2`; 1 for a matrix of zeros.
+
+    Args:
+        values: singular values (n,), descending.
+        energy: over 0 and at most 1.
+
+    Raises:
+        ValueError: the energy is out of range.
+    """
+    if not 0 < energy <= 1:
+        raise ValueError(f"energy: must be over 0 and at most 1, got {energy}")
+    kept = values.double().square().cumsum(0)
+    return min(int((kept < energy * kept[-1]).sum()) + 1, len(values))
+
+
+def break_even_rank(rows: int, columns: int) -> int:
+    """The smallest rank whose factors hold no fewer numbers than the matrix: r · (O + I) >= O · I."""
+    return -(-rows * columns // (rows + columns))
+
+
+def stored_numbers(rank: int, rows: int, columns: int) -> int:
+    """Numbers of a matrix at a rank: those of its factors, or its own from the break-even rank on."""
+    return min(rank * (rows + columns), rows * columns)
+
+
+def ranks_for_size(spectra: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, int]], budget: int) -> dict[str, int]:
+    r"""The ranks with the most energy, summed over matrices, whose factors hold at most ``budget`` numbers, by greed.
+
+    All begin at rank 1. Then, again and again, the step with the most energy for each number is taken: one more rank,
+    :math:`s_{r+1}^2 / \sum_i s_i^2` for O + I numbers, or all that is still missing for the numbers up to the dense
+    matrix. A dense matrix holds O · I numbers, has no error, and the rank min(O, I); no other reaches its break-even
+    rank.
+
+    Greed is right here, as spectra are sorted: what a matrix gains for a number falls with its steps (and where the
+    dense matrix lies above the next ranks, the step to it comes before them). So after each step the choice is the best
+    of its size: any other gives up steps that bring more for a number than those it takes. Once a step does not fit,
+    the best of those that do is taken, until none does; no choice gains more than that step on top of those before it.
+
+    Args:
+        spectra: singular values by the names of matrices, (min(O, I),) each, descending.
+        shapes: (O, I) by the same names.
+        budget: numbers that all factors and dense matrices may hold together.
+
+    Raises:
+        ValueError: rank 1 everywhere holds more than the budget.
+    """
+    least = sum(stored_numbers(1, *shapes[name]) for name in spectra)
+    if budget < least:
+        raise ValueError(f"budget: must be at least {least}, rank 1 of all matrices, got {budget}")
+    matrices = [_Gains(values, *shapes[name]) for name, values in spectra.items()]
+    ranks = [matrix.least_rank for matrix in matrices]
+    steps = [(-step.worth, i, step) for i, matrix in enumerate(matrices) for step in matrix.best_step(ranks[i])]
+    heapq.heapify(steps)
+    left = budget - least
+    while steps:
+        _, i, step = heapq.heappop(steps)
+        if step.cost <= left:
+            ranks[i], left = step.rank, left - step.cost
+            following = matrices[i].best_step(ranks[i])
+        else:  # a dense matrix that does not fit never will: what is left falls as fast as the numbers up to it
+            following = matrices[i].next_rank(ranks[i]) if step.rank == matrices[i].full_rank else []
+        for step in following:
+            heapq.heappush(steps, (-step.worth, i, step))
+    return dict(zip(spectra, ranks, strict=True))
+
+
+class _Step(NamedTuple):
+    """A larger choice for a matrix."""
+
+    rank: int
+    cost: int
+    """Numbers more than before."""
+    worth: float
+    """Energy gained for each of them."""
+
+
+class _Gains:
+    """What ranks of one matrix cost and gain."""
+
+    def __init__(self, values: Tensor, rows: int, columns: int) -> None:
+        self.rows, self.columns = rows, columns
+        squares = values.double().square()
+        shares = squares / squares.sum().clamp_min(torch.finfo(torch.float64).tiny)
+        self.gains = shares.tolist()
+        self.missing = [*shares.flip(0).cumsum(0).flip(0).tolist(), 0.0]  # by ranks taken
+        self.full_rank = min(rows, columns)
+        self.break_even = break_even_rank(rows, columns)
+        self.least_rank = 1 if self.break_even > 1 else self.full_rank
+
+    def next_rank(self, rank: int) -> list[_Step]:
+        """One rank more, if that is worth something and no dense matrix is smaller."""
+        if rank + 1 >= self.break_even or self.gains[rank] == 0:
+            return []
+        cost = self.rows + self.columns
+        return [_Step(rank + 1, cost, self.gains[rank] / cost)]
+
+    def dense(self, rank: int) -> list[_Step]:
+        """All that is missing, if there is something."""
+        if rank == self.full_rank or self.missing[rank] == 0:
+            return []
+        cost = self.rows * self.columns - stored_numbers(rank, self.rows, self.columns)
+        return [_Step(self.full_rank, cost, self.missing[rank] / cost)]
+
+    def best_step(self, rank: int) -> list[_Step]:
+        """The step that is worth most, if there is any."""
+        return sorted(self.next_rank(rank) + self.dense(rank), key=lambda step: step.worth)[-1:]
+
+
+def _factors(tall: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+    """Factors (O, r) and (r, I) of W (O, I) with O >= I, in float64."""
+    if _has_cheap_gram(tall):
+        directions = torch.linalg.eigh(tall.t() @ tall)[1].flip(1)[:, :rank]  # eigenvalues ascend
+    else:
+        directions = torch.linalg.svd(tall, full_matrices=False)[2][:rank].t()
+    left = tall @ directions  # U S; rows of zeros stay exactly that
+    # A singular vector has no sign of its own.
+    signs = directions.gather(0, directions.abs().argmax(0, keepdim=True)).sign()
+    roots = left.norm(dim=0).sqrt()
+    inverse = torch.where(roots > 0, roots.reciprocal(), 0.0)
+    return left * signs * inverse, (directions * signs * roots).t()
+
+
+def _has_cheap_gram(tall: Tensor) -> bool:
+    return tall.size(0) >= GRAM_RATIO * tall.size(1)
+
+
+def _check_weight(weight: Tensor) -> None:
+    if weight.dim() != 2 or not weight.is_floating_point():
+        raise ValueError(f"weight: must be a matrix of floating type, got {tuple(weight.shape)} of {weight.dtype}")
+    if not torch.isfinite(weight).all():
+        wrong = int((~torch.isfinite(weight)).sum())
+        raise ValueError(f"weight: must be finite, got {wrong} entries that are not")

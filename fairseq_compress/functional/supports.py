@@ -1,0 +1,239 @@
+r"""Which blocks of a weight a sparse layer keeps: its support, drawn from a seed and never stored.
+
+A weight (O, I) is a grid of (R, C) = (O / b, I / b) blocks of b x b entries, of which exactly
+:math:`\max(1, round((1 - s) R C))` are kept at sparsity s. A support must come out the same on every machine and in
+every later version, so nothing here uses a generator of a library: all randomness is :func:`splitmix64`, and what is
+compared is integers, or quotients that IEEE 754 rounds in one way only.
+
+No row and no column of blocks is left empty if the count allows it: an output without inputs is dead, an input that no
+output reads is lost. See :func:`_fill_columns`.
+"""
+
+import hashlib
+from collections.abc import Callable
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fairseq_compress.errors import ConfigError
+from fairseq_compress.functional.seeds import seed_of
+
+Keys: TypeAlias = NDArray[np.uint64]
+Mask: TypeAlias = NDArray[np.bool_]
+
+BLOCKS = (1, 8, 16, 32)
+STEP = 0x9E3779B97F4A7C15  # of the state of splitmix64
+
+
+class Support(NamedTuple):
+    """The blocks that are kept of a weight."""
+
+    coordinates: NDArray[np.int64]
+    """(n, 2) row and column of each block in the grid, in row-major order."""
+    block: int
+    """b"""
+    shape: tuple[int, int]
+    """(O, I) of the weight."""
+
+    @property
+    def kept(self) -> int:
+        """Entries of the weight that are kept: n b²."""
+        return len(self.coordinates) * self.block**2
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """(R, C): rows and columns of blocks."""
+        return self.shape[0] // self.block, self.shape[1] // self.block
+
+    @property
+    def places(self) -> NDArray[np.int64]:
+        """(n,) number of each block, counted along the rows of the grid."""
+        return self.coordinates[:, 0] * self.grid[1] + self.coordinates[:, 1]
+
+
+def splitmix64(seed: int, count: int) -> Keys:
+    """The first ``count`` numbers of the generator splitmix64 from a state; number i depends on the state and i only.
+
+    Steele, Lea & Flood, "Fast splittable pseudorandom number generators" (OOPSLA 2014), in the form of S. Vigna's
+    public ``splitmix64.c``. The state before number i is seed + i · 0x9E3779B97F4A7C15 modulo 2⁶⁴, and each number is a
+    bijection of its state: the numbers of one seed all differ.
+    """
+    z = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(STEP) + np.uint64(seed % 2**64)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
+
+
+def layer_seed(seed: int, name: str) -> int:
+    """The seed of one layer's support, 63 bits, from the model's seed and the layer's name (sha256)."""
+    return seed_of("support", seed, name)
+
+
+def support(
+    layout: str, shape: tuple[int, int], sparsity: float, block: int, seed: int, rewire: float = 0.2
+) -> Support:
+    """The blocks that a layout keeps of a weight ``shape`` (O, I).
+
+    ``random``: all blocks are equally likely. ``watts_strogatz``: near neighbours on a ring and some far ones, see
+    :func:`_watts_strogatz`. ``barabasi_albert``: few rows and columns have many blocks, see :func:`_barabasi_albert`.
+
+    Args:
+        layout: one of :data:`LAYOUTS`.
+        sparsity: s, share of the blocks that are left out, from 0 to less than 1.
+        block: b, one of :data:`BLOCKS`.
+        seed: any integer; it counts modulo 2⁶⁴.
+        rewire: of ``watts_strogatz``, the probability that a block leaves its place on the ring, 0 to 1.
+
+    Raises:
+        ConfigError: an argument is out of its range, or the block does not divide O and I.
+    """
+    if layout not in LAYOUTS:
+        raise ConfigError(f"layout: must be one of {', '.join(LAYOUTS)}, got {layout!r}")
+    if block not in BLOCKS:
+        raise ConfigError(f"block: must be one of {', '.join(map(str, BLOCKS))}, got {block}")
+    if min(shape) < 1 or shape[0] % block or shape[1] % block:
+        raise ConfigError(f"block: must divide both sizes of a weight, got {block} for {shape[0]} x {shape[1]}")
+    if not 0 <= sparsity < 1:
+        raise ConfigError(f"sparsity: must be from 0 to less than 1, got {sparsity}")
+    if not 0 <= rewire <= 1:
+        raise ConfigError(f"rewire: must be a probability, 0 to 1, got {rewire}")
+    rows, columns = shape[0] // block, shape[1] // block
+    count = max(1, round((1 - sparsity) * rows * columns))
+    keys = splitmix64(seed, rows * columns).reshape(rows, columns)
+    # The numbers after those of the blocks, for what else a layout draws.
+    more = splitmix64(seed + STEP * rows * columns, rows * columns + rows + columns)
+    kept = LAYOUTS[layout](keys, more, count, rewire)
+    kept = _fill_columns(kept, keys)
+    kept = _fill_columns(kept.T, keys.T).T
+    return Support(np.argwhere(kept).astype(np.int64), block, (shape[0], shape[1]))
+
+
+def support_check(support: Support) -> int:
+    """48 bits of the sha256 of a support, for a checkpoint: they change with any block, with b, O and I.
+
+    48 bits and not 63, since fairseq's script for averages sums integers of all checkpoints in int64, and then divides.
+    """
+    digest = hashlib.sha256(np.array([*support.shape, support.block], dtype="<i8").tobytes())
+    digest.update(support.coordinates.astype("<i8").tobytes())
+    return int.from_bytes(digest.digest()[:6], "little")
+
+
+def scatter_blocks(values: Tensor, places: Tensor, shape: tuple[int, int]) -> Tensor:
+    """The weight (O, I) of the blocks of a support, zero elsewhere; its gradient is gathered at the support.
+
+    Args:
+        values: (n, b, b), or (n,) for b = 1.
+        places: (n,) int64, see :attr:`Support.places`.
+        shape: (O, I).
+    """
+    if values.dim() == 1:
+        return values.new_zeros(shape[0] * shape[1]).index_copy(0, places, values).view(shape)
+    b = values.size(1)
+    rows, columns = shape[0] // b, shape[1] // b
+    blocks = values.new_zeros(rows * columns, b, b).index_copy(0, places, values)
+    return blocks.view(rows, columns, b, b).transpose(1, 2).reshape(shape)
+
+
+def gather_blocks(weight: Tensor, places: Tensor, block: int) -> Tensor:
+    """The entries of a weight (O, I) on a support: (n, b, b), or (n,) for b = 1. See :func:`scatter_blocks`."""
+    if block == 1:
+        return weight.flatten().index_select(0, places)
+    tiles = weight.unflatten(1, (-1, block)).unflatten(0, (-1, block)).transpose(1, 2)
+    return tiles.flatten(0, 1).index_select(0, places)
+
+
+def _random(keys: Keys, more: Keys, count: int, rewire: float) -> Mask:
+    """The blocks with the smallest keys, which all differ."""
+    return keys <= np.partition(keys, count - 1, axis=None)[count - 1]
+
+
+def _watts_strogatz(keys: Keys, more: Keys, count: int, rewire: float) -> Mask:
+    r"""A small world: Watts & Strogatz, Nature 393 (1998); for blocks of a weight, Gray, Radford & Kingma (2017).
+
+    The ring has max(R, C) nodes. Rows are laid on it evenly, and columns likewise: row r at :math:`(r + 1/2) / R`,
+    column c at :math:`(c + 1/2) / C` of its length; in a square grid row i and column i are node i. The lattice joins
+    each node of the longer side to its k nearest of the shorter side, itself first, then the next one, the one before
+    it, and so on: it is the ``count`` blocks of smallest distance. Where the count is no multiple of max(R, C), only
+    some nodes get a last neighbour: those with the smallest keys.
+
+    Then each block stays with probability 1 - p, and those that do not are put elsewhere in their row, equally likely
+    on any block that has not stayed. So each row has as many blocks as in the lattice.
+    """
+    rows, columns = keys.shape
+    ring = 2 * rows * columns
+    after = ((2 * np.arange(columns) + 1) * rows - (2 * np.arange(rows)[:, None] + 1) * columns) % ring
+    before = ring - after
+    distance = 2 * np.minimum(after, before) + (before < after)
+    lattice = _first(np.lexsort((keys.ravel(), distance.ravel())), count, keys.shape)
+    coins = (more[: keys.size].reshape(keys.shape) >> np.uint64(11)) * 2.0**-53  # exact
+    stays = lattice & (coins >= rewire)
+    moved = lattice.sum(1, keepdims=True) - stays.sum(1, keepdims=True)
+    order = np.argsort(np.where(stays, np.uint64(2**64 - 1), keys), axis=1)  # what has not stayed comes first
+    new = np.zeros(keys.shape, dtype=bool)
+    np.put_along_axis(new, order, np.arange(columns) < moved, axis=1)
+    return stays | new
+
+
+def _barabasi_albert(keys: Keys, more: Keys, count: int, rewire: float) -> Mask:
+    r"""Preferential attachment between rows and columns: Barabási & Albert, Science 286 (1999).
+
+    Rows and columns arrive one by one in a drawn order. Each is joined to m of the other side that are there already,
+    and those with more blocks are more likely: the m smallest of :math:`u / (degree + 1)`, u uniform, the block's key.
+    With :math:`-\ln u` that would be a draw in proportion to degree + 1; u is near to it for the small u that win, and
+    has no logarithm, whose last digit is not the same everywhere. All arrivals have the same m but for rounding; the
+    first ones find too few and leave the rest to the next.
+    """
+    rows, columns = keys.shape
+    kept = np.zeros(keys.shape, dtype=bool)
+    there = np.zeros(rows + columns, dtype=bool)
+    degree = np.zeros(rows + columns, dtype=np.int64)  # rows, then columns
+    placed = 0
+    for arrived, node in enumerate(np.argsort(more[-(rows + columns) :]).tolist(), start=1):
+        line, own, start = (kept, keys, rows) if node < rows else (kept.T, keys.T, 0)
+        at = node if node < rows else node - rows
+        others = np.flatnonzero(there[start : start + own[at].size])
+        # r rows and c columns that are there have r c ≤ (r + c) R C / (R + C) blocks, so what is left to the next
+        # always has a place, and the last one completes the count.
+        wanted = count * arrived // (rows + columns) - placed
+        chance = own[at, others] / (degree[start + others] + 1)
+        chosen = others[np.argsort(chance, kind="stable")[:wanted]]
+        line[at, chosen] = True
+        degree[start + chosen] += 1
+        degree[node] += len(chosen)
+        placed += len(chosen)
+        there[node] = True
+    return kept
+
+
+def _first(order: NDArray[np.int64], count: int, grid: tuple[int, ...]) -> Mask:
+    """The first ``count`` blocks of an order of all blocks of the grid."""
+    kept = np.zeros(grid, dtype=bool)
+    kept.flat[order[:count]] = True
+    return kept
+
+
+def _fill_columns(kept: Mask, keys: Keys) -> Mask:
+    """Blocks of columns that have others, by their keys, move within their row to the columns that have none.
+
+    The number of blocks in each row stays as it is, so this, and then the same for rows, leaves no line empty for which
+    there is a block. One pass is enough: a column that has only one block left gets no more.
+    """
+    kept = kept.copy()
+    degree = kept.sum(0)
+    empty = np.flatnonzero(degree == 0).tolist()
+    rows, columns = np.nonzero(kept)
+    for at in np.argsort(keys[kept]).tolist() if empty else ():
+        row, column = rows[at], columns[at]
+        if empty and degree[column] > 1:
+            kept[row, column], kept[row, empty.pop()] = False, True
+            degree[column] -= 1
+    return kept
+
+
+LAYOUTS: dict[str, Callable[[Keys, Keys, int, float], Mask]] = {
+    "random": _random,
+    "watts_strogatz": _watts_strogatz,
+    "barabasi_albert": _barabasi_albert,
+}

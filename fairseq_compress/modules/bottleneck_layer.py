@@ -1,0 +1,241 @@
+r"""Layers of a transformer that work at another width than that of the stream between them: MobileBERT's blocks.
+
+A layer gets x of the outer width and computes inside at the width of the bottleneck, narrow in MobileBERT, wide in its
+teacher IB-BERT (Sun et al., arXiv:2004.02984). All streams between layers have one width, so a student with narrow
+layers is compared with a teacher with wide ones layer by layer, without maps in between.
+
+.. math::
+    b &= norm(W_b x + \beta_b), \quad s = norm(W_s x + \beta_s) \\
+    h_0 &= norm(b + attention(q = s, k = s, v = x)) \\
+    h_i &= norm(h_{i-1} + FFN_i(h_{i-1})), \quad i = 1 \dots F \\
+    y &= norm(x + dropout(W_o h_F + \beta_o))
+
+In a decoder there is :math:`norm(h_0 + attention(q = h_0, k = v = encoded))` in place of :math:`h_0` before the FFNs.
+As in MobileBERT there is no dropout inside of a layer but that of attention maps and of activations.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from fairseq.modules import FairseqDropout
+from torch import Tensor, nn
+
+from fairseq_compress.errors import ConfigError
+from fairseq_compress.modules.attention import HookableMultiheadAttention, IncrementalState
+from fairseq_compress.modules.bottleneck import Bottleneck, ResidualFeedForward, make_norm
+
+UNSUPPORTED = ("cross_self_attention", "scale_attn", "scale_heads", "scale_fc", "scale_resids")
+_CACHED = ("prev_key", "prev_value", "prev_key_padding_mask")
+
+
+class BottleneckStructure(Protocol):
+    """What layers with bottlenecks have more to choose than fairseq's."""
+
+    @property
+    def bottleneck_width(self) -> int:
+        """Of the stream inside of a layer; a multiple of the number of heads."""
+
+    @property
+    def ffn_stack(self) -> int:
+        """F, feed-forward networks one after another, each with its residual and norm."""
+
+    @property
+    def norm(self) -> str:
+        """All norms of the layer, one of :data:`fairseq_compress.modules.bottleneck.NORMS`."""
+
+
+class _BottleneckLayer(nn.Module):
+    """What layers of encoder and decoder share: everything but the attention to the other one."""
+
+    def __init__(self, cfg: Any, part: str, structure: BottleneckStructure) -> None:
+        super().__init__()
+        sizes = getattr(cfg, part)
+        _refuse_unsupported(cfg, part, structure)
+        self.embed_dim: int = sizes.embed_dim
+        self.bottleneck_width = width = structure.bottleneck_width
+        name = type(self).__name__
+        self._norm_kind, self._export = structure.norm, cfg.export
+        self.bottleneck_in = Bottleneck(self.embed_dim, width, self._make_norm())
+        self.bottleneck_shared = Bottleneck(self.embed_dim, width, self._make_norm())
+        # Neither self- nor encoder-decoder attention to fairseq's class: keys and values have inputs of their own.
+        self.self_attn = HookableMultiheadAttention(
+            width,
+            sizes.attention_heads,
+            vdim=self.embed_dim,
+            dropout=cfg.attention_dropout,
+            xformers_att_config=sizes.xformers_att_config,
+        )
+        self.self_attn_norm = self._make_norm()
+        self.ffns = nn.ModuleList(
+            ResidualFeedForward(width, sizes.ffn_embed_dim, cfg, self._make_norm(), name)
+            for _ in range(structure.ffn_stack)
+        )
+        self.bottleneck_out = Bottleneck(
+            width,
+            self.embed_dim,
+            make_norm(structure.norm, self.embed_dim, cfg.export),
+            FairseqDropout(cfg.dropout, module_name=name),
+        )
+
+    def _make_norm(self) -> nn.Module:
+        return make_norm(self._norm_kind, self.bottleneck_width, self._export)
+
+    def _attend_to_itself(self, x: Tensor, **options: Any) -> Tensor:
+        """h₀ (T, B, bottleneck width) from ``x`` (T, B, C)."""
+        shared = self.bottleneck_shared(x)
+        attended, _ = self.self_attn(query=shared, key=shared, value=x, need_weights=False, **options)
+        hidden: Tensor = self.self_attn_norm(self.bottleneck_in(x) + attended)
+        return hidden
+
+    def _leave(self, hidden: Tensor, x: Tensor) -> Tensor:
+        """y (T, B, C) from what attention gave and the input of the layer."""
+        for ffn in self.ffns:
+            hidden = ffn(hidden)
+        output: Tensor = self.bottleneck_out(hidden, x)
+        return output
+
+    def extra_repr(self) -> str:
+        widths = f"{self.embed_dim} -> {self.bottleneck_width} -> {self.embed_dim}"
+        return f"{widths}, heads={self.self_attn.num_heads}, ffn_stack={len(self.ffns)}, norm={self._norm_kind}"
+
+
+class BottleneckEncoderLayer(_BottleneckLayer):
+    """An encoder layer of MobileBERT, or of its teacher, in the place of fairseq's (see the module for equations).
+
+    Args:
+        cfg: fairseq's configuration. ``encoder.embed_dim`` is C, the width between layers, ``encoder.ffn_embed_dim``
+            the inner width of each FFN; heads, activation and the probabilities of dropout are those of fairseq.
+        structure: the width inside, the number of FFNs and the norms.
+
+    Raises:
+        ConfigError: ``cfg`` asks for what such layers do not have, norms before residuals among it, or a number of
+            ``structure`` is out of its rule.
+    """
+
+    def __init__(self, cfg: Any, structure: BottleneckStructure) -> None:
+        super().__init__(cfg, "encoder", structure)
+
+    def forward(self, x: Tensor, encoder_padding_mask: Tensor | None, attn_mask: Tensor | None = None) -> Tensor:
+        """(S, B, C) -> (S, B, C).
+
+        Args:
+            x: (S, B, C).
+            encoder_padding_mask: (B, S), true at padding.
+            attn_mask: (S, S), not zero where attention is forbidden.
+        """
+        forbidden = None if attn_mask is None else attn_mask.bool()
+        hidden = self._attend_to_itself(x, key_padding_mask=encoder_padding_mask, attn_mask=forbidden)
+        return self._leave(hidden, x)
+
+    def upgrade_state_dict_named(self, state_dict: dict[str, Any], name: str) -> None:
+        """fairseq's encoder calls it for names that old checkpoints have; of these layers there are no old ones."""
+
+
+class BottleneckDecoderLayer(_BottleneckLayer):
+    """A decoder layer in the manner of MobileBERT, in the place of fairseq's (see the module for equations).
+
+    Its incremental state is that of its attentions, as in fairseq's layer.
+
+    Args:
+        cfg: as in :class:`BottleneckEncoderLayer`, with ``decoder`` for ``encoder``; ``encoder.embed_dim`` is the
+            width of what the encoder gives.
+        structure: the width inside, the number of FFNs and the norms.
+        no_encoder_attn: without attention to the encoder.
+
+    Raises:
+        ConfigError: as in :class:`BottleneckEncoderLayer`.
+    """
+
+    def __init__(self, cfg: Any, structure: BottleneckStructure, no_encoder_attn: bool = False) -> None:
+        super().__init__(cfg, "decoder", structure)
+        self.encoder_attn: nn.Module | None = None
+        self.encoder_attn_norm: nn.Module | None = None
+        if not no_encoder_attn:
+            self.encoder_attn = HookableMultiheadAttention(
+                self.bottleneck_width,
+                cfg.decoder.attention_heads,
+                kdim=cfg.encoder.embed_dim,
+                vdim=cfg.encoder.embed_dim,
+                dropout=cfg.attention_dropout,
+                encoder_decoder_attention=True,
+                xformers_att_config=cfg.encoder.xformers_att_config,
+            )
+            self.encoder_attn_norm = self._make_norm()
+
+    def forward(
+        self,
+        x: Tensor,
+        encoder_out: Tensor | None = None,
+        encoder_padding_mask: Tensor | None = None,
+        incremental_state: IncrementalState | None = None,
+        prev_self_attn_state: Sequence[Tensor] | None = None,
+        prev_attn_state: Sequence[Tensor] | None = None,
+        self_attn_mask: Tensor | None = None,
+        self_attn_padding_mask: Tensor | None = None,
+        need_attn: bool = False,
+        need_head_weights: bool = False,
+    ) -> tuple[Tensor, Tensor | None, None]:
+        """(T, B, C) -> (T, B, C), and the maps of attention to the encoder.
+
+        Args:
+            x: (T, B, C); in incremental decoding the last step only, T = 1.
+            encoder_out: (S, B, width of the encoder).
+            encoder_padding_mask: (B, S), true at padding.
+            incremental_state: caches of both attentions, updated here.
+            prev_self_attn_state: keys and values (B, H, T, D), and maybe padding, to be put into the cache before.
+            prev_attn_state: the same of attention to the encoder.
+            self_attn_mask: (T, T), the causal mask of teacher forcing.
+            self_attn_padding_mask: (B, T), true at padding.
+            need_attn: return maps averaged over heads, (B, T, S).
+            need_head_weights: return the map of every head, (H, B, T, S).
+
+        Returns:
+            the output, the maps or None, and None, as fairseq's layer does.
+
+        Raises:
+            ConfigError: there is something to be put into a cache, and no ``incremental_state``.
+        """
+        _restore(self.self_attn, incremental_state, prev_self_attn_state)
+        hidden = self._attend_to_itself(
+            x,
+            key_padding_mask=self_attn_padding_mask,
+            incremental_state=incremental_state,
+            attn_mask=self_attn_mask,
+        )
+        maps = None
+        if self.encoder_attn is not None and self.encoder_attn_norm is not None and encoder_out is not None:
+            _restore(self.encoder_attn, incremental_state, prev_attn_state)
+            attended, maps = self.encoder_attn(
+                query=hidden,
+                key=encoder_out,
+                value=encoder_out,
+                key_padding_mask=encoder_padding_mask,
+                incremental_state=incremental_state,
+                static_kv=True,
+                need_weights=need_attn or need_head_weights,
+                need_head_weights=need_head_weights,
+            )
+            hidden = self.encoder_attn_norm(hidden + attended)
+        return self._leave(hidden, x), maps, None
+
+
+def _refuse_unsupported(cfg: Any, part: str, structure: BottleneckStructure) -> None:
+    if getattr(cfg, part).normalize_before:
+        raise ConfigError(f"--{part}-normalize-before: bottleneck layers have their norms after residuals, got True")
+    for name in UNSUPPORTED:
+        if getattr(cfg, name, False):
+            raise ConfigError(f"--{name.replace('_', '-')}: not supported by bottleneck layers, got True")
+    if cfg.quant_noise.pq:
+        raise ConfigError(f"--quant-noise-pq: not supported by bottleneck layers, got {cfg.quant_noise.pq}")
+    for name in ("bottleneck_width", "ffn_stack"):
+        if getattr(structure, name) < 1:
+            raise ConfigError(f"{name}: must be at least 1, got {getattr(structure, name)}")
+
+
+def _restore(attention: Any, state: IncrementalState | None, former: Sequence[Tensor] | None) -> None:
+    """Put keys, values and maybe padding of former steps into the cache of an attention."""
+    if former is None:
+        return
+    if state is None:
+        raise ConfigError("incremental_state: must be there to put former keys and values into, got None")
+    attention._set_input_buffer(state, dict(zip(_CACHED, former, strict=False)))

@@ -1,0 +1,102 @@
+"""Layers that share their parameters (ALBERT, arXiv:1909.11942; orders of sharing: arXiv:2104.06022).
+
+The layers stay apart as modules, for each has its own cache in incremental decoding, and its own place for hooks. Their
+parameters are the same objects: gradients add up, an optimizer has each once, and a state dict stores each once.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from fairseq_compress.errors import ConfigError
+
+ORDERS = ("sequence", "cycle", "cycle_rev")
+_LEADERS = "shared_with"
+
+
+def sharing_leaders(count: int, groups: int, order: str = "sequence") -> list[int]:
+    """For each of ``count`` layers the first layer that has its parameters, of ``groups`` that have their own.
+
+    ``sequence`` AABBCC: layer i has the parameters number i · G // N. ``cycle`` ABCABC: i mod G. ``cycle_rev`` ABCCBA:
+    as cycle, but in the last G layers backwards, N - 1 - i.
+
+    Raises:
+        ConfigError: there are more groups than layers, or none; or the order is unknown.
+    """
+    if order not in ORDERS:
+        raise ConfigError(f"--layer-sharing: must be one of {', '.join(ORDERS)}, got {order!r}")
+    if not 1 <= groups <= count:
+        raise ConfigError(f"layer groups: must be from 1 to the number of layers {count}, got {groups}")
+    numbers = [i * groups // count if order == "sequence" else i % groups for i in range(count)]
+    if order == "cycle_rev" and count > groups:
+        numbers[-groups:] = [count - 1 - i for i in range(count - groups, count)]
+    return [numbers.index(number) for number in numbers]
+
+
+def share_layers(layers: nn.ModuleList, leaders: Sequence[int]) -> None:
+    """Give every layer the parameters and buffers of its leader, which is one of the layers before it, or itself.
+
+    State dicts then have the leaders' only. One of a model that does not share loads too, with the leaders' values.
+    """
+    for follower, leader in enumerate(leaders):
+        if leader != follower:
+            _tie(layers[follower], layers[leader])
+    setattr(layers, _LEADERS, tuple(leaders))
+    layers._register_state_dict_hook(_without_followers)
+    layers.register_load_state_dict_pre_hook(_with_followers)
+
+
+def leaders_of(layers: nn.Module) -> tuple[int, ...]:
+    """The leader of each layer: itself where nothing is shared."""
+    found: tuple[int, ...] = getattr(layers, _LEADERS, tuple(range(len(list(layers.children())))))
+    return found
+
+
+def state_of_all_layers(model: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A state dict in which layers that share have all their keys, with the same tensors."""
+    full = dict(state)
+    for name, module in model.named_modules():
+        if hasattr(module, _LEADERS):
+            _copy_to_followers(module, full, f"{name}.")
+    return full
+
+
+def _tie(follower: nn.Module, leader: nn.Module) -> None:
+    theirs = dict(leader.named_modules())
+    for name, module in follower.named_modules():
+        module._parameters.update(theirs[name]._parameters)
+        module._buffers.update(theirs[name]._buffers)
+
+
+def _shared_names(layers: Any, follower: int) -> set[str]:
+    """Names in a layer's state dict whose tensors are its leader's; not those of what was attached to it alone."""
+    own, theirs = layers[follower].state_dict(), layers[leaders_of(layers)[follower]].state_dict()
+    return {name for name, value in own.items() if name in theirs and value.data_ptr() == theirs[name].data_ptr()}
+
+
+def _followers(layers: nn.Module) -> list[int]:
+    return [number for number, leader in enumerate(leaders_of(layers)) if number != leader]
+
+
+def _without_followers(layers: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    for follower in _followers(layers):
+        for name in _shared_names(layers, follower):
+            del state[f"{prefix}{follower}.{name}"]
+
+
+def _with_followers(layers: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    _copy_to_followers(layers, state, prefix)
+
+
+def _copy_to_followers(layers: nn.Module, state: dict[str, Any], prefix: str) -> None:
+    leaders = leaders_of(layers)
+    for follower in _followers(layers):
+        start = f"{prefix}{leaders[follower]}."
+        own = {f"{prefix}{follower}.{name}" for name in layers[follower].state_dict()} - {  # type: ignore[index]
+            f"{prefix}{follower}.{name}" for name in _shared_names(layers, follower)
+        }
+        for key in [key for key in state if key.startswith(start)]:
+            copy = f"{prefix}{follower}.{key.removeprefix(start)}"
+            if copy not in own:
+                state[copy] = state[key]

@@ -1,0 +1,111 @@
+"""A linear layer whose weight is a product of two smaller ones."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fairseq_compress.errors import ConfigError
+from fairseq_compress.functional.low_rank import truncated_svd
+from fairseq_compress.modules.structured import StructuredWeight
+
+
+class LowRankLinear(StructuredWeight):
+    r"""A linear layer :math:`y = B (A x) + b`, with the weight W = B A of rank r.
+
+    B (O, r) is the weight of the child ``up``, which has the bias b, and A (r, I) that of the child ``down``. It holds
+    r (O + I) numbers in place of O · I. A state dict of ``nn.Linear`` loads as its truncated SVD, the closest W of that
+    rank, with half of the singular values on either side.
+
+    A starts with orthonormal rows, so that Ax keeps the scale of x; B is normal.
+
+    Args:
+        in_features: I.
+        out_features: O.
+        rank: r, from 1 to min(I, O).
+        bias: whether there is one; it starts as that of ``nn.Linear``.
+        std: standard deviation of the entries of W at the start; by default that of ``nn.Linear``, (3 I)^-0.5.
+
+    Raises:
+        ConfigError: the rank is out of range.
+    """
+
+    def __init__(
+        self, in_features: int, out_features: int, rank: int, bias: bool = True, std: float | None = None
+    ) -> None:
+        super().__init__()
+        if not 1 <= rank <= min(in_features, out_features):
+            raise ConfigError(
+                f"rank: must be from 1 to {min(in_features, out_features)} for {in_features} -> {out_features} "
+                f"features, got {rank}"
+            )
+        self.in_features, self.out_features, self.rank = in_features, out_features, rank
+        self.down = nn.Linear(in_features, rank, bias=False)
+        self.up = nn.Linear(rank, out_features, bias=bias)
+        self.register_load_state_dict_pre_hook(_bias_of_dense)
+        self.reset_parameters((3 * in_features) ** -0.5 if std is None else std)
+
+    def reset_parameters(self, std: float) -> None:
+        """Draw the factors anew. An entry of W has r summands, whose variance is var(B) / I."""
+        nn.init.orthogonal_(self.down.weight)
+        nn.init.normal_(self.up.weight, std=std * (self.in_features / self.rank) ** 0.5)
+        if self.bias is not None:
+            bound = self.in_features**-0.5
+            nn.init.uniform_(self.bias, -bound, bound)
+
+    @classmethod
+    def from_linear(cls, linear: nn.Linear, rank: int, approximate: bool = True) -> "LowRankLinear":
+        """A layer of the shape, device and type of another, with a copy of its bias.
+
+        Args:
+            approximate: start with the closest weight of that rank, else at random.
+
+        Raises:
+            ConfigError: the rank is out of range.
+        """
+        weight, bias = linear.weight.detach(), linear.bias
+        layer = cls(linear.in_features, linear.out_features, rank, bias is not None).to(weight)
+        state = layer.state_dict() | (layer.approximation(weight) if approximate else {})
+        layer.load_state_dict(state if bias is None else state | {"up.bias": bias.detach()})
+        return layer
+
+    @property
+    def bias(self) -> nn.Parameter | None:
+        """(O,), that of ``up``."""
+        bias: nn.Parameter | None = self.up.bias
+        return bias
+
+    @property
+    def weight(self) -> Tensor:
+        """W (O, I), computed anew at each reading; for code that wants the weight of any linear layer."""
+        return self.dense_weight()
+
+    @property
+    def dense_shape(self) -> tuple[int, int]:
+        return self.out_features, self.in_features
+
+    def dense_weight(self) -> Tensor:
+        return self.up.weight @ self.down.weight
+
+    @torch.no_grad()
+    def approximation(self, weight: Tensor) -> dict[str, Tensor]:
+        up, down = truncated_svd(weight, self.rank)
+        return {"down.weight": down, "up.weight": up}
+
+    @property
+    def multiply_adds(self) -> int:
+        return self.rank * (self.in_features + self.out_features)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., I) -> (..., O)."""
+        output: Tensor = self.up(self.down(x))
+        return output
+
+    def extra_repr(self) -> str:
+        return f"in_features={self.in_features}, out_features={self.out_features}, rank={self.rank}"
+
+
+def _bias_of_dense(layer: LowRankLinear, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """In the state dict of a dense layer the bias has no ``up`` before it."""
+    if layer.bias is not None and f"{prefix}bias" in state:
+        state[f"{prefix}up.bias"] = state.pop(f"{prefix}bias")

@@ -1,0 +1,140 @@
+"""A recurrent unit in the place of a decoder layer's self-attention: its calling convention and its state."""
+
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from fairseq.incremental_decoding_utils import FairseqIncrementalState
+from torch import Tensor, nn
+
+from fairseq_compress.errors import ConfigError
+
+IncrementalState = dict[str, dict[str, Tensor | None]]
+State = dict[str, Tensor]
+
+_KEY = "recurrent_state"
+
+
+class RecurrentUnit(FairseqIncrementalState, nn.Module):
+    """What fairseq's decoder layer calls and reads of ``self_attn``, for a unit that goes from position to position.
+
+    Where attention keeps the keys and values of all tokens before, such a unit keeps a state of a fixed size for every
+    hypothesis: a step of decoding costs the same however long the sentence is.
+
+    A position t depends on those up to t only, in whatever mode: ``attn_mask`` is not read. fairseq leaves it out with
+    ``full_context_alignment``, where attention would look at later tokens; a recurrent unit does not. A padded position
+    leaves the state as it is, so padding may be on either side.
+
+    Args:
+        embed_dim: C, width of inputs and outputs.
+
+    Raises:
+        ConfigError: the width is not positive.
+    """
+
+    get_incremental_state: Callable[..., Any]
+    set_incremental_state: Callable[..., Any]
+
+    def __init__(self, embed_dim: int) -> None:
+        super().__init__()
+        if embed_dim < 1:
+            raise ConfigError(f"embed_dim: must be at least 1, got {embed_dim}")
+        self.embed_dim = embed_dim
+        self.num_heads = 1  # with head_dim what --scale-heads multiplies
+        self.head_dim = embed_dim
+
+    @property
+    @abstractmethod
+    def state_widths(self) -> dict[str, int]:
+        """The name of each tensor (B, width) of the state, and its width."""
+
+    @abstractmethod
+    def scan(self, x: Tensor, padding: Tensor | None, state: State) -> tuple[Tensor, State]:
+        """Go over T positions.
+
+        Args:
+            x: (T, B, C).
+            padding: (B, T), true at padding.
+            state: after the position before; empty before the first.
+
+        Returns:
+            the outputs (T, B, C) in any floating type, and the state after the last position.
+        """
+
+    def forward(
+        self,
+        query: Tensor,
+        key: Tensor | None = None,
+        value: Tensor | None = None,
+        key_padding_mask: Tensor | None = None,
+        incremental_state: IncrementalState | None = None,
+        need_weights: bool = False,
+        static_kv: bool = False,
+        attn_mask: Tensor | None = None,
+        before_softmax: bool = False,
+        need_head_weights: bool = False,
+    ) -> tuple[Tensor, None]:
+        """The unit's outputs (T, B, C) in the type of ``query``. There are no attention maps: None, also if asked for.
+
+        Args:
+            query: (T, B, C). With ``incremental_state`` the next T positions, one or more; else the whole sequence.
+            key, value: None or the query itself, and not looked at.
+            key_padding_mask: (B, T), true at padding.
+            incremental_state: fairseq's, with the state after the former positions; updated here.
+            attn_mask: not looked at, like all arguments that are not named here.
+
+        Raises:
+            ConfigError: the width, a key or the padding does not fit the query.
+        """
+        self._check(query, key, key_padding_mask)
+        saved = self._get_input_buffer(incremental_state)
+        output, state = self.scan(query, key_padding_mask, saved)
+        if incremental_state is not None:
+            if len(query) > 1:  # a view would keep all T states
+                state = {name: tensor.clone() for name, tensor in state.items()}
+            self._set_input_buffer(incremental_state, state)
+        return output.to(query.dtype), None
+
+    def reorder_incremental_state(self, incremental_state: IncrementalState, new_order: Tensor) -> IncrementalState:
+        """Let row i go on from the state of row ``new_order[i]``; ``new_order`` is (B',), int64."""
+        saved = self._get_input_buffer(incremental_state)
+        if saved:
+            state = {name: tensor.index_select(0, new_order) for name, tensor in saved.items()}
+            self._set_input_buffer(incremental_state, state)
+        return incremental_state
+
+    def extra_repr(self) -> str:
+        state = " + ".join(f"(B, {width})" for width in self.state_widths.values())
+        return f"embed_dim={self.embed_dim}, state of decoding: {state}"
+
+    def _get_input_buffer(self, incremental_state: IncrementalState | None) -> State:
+        """The state of decoding, empty before the first step. fairseq's layer asks for it under this name."""
+        saved: State | None = self.get_incremental_state(incremental_state, _KEY)
+        return {} if saved is None else saved
+
+    def _set_input_buffer(self, incremental_state: IncrementalState, buffer: State) -> IncrementalState:
+        if buffer.keys() != self.state_widths.keys():
+            raise ConfigError(
+                f"incremental state of {type(self).__name__}: must hold {', '.join(self.state_widths)} and no keys and "
+                f"values of attention, got {', '.join(buffer) or 'nothing'}"
+            )
+        state: IncrementalState = self.set_incremental_state(incremental_state, _KEY, buffer)
+        return state
+
+    def _check(self, query: Tensor, key: Tensor | None, padding: Tensor | None) -> None:
+        length, batch, width = query.shape
+        if width != self.embed_dim:
+            raise ConfigError(f"query: must be (T, B, {self.embed_dim}), got {tuple(query.shape)}")
+        if key is not None and key.shape != query.shape:
+            raise ConfigError(
+                f"key: must be the query, {tuple(query.shape)}, as {type(self).__name__} sees no other sequence "
+                f"(--cross-self-attention), got {tuple(key.shape)}"
+            )
+        if padding is not None and padding.shape != (batch, length):
+            raise ConfigError(f"key_padding_mask: must be (B, T) = {(batch, length)}, got {tuple(padding.shape)}")
+
+
+def state_type(x: Tensor) -> torch.dtype:
+    """The type that a state of inputs ``x`` is kept in: float32, float64 for float64."""
+    return torch.promote_types(x.dtype, torch.float32)

@@ -1,0 +1,172 @@
+"""An embedding whose table is a tensor-train matrix."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fairseq_compress.errors import ConfigError
+from fairseq_compress.functional.tensor_train import (
+    balanced_modes,
+    dense_table,
+    gather_rows,
+    tensor_train_svd,
+    tt_shapes,
+)
+from fairseq_compress.modules.structured import StructuredWeight
+
+LEAST_MODES = 3  # of two, W is no more than a table of low rank with its rows in another order
+MODES, RANK = "--tensor-train-modes", "--tensor-train-rank"
+
+
+class TensorTrainEmbedding(StructuredWeight):
+    r"""Embeddings from a tensor train, :math:`W[i, j] = \prod_k G_k[:, i_k, j_k, :]` (arXiv:1901.10787).
+
+    The table (V, D) is made of K cores :math:`G_k` of shape :math:`(r_{k-1}, v_k, d_k, r_k)`, see
+    :mod:`fairseq_compress.functional.tensor_train`; training makes the rows that a batch uses, and no others. The
+    output at the padding is zero, and the padding gives no gradient. The cores start normal, with the same deviation,
+    such that the entries of W have the standard deviation D^-0.5. A state dict of ``nn.Embedding`` loads as its TT-SVD.
+
+    After ``make_generation_fast_``, which fairseq calls on every module before it generates, W is made once and kept
+    for as long as the cores stay what they are, where no gradient is wanted; ``train()`` ends that.
+
+    Args:
+        num_embeddings: V; a checkpoint has it as ``entries``, since the cores do not tell it.
+        embedding_dim: D.
+        padding_idx: id of the padding, or None.
+        rank: r of all cores, less where a core cannot have it.
+        entry_modes: the v_k, three or more, with a product of V or more; by default balanced ones.
+        width_modes: as many d_k with the product D; by default balanced ones.
+
+    Raises:
+        ConfigError: the rank is below 1, or the modes do not fit.
+    """
+
+    entries: Tensor
+
+    def __init__(
+        self,
+        num_embeddings: int,
+        embedding_dim: int,
+        padding_idx: int | None,
+        rank: int,
+        entry_modes: Sequence[int] | None = None,
+        width_modes: Sequence[int] | None = None,
+    ) -> None:
+        super().__init__()
+        if rank < 1:
+            raise ConfigError(f"{RANK}: must be at least 1, got {rank}")
+        self.num_embeddings, self.embedding_dim, self.padding_idx = num_embeddings, embedding_dim, padding_idx
+        self.rank = rank
+        balanced = balanced_modes(num_embeddings, embedding_dim, len(entry_modes or width_modes or (0,) * LEAST_MODES))
+        self.entry_modes, self.width_modes = tuple(entry_modes or balanced[0]), tuple(width_modes or balanced[1])
+        _check_modes(self.entry_modes, self.width_modes, num_embeddings, embedding_dim)
+        shapes = tt_shapes(self.entry_modes, self.width_modes, rank)
+        variance = 1 / (embedding_dim * math.prod(shape[3] for shape in shapes))  # of a term of the sum that W[i, j] is
+        std = variance ** (0.5 / len(shapes))
+        self.cores = nn.ParameterList([nn.Parameter(torch.randn(shape) * std) for shape in shapes])
+        self.register_buffer("entries", torch.tensor(num_embeddings))
+        self.register_load_state_dict_pre_hook(_check_entries)
+        self._keeps = False
+        self._kept: tuple[Any, Tensor] | None = None
+
+    @property
+    def dense_shape(self) -> tuple[int, int]:
+        return self.num_embeddings, self.embedding_dim
+
+    def dense_weight(self) -> Tensor:
+        table = dense_table(list(self.cores), self.num_embeddings)
+        if self.padding_idx is None:
+            return table
+        return table.index_fill(0, torch.tensor([self.padding_idx], device=table.device), 0)
+
+    def approximation(self, weight: Tensor) -> dict[str, Tensor]:
+        return self.approximate_cores(weight) | {"entries": torch.tensor(self.num_embeddings)}
+
+    def approximate_cores(self, weight: Tensor) -> dict[str, Tensor]:
+        """The cores close to a table (V, D), by their names in the state dict. Equal tables give equal cores."""
+        cores = tensor_train_svd(weight, self.entry_modes, self.width_modes, self.rank)
+        return {f"cores.{k}": core for k, core in enumerate(cores)}
+
+    @property
+    def multiply_adds(self) -> int:
+        widths = [math.prod(self.width_modes[: k + 1]) for k in range(len(self.cores))]
+        pairs = list(zip(widths, self.cores, strict=True))
+        return sum(width * core.size(0) * core.size(3) for width, core in pairs[1:])
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Ids (...) -> (..., D).
+
+        Raises:
+            IndexError: an id is not from 0 to V - 1.
+        """
+        table = None if self.training else self.kept_table()
+        if table is not None:
+            return F.embedding(ids, table)
+        rows = gather_rows(list(self.cores), ids.flatten(), self.num_embeddings).view(*ids.shape, -1)
+        return rows if self.padding_idx is None else rows.masked_fill(ids.eq(self.padding_idx).unsqueeze(-1), 0)
+
+    def kept_table(self) -> Tensor | None:
+        """W after :meth:`make_generation_fast_`; None before, and where gradients are wanted."""
+        if not self._keeps or (torch.is_grad_enabled() and any(core.requires_grad for core in self.cores)):
+            return None
+        stamp = [(core.data_ptr(), core._version, core.dtype, core.device) for core in self.cores]
+        if self._kept is None or self._kept[0] != stamp:
+            with torch.inference_mode(False), torch.no_grad():
+                self._kept = (stamp, self.dense_weight())
+        return self._kept[1]
+
+    def make_generation_fast_(self, **kwargs: Any) -> None:
+        """Keep W from now on."""
+        self._keeps = True
+
+    def drop_table(self) -> None:
+        """Keep W no longer."""
+        self._keeps, self._kept = False, None
+
+    def train(self, mode: bool = True) -> "TensorTrainEmbedding":
+        """Training, which drops a W that was kept, or evaluation."""
+        if mode:
+            self.drop_table()
+        super().train(mode)
+        return self
+
+    def extra_repr(self) -> str:
+        ranks = [core.size(3) for core in self.cores[:-1]]
+        numbers, entries = sum(core.numel() for core in self.cores), self.num_embeddings * self.embedding_dim
+        return (
+            f"{self.num_embeddings}, {self.embedding_dim}, padding_idx={self.padding_idx}, "
+            f"modes={_product(self.entry_modes)} x {_product(self.width_modes)}, ranks={ranks}, "
+            f"{numbers} numbers for {entries}"
+        )
+
+
+def _product(modes: Sequence[int]) -> str:
+    return "(" + "·".join(map(str, modes)) + ")"
+
+
+def _check_modes(entry_modes: Sequence[int], width_modes: Sequence[int], entries: int, width: int) -> None:
+    got = f"{_product(entry_modes)} x {_product(width_modes)}"
+    if len(entry_modes) != len(width_modes) or len(entry_modes) < LEAST_MODES:
+        raise ConfigError(f"{MODES}: must be as many modes of entries as of width, {LEAST_MODES} or more, got {got}")
+    if min(*entry_modes, *width_modes) < 1 or math.prod(entry_modes) < entries or math.prod(width_modes) != width:
+        raise ConfigError(f"{MODES}: products must be {entries} or more of entries, {width} of width, got {got}")
+
+
+def _check_entries(
+    module: TensorTrainEmbedding,
+    state: dict[str, Any],
+    prefix: str,
+    metadata: Any,
+    strict: bool,
+    missing: list[str],
+    unexpected: list[str],
+    errors: list[str],
+) -> None:
+    """Cores of another V may have the same shapes."""
+    entries = state.get(prefix + "entries")
+    if entries is not None and int(entries) != module.num_embeddings:
+        errors.append(f"{prefix}entries: must be {module.num_embeddings}, got {int(entries)} in the state dict")
