@@ -22,11 +22,11 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from fairseq_compress.checkpoint.load import build_model, load_upgraded
+from fairseq_compress.checkpoint.plain_parameters import dense_state
 from fairseq_compress.checkpoint.state import without_training_state, write_state
 from fairseq_compress.corpus.files import check_distinct
 from fairseq_compress.errors import CheckpointError
 from fairseq_compress.modules.activation_quantizer import remove_quantizers
-from fairseq_compress.parametrizations.attach import effective_state
 
 TABLES = {"source": "encoder.embed_tokens.weight", "target": "decoder.embed_tokens.weight"}
 TOLERANCE = 1e-5  # of a log-probability in float32; both models run the same products in the same order
@@ -62,7 +62,7 @@ def materialize(path: str | os.PathLike[str]) -> Materialized:
     plain = TransformerModel.build_model(argparse.Namespace(**values), _Dictionaries(source, target))
     plain.eval().requires_grad_(False)
     ranges = remove_quantizers(original)
-    weights = effective_state(original)
+    weights = dense_state(original)
     reasons = why_not_by_shape(weights, plain.state_dict())
     if reasons:
         raise _refusal(path, reasons)
@@ -154,9 +154,14 @@ def dictionaries_of(weights: Mapping[str, Tensor]) -> tuple[Dictionary, Dictiona
 
 
 def _rows(weights: Mapping[str, Tensor], key: str) -> int:
-    """Rows of a weight, or of the assignments of one that is made of centroids; 0 if there is neither."""
-    found = weights.get(key, weights.get(key.removesuffix("weight") + "weight_transform.assignments"))
-    return 0 if found is None else found.size(0)
+    """Entries of a table that is dense, made of centroids, factorized or a tensor train; 0 if there is none."""
+    stem = key.removesuffix("weight")
+    if stem + "entries" in weights:
+        return int(weights[stem + "entries"])
+    for rows in ("weight", "weight_transform.assignments", "table.weight", "table.weight_transform.assignments"):
+        if stem + rows in weights:
+            return weights[stem + rows].size(0)
+    return 0
 
 
 def _why_not_by_name(cfg: DictConfig, weights: Mapping[str, Tensor]) -> list[str]:

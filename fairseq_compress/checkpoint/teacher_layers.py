@@ -5,6 +5,7 @@ import re
 from torch import nn
 
 from fairseq_compress.functional.layer_map import PARTS
+from fairseq_compress.modules.layer_sharing import leaders_of
 
 _GIVEN = re.compile(r"(?P<part>encoder|decoder):(?P<list>none|\d+(,\d+)*)")
 
@@ -41,18 +42,26 @@ def evenly_spread(student: int, teacher: int) -> list[int]:
     return [round(i * (teacher - 1) / (student - 1)) if student > 1 else 0 for i in range(student)]
 
 
+def _spread_over(layers: nn.ModuleList, teacher: int) -> list[int]:
+    """Evenly spread ones for the layers that have parameters of their own; the others start from what those have."""
+    leaders = leaders_of(layers)
+    own = sorted(set(leaders))
+    spread = evenly_spread(len(own), teacher)
+    return [spread[own.index(leader)] for leader in leaders]
+
+
 def choose_layers(given: Layers, student: nn.Module, teacher: nn.Module) -> tuple[Layers, list[str]]:
     """The layers that were given, evenly spread ones for a part that was not, and what is wrong with them."""
     chosen: Layers = {}
     problems = []
     for part in PARTS:
         count, available = len(getattr(student, part).layers), len(getattr(teacher, part).layers)
-        if part not in given and count > available:
+        if part not in given and len(set(leaders_of(getattr(student, part).layers))) > available:
             problems.append(
                 f"--init-layers: must list the teacher's layers for the {part}, which has more of them than the "
                 f"teacher, got nothing for {count} from {available}"
             )
-        chosen[part] = layers = given.get(part, evenly_spread(count, available))
+        chosen[part] = layers = given.get(part, _spread_over(getattr(student, part).layers, available))
         if layers and len(layers) != count:
             problems.append(
                 f"--init-layers: must list a layer of the teacher for each of the student's {count} {part} layers, "

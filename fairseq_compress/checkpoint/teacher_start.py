@@ -12,19 +12,19 @@ import torch
 from fairseq.models.transformer import TransformerModelBase
 from torch import Tensor, nn
 
+from fairseq_compress.checkpoint.plain_parameters import PlainParameter, dense_state, plain_parameters, plain_shapes
 from fairseq_compress.checkpoint.teacher_layers import Layers
 from fairseq_compress.checkpoint.transformer_axes import (
     HEADS,
     Sizes,
     axes_of,
     axis_sizes,
-    plain_shapes,
     reductions,
 )
 from fairseq_compress.errors import ConfigError
 from fairseq_compress.functional.layer_map import PARTS
 from fairseq_compress.functional.width_reduction import COPIED, KINDS, PROJECTED, Axis, reduce_gain, reduce_weight
-from fairseq_compress.parametrizations.attach import effective_state
+from fairseq_compress.modules.structured import relative_error, structured_modules
 
 logger = logging.getLogger(__name__)
 
@@ -85,22 +85,29 @@ def take_over(
         ConfigError: the teacher has tables apart that the student shares, or a weight of another shape for which there
             is no rule; all of them in one message.
     """
-    shapes, theirs = plain_shapes(student), plain_shapes(teacher)
-    weights = {key: value for key, value in effective_state(teacher).items() if key in theirs}
+    parameters, theirs = plain_parameters(student), plain_shapes(teacher)
+    shapes = {key: parameter.shape for key, parameter in parameters.items()}
+    weights = {key: value for key, value in dense_state(teacher).items() if key in theirs}
     tables = {part: weights[f"{part}.embed_tokens.weight"] for part in PARTS} if widths == "svd" else None
     axes = reductions(axis_sizes(teacher, theirs), axis_sizes(student, shapes), tables)
     taken, problems = _take(shapes, layers, weights, axes)
-    groups = _shared(student, shapes)
+    groups = _shared(parameters)
     problems += _apart(groups, taken, weights)
     if problems:
         raise ConfigError(f"--init-from-teacher {name}: {'; '.join(problems)}")
     # Not the load_state_dict of fairseq's models: it takes a state without its version for one of 2018, and removes the
     # last layer norm of the model.
     values = {key: found.value for key, found in taken.items()}
-    unknown = nn.Module.load_state_dict(student, values, strict=False).unexpected_keys
+    unknown = nn.Module.load_state_dict(student, dict(values), strict=False).unexpected_keys
     assert not unknown, unknown  # every key is a name of the student's own
+    errors = {
+        f"{layer}.weight": relative_error(module, values[f"{layer}.weight"])
+        for layer, module in structured_modules(student).items()
+        if f"{layer}.weight" in values
+    }
     filled = {key for group in groups if any(key in taken for key in group) for key in group}
-    _log(name, taken, [key for key in shapes if key not in filled], shapes, theirs)
+    _log(name, taken, errors)
+    _log_left(name, taken, [key for key in shapes if key not in filled], shapes, theirs)
 
 
 def _take(
@@ -149,12 +156,11 @@ def _energy(weight: Tensor) -> float:
     return float(weight.double().square().sum())
 
 
-def _shared(model: nn.Module, shapes: Iterable[str]) -> list[list[str]]:
+def _shared(parameters: Mapping[str, PlainParameter]) -> list[list[str]]:
     """The names of each parameter."""
-    groups: dict[int, list[str]] = {}
-    parameters = model.named_parameters(remove_duplicate=False)
-    for key, (_, parameter) in zip(shapes, parameters, strict=True):
-        groups.setdefault(id(parameter), []).append(key)
+    groups: dict[frozenset[int], list[str]] = {}
+    for key, parameter in parameters.items():
+        groups.setdefault(parameter.identity, []).append(key)
     return list(groups.values())
 
 
@@ -171,16 +177,25 @@ def _apart(groups: Sequence[list[str]], taken: Mapping[str, _Taken], weights: Ma
     return problems
 
 
-def _log(name: str, taken: Mapping[str, _Taken], left: list[str], shapes: Iterable[str], theirs: Iterable[str]) -> None:
-    units: dict[str, list[_Taken]] = {}
+def _log(name: str, taken: Mapping[str, _Taken], errors: Mapping[str, float]) -> None:
+    """What came from where, with the largest error of weights that only come close to what they start from."""
+    units: dict[str, list[str]] = {}
     for key, found in taken.items():
-        units.setdefault(f"{_unit(key)} <- {_unit(found.source)}", []).append(found)
-    for pair, members in units.items():
+        units.setdefault(f"{_unit(key)} <- {_unit(found.source)}", []).append(key)
+    for pair, keys in units.items():
+        members = [taken[key] for key in keys]
         kind = max((found.kind for found in members), key=KINDS.index)
         if kind == PROJECTED:
             kept, whole = (sum(found.energy[side] for found in members) for side in (0, 1))
             kind += f", kept energy {100 * kept / whole:.1f}%" if whole else ""
+        close = [errors[key] for key in keys if key in errors]
+        kind += f", approximated with a relative error of up to {max(close):.3f}" if close else ""
         logger.info("start from %s: %s: %s", name, pair, kind)
+
+
+def _log_left(
+    name: str, taken: Mapping[str, _Taken], left: list[str], shapes: Iterable[str], theirs: Iterable[str]
+) -> None:
     used = {found.source for found in taken.values()}
     logger.info("start from %s: left as initialized: %s", name, _units(left, shapes))
     logger.info(

@@ -5,11 +5,10 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from fairseq.models.transformer import TransformerModelBase
-from torch import Tensor, nn
+from torch import Tensor
 
 from fairseq_compress.functional.layer_map import PARTS
 from fairseq_compress.functional.width_reduction import Axis, leading, leading_in_heads, principal
-from fairseq_compress.parametrizations.attach import ORIGINAL, PLAIN, weight_modules
 
 ENTRIES = "entries"  # of a dictionary
 WIDTH, FFN, HEADS, POSITIONS = "width", "FFN width", "heads", "positions"
@@ -22,6 +21,7 @@ _MATRICES = {
     r"self_attn\.[qkv]_proj|encoder_attn\.q_proj": ("{} heads", "{} width"),
     r"encoder_attn\.[kv]_proj": ("{} heads", "encoder width"),
     r"(self|encoder)_attn\.out_proj": ("{} width", "{} heads"),
+    r"self_attn\.(forget|project)": ("{} width", "{} width"),  # of an SSRU
     r"fc1": ("{} FFN width", "{} width"),
     r"fc2": ("{} width", "{} FFN width"),
 }
@@ -53,24 +53,6 @@ def axes_of(key: str) -> AxisNames | None:
             filled = tuple(name.format(part) for name in names)
             return AxisNames(filled if is_weight else filled[:1], False)
     return None
-
-
-def plain_shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
-    """The shape of every parameter, each under all of its names, as in the plain model without transforms."""
-    modules, shapes = weight_modules(model), {}
-    for key, parameter in model.named_parameters(remove_duplicate=False):
-        layer = key.removesuffix(f".{ORIGINAL}")
-        if layer == key:
-            shapes[key] = tuple(parameter.shape)
-            continue
-        module = modules[layer]
-        rows, columns = (
-            (module.num_embeddings, module.embedding_dim)
-            if isinstance(module, nn.Embedding)
-            else (module.out_features, module.in_features)
-        )
-        shapes[f"{layer}.{PLAIN}"] = (int(rows), int(columns))  # type: ignore[arg-type]
-    return shapes
 
 
 def axis_sizes(model: TransformerModelBase, shapes: Mapping[str, tuple[int, ...]]) -> Sizes:

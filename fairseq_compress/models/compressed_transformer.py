@@ -1,7 +1,12 @@
-"""The model ``compressed_transformer``: fairseq's transformer, with an attention that compression can see into."""
+"""The model ``compressed_transformer``: fairseq's transformer, with an attention that compression can see into.
+
+What it may have in place of fairseq's parts is in :mod:`fairseq_compress.models.structure`, and made in
+:mod:`fairseq_compress.models.construction`.
+"""
 
 import argparse
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from fairseq.distributed import fsdp_wrap
@@ -17,8 +22,10 @@ from fairseq.modules.checkpoint_activations import checkpoint_wrapper
 from torch import Tensor, nn
 
 from fairseq_compress.errors import ConfigError
+from fairseq_compress.models import construction
+from fairseq_compress.models.structure import add_arguments, structure_of
 from fairseq_compress.modules.attention import mark_causal
-from fairseq_compress.modules.transformer_layer import HookableDecoderLayer, HookableEncoderLayer
+from fairseq_compress.modules.convolutional_embedding import ConvolutionalEmbedding
 
 MODEL_NAME = "compressed_transformer"
 
@@ -51,7 +58,7 @@ class CompressedTransformerEncoder(TransformerEncoderBase):
     """fairseq's encoder with our layers."""
 
     def build_encoder_layer(self, cfg: Any) -> nn.Module:
-        return _wrapped(HookableEncoderLayer(cfg, return_fc=self.return_fc), cfg)
+        return _wrapped(construction.encoder_layer(cfg, self.return_fc), cfg)
 
 
 class CompressedTransformerDecoder(TransformerDecoderBase):
@@ -65,7 +72,13 @@ class CompressedTransformerDecoder(TransformerDecoderBase):
     need_attn = False
 
     def build_decoder_layer(self, cfg: Any, no_encoder_attn: bool = False) -> nn.Module:
-        return _wrapped(HookableDecoderLayer(cfg, no_encoder_attn), cfg)
+        return _wrapped(construction.decoder_layer(cfg, no_encoder_attn), cfg)
+
+    def build_output_projection(self, cfg: Any, dictionary: Any, embed_tokens: Any) -> None:
+        """The output layer, tied to ``embed_tokens`` or not, of the same structure."""
+        self.output_projection = construction.output_layer(cfg, dictionary, embed_tokens)
+        if self.output_projection is None:
+            super().build_output_projection(cfg, dictionary, embed_tokens)
 
     def make_generation_fast_(self, need_attn: bool = False, **kwargs: Any) -> None:
         """Called for every module before generation; ``need_attn`` is the value of ``--print-alignment``."""
@@ -83,9 +96,20 @@ class CompressedTransformerDecoder(TransformerDecoderBase):
         """As fairseq's, but with no attention maps unless somebody asked (see the class)."""
         if alignment_layer is None and alignment_heads is None and not self.need_attn:
             alignment_layer = -1  # the number of no layer: None would mean the last one
-        return super().extract_features(
-            prev_output_tokens, encoder_out, incremental_state, full_context_alignment, alignment_layer, alignment_heads
-        )
+        with self._neighbours(prev_output_tokens):
+            return super().extract_features(
+                prev_output_tokens,
+                encoder_out,
+                incremental_state,
+                full_context_alignment,
+                alignment_layer,
+                alignment_heads,
+            )
+
+    def _neighbours(self, prev_output_tokens: Tensor) -> AbstractContextManager[None]:
+        """In a step of decoding fairseq embeds the last token only: a convolution needs those before it too."""
+        embed: Any = self.embed_tokens
+        return embed.within(prev_output_tokens) if isinstance(embed, ConvolutionalEmbedding) else nullcontext()
 
     def output_layer(self, features: Tensor) -> Tensor:
         """Logits ``(B, T, V)`` of features ``(B, T, C)``.
@@ -120,13 +144,15 @@ class CompressedTransformerModel(TransformerModel):
             default=argparse.SUPPRESS,
             help="separate encoder, decoder and output embeddings, in architectures that share them",
         )
+        add_arguments(parser)
 
     @classmethod
     def build_model(cls, args: Any, task: Any) -> "CompressedTransformerModel":
         """Build the model for the dictionaries of ``task``.
 
         Raises:
-            ConfigError: if embeddings are shared and the two dictionaries differ, or ``args`` has a nested group.
+            ConfigError: if embeddings are shared and the two dictionaries differ, ``args`` has a nested group, or an
+                option of :class:`~fairseq_compress.models.structure.Structure` breaks a rule.
         """
         for group in ("encoder", "decoder"):
             if hasattr(args, group):
@@ -137,19 +163,32 @@ class CompressedTransformerModel(TransformerModel):
                 "--share-all-embeddings: needs a joined dictionary (fairseq-preprocess --joined-dictionary), got a"
                 f" source dictionary of {len(source)} entries and a different target one of {len(target)}"
             )
+        structure = structure_of(args)
+        construction.prepare(structure, args)
         model = super().build_model(args, task)
+        construction.finish(structure, model)
         for module in model.modules():  # --retain-dropout-modules knows the modules by fairseq's names
             if isinstance(module, FairseqDropout):
                 module.module_name = _FAIRSEQ_NAMES.get(module.module_name, module.module_name)
         return model
 
     @classmethod
-    def build_encoder(cls, args: Any, src_dict: Any, embed_tokens: nn.Embedding) -> CompressedTransformerEncoder:
-        return CompressedTransformerEncoder(TransformerConfig.from_namespace(args), src_dict, embed_tokens)
+    def build_embedding(cls, args: Any, dictionary: Any, embed_dim: int, path: str | None = None) -> nn.Module:
+        """The table of a dictionary, which encoder, decoder and output layer may share."""
+        cfg = TransformerConfig.from_namespace(args)
+        table = construction.embedding(structure_of(cfg), len(dictionary), dictionary.pad(), embed_dim)
+        return super().build_embedding(cfg, dictionary, embed_dim, path) if table is None else table
 
     @classmethod
-    def build_decoder(cls, args: Any, tgt_dict: Any, embed_tokens: nn.Embedding) -> CompressedTransformerDecoder:
+    def build_encoder(cls, args: Any, src_dict: Any, embed_tokens: nn.Module) -> CompressedTransformerEncoder:
         cfg = TransformerConfig.from_namespace(args)
+        embed_tokens = construction.with_neighbours(cfg, embed_tokens, cfg.encoder.embed_dim, causal=False)
+        return CompressedTransformerEncoder(cfg, src_dict, embed_tokens)
+
+    @classmethod
+    def build_decoder(cls, args: Any, tgt_dict: Any, embed_tokens: nn.Module) -> CompressedTransformerDecoder:
+        cfg = TransformerConfig.from_namespace(args)
+        embed_tokens = construction.with_neighbours(cfg, embed_tokens, cfg.decoder.embed_dim, causal=True)
         return CompressedTransformerDecoder(cfg, tgt_dict, embed_tokens, no_encoder_attn=cfg.no_cross_attention)
 
 
@@ -158,5 +197,7 @@ _FAIRSEQ_NAMES = {
     "CompressedTransformerDecoder": "TransformerDecoder",
     "HookableEncoderLayer": "TransformerEncoderLayerBase",
     "HookableDecoderLayer": "TransformerDecoderLayerBase",
+    "BottleneckEncoderLayer": "TransformerEncoderLayerBase",
+    "BottleneckDecoderLayer": "TransformerDecoderLayerBase",
     "HookableMultiheadAttention": "MultiheadAttention",
 }

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch.nn.functional as F
+from fairseq.modules import MultiheadAttention
 from torch import Tensor, nn
 
 from fairseq_compress.errors import ConfigError
@@ -139,7 +140,9 @@ def _heads(inner: Any, kind: str) -> list[int]:
         return []  # it looks at the source as well, which is another map
     part = inner.encoder if KINDS[kind] == "encoder" else inner.decoder
     attentions = [_attention(inner, kind, number) for number in range(len(part.layers))]
-    return [] if None in attentions else [attention.num_heads for attention in attentions]
+    if not all(isinstance(attention, MultiheadAttention) for attention in attentions):
+        return []  # none, or a recurrent unit
+    return [attention.num_heads for attention in attentions]
 
 
 def _last_module(inner: Any, part: str) -> tuple[nn.Module, bool]:

@@ -11,6 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 from fairseq_compress.errors import ConfigError
 from fairseq_compress.functional.outputs import Projected
 from fairseq_compress.models.compressed_transformer import CompressedTransformerDecoder
+from fairseq_compress.modules.factorized_output import FactorizedOutput
 
 SOURCES = ("auto", "hidden", "logits")
 
@@ -49,6 +50,8 @@ def projected(model: nn.Module, net_input: dict[str, Any]) -> Projected:
     if torch.is_autocast_enabled(hidden.device.type):
         hidden = hidden.to(torch.get_autocast_dtype(hidden.device.type))
     projection = unwrapped(model).decoder.output_projection
+    if isinstance(projection, FactorizedOutput):
+        return Projected(projection.reduce(hidden), projection.table_weight, None)
     return Projected(hidden, projection.weight, projection.bias)
 
 
@@ -73,8 +76,8 @@ def why_no_output_matrix(model: nn.Module) -> str | None:
             return "got one that DDP would take for unused (--find-unused-parameters)"
     inner = unwrapped(model)
     decoder: Any = getattr(inner, "decoder", None)
-    projection = getattr(decoder, "output_projection", None)
-    if not isinstance(projection, nn.Linear) or type(projection).forward is not nn.Linear.forward:
+    projection: Any = getattr(decoder, "output_projection", None)
+    if type(projection) is not FactorizedOutput and not _is_plain_linear(projection):
         return f"got a decoder with the output {type(projection).__name__}"
     if type(inner).forward is not TransformerModelBase.forward:
         return f"got the model {type(inner).__name__} with a forward of its own"
@@ -82,9 +85,13 @@ def why_no_output_matrix(model: nn.Module) -> str | None:
         return f"got the decoder {type(decoder).__name__} with a forward of its own"
     if type(decoder).output_layer not in _PLAIN_OUTPUT_LAYERS or decoder.adaptive_softmax is not None:
         return f"got the decoder {type(decoder).__name__} with an output layer of its own"
-    if _has_forward_hooks(projection) or decoder._forward_hooks:
+    if any(_has_forward_hooks(module) for module in projection.modules()) or decoder._forward_hooks:
         return "got hooks on the decoder's output"
     return None
+
+
+def _is_plain_linear(module: object) -> bool:
+    return isinstance(module, nn.Linear) and type(module).forward is nn.Linear.forward
 
 
 def _has_forward_hooks(module: nn.Module) -> bool:

@@ -14,9 +14,10 @@ from torch import nn
 
 from fairseq_compress.checkpoint.load import build_model, load_upgraded
 from fairseq_compress.checkpoint.materialize import dictionaries_of
+from fairseq_compress.checkpoint.plain_parameters import plain_shapes
 from fairseq_compress.checkpoint.teacher_layers import Layers, choose_layers, parse_layers
 from fairseq_compress.checkpoint.teacher_start import take_over, why_not_by_size
-from fairseq_compress.checkpoint.transformer_axes import axis_sizes, plain_shapes
+from fairseq_compress.checkpoint.transformer_axes import axis_sizes
 from fairseq_compress.errors import ConfigError, FairseqCompressError
 from fairseq_compress.teachers.dictionaries import check_languages, check_same, find_dictionary
 
@@ -74,6 +75,8 @@ def _choose(student: Any, teacher: Any, given: Layers, widths: str) -> tuple[Lay
         return {}, [f"--init-from-teacher: the student must be a transformer, got a {type(student).__name__}"]
     if teacher is None:
         return {}, []
+    if any(getattr(model.cfg, "bottleneck_width", 0) for model in (student, teacher)):
+        return {}, ["--init-from-teacher: must not be given with layers with bottlenecks, which have another form"]
     chosen, problems = choose_layers(given, student, teacher)
     theirs, ours = (axis_sizes(model, plain_shapes(model)) for model in (teacher, student))
     return chosen, problems + why_not_by_size(theirs, ours, chosen, widths)

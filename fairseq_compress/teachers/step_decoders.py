@@ -69,6 +69,8 @@ def why_not_fast(model: Any) -> str | None:
     for layer in decoder.layers:
         if type(layer) not in LAYERS:
             return f"a decoder layer is a {type(layer).__name__}"
+        if type(layer.self_attn) not in ATTENTIONS:
+            return f"a decoder layer has a {type(layer.self_attn).__name__} for self-attention"
         if layer.encoder_attn is None:
             return "a decoder layer has no encoder_attn"
         for attribute in ("c_attn", "attn_ln", "ffn_layernorm", "w_resid"):

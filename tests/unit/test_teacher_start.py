@@ -9,9 +9,10 @@ from fairseq import models
 from fairseq.data import Dictionary
 
 import fairseq_compress.models as our_models  # noqa: F401 - registers them
+from fairseq_compress.checkpoint.plain_parameters import plain_shapes
 from fairseq_compress.checkpoint.teacher_layers import choose_layers, evenly_spread, parse_layers
 from fairseq_compress.checkpoint.teacher_start import take_over, why_not_by_size
-from fairseq_compress.checkpoint.transformer_axes import axes_of, axis_sizes, plain_shapes
+from fairseq_compress.checkpoint.transformer_axes import axes_of, axis_sizes
 from fairseq_compress.errors import ConfigError
 from fairseq_compress.functional.width_reduction import leading_in_heads, principal, reduce_gain, reduce_weight
 from fairseq_compress.parametrizations.attach import effective_state
