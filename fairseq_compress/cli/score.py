@@ -15,6 +15,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--source", metavar="F", help="the translated text; its line count is checked too")
     parser.add_argument("--name", metavar="NAME", help="what the report calls the system (the name of the hypothesis)")
     parser.add_argument("--checkpoint", metavar="C.pt", help="the model, to count its parameters and bytes")
+    parser.add_argument(
+        "--cost-tokens", type=int, metavar="N",
+        help="with --checkpoint: adds its multiply-adds for a sentence of N tokens into N, with a beam of 1",
+    )  # fmt: skip
     parser.add_argument("--translation-seconds", type=float, metavar="S", help="the time that translating took")
     parser.add_argument("--baseline", metavar="F", help="another translation: adds a paired bootstrap test against it")
     parser.add_argument(
@@ -46,6 +50,7 @@ def run(args: argparse.Namespace) -> int:
         source=args.source,
         baseline=args.baseline,
         checkpoint=args.checkpoint,
+        cost_tokens=args.cost_tokens,
         translation_seconds=args.translation_seconds,
         facts=parse_facts(args.set),
     )

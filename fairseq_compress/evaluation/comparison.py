@@ -31,7 +31,8 @@ def render_comparison(records: Sequence[Record], title: str, note: str | None = 
     BLEU and chrF2 are means over the seeds, with the sample standard deviation where there are several. ΔBLEU is the
     mean of the differences to the baseline's run with the same seed, p the paired bootstrap's for each seed. Bytes are
     of the first run's file, which is so many times smaller than its parameters in float32; they are told where systems
-    differ in them. A column about which no record tells anything is left out.
+    differ in them. Multiply-adds are in millions; where they are told, so is the speed of translating the test text. A
+    column about which no record tells anything is left out.
 
     Raises:
         DataError: runs of one system have the same seed, or systems were tested against different baselines.
@@ -42,6 +43,8 @@ def render_comparison(records: Sequence[Record], title: str, note: str | None = 
     header = [column for column in table[0] if any(row[column] != NOT_MEASURED for row in table)]
     if len({row["Bytes"] for row in table}) == 1:
         header = [column for column in header if column not in _SIZES]
+    if all(row["Times smaller"] in _ONCE for row in table):
+        header = [column for column in header if column != "Times smaller"]
     rows = [[row[column] for column in header] for row in table]
     blocks = [f"# {title}"]
     if note:
@@ -64,6 +67,7 @@ def render_comparison(records: Sequence[Record], title: str, note: str | None = 
 _METRICS = {"bleu": "BLEU", "chrf2": "chrF2"}
 _TEXTS = ("System", "Data", "Criterion", "Seeds")
 _SIZES = ("Bytes", "Times smaller")
+_ONCE = ("0.9", "1.0", NOT_MEASURED)  # a plain checkpoint, with its configuration beside the weights
 
 
 def _fact(record: Record, key: str, default: str = NOT_MEASURED) -> str:
@@ -107,6 +111,8 @@ def _row(name: str, runs: Sequence[Record]) -> dict[str, str]:
     differences = [own["score"] - test["baseline_score"] for own, test in tested]
     paces = [float(pace) for run in runs if (pace := (run.get("facts") or {}).get("seconds_per_update"))]
     size = runs[0].get("checkpoint") or {}
+    cost = size.get("multiply_adds")
+    speeds = [run["speed"]["sentences_per_second"] for run in runs if cost and run.get("speed")]
     return {
         "System": name,
         "Data": _fact(runs[0], "data"),
@@ -117,6 +123,8 @@ def _row(name: str, runs: Sequence[Record]) -> dict[str, str]:
         **{label: _spread([run[metric]["score"] for run in runs]) for metric, label in _METRICS.items()},
         "ΔBLEU": f"{mean(differences):+.2f}" if differences else NOT_MEASURED,
         "p": ", ".join(f"{test['p_value']:.3f}" for _, test in tested) or NOT_MEASURED,
+        "Multiply-adds (M)": f"{cost / 1e6:,.1f}" if cost else NOT_MEASURED,
+        "Sentences a second": f"{mean(speeds):.1f}" if speeds else NOT_MEASURED,
         "Seconds an update": f"{mean(paces):.3f}" if paces else NOT_MEASURED,
     }
 

@@ -119,6 +119,7 @@ def system_record(
     source: PathLike | None = None,
     baseline: PathLike | None = None,
     checkpoint: PathLike | None = None,
+    cost_tokens: int | None = None,
     translation_seconds: float | None = None,
     facts: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
@@ -126,14 +127,19 @@ def system_record(
 
     ``checkpoint`` and ``speed`` are None where they were not measured. Only ``checkpoint`` loads torch.
 
+    Args:
+        cost_tokens: N, adds the multiply-adds of ``checkpoint`` for decoding a sentence of N tokens into N, beam 1.
+
     Raises:
-        ConfigError: a language is empty, or the seconds are not above 0.
+        ConfigError: a language is empty, or the seconds or the tokens are not above 0, or tokens come without a model.
         DataError: as :func:`score_files`.
         CheckpointError: the checkpoint cannot be loaded.
     """
     for option, language in (("--source-lang", source_lang), ("--target-lang", target_lang)):
         if not re.fullmatch(r"[\w-]+", language):
             raise ConfigError(f"{option} must be a language code such as en, got {language!r}")
+    if cost_tokens is not None and checkpoint is None:
+        raise ConfigError(f"--cost-tokens: must be given with --checkpoint, got {cost_tokens} alone")
     speed = None if translation_seconds is None else translation_speed(hypothesis, translation_seconds)
     record = {
         "name": name or Path(hypothesis).stem,
@@ -141,7 +147,7 @@ def system_record(
         "source_lang": source_lang,
         "target_lang": target_lang,
         **score_files(hypothesis, reference, source),
-        "checkpoint": None if checkpoint is None else _checkpoint(checkpoint),
+        "checkpoint": None if checkpoint is None else _checkpoint(checkpoint, cost_tokens),
         "speed": speed,
         "facts": dict(facts or {}),
     }
@@ -194,11 +200,16 @@ def _paired_test(systems: list[Any], metric: Metric, references: list[list[str]]
     return signature.format(), results[label]
 
 
-def _checkpoint(path: PathLike) -> dict[str, Any]:
-    # Loads torch, which a score without a checkpoint does not need.
+def _checkpoint(path: PathLike, cost_tokens: int | None) -> dict[str, Any]:
+    # Loads torch, which a score without a checkpoint does not need; and fairseq, if costs are wanted.
     from fairseq_compress.evaluation.sizes import checkpoint_sizes
 
-    return {"name": Path(path).name, **checkpoint_sizes(path)}
+    found = {"name": Path(path).name, **checkpoint_sizes(path)}
+    if cost_tokens is not None:
+        from fairseq_compress.evaluation.model_cost import decoding_cost
+
+        found |= {"cost_tokens": cost_tokens, "multiply_adds": decoding_cost(path, cost_tokens)}
+    return found
 
 
 def _sha256(path: PathLike) -> str:

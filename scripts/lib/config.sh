@@ -61,7 +61,7 @@ check_numbers() {
     for variable in MAX_RATIO CHARACTER_COVERAGE KD_TEMPERATURE SEQUENCE_KD_TEMPERATURE; do
         check_number "$variable" positive
     done
-    for variable in VOCAB_SENTENCES SEED MAX_LEN_B KD_NBEST KD_K_BEST; do check_number "$variable" integer; done
+    for variable in VOCAB_SENTENCES SEED MAX_LEN_B KD_NBEST KD_K_BEST COST_TOKENS; do check_number "$variable" integer; done
     for variable in KD_ALPHA LABEL_SMOOTHING KD_DROP_WORST; do check_number "$variable" fraction; done
     for variable in CLIP_NORM LENGTH_PENALTY MAX_LEN_A; do check_number "$variable" number; done
     for role in TEACHER STUDENT; do

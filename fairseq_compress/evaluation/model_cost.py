@@ -1,0 +1,180 @@
+"""What a model costs, whatever compresses its weights: parameters, bytes at each precision, multiply-adds."""
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import astuple, fields
+
+from torch import Tensor, nn
+
+from fairseq_compress.checkpoint.load import load_upgraded, new_model
+from fairseq_compress.checkpoint.materialize import dictionaries_of
+from fairseq_compress.errors import ConfigError
+from fairseq_compress.evaluation.multiply_adds import (
+    DECODER,
+    EMBEDDINGS,
+    ENCODER,
+    OUTPUT,
+    MultiplyAdds,
+    check_positive,
+    decoding_multiply_adds,
+    forward_multiply_adds,
+    part_of,
+    step_multiply_adds,
+)
+from fairseq_compress.functional.bit_packing import packed_bytes
+from fairseq_compress.functional.linear_quantization import Linear, scale_count
+from fairseq_compress.parametrizations.attach import PLAIN, transforms, weight_modules
+from fairseq_compress.plans.configuration import set_plan
+from fairseq_compress.plans.rules import Plan
+
+KINDS = ("attention", "ffn", "norm", "other")
+FLOATS = {"float32": 4, "float16": 2}
+INTEGERS = {"int8": 8, "int4": 4}
+_NAME = {
+    "float32": "all parameters in float32",
+    "float16": "all parameters in float16",
+    "int8": "int8 of linear layers and embeddings, a float32 scale a row; other parameters in float32",
+    "int4": "int4 of linear layers and embeddings, a float32 scale a row; other parameters in float32",
+}
+
+
+def plain_model(path: str | os.PathLike[str]) -> nn.Module:
+    """The model of a checkpoint, packed or not, as it is built: with no plan attached and no weight loaded.
+
+    Raises:
+        CheckpointError: the file cannot be loaded, or its model cannot be built.
+    """
+    state, cfg = load_upgraded(path)
+    set_plan(cfg.model, Plan())
+    return new_model(path, cfg, *dictionaries_of(state["model"]))
+
+
+def decoding_cost(path: str | os.PathLike[str], tokens: int) -> int:
+    """Multiply-adds of decoding a sentence of so many source tokens into as many, with a beam of 1.
+
+    Raises:
+        ConfigError: the number is under 1, or a layer is of an unknown kind.
+        CheckpointError: see :func:`plain_model`.
+    """
+    import fairseq.tasks.translation  # noqa: F401 - before register(), which does nothing without fairseq
+
+    import fairseq_compress
+
+    check_positive(**{"--cost-tokens": tokens})
+    fairseq_compress.register()
+    return decoding_multiply_adds(plain_model(path), tokens, tokens).total
+
+
+def parameters_by_part(model: nn.Module) -> dict[str, Counter[str]]:
+    """Numbers of trained parameters: part -> kind (:data:`KINDS`) -> number.
+
+    ``embeddings`` has the output layer too. A parameter that several modules share counts once, where its first name
+    is: a shared table for the embeddings, that of shared layers for the first of them. What takes the place of an
+    attention, with its name, counts as ``attention``.
+
+    Raises:
+        ConfigError: the model has a plan attached.
+    """
+    parts: dict[str, Counter[str]] = {part: Counter() for part in (EMBEDDINGS, ENCODER, DECODER)}
+    for name, tensor in _stored(model):
+        if isinstance(tensor, nn.Parameter):
+            part = part_of(name)
+            counts = parts.setdefault(EMBEDDINGS if part == OUTPUT else part, Counter())
+            counts[_kind(model, name)] += tensor.numel()
+    return parts
+
+
+def bytes_by_precision(model: nn.Module) -> dict[str, int]:
+    """Bytes of all parameters and buffers at each precision: those of the tensors of a packed checkpoint.
+
+    For R × C numbers of a linear layer or an embedding in b bits: ⌈R C b / 8⌉, and 4 R of the scales. All other
+    parameters stay in float32 then. Buffers stay what they are at every precision. What is shared is stored once.
+
+    Raises:
+        ConfigError: the model has a plan attached.
+    """
+    matrices = {f"{name}.{PLAIN}" for name in weight_modules(model)}
+    sizes = Counter(dict.fromkeys([*FLOATS, *INTEGERS], 0))
+    for name, tensor in _stored(model):
+        if not isinstance(tensor, nn.Parameter):
+            sizes.update(dict.fromkeys(sizes, tensor.numel() * tensor.element_size()))
+            continue
+        sizes.update({precision: size * tensor.numel() for precision, size in FLOATS.items()})
+        for precision, bits in INTEGERS.items():
+            sizes[precision] += _linear_bytes(tensor, bits) if name in matrices else FLOATS["float32"] * tensor.numel()
+    return dict(sizes)
+
+
+def cost_lines(model: nn.Module, source_tokens: int, target_tokens: int, packed: int | None = None) -> list[str]:
+    """Tables of parameters, of multiply-adds of a sentence and of bytes, with an empty line between them.
+
+    Where multiply-adds are not known, a line says why.
+
+    Args:
+        source_tokens: S, with the end symbol.
+        target_tokens: T, with the end symbol.
+        packed: bytes of the packed checkpoint, for the last line.
+
+    Raises:
+        ConfigError: a length is under 1; or the model has a plan attached.
+    """
+    check_positive(source_tokens=source_tokens, target_tokens=target_tokens)
+    work = _multiply_add_lines(model, source_tokens, target_tokens)
+    sizes = [_row([size], _NAME[precision]) for precision, size in bytes_by_precision(model).items()]
+    if packed is not None:
+        sizes.append(_row([packed], "as it is, with names and configuration"))
+    return [*_parameter_lines(model), "", *work, "", _row(["bytes"], "stored as"), *sizes]
+
+
+def _stored(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Every parameter and buffer of the state dict once, under its first name."""
+    if any(True for _ in transforms(model)):
+        raise ConfigError("model: must be plain for its cost, got one with a compression plan attached")
+    seen: set[int] = set()
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if id(tensor) not in seen:
+            seen.add(id(tensor))
+            yield name, tensor
+
+
+def _kind(model: nn.Module, name: str) -> str:
+    owner = name.rpartition(".")[0]
+    places = owner.split(".")
+    if "norm" in type(model.get_submodule(owner)).__name__.lower() or "norm" in places[-1]:
+        return "norm"
+    if any(place.endswith("_attn") for place in places):
+        return "attention"
+    return "ffn" if any(place.startswith(("fc", "ffn")) for place in places) else "other"
+
+
+def _linear_bytes(weight: Tensor, bits: int) -> int:
+    rows, columns = weight.shape
+    scales, scale_bits = scale_count((rows, columns), Linear(bits))
+    return packed_bytes(rows * columns, bits) + packed_bytes(scales, scale_bits)
+
+
+def _parameter_lines(model: nn.Module) -> list[str]:
+    parts = parameters_by_part(model)
+    rows = {part: [counts[kind] for kind in KINDS] for part, counts in parts.items()}
+    rows["total"] = [sum(column) for column in zip(*rows.values(), strict=True)]
+    return [_row([*KINDS, "parameters"], "of"), *(_row([*row, sum(row)], part) for part, row in rows.items())]
+
+
+def _multiply_add_lines(model: nn.Module, source: int, target: int) -> list[str]:
+    try:
+        found = {
+            f"teacher-forced forward, {source} source and {target} target tokens": forward_multiply_adds(
+                model, source, target
+            ),
+            "decoding of these, beam 1": decoding_multiply_adds(model, source, target),
+            f"step {target} of it": step_multiply_adds(model, source, target),
+        }
+    except ConfigError as error:
+        return [f"not counted: {error}"]
+    head = _row([*(field.name for field in fields(MultiplyAdds)), "total"], "multiply-adds of products of matrices")
+    return [head, *(_row([*astuple(cost), cost.total], what) for what, cost in found.items())]
+
+
+def _row(cells: Sequence[int | str], label: str) -> str:
+    return "  ".join([*(f"{cell:>13,}" if isinstance(cell, int) else f"{cell:>13}" for cell in cells), label])
