@@ -14,6 +14,7 @@ from fairseq_compress.models import presets
 from fairseq_compress.models.compressed_transformer import CompressedTransformerModel
 from fairseq_compress.models.presets import PRESETS
 from fairseq_compress.modules.attention import HookableMultiheadAttention
+from fairseq_compress.modules.ssru import SSRU
 
 
 def make_task(source_size: int, target_size: int) -> SimpleNamespace:
@@ -34,6 +35,7 @@ def make_task(source_size: int, target_size: int) -> SimpleNamespace:
         ("transformer_student_tiny", 17_138_688),
         ("transformer_student_base_memory", 32_401_152),
         ("transformer_student_base", 43_706_368),
+        ("transformer_student_deep", 58_416_640),
     ],
 )
 def test_presets_have_their_documented_size(name: str, count: int) -> None:
@@ -49,6 +51,25 @@ def test_presets_have_their_documented_size(name: str, count: int) -> None:
     attentions = [m for m in model.modules() if isinstance(m, HookableMultiheadAttention)]
     assert {m.num_heads for m in attentions} == {preset.attention_heads}
     assert len(attentions) == preset.encoder_layers + 2 * preset.decoder_layers
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [
+        ("transformer_student_tiny_ssru", 16_875_008),
+        ("transformer_student_base_memory_ssru", 31_216_896),
+        ("transformer_student_base_ssru", 42_654_720),
+        ("transformer_bottleneck", 16_676_352),
+        ("transformer_inverted_bottleneck", 201_994_240),
+    ],
+)
+def test_presets_of_another_structure_have_their_documented_size(name: str, count: int) -> None:
+    with torch.device("meta"):
+        model = models.build_model(argparse.Namespace(arch=name), make_task(32_000, 32_000))
+    assert sum(p.numel() for p in model.parameters()) == count
+    assert f"{count:,}" in presets.__doc__
+    kinds = {type(layer.self_attn) for layer in model.decoder.layers}
+    assert kinds == ({SSRU} if name.endswith("ssru") else {HookableMultiheadAttention})
 
 
 def parse_training_options(*arguments: str) -> argparse.Namespace:
