@@ -10,6 +10,7 @@ What is mended, and why (each was tried with fairseq-fixed 0.12.3.1 and torch 2.
 * :func:`patch_checkpoint_copies` - fairseq copies a new checkpoint over ``checkpoint_last.pt`` and
   ``checkpoint_best.pt`` in place: a training that is killed meanwhile leaves half a file, from which nothing resumes.
 * :func:`patch_task_state` - fairseq saves the state of a task in every checkpoint and never loads it again.
+* :func:`patch_average_of_weights` - fairseq's EMA (``--store-ema``) fails on integers in a state dict.
 * :func:`after_building_models` - fairseq has no place in which to change a model between its making and the making of
   its optimizer, for whatever task builds it.
 * :func:`install_excepthook` - ``fairseq-train`` reports our own errors as one line, with status 1.
@@ -34,6 +35,7 @@ import torch
 from fairseq import checkpoint_utils, models
 from fairseq.data import data_utils
 from fairseq.distributed import utils as distributed_utils
+from fairseq.models.ema.ema import EMA
 from fairseq.trainer import Trainer
 
 from fairseq_compress.errors import CheckpointError, FairseqCompressError
@@ -72,6 +74,7 @@ def apply() -> None:
     patch_checkpoint_loading()
     patch_checkpoint_copies()
     patch_task_state()
+    patch_average_of_weights()
     install_excepthook()
 
 
@@ -179,6 +182,21 @@ def patch_task_state() -> None:
 
     _replace(Trainer, "state_dict", save, state_dict)
     _replace(Trainer, "load_checkpoint", load, load_checkpoint)
+
+
+def patch_average_of_weights() -> None:
+    """Let the exponential moving average copy integers (assignments of codebooks, numbers of entries)."""
+    original = EMA._step_internal
+    if hasattr(original, _PATCHED):
+        return
+
+    @functools.wraps(original)
+    def step(self: Any, new_model: Any, updates: Any = None) -> None:
+        integers = {key for key, value in new_model.state_dict().items() if not torch.is_floating_point(value)}
+        self.skip_keys = set(self.skip_keys) | integers
+        original(self, new_model, updates)
+
+    _replace(EMA, "_step_internal", original, step)
 
 
 def after_building_models(change: Callable[[Any, Any], Any]) -> None:

@@ -41,6 +41,11 @@ class DenseModel(NamedTuple):
     weights: dict[str, Tensor]
     """Of a quantized model the values x̂."""
 
+    @property
+    def convolution(self) -> bool:
+        """Whether the embeddings are behind a convolution, whose narrow table stays as it is."""
+        return bool(getattr(self.cfg.model, "embedding_convolution", 0))
+
     def weight(self, name: str) -> Tensor:
         """Of the linear layer or embedding with this name."""
         return self.weights[f"{name}.weight"]
@@ -82,7 +87,9 @@ class DenseModel(NamedTuple):
             load: the closest weights, else random ones.
         """
         items = [f"{name}={rank}" for names, rank in ranks.items() for name in names]
-        options = {"linear_ranks": ",".join(items), "embedding_rank": embedding_rank}
+        options: dict[str, Any] = {"linear_ranks": ",".join(items)}
+        if not self.convolution:
+            options["embedding_rank"] = embedding_rank
         _set(self.cfg.model, {"_name": architecture, "arch": architecture} | options)
         if not load:
             return new_model(self.path, self.cfg, *self.dictionaries)

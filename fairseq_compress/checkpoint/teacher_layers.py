@@ -43,9 +43,12 @@ def evenly_spread(student: int, teacher: int) -> list[int]:
 
 
 def _spread_over(layers: nn.ModuleList, teacher: int) -> list[int]:
-    """Evenly spread ones for the layers that have parameters of their own; the others start from what those have."""
+    """Evenly spread ones, for layers that share that of the first.
+
+    If there are more layers than in the teacher, spread over those that have parameters of their own.
+    """
     leaders = leaders_of(layers)
-    own = sorted(set(leaders))
+    own = list(range(len(leaders))) if len(leaders) <= teacher else sorted(set(leaders))
     spread = evenly_spread(len(own), teacher)
     return [spread[own.index(leader)] for leader in leaders]
 

@@ -100,6 +100,7 @@ def take_over(
     values = {key: found.value for key, found in taken.items()}
     unknown = nn.Module.load_state_dict(student, dict(values), strict=False).unexpected_keys
     assert not unknown, unknown  # every key is a name of the student's own
+    _copy_equal_cores(student, teacher, set(values))
     errors = {
         f"{layer}.weight": relative_error(module, values[f"{layer}.weight"])
         for layer, module in structured_modules(student).items()
@@ -108,6 +109,16 @@ def take_over(
     filled = {key for group in groups if any(key in taken for key in group) for key in group}
     _log(name, taken, errors)
     _log_left(name, taken, [key for key in shapes if key not in filled], shapes, theirs)
+
+
+def _copy_equal_cores(student: nn.Module, teacher: nn.Module, taken: set[str]) -> None:
+    """Tensor trains of one shape: rows of the table that mean nothing are lost on the way through a dense one."""
+    theirs = structured_modules(teacher)
+    for name, module in structured_modules(student).items():
+        own, other = (getattr(layer, "cores", None) for layer in (module, theirs.get(name)))
+        if f"{name}.weight" in taken and own and other and [c.shape for c in own] == [c.shape for c in other]:
+            for core, source in zip(own, other, strict=True):
+                core.copy_(source)
 
 
 def _take(

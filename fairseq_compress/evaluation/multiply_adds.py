@@ -3,7 +3,9 @@ r"""The exact multiply-adds of a translation model of fairseq's form, from its m
 Counted are the products of matrices: linear layers, attention's scores and weighted sums, structured layers and
 embeddings, the output layer. Not counted: additions of biases, norms, softmax, gates, means and all other elementwise
 work, and lookups. A sparse layer counts with the entries that it keeps, though kernels without a form for them, those
-of training among them, multiply by the zeros too. One multiply-add is two FLOPs.
+of training among them, multiply by the zeros too. Decoding counts as ``make_generation_fast_`` leaves the model, which
+keeps the table of a tensor train; in a forward pass it counts for each row on its own, whatever rows share.
+One multiply-add is two FLOPs.
 
 For S source tokens and T target tokens, each with its end symbol, one sentence costs
 
@@ -24,6 +26,7 @@ from fairseq.modules import AdaptiveInput, AdaptiveSoftmax, MultiheadAttention
 from torch import nn
 
 from fairseq_compress.errors import ConfigError
+from fairseq_compress.modules.structured import StructuredWeight
 
 EMBEDDINGS, ENCODER, DECODER, OUTPUT = "embeddings", "encoder", "decoder", "output"
 _OUTPUT_MODULES = ("output_projection", "project_out_dim", "adaptive_softmax")
@@ -88,7 +91,7 @@ def decoding_multiply_adds(model: nn.Module, source_tokens: int, target_tokens: 
     """
     check_positive(source_tokens=source_tokens, target_tokens=target_tokens, beam=beam)
     pairs = target_tokens * (target_tokens + 1) // 2
-    return _sum(_work(model), _times(source_tokens, beam * target_tokens, beam * pairs))
+    return _sum(_work(model, generation=True), _times(source_tokens, beam * target_tokens, beam * pairs))
 
 
 def step_multiply_adds(model: nn.Module, source_tokens: int, position: int, beam: int = 1) -> MultiplyAdds:
@@ -104,7 +107,7 @@ def step_multiply_adds(model: nn.Module, source_tokens: int, position: int, beam
     """
     check_positive(source_tokens=source_tokens, position=position, beam=beam)
     once = {_Times.SOURCE: 0, _Times.SOURCE_PAIRS: 0}
-    return _sum(_work(model), _times(source_tokens, beam, beam * position) | once)
+    return _sum(_work(model, generation=True), _times(source_tokens, beam, beam * position) | once)
 
 
 def part_of(name: str) -> str:
@@ -145,7 +148,7 @@ def _sum(work: _Work, times: Mapping[_Times, int]) -> MultiplyAdds:
     return MultiplyAdds(**parts)
 
 
-def _work(model: nn.Module) -> _Work:
+def _work(model: nn.Module, generation: bool = False) -> _Work:
     """The coefficients: multiply-adds by part and by what they are repeated for."""
     work: _Work = Counter()
     of_source: set[str] = set()
@@ -160,7 +163,7 @@ def _work(model: nn.Module) -> _Work:
             if pairs is _Times.CROSS_PAIRS:
                 of_source |= {f"{name}.k_proj", f"{name}.v_proj"}
             continue
-        products = _products_per_row(name, module)
+        products = _products_per_row(name, module, generation)
         if products is None:
             continue
         counted = name
@@ -170,8 +173,10 @@ def _work(model: nn.Module) -> _Work:
     return work
 
 
-def _products_per_row(name: str, module: nn.Module) -> int | None:
+def _products_per_row(name: str, module: nn.Module, generation: bool) -> int | None:
     """Multiply-adds of a module and all in it for one row of its input; None where its children tell."""
+    if generation and isinstance(module, StructuredWeight):
+        return module.generation_multiply_adds
     if hasattr(type(module), "multiply_adds"):  # structured layers; embeddings tell it for a token
         told: int = module.multiply_adds  # type: ignore[assignment]
         return told

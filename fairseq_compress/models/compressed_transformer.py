@@ -197,6 +197,7 @@ _FAIRSEQ_NAMES = {
     "CompressedTransformerDecoder": "TransformerDecoder",
     "HookableEncoderLayer": "TransformerEncoderLayerBase",
     "HookableDecoderLayer": "TransformerDecoderLayerBase",
+    "AverageAttention": "TransformerDecoderLayerBase",
     "BottleneckEncoderLayer": "TransformerEncoderLayerBase",
     "BottleneckDecoderLayer": "TransformerDecoderLayerBase",
     "HookableMultiheadAttention": "MultiheadAttention",

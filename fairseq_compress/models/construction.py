@@ -1,6 +1,8 @@
 """The parts of a model as its :class:`~fairseq_compress.models.structure.Structure` wants them."""
 
+import logging
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -8,6 +10,7 @@ from fairseq.models.transformer import Embedding
 from torch import nn
 
 from fairseq_compress.errors import ConfigError
+from fairseq_compress.functional.low_rank import break_even_rank
 from fairseq_compress.functional.supports import layer_seed
 from fairseq_compress.models.structure import Structure, linear_ranks, structure_of, tensor_train_modes
 from fairseq_compress.modules.bottleneck_layer import BottleneckDecoderLayer, BottleneckEncoderLayer
@@ -22,6 +25,8 @@ from fairseq_compress.modules.tensor_train_output import TensorTrainOutput
 from fairseq_compress.modules.transformer_layer import HookableDecoderLayer, HookableEncoderLayer
 from fairseq_compress.selection import select
 
+logger = logging.getLogger(__name__)
+
 
 def prepare(structure: Structure, args: Any) -> None:
     """Set the options of fairseq that follow from ours in ``args``, a flat namespace."""
@@ -34,7 +39,10 @@ def embedding(structure: Structure, entries: int, padding: int, width: int) -> n
     if structure.embedding_convolution:
         return Embedding(entries, structure.embedding_rank, padding)
     if structure.embedding_rank:
-        return FactorizedEmbedding(entries, width, padding, structure.embedding_rank)
+        try:
+            return FactorizedEmbedding(entries, width, padding, structure.embedding_rank)
+        except ConfigError as error:
+            raise ConfigError(f"--embedding-rank: {error}") from None
     if structure.tensor_train_rank:
         modes = tensor_train_modes(structure)
         return TensorTrainEmbedding(entries, width, padding, structure.tensor_train_rank, *modes)
@@ -105,13 +113,29 @@ def finish(structure: Structure, model: Any) -> None:
         layer = modules[name]
         if layer._forward_pre_hooks:
             raise ConfigError(f"--quant-noise-pq: not with low-rank and sparse layers, got noise in {name}")
-        replaced = _low_rank(layer, ranks[name]) if name in ranks else _sparse(layer, structure, name)
+        try:
+            replaced = _low_rank(layer, ranks[name]) if name in ranks else _sparse(layer, structure, name)
+        except ConfigError as error:
+            options = "--linear-ranks, --ffn-rank, --attention-rank" if name in ranks else "--sparsity"
+            raise ConfigError(f"{options}: {name}: {error}") from None
         setattr(modules[parent], last, replaced)
+    _warn_of_large_ranks(modules, ranks)
     for part in ("encoder", "decoder"):
         layers = getattr(model, part).layers
         groups = getattr(structure, f"{part}_layer_groups")
         if groups:
-            share_layers(layers, sharing_leaders(len(layers), groups, structure.layer_sharing))
+            try:
+                share_layers(layers, sharing_leaders(len(layers), groups, structure.layer_sharing))
+            except ConfigError as error:
+                raise ConfigError(f"--{part}-layer-groups: {error}") from None
+
+
+def _warn_of_large_ranks(modules: Mapping[str, Any], ranks: Mapping[str, int]) -> None:
+    sizes = {name: (modules[name].out_features, modules[name].in_features) for name in ranks}
+    larger = [name for name, size in sizes.items() if ranks[name] >= break_even_rank(*size)]
+    if larger:
+        more = f" and {len(larger) - 1} more layers" if len(larger) > 1 else ""
+        logger.warning("%s%s: their factors hold no fewer numbers than a dense matrix", larger[0], more)
 
 
 def _low_rank(linear: Any, rank: int) -> nn.Module:

@@ -4,8 +4,9 @@ They are flat values of the model's configuration, so a checkpoint has them, and
 """
 
 import argparse
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, NamedTuple
 
 from fairseq_compress.errors import ConfigError
 from fairseq_compress.functional.supports import LAYOUTS
@@ -15,8 +16,19 @@ from fairseq_compress.modules.layer_sharing import ORDERS
 SELF_ATTENTIONS = ("attention", "ssru", "average")
 
 
-def _option(default: Any, text: str, choices: tuple[str, ...] | None = None) -> Any:
-    return field(default=default, metadata={"help": text, "choices": choices})
+# Options that say how, and the option without which there is nothing to be said.
+NEEDS = {
+    "tensor_train_modes": "tensor_train_rank",
+    "embedding_convolution": "embedding_rank",
+    "average_attention_ffn": "decoder_self_attention",
+    "ffn_stack": "bottleneck_width",
+    "bottleneck_norm": "bottleneck_width",
+    **dict.fromkeys(("sparse_layout", "sparse_block", "sparse_seed", "sparse_modules"), "sparsity"),
+}
+
+
+def _option(default: Any, text: str, choices: tuple[str, ...] | None = None, least: int = 0) -> Any:
+    return field(default=default, metadata={"help": text, "choices": choices, "least": least})
 
 
 @dataclass(frozen=True)
@@ -47,11 +59,13 @@ class Structure:
     average_attention_ffn: int = _option(0, "inner width of the network in average attention; 0: none")
     sparsity: float = _option(0.0, "fraction of the weights that layers lack, by a fixed support drawn from a seed")
     sparse_layout: str = _option("random", "how the support is drawn", tuple(LAYOUTS))
-    sparse_block: int = _option(1, "the support keeps blocks of this size")
+    sparse_block: int = _option(1, "the support keeps blocks of this size: 1, 8, 16 or 32", least=1)
     sparse_seed: int = _option(1, "of the support")
     sparse_modules: str = _option("*", "patterns of the layers that are sparse, with commas between")
     bottleneck_width: int = _option(0, "width inside of layers with bottlenecks; the model's width is between layers")
-    ffn_stack: int = _option(1, "feed-forward networks one after another in a layer with bottlenecks (MobileBERT: 4)")
+    ffn_stack: int = _option(
+        1, "feed-forward networks one after another in a layer with bottlenecks (MobileBERT: 4)", least=1
+    )
     bottleneck_norm: str = _option("layer", "norms in layers with bottlenecks; MobileBERT's NoNorm: elementwise", NORMS)
 
     @property
@@ -78,12 +92,26 @@ def structure_of(cfg: Any) -> Structure:
     Raises:
         ConfigError: values out of range, or that make no sense together; all in one message.
     """
-    given = {option.name: getattr(cfg, option.name, None) for option in fields(Structure)}
-    structure = Structure(**{name: value for name, value in given.items() if value is not None})
-    problems = _wrong_values(structure) + _wrong_together(structure) + _wrong_with_fairseq(structure, cfg)
+    given, problems = _given(cfg)
+    structure = Structure(**given)
+    problems += _wrong_values(structure) + _wrong_together(structure, given) + _wrong_with_fairseq(structure, cfg)
     if problems:
         raise ConfigError("; ".join(problems))
     return structure
+
+
+def _given(cfg: Any) -> tuple[dict[str, Any], list[str]]:
+    """The options that have a value, in their types: hydra knows texts, and numbers of any kind."""
+    given, problems = {}, []
+    for option in fields(Structure):
+        value, kind = getattr(cfg, option.name, None), _KINDS[type(option.default)]
+        if value is None:
+            continue
+        try:
+            given[option.name] = kind.convert(value)
+        except (TypeError, ValueError):
+            problems.append(f"{_flag(option.name)}: must be {kind.name}, got {value!r}")
+    return given, problems
 
 
 def linear_ranks(structure: Structure) -> list[tuple[str, int]]:
@@ -121,6 +149,22 @@ def tensor_train_modes(structure: Structure) -> tuple[list[int], list[int]] | tu
     return entries, widths
 
 
+def _whole(value: Any) -> int:
+    if int(value) != float(value):
+        raise ValueError(value)
+    return int(value)
+
+
+class _Kind(NamedTuple):
+    name: str
+    convert: Callable[[Any], Any]
+
+
+_KINDS: dict[type, _Kind] = {
+    int: _Kind("a whole number", _whole), float: _Kind("a number", float), str: _Kind("a text", str)
+}  # fmt: skip
+
+
 def _flag(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
@@ -131,25 +175,34 @@ def _wrong_values(structure: Structure) -> list[str]:
         value, choices = getattr(structure, option.name), option.metadata["choices"]
         if choices and value not in choices:
             problems.append(f"{_flag(option.name)}: must be one of {', '.join(choices)}, got {value!r}")
-        elif isinstance(option.default, int) and value < (least := min(option.default, 1)):
+        elif isinstance(option.default, int) and value < (least := option.metadata["least"]):
             problems.append(f"{_flag(option.name)}: must be at least {least}, got {value}")
     if not 0 <= structure.sparsity < 1:
         problems.append(f"--sparsity: must be from 0 to below 1, got {structure.sparsity}")
     return problems
 
 
-def _wrong_together(structure: Structure) -> list[str]:
-    problems = []
+def _wrong_together(structure: Structure, given: Mapping[str, Any]) -> list[str]:
+    off = Structure()
+    problems = [
+        f"{_flag(option)}: must be given with {_flag(needed)}, got {given[option]} alone"
+        for option, needed in NEEDS.items()
+        if given.get(option, getattr(off, option)) != getattr(off, option)
+        and getattr(structure, needed) == getattr(off, needed)
+    ]
+    if structure.layer_sharing != off.layer_sharing and not (
+        structure.encoder_layer_groups or structure.decoder_layer_groups
+    ):
+        problems.append(
+            f"--layer-sharing: must be given with --encoder-layer-groups or --decoder-layer-groups, got "
+            f"{structure.layer_sharing} alone"
+        )
     if structure.embedding_rank and structure.tensor_train_rank:
         problems.append("--embedding-rank: must not be given with --tensor-train-rank, which replaces the same table")
-    if structure.tensor_train_modes and not structure.tensor_train_rank:
-        problems.append("--tensor-train-modes: must be given with --tensor-train-rank")
-    if structure.embedding_convolution and not structure.embedding_rank:
-        problems.append("--embedding-convolution: needs --embedding-rank, the width of its embeddings")
-    if structure.average_attention_ffn and structure.decoder_self_attention != "average":
-        problems.append("--average-attention-ffn: must be given with --decoder-self-attention average")
-    if structure.ffn_stack > 1 and not structure.bottleneck_width:
-        problems.append("--ffn-stack: must be given with --bottleneck-width")
+    if structure.average_attention_ffn and structure.decoder_self_attention == "ssru":
+        problems.append("--average-attention-ffn: must be given with --decoder-self-attention average, got ssru")
+    if structure.embedding_convolution and structure.embedding_convolution % 2 == 0:
+        problems.append(f"--embedding-convolution: must be odd, got {structure.embedding_convolution}")
     if structure.bottleneck_width and structure.decoder_self_attention != "attention":
         problems.append(
             "--decoder-self-attention: must be attention in layers with --bottleneck-width, got "
@@ -166,6 +219,16 @@ def _wrong_with_fairseq(structure: Structure, cfg: Any) -> list[str]:
         problems += _given_too(cfg, others, "factorized and tensor-train embeddings")
     if structure.decoder_self_attention != "attention":
         problems += _given_too(cfg, ("cross_self_attention", "scale_heads"), "a decoder without self-attention")
+    width = structure.bottleneck_width
+    for part in ("encoder", "decoder") if width else ():
+        heads = getattr(cfg, f"{part}_attention_heads", None) or 1
+        if width % heads:
+            problems.append(f"--bottleneck-width: must be a multiple of the {heads} heads of the {part}, got {width}")
+    output = getattr(cfg, "decoder_output_dim", None)
+    if structure.embedding_convolution and output not in (
+        None, structure.embedding_rank, getattr(cfg, "decoder_embed_dim", None)
+    ):  # fmt: skip
+        problems.append(f"--decoder-output-dim: must be the --embedding-rank behind a convolution, got {output}")
     for part in ("encoder", "decoder"):
         groups, layers = getattr(structure, f"{part}_layer_groups"), getattr(cfg, f"{part}_layers", None)
         if layers is not None and groups > layers:

@@ -13,6 +13,7 @@ from fairseq_compress.errors import ConfigError
 
 ORDERS = ("sequence", "cycle", "cycle_rev")
 _LEADERS = "shared_with"
+_BUFFERS = "shared_buffers"
 
 
 def sharing_leaders(count: int, groups: int, order: str = "sequence") -> list[int]:
@@ -38,11 +39,22 @@ def share_layers(layers: nn.ModuleList, leaders: Sequence[int]) -> None:
     """Give every layer the parameters and buffers of its leader, which is one of the layers before it, or itself.
 
     State dicts then have the leaders' only. One of a model that does not share loads too, with the leaders' values.
+
+    Raises:
+        ConfigError: layers that are to share are made of other modules, or of other sizes.
     """
-    for follower, leader in enumerate(leaders):
-        if leader != follower:
-            _tie(layers[follower], layers[leader])
+    pairs = [(follower, leader) for follower, leader in enumerate(leaders) if follower != leader]
+    for follower, leader in pairs:
+        difference = _difference(layers[follower], layers[leader])
+        if difference:
+            raise ConfigError(
+                f"layer groups: layers that share parameters must be alike, got {difference} in layers {follower} and "
+                f"{leader}"
+            )
+    for follower, leader in pairs:
+        _tie(layers[follower], layers[leader])
     setattr(layers, _LEADERS, tuple(leaders))
+    setattr(layers, _BUFFERS, {name for _, leader in pairs for name, _ in layers[leader].named_buffers()})
     layers._register_state_dict_hook(_without_followers)
     layers.register_load_state_dict_pre_hook(_with_followers)
 
@@ -62,6 +74,21 @@ def state_of_all_layers(model: nn.Module, state: dict[str, Tensor]) -> dict[str,
     return full
 
 
+def _difference(first: nn.Module, second: nn.Module) -> str | None:
+    """The first module by which two layers differ, in kind or in the shapes of what it holds."""
+    modules = dict(first.named_modules()), dict(second.named_modules())
+    for name in [*modules[0], *(name for name in modules[1] if name not in modules[0])]:
+        kinds = [_form(own[name]) if name in own else "nothing" for own in modules]
+        if kinds[0] != kinds[1]:
+            return f"{name}: {kinds[0]} and {kinds[1]}"
+    return None
+
+
+def _form(module: nn.Module) -> str:
+    shapes = {name: list(tensor.shape) for name, tensor in module.named_parameters(recurse=False)}
+    return f"{type(module).__name__} {shapes or ''}".rstrip()
+
+
 def _tie(follower: nn.Module, leader: nn.Module) -> None:
     theirs = dict(leader.named_modules())
     for name, module in follower.named_modules():
@@ -70,9 +97,17 @@ def _tie(follower: nn.Module, leader: nn.Module) -> None:
 
 
 def _shared_names(layers: Any, follower: int) -> set[str]:
-    """Names in a layer's state dict whose tensors are its leader's; not those of what was attached to it alone."""
+    """Names in a layer's state dict whose tensors are its leader's; not those of what was attached to it alone.
+
+    Buffers are known by their names: moving a model to another device makes a copy for each module that has them.
+    """
     own, theirs = layers[follower].state_dict(), layers[leaders_of(layers)[follower]].state_dict()
-    return {name for name, value in own.items() if name in theirs and value.data_ptr() == theirs[name].data_ptr()}
+    by_name = getattr(layers, _BUFFERS)
+    return {
+        name
+        for name, value in own.items()
+        if name in theirs and (name in by_name or value.data_ptr() == theirs[name].data_ptr())
+    }
 
 
 def _followers(layers: nn.Module) -> list[int]:

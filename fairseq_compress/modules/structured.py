@@ -40,6 +40,11 @@ class StructuredWeight(nn.Module):
     def multiply_adds(self) -> int:
         """Multiply-adds of a forward pass for one row of the input, of an embedding for one token."""
 
+    @property
+    def generation_multiply_adds(self) -> int:
+        """The same after ``make_generation_fast_``."""
+        return self.multiply_adds
+
 
 def structured_modules(model: nn.Module) -> dict[str, StructuredWeight]:
     """Every structured layer of a model under each of its names."""

@@ -93,9 +93,15 @@ class TensorTrainEmbedding(StructuredWeight):
 
     @property
     def multiply_adds(self) -> int:
+        """Of a row on its own; rows with the same first digits share the beginning of theirs."""
         widths = [math.prod(self.width_modes[: k + 1]) for k in range(len(self.cores))]
         pairs = list(zip(widths, self.cores, strict=True))
         return sum(width * core.size(0) * core.size(3) for width, core in pairs[1:])
+
+    @property
+    def generation_multiply_adds(self) -> int:
+        """W is kept: a token is looked up."""
+        return 0
 
     def forward(self, ids: Tensor) -> Tensor:
         """Ids (...) -> (..., D).

@@ -56,6 +56,11 @@ class TensorTrainOutput(StructuredWeight):
         contraction, _ = logits_multiply_adds(shapes, self.out_features, 1)
         return min(contraction, self.in_features * self.out_features)
 
+    @property
+    def generation_multiply_adds(self) -> int:
+        """W is kept."""
+        return self.in_features * self.out_features
+
     def forward(self, hidden: Tensor) -> Tensor:
         """(..., D) -> logits (..., V)."""
         table = None if self.training else self.embedding.kept_table()

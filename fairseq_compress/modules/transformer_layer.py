@@ -43,7 +43,8 @@ class HookableDecoderLayer(TransformerDecoderLayerBase):
             return SSRU(embed_dim)
         if kind == "average":
             inner = getattr(cfg, "average_attention_ffn", 0)
-            return AverageAttention(embed_dim, inner, dropout=cfg.activation_dropout)
+            dropout = float(cfg.activation_dropout or cfg.relu_dropout or 0)
+            return AverageAttention(embed_dim, inner, dropout, cfg.activation_fn)
         return HookableMultiheadAttention(
             embed_dim,
             cfg.decoder.attention_heads,

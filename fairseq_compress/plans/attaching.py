@@ -1,6 +1,8 @@
 """A plan attached to a model."""
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
 from typing import Any
 
 from torch import Tensor, nn
@@ -8,10 +10,16 @@ from torch import Tensor, nn
 from fairseq_compress.errors import ConfigError
 from fairseq_compress.modules.activation_quantizer import RANGE, ActivationQuantizer, quantize_input
 from fairseq_compress.modules.attention import HookableMultiheadAttention
+from fairseq_compress.modules.factorized_embedding import FactorizedEmbedding
+from fairseq_compress.modules.factorized_output import FactorizedOutput
+from fairseq_compress.modules.sparse_linear import SparseLinear
+from fairseq_compress.modules.tensor_train_embedding import TensorTrainEmbedding
 from fairseq_compress.parametrizations.attach import attach, original_of, tied_modules, transform_of
 from fairseq_compress.parametrizations.codebook import Codebook
 from fairseq_compress.plans.rules import ActivationRule, Plan
 from fairseq_compress.selection import select
+
+logger = logging.getLogger(__name__)
 
 
 def attach_plan(plan: Plan, model: nn.Module) -> None:
@@ -37,7 +45,20 @@ def attach_plan(plan: Plan, model: nn.Module) -> None:
             except ValueError as error:
                 raise ConfigError(f"weights[{number}].{error} (of {first})") from None
             attach(groups[group], transform)
+        _warn_of_left(rule.modules, model)
     _quantize_inputs(plan.activations, model)
+
+
+def _warn_of_left(patterns: Sequence[str], model: nn.Module) -> None:
+    """Sparse layers and tensor trains have no matrix for a transform, so no pattern picks them."""
+    kinds = (SparseLinear, TensorTrainEmbedding)
+    names = [name for name, module in model.named_modules() if isinstance(module, kinds)]
+    left = [name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns)]
+    if left:
+        logger.warning(
+            "compression plan: %d layers that %s matches stay as they are, for they are sparse or a tensor train: %s",
+            len(left), ", ".join(patterns), left[0] + (", ..." if len(left) > 1 else ""),
+        )  # fmt: skip
 
 
 def refuse_other_compression(model: nn.Module, state: Mapping[str, Tensor], *_: Any) -> None:
@@ -49,7 +70,9 @@ def refuse_other_compression(model: nn.Module, state: Mapping[str, Tensor], *_: 
     modules = dict(model.named_modules(remove_duplicate=False))
     for key in state:
         layer, last = key.rpartition(".")[::2]
-        if last == Codebook.trained_name and not isinstance(transform_of(modules[layer]), Codebook):
+        if last == Codebook.trained_name and not (
+            layer in modules and isinstance(transform_of(modules[layer]), Codebook)
+        ):
             has = "is made of centroids"
         elif key.endswith(RANGE) and layer not in modules:
             layer, has = key.removesuffix(RANGE), "has a range for its input"
@@ -63,7 +86,12 @@ def refuse_other_compression(model: nn.Module, state: Mapping[str, Tensor], *_: 
 
 def _quantize_inputs(rules: tuple[ActivationRule, ...], model: nn.Module) -> None:
     modules = dict(model.named_modules())
-    linear = [name for name, module in modules.items() if isinstance(module, nn.Linear)]
+    # A factorized output multiplies by the transpose of its second factor, which is not called.
+    not_called = {id(module.expand) for module in modules.values() if isinstance(module, FactorizedOutput)}
+    not_called -= {id(module.expand) for module in modules.values() if isinstance(module, FactorizedEmbedding)}
+    linear = [
+        name for name, module in modules.items() if isinstance(module, nn.Linear) and id(module) not in not_called
+    ]
     taken: dict[str, str] = {}
     for number, rule in enumerate(rules):
         place = f"activations[{number}].modules"

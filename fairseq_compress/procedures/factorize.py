@@ -111,6 +111,11 @@ def factorize(
     """
     source = read_dense(path)
     architecture = _architecture(source)
+    if embedding_rank and source.convolution:
+        raise ConfigError(
+            f"--embedding-rank: must not be given for embeddings behind a convolution, which are narrow, got "
+            f"{embedding_rank}"
+        )
     picked = source.picked(modules)
     for name in source.tables() if embedding_rank else []:
         _check_embedding_rank(embedding_rank, source.shape(name))

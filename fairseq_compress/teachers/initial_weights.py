@@ -75,8 +75,10 @@ def _choose(student: Any, teacher: Any, given: Layers, widths: str) -> tuple[Lay
         return {}, [f"--init-from-teacher: the student must be a transformer, got a {type(student).__name__}"]
     if teacher is None:
         return {}, []
-    if any(getattr(model.cfg, "bottleneck_width", 0) for model in (student, teacher)):
-        return {}, ["--init-from-teacher: must not be given with layers with bottlenecks, which have another form"]
+    for option in ("bottleneck_width", "embedding_convolution"):
+        if any(getattr(model.cfg, option, 0) for model in (student, teacher)):
+            name = option.replace("_", "-")
+            return {}, [f"--init-from-teacher: must not be given for a student or a teacher with --{name}"]
     chosen, problems = choose_layers(given, student, teacher)
     theirs, ours = (axis_sizes(model, plain_shapes(model)) for model in (teacher, student))
     return chosen, problems + why_not_by_size(theirs, ours, chosen, widths)

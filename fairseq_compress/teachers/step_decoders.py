@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from fairseq_compress.errors import ConfigError
 from fairseq_compress.models.compressed_transformer import CompressedTransformerDecoder
 from fairseq_compress.modules.attention import HookableMultiheadAttention
+from fairseq_compress.modules.convolutional_embedding import ConvolutionalEmbedding
 from fairseq_compress.modules.transformer_layer import HookableDecoderLayer
 from fairseq_compress.teachers.loading import contiguous_inputs
 from fairseq_compress.teachers.projections import Affine, Int8Affine
@@ -63,6 +64,8 @@ def why_not_fast(model: Any) -> str | None:
     decoder: Any = getattr(model, "decoder", None)
     if type(decoder) not in DECODERS:
         return f"its decoder is a {type(decoder).__name__}"
+    if isinstance(decoder.embed_tokens, ConvolutionalEmbedding):
+        return "its decoder embeds a token with those before it"
     for attribute in ("quant_noise", "adaptive_softmax", "cross_self_attention"):
         if getattr(decoder, attribute, None):
             return f"its decoder has {attribute}"

@@ -105,6 +105,40 @@ def test_a_bottleneck_learns_from_its_teacher_layer_by_layer(train_arguments, tm
     assert state["model"]["encoder.layers.0.ffns.3.fc1.weight"].shape == (8, 8)
 
 
+def test_a_low_rank_model_is_materialized_whatever_its_weights(train_arguments, tmp_path):
+    """One product in place of two changes digits in float32 by more than the tolerance."""
+    small = ["--arch", "transformer_small", "--ffn-rank", 32, "--attention-rank", 32, "--embedding-rank", 32]
+    run_command("fairseq-train", *train_arguments, *small, "--save-dir", tmp_path)
+    state = torch.load(tmp_path / "checkpoint_1_2.pt", weights_only=False)
+    state["model"] = {key: value * 2 if value.dim() == 2 else value for key, value in state["model"].items()}
+    torch.save(state, tmp_path / "large.pt")
+    log = run_command("fairseq-compress", "materialize", "--checkpoint", tmp_path / "large.pt", "--output",
+                      tmp_path / "plain.pt").stdout  # fmt: skip
+    assert "transformer, 3+3 layers, width 256" in log
+    weights = load_state(tmp_path / "plain.pt")["model"]
+    assert weights["encoder.layers.0.fc1.weight"].dtype == torch.float32
+    assert weights["encoder.embed_tokens.weight"].shape[1] == 256
+
+
+def test_a_model_with_a_convolution_is_factorized_but_for_its_narrow_table(train_arguments, tmp_path):
+    convolution = ["--embedding-rank", 6, "--embedding-convolution", 3]
+    run_command("fairseq-train", *train_arguments, *STUDENT, *convolution, "--save-dir", tmp_path)
+    factorize = [
+        "factorize",
+        "--checkpoint",
+        tmp_path / "checkpoint_1_2.pt",
+        "--output",
+        tmp_path / "f.pt",
+        "--rank",
+        3,
+    ]
+    run_command("fairseq-compress", *factorize)
+    assert load_state(tmp_path / "f.pt")["model"]["encoder.layers.0.fc1.up.weight"].shape == (24, 3)
+    refused = run_command("fairseq-compress", *factorize, "--embedding-rank", 3, check=False)
+    assert refused.returncode == 1
+    assert "--embedding-rank: must not be given for embeddings behind a convolution" in refused.stdout
+
+
 def test_two_processes(train_arguments, teacher, tmp_path):
     kinds = [*KINDS["tensor-train"], *KINDS["shared"], *KINDS["ssru"], "--ffn-rank", 4]
     options = [*STUDENT, *kinds, *WORD_KD, "--teacher-path", teacher, "--ddp-backend", "legacy_ddp"]

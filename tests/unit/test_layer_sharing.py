@@ -12,6 +12,8 @@ from fairseq.data import Dictionary
 
 import fairseq_compress.models as our_models  # noqa: F401 - registers them
 from fairseq_compress.checkpoint.plain_parameters import dense_state
+from fairseq_compress.checkpoint.teacher_layers import choose_layers
+from fairseq_compress.checkpoint.teacher_start import take_over
 from fairseq_compress.errors import ConfigError
 from fairseq_compress.modules.layer_sharing import leaders_of, sharing_leaders
 from fairseq_compress.plans.attaching import attach_plan
@@ -117,6 +119,56 @@ def test_of_an_unshared_state_dict_the_first_layer_of_a_group_counts():
         plain.encoder.layers[1].fc1.weight.add_(1.0)
     shared.load_state_dict(plain.state_dict(), strict=True)
     assert torch.equal(shared.encoder.layers[1].fc1.weight, plain.encoder.layers[0].fc1.weight)
+
+
+def test_a_move_to_another_device_changes_no_key():
+    """It copies buffers module by module."""
+    options = {"encoder_layer_groups": 2, "sparsity": 0.5}
+    model, other = make(**options), make(**options)
+    keys = list(model.state_dict())
+    model._apply(lambda tensor: tensor.clone())
+    assert list(model.state_dict()) == keys
+    model.load_state_dict(copy.deepcopy(other.state_dict()), strict=True)
+    other.load_state_dict(copy.deepcopy(model.state_dict()), strict=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"linear_ranks": "encoder.layers.0.fc1=4"}, "fc1: Linear"),
+        ({"linear_ranks": "encoder.layers.1.fc1=4"}, "fc1: LowRankLinear and Linear"),
+        ({"linear_ranks": "encoder.layers.0.fc1=2,encoder.layers.1.fc1=4"}, "fc1.down: Linear {'weight': [4, 8]} and"),
+        ({"sparsity": 0.5, "sparse_modules": "encoder.layers.0.fc1"}, "SparseLinear"),
+    ],
+)
+def test_layers_that_share_must_be_alike(options, told):
+    with pytest.raises(ConfigError, match=r"--encoder-layer-groups: .*must be alike") as error:
+        make(encoder_layer_groups=1, **options)
+    assert told in str(error.value)
+
+
+@pytest.mark.parametrize("order", ["sequence", "cycle", "cycle_rev"])
+def test_a_student_of_the_same_sharing_starts_as_its_teacher(order):
+    options = {"encoder_layer_groups": 2, "layer_sharing": order}
+    teacher, student = make(**options), make(**options)
+    with torch.no_grad():
+        for parameter in student.parameters():
+            parameter.zero_()
+    layers, problems = choose_layers({}, student, teacher)
+    assert problems == []
+    take_over(student, teacher, layers, "refuse", "teacher.pt")
+    assert torch.equal(logits(student.eval()), logits(teacher.eval()))
+
+
+def test_the_layers_that_a_sharing_student_starts_from():
+    dense = make(encoder_layers=6)
+    for groups, order, expected in [(3, "sequence", [0, 0, 2, 2, 4, 4]), (2, "cycle", [0, 1, 0, 1, 0, 1])]:
+        student = make(encoder_layers=6, encoder_layer_groups=groups, layer_sharing=order)
+        assert choose_layers({}, student, dense)[0]["encoder"] == expected
+    deeper = make(encoder_layers=8, encoder_layer_groups=2)
+    layers, problems = choose_layers({}, deeper, dense)
+    assert layers["encoder"] == [0, 0, 0, 0, 5, 5, 5, 5]
+    assert problems == []
 
 
 def test_decoding_step_by_step_is_teacher_forcing():

@@ -105,6 +105,15 @@ def test_hypotheses_share_the_keys_and_values_of_the_source(change):
     assert decoding_multiply_adds(model, 6, 4, beam=3).total == total
 
 
+def test_decoding_keeps_the_table_of_a_tensor_train():
+    model = make_model("compressed_transformer", tensor_train_rank=3, share_all_embeddings=True)
+    model.make_generation_fast_()
+    decode(model, 7, 1)  # the table is made once
+    total = sum(decode(model, 7, 5)) + counted(lambda: encode(model, 7))
+    assert decoding_multiply_adds(model, 7, 5).total == total
+    assert decoding_multiply_adds(model, 7, 5).output == 5 * C * ENTRIES
+
+
 def test_parts_by_hand():
     plain = forward_multiply_adds(changed(lambda model: None), 7, 5)
     low = forward_multiply_adds(changed(factorized), 7, 5)

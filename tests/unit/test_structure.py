@@ -7,9 +7,14 @@ import pytest
 import torch
 from fairseq import models, options
 from fairseq.data import Dictionary
+from fairseq.dataclass.configs import EMAConfig
+from fairseq.models.ema import EMA
 from torch import nn
 
+import fairseq_compress
 import fairseq_compress.models as our_models  # noqa: F401 - registers them
+from fairseq_compress.checkpoint.teacher_layers import choose_layers
+from fairseq_compress.checkpoint.teacher_start import take_over
 from fairseq_compress.errors import ConfigError
 from fairseq_compress.models.structure import Structure, linear_ranks, structure_of, tensor_train_modes
 from fairseq_compress.models.student_output import student_output, why_no_output_matrix
@@ -21,6 +26,11 @@ from fairseq_compress.modules.low_rank_linear import LowRankLinear
 from fairseq_compress.modules.sparse_linear import SparseLinear
 from fairseq_compress.modules.ssru import SSRU
 from fairseq_compress.modules.tensor_train_embedding import TensorTrainEmbedding
+from fairseq_compress.plans.attaching import attach_plan
+from fairseq_compress.plans.reading import parse_plan
+from fairseq_compress.teachers.step_decoders import step_decoder, why_not_fast
+
+fairseq_compress.register()
 
 DICTIONARY = Dictionary()
 for number in range(30 - len(DICTIONARY)):
@@ -116,6 +126,68 @@ def test_losses_may_start_from_hidden_states(kind):
     torch.testing.assert_close(logits, student_output(model, BATCH, "logits"), atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_our_beam_search_takes_the_fast_decoder_only_where_it_is_right(kind):
+    model = make(**KINDS[kind]).eval()
+    slow = {"ssru": "SSRU", "average": "AverageAttention", "several": "SSRU", "bottleneck": "BottleneckDecoderLayer",
+            "convolution": "those before it", "low-rank": "LowRankLinear", "sparse": "SparseLinear",
+            "factorized": "FactorizedOutput", "tensor-train": "TensorTrainOutput"}  # fmt: skip
+    reason = why_not_fast(model)
+    assert (slow[kind.partition(",")[0]] in reason) if kind.partition(",")[0] in slow else reason is None
+    with torch.no_grad():
+        state = step_decoder(model).start(BATCH["src_tokens"], BATCH["src_lengths"])
+        expected = torch.log_softmax(model(**BATCH)[0], -1)
+        for step in range(3):
+            found = state.log_probs(BATCH["prev_output_tokens"][:, step : step + 1])
+            torch.testing.assert_close(found, expected[:, step], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("kind", ["tensor-train", "factorized", "low-rank", "sparse"])
+def test_a_student_of_the_same_structure_starts_as_its_teacher(kind):
+    teacher, student = make(**KINDS[kind]).eval(), make(**KINDS[kind]).eval()
+    with torch.no_grad():
+        for parameter in student.parameters():
+            parameter.zero_()
+    layers, _ = choose_layers({}, student, teacher)
+    take_over(student, teacher, layers, "refuse", "teacher.pt")
+    torch.testing.assert_close(student(**BATCH)[0], teacher(**BATCH)[0], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_moving_average_of_weights_of_fairseq(kind):
+    model = make(**KINDS[kind])
+    average = EMA(model, EMAConfig(store_ema=True, ema_decay=0.5), skip_keys=set())
+    old = {name: value.clone() for name, value in model.state_dict().items()}
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(1.0)
+    average.step(model, 1)
+    name = next(name for name, parameter in model.named_parameters() if parameter.dim() == 1)
+    torch.testing.assert_close(average.get_model().state_dict()[name], old[name] + 0.5)
+    for name, value in average.get_model().state_dict().items():
+        assert value.is_floating_point() or torch.equal(value, old[name])
+
+
+def test_hydra_gives_numbers_as_texts():
+    assert structure_of(argparse.Namespace(ffn_rank="4", sparsity="0.5")) == Structure(ffn_rank=4, sparsity=0.5)
+    for wrong in (4.5, "4.5", "four", [4]):
+        with pytest.raises(ConfigError, match="--ffn-rank: must be a whole number, got"):
+            structure_of(argparse.Namespace(ffn_rank=wrong))
+
+
+def test_ranks_that_save_nothing_are_told(caplog):
+    make(ffn_rank=9)
+    make(ffn_rank=10)
+    assert [r.message for r in caplog.records if r.levelname == "WARNING"] == [
+        "encoder.layers.0.fc1 and 5 more layers: their factors hold no fewer numbers than a dense matrix"
+    ]
+
+
+def test_a_plan_tells_which_layers_it_leaves(caplog):
+    attach_plan(parse_plan("weights:\n  - {modules: ['*'], bits: 8}\n", "plan"), make(**KINDS["sparse"]))
+    assert "22 layers that * matches stay as they are" in caplog.text
+
+
 def test_a_tensor_train_has_no_output_matrix():
     assert "TensorTrainOutput" in why_no_output_matrix(make(**KINDS["tensor-train"]))
 
@@ -124,11 +196,21 @@ def test_the_command_line_declares_every_option():
     parser = options.get_training_parser()
     args = options.parse_args_and_arch(
         parser,
-        ["data-bin", "--arch", "transformer_small", "--ffn-rank", "8", "--sparse-layout", "barabasi_albert"],
+        [
+            "data-bin",
+            "--arch",
+            "transformer_small",
+            "--ffn-rank",
+            "8",
+            "--sparsity",
+            "0.5",
+            "--sparse-layout",
+            "barabasi_albert",
+        ],
     )
     assert (args.ffn_rank, args.sparse_layout) == (8, "barabasi_albert")
     assert not hasattr(args, "embedding_rank")
-    assert structure_of(args) == Structure(ffn_rank=8, sparse_layout="barabasi_albert")
+    assert structure_of(args) == Structure(ffn_rank=8, sparsity=0.5, sparse_layout="barabasi_albert")
 
 
 def test_ranks_by_name():
@@ -159,13 +241,20 @@ def test_all_problems_come_in_one_message():
     [
         ({"linear_ranks": "encoder.fc1"}, "--linear-ranks"),
         ({"linear_ranks": "nothing.*=4"}, "--linear-ranks"),
-        ({"ffn_rank": 17}, "rank"),
+        ({"ffn_rank": 17}, "--ffn-rank, --attention-rank: encoder.layers.0.fc1: rank: must be from 1 to 16"),
+        ({"bottleneck_norm": "elementwise"}, "--bottleneck-norm"),
+        ({"layer_sharing": "cycle"}, "--layer-sharing"),
+        ({"sparse_block": 8}, "--sparse-block"),
+        ({"sparse_modules": "nothing"}, "--sparse-modules"),
+        ({"embedding_rank": 4, "embedding_convolution": 2}, "--embedding-convolution: must be odd"),
+        ({"embedding_rank": 4, "embedding_convolution": 3, "decoder_output_dim": 9}, "--decoder-output-dim"),
+        ({"bottleneck_width": 5}, "--bottleneck-width: must be a multiple of the 2 heads"),
         ({"ffn_rank": 4, "sparsity": 0.5}, "--sparse-modules"),
         ({"sparsity": 0.5, "sparse_block": 16}, "24"),
         ({"tensor_train_modes": "4,3,3"}, "--tensor-train-modes"),
         ({"tensor_train_rank": 4, "tensor_train_modes": "4,x:4"}, "--tensor-train-modes"),
         ({"tensor_train_rank": 4, "tensor_train_modes": "2,3,3:4,2,2"}, "--tensor-train-modes"),
-        ({"embedding_rank": 40}, "rank"),
+        ({"embedding_rank": 40}, "--embedding-rank: rank: must be from 1 to 16"),
         ({"embedding_convolution": 3}, "--embedding-convolution"),
         ({"average_attention_ffn": 8}, "--average-attention-ffn"),
         ({"decoder_self_attention": "ssru", "cross_self_attention": True}, "--cross-self-attention"),
