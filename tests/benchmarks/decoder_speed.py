@@ -6,14 +6,17 @@ Models of one width, all with random weights and through our registered model: a
 asked for) average attention, one with self-attention, and a deep decoder with self-attention. Each translation has
 LENGTH tokens (min_len = max_len = LENGTH) and a forced EOS, so that all take equally many steps; that is checked. The
 sources are random tokens, and their batches are made before the clock starts. Parts of the table are for all sentences
-in one batch, and for some of them one at a time. A figure is the median of rounds in which the models take turns.
+in one batch, and for some of them one at a time. A figure is the median of rounds in which the models take turns. The
+last column is for the decoder's layers alone, against those of self-attention 6+2.
 Nothing here says how well a model translates.
 """
 
 import argparse
 import logging
+import time
 import warnings
 from collections.abc import Callable
+from statistics import median
 from typing import Any
 
 import torch
@@ -82,8 +85,11 @@ def alone(whole: Batch, row: int) -> Batch:
     return {"net_input": {"src_tokens": tokens[row : row + 1, -int(lengths[row]) :], "src_lengths": lengths[[row]]}}
 
 
-def translation(generator: SequenceGenerator, model: nn.Module, batches: list[Batch], steps: int) -> Callable[[], None]:
+def translation(
+    generator: SequenceGenerator, model: nn.Module, batches: list[Batch], steps: int, clock: "Clock"
+) -> Callable[[], None]:
     def run() -> None:
+        clock.seconds.append(0.0)
         for each in batches:
             for hypotheses in generator.generate([model], each):
                 if len(hypotheses[0]["tokens"]) != steps:
@@ -92,13 +98,33 @@ def translation(generator: SequenceGenerator, model: nn.Module, batches: list[Ba
     return run
 
 
-def table(seconds: dict[str, float], sentences: int) -> None:
+def table(seconds: dict[str, float], sentences: int, decoders: dict[str, float]) -> None:
     for name, value in seconds.items():
         print(
             f"    {name:<16}{sentences / value:>12.1f}{1000 * value / sentences:>14.2f}"
-            f"{seconds[SHALLOW] / value:>10.2f}{seconds[DEEP] / value:>12.2f}",
+            f"{seconds[SHALLOW] / value:>10.2f}{seconds[DEEP] / value:>12.2f}"
+            f"{decoders[SHALLOW] / decoders[name]:>14.2f}",
             flush=True,
         )
+
+
+class Clock:
+    """Adds up the time of a decoder and the reordering of its state, without the output layer and the search."""
+
+    def __init__(self, model: Any) -> None:
+        self.seconds: list[float] = []
+        decoder = model.decoder
+        for name in ("extract_features", "reorder_incremental_state_scripting"):
+            setattr(decoder, name, self._timed(getattr(decoder, name)))
+
+    def _timed(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*args: Any, **kwargs: Any) -> Any:
+            start = time.perf_counter()
+            result = function(*args, **kwargs)
+            self.seconds[-1] += time.perf_counter() - start
+            return result
+
+        return run
 
 
 def main() -> None:
@@ -126,7 +152,8 @@ def main() -> None:
     built = {name: build(name, options, task) for name in MODELS if "average" not in name or options.average}
     shape = f"width {options.width}, FFN {options.ffn}, {options.heads} heads, V={options.vocabulary}, float32"
     print(header(f"{options.length} tokens a sentence, {shape}", options.rounds, options.cpu_time))
-    print(f"    {'':<16}{'sentences/s':>12}{'ms/sentence':>14}{'vs 6+2':>10}{'vs 6+6':>12}   (times as fast)")
+    print(f"    {'':<16}{'sentences/s':>12}{'ms/sentence':>14}{'vs 6+2':>10}{'vs 6+6':>12}{'decoder alone':>14}")
+    clocks = {name: Clock(model) for name, model in built.items()}
     whole = batch(options.sentences, options)
     singles = [alone(whole, row) for row in range(min(options.single_sentences, options.sentences))]
     for beam in options.beams:
@@ -140,10 +167,13 @@ def main() -> None:
         for title, batches in ((f"batches of {options.sentences}", [whole]), ("one at a time", singles)):
             print(f"  beam {beam}, {title}")
             variants = {
-                name: translation(generators[name], model, batches, options.length + 1) for name, model in built.items()
+                name: translation(generators[name], model, batches, options.length + 1, clocks[name])
+                for name, model in built.items()
             }
             sentences = sum(len(each["net_input"]["src_lengths"]) for each in batches)
-            table(medians(variants, options.rounds, options.cpu_time), sentences)
+            seconds = medians(variants, options.rounds, options.cpu_time)
+            decoders = {name: median(clock.seconds[-options.rounds :]) for name, clock in clocks.items()}
+            table(seconds, sentences, decoders)
 
 
 if __name__ == "__main__":
