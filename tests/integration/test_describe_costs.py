@@ -1,5 +1,7 @@
 """``fairseq-compress describe`` tells what a real checkpoint costs, the bytes as ``pack`` stores them."""
 
+import json
+
 import fairseq.tasks.translation  # noqa: F401 - before register()
 import pytest
 
@@ -84,3 +86,29 @@ def test_a_plan_and_a_packed_file_have_the_same_costs(teacher, tmp_path, capsys)
 def test_a_wrong_length_is_one_line(teacher, capsys):
     assert main(["describe", "--checkpoint", str(teacher), "--source-tokens", "0"]) == 1
     assert capsys.readouterr().err.endswith("error: --source-tokens: must be at least 1, got 0\n")
+
+
+def test_a_score_tells_the_costs_of_its_model(teacher, tmp_path, capsys):
+    (tmp_path / "text").write_text("a b c d e\n")
+    text = ["score", "--hypothesis", tmp_path / "text", "--reference", tmp_path / "text", "--source-lang", "en",
+            "--target-lang", "cs", "--output", tmp_path / "score.json"]  # fmt: skip
+    assert main([*map(str, text), "--checkpoint", str(teacher), "--cost-tokens", "20"]) == 0
+    told = json.loads((tmp_path / "score.json").read_text())["checkpoint"]
+    capsys.readouterr()
+    output = described(capsys, "--checkpoint", teacher, "--source-tokens", 20, "--target-tokens", 20)
+    (line,) = [line for line in output.splitlines() if line.endswith("decoding of these, beam 1")]
+    assert (line.split()[4], told["cost_tokens"]) == (f"{told['multiply_adds']:,}", 20)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [(["--cost-tokens", "20"], "--cost-tokens: must be given with --checkpoint, got 20"), (None, "at least 1, got 0")],
+)
+def test_costs_that_cannot_be_told(options, message, teacher, tmp_path, capsys):
+    (tmp_path / "text").write_text("a b c d e\n")
+    options = options or ["--cost-tokens", "0", "--checkpoint", str(teacher)]
+    text = ["--hypothesis", tmp_path / "text", "--reference", tmp_path / "text", "--source-lang", "en", "--target-lang",
+            "cs", "--output", tmp_path / "score.json"]  # fmt: skip
+    assert main(["score", *map(str, text), *options]) == 1
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "score.json").exists()

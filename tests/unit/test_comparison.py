@@ -77,6 +77,22 @@ def test_sizes_are_told_where_they_differ_and_empty_columns_are_left_out() -> No
     assert "Bytes" not in rows(render_comparison(records, "Sizes"))[0]
 
 
+def test_costs_and_speed_are_told_where_they_were_measured() -> None:
+    records = [make_record("gold", 1, 26.0), make_record("a", 1, 28.0)]
+    sizes = ({"multiply_adds": 61_440_000}, {"multiply_adds": 1_234_567_890}), (40.04, 7.96)
+    for record, size, speed, on_disk in zip(records, *sizes, (4_100, 3_900), strict=True):
+        record["checkpoint"] = size | {"bytes_on_disk": on_disk, "bytes_float32": on_disk - 90, "cost_tokens": 20}
+        record["speed"] = {"sentences_per_second": speed}
+    header, _, first, second = rows(render_comparison(records, "Sizes"))
+    assert "Times smaller" not in header  # of a plain checkpoint it says nothing
+    told = [header.index(name) for name in ("Bytes", "Multiply-adds (M)", "Sentences a second")]
+    assert [first[i] for i in told] == ["4,100", "61.4", "40.0"]
+    assert [second[i] for i in told] == ["3,900", "1,234.6", "8.0"]
+    for record in records:
+        del record["checkpoint"]["multiply_adds"]
+    assert not {"Multiply-adds (M)", "Sentences a second"} & set(rows(render_comparison(records, "Sizes"))[0])
+
+
 def test_what_does_not_belong_together_is_refused() -> None:
     with pytest.raises(DataError, match=r"'gold.1' and 'gold.1' are runs of one system and must differ in seed, got 1"):
         render_comparison([RECORDS[0], RECORDS[0]], "Losses")
