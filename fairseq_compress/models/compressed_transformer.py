@@ -19,6 +19,7 @@ from fairseq.models.transformer import (
 )
 from fairseq.modules import FairseqDropout
 from fairseq.modules.checkpoint_activations import checkpoint_wrapper
+from omegaconf import DictConfig, open_dict
 from torch import Tensor, nn
 
 from fairseq_compress.errors import ConfigError
@@ -164,8 +165,13 @@ class CompressedTransformerModel(TransformerModel):
                 f" source dictionary of {len(source)} entries and a different target one of {len(target)}"
             )
         structure = structure_of(args)
-        construction.prepare(structure, args)
-        model = super().build_model(args, task)
+        # fairseq finds options that it does not know, such as ours, in a namespace only, and hydra's are in a table.
+        known = argparse.Namespace(**{str(k): v for k, v in args.items()}) if isinstance(args, DictConfig) else args
+        construction.prepare(structure, known)
+        model = super().build_model(known, task)
+        if known is not args:
+            with open_dict(args):  # what fairseq filled in: a checkpoint tells it, as one of the command line does
+                args.update(vars(known))
         construction.finish(structure, model)
         for module in model.modules():  # --retain-dropout-modules knows the modules by fairseq's names
             if isinstance(module, FairseqDropout):

@@ -97,12 +97,14 @@ def test_hydra_train_from_our_yaml(data_bin, teacher, tmp_path):
         "fairseq-hydra-train", "--config-dir", ROOT / "configs" / "hydra", "--config-name", "word_level_kd",
         f"hydra.run.dir={tmp_path}/hydra", f"common.user_dir={PLUGIN}", "common.cpu=true", f"task.data={data_bin}",
         f"criterion.teacher_path={teacher}", f"checkpoint.save_dir={tmp_path}/out", "optimization.max_update=2",
-        "dataset.max_tokens=120", "task.autocast_dtype=bfloat16",
+        "dataset.max_tokens=120", "task.autocast_dtype=bfloat16", "+model.embedding_rank=5",
         *(f"+model.{name}={value}" for name, value in zip(sizes, TINY[1::2], strict=True)),
     ).stdout  # fmt: skip
     checkpoint = tmp_path / "out" / "checkpoint_last.pt"
     assert checkpoint.is_file(), log
-    assert torch.load(checkpoint, weights_only=True)["cfg"]["task"]["autocast_dtype"] == "bfloat16"
+    state = torch.load(checkpoint, weights_only=True)
+    assert state["cfg"]["task"]["autocast_dtype"] == "bfloat16"
+    assert state["model"]["encoder.embed_tokens.table.weight"].size(1) == 5
     translated = run_command(
         "fairseq-generate", data_bin, *PLUGIN_OPTIONS, "--path", checkpoint, "--gen-subset", "test1", "--beam", 1,
         "--max-len-b", 3,

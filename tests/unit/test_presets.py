@@ -14,6 +14,8 @@ from fairseq_compress.models import presets
 from fairseq_compress.models.compressed_transformer import CompressedTransformerModel
 from fairseq_compress.models.presets import PRESETS
 from fairseq_compress.modules.attention import HookableMultiheadAttention
+from fairseq_compress.modules.factorized_embedding import FactorizedEmbedding
+from fairseq_compress.modules.low_rank_linear import LowRankLinear
 from fairseq_compress.modules.ssru import SSRU
 
 
@@ -101,6 +103,20 @@ def test_hydra_values_build_a_preset() -> None:
     nested = OmegaConf.create({"_name": "transformer_student_tiny", "encoder": {"layers": 2}})
     with pytest.raises(ConfigError, match=r"model\.encoder: give flat values"):
         models.build_model(nested, make_task(60, 60))
+
+
+def test_hydra_values_build_a_structure() -> None:
+    """fairseq drops, without a word, the values of hydra that its own configuration of a transformer does not have."""
+    small = {"encoder_layers": 1, "decoder_layers": 1, "encoder_embed_dim": 32, "encoder_ffn_embed_dim": 48}
+    cfg = OmegaConf.create({"_name": "transformer_student_tiny_ssru", "embedding_rank": 8, "ffn_rank": 4, **small})
+    OmegaConf.set_struct(cfg, True)  # as fairseq-hydra-train hands it over
+    model = models.build_model(cfg, make_task(60, 60))
+    assert isinstance(model.decoder.layers[0].self_attn, SSRU)
+    assert isinstance(model.encoder.embed_tokens, FactorizedEmbedding)
+    assert isinstance(model.encoder.layers[0].fc1, LowRankLinear)
+    assert (cfg.max_source_positions, cfg.share_decoder_input_output_embed) == (1024, True)
+    again = models.build_model(cfg, make_task(60, 60))  # as from its checkpoint
+    again.load_state_dict(model.state_dict(), strict=True)
 
 
 def test_shared_embeddings_need_a_joined_dictionary() -> None:
