@@ -1,0 +1,222 @@
+"""Text in two vocabularies at once, teacher's and student's: words are stored, and cut when they are read.
+
+One folder for all parts (train, valid, ...) of a pair of languages. A type is a word that is cut in one way by each
+vocabulary; T types have R pieces in both vocabularies together. All integers are little-endian.
+
+======================================================================  ===============================================
+``PART.LANG.types.bin``                                                 int32, the type of every word
+``PART.LANG.offsets.bin``                                               int64 (N + 1,): where its N sentences begin
+``pieces.bin``                                                          int32 (R,): pieces of all types by the teacher,
+                                                                        then of all by the student, as union ids
+``pieces.offsets.bin``                                                  int64 (2 T + 1,): where their pieces begin
+``dict.teacher.txt``, ``dict.student.txt``                              the dictionaries of the two vocabularies
+``dict.union.txt``                                                      the teacher's entries, then the student's others
+``teacher_to_union.bin``, ``student_to_union.bin``                      int32, the union id of every dictionary id
+``meta.json``                                                           counts, SHA-256 of all files and of the models
+======================================================================  ===============================================
+
+Ids are those of fairseq: four special entries, :data:`SPECIALS`, then the lines of the dictionary. A piece that no
+dictionary can have, as it is unknown to its model, is ``<unk>``.
+"""
+
+import json
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fairseq_compress.corpus.files import PathLike, file_sha256
+from fairseq_compress.errors import DataError
+
+Integers: TypeAlias = NDArray[np.integer[Any]]
+
+FORMAT = "fairseq-compress dual text 1"
+META = "meta.json"
+SPECIALS = ("<s>", "<pad>", "</s>", "<unk>")
+PAD, EOS, UNK = map(SPECIALS.index, SPECIALS[1:])
+VOCABULARIES = ("teacher", "student")
+DICTIONARIES = tuple(f"dict.{name}.txt" for name in (*VOCABULARIES, "union"))
+SENTENCES_AT_ONCE = 1 << 16
+
+
+class Sizes(NamedTuple):
+    """Sizes of N sentences, each (N,) int32, the end of the sentence not counted."""
+
+    words: Integers
+    teacher: Integers
+    """Pieces of the teacher's vocabulary."""
+    student: Integers
+    longest: Integers
+    """Pieces where each word is cut by the vocabulary that makes more of it: no mixture is longer."""
+
+
+class DualText:
+    """One language of one part, memory-mapped.
+
+    Args:
+        folder: what ``encode-dual`` wrote.
+        part: such as ``train``.
+        language: such as ``en``.
+
+    Raises:
+        DataError: the folder is of another format or has no such text; a dictionary is not the one it was made with; a
+            file is missing or has another size.
+    """
+
+    def __init__(self, folder: PathLike, part: str, language: str) -> None:
+        self.folder, self.part, self.language = Path(folder), part, language
+        self.meta = read_meta(folder)
+        languages, parts = self.meta["languages"], self.meta["parts"]
+        if language not in languages or part not in parts:
+            raise DataError(
+                f"{folder}: has no part {part!r} in {language!r}, but {', '.join(parts)} in {' and '.join(languages)}"
+            )
+        for name in (*DICTIONARIES, *(f"{name}_to_union.bin" for name in VOCABULARIES)):
+            self._check_sha256(name)
+        self.types: int = self.meta["types"]
+        self._words = self._map(f"{part}.{language}.types.bin", np.int32, parts[part]["words"][language])
+        self._offsets = self._map(f"{part}.{language}.offsets.bin", np.int64, parts[part]["sentences"] + 1)
+        self._piece_offsets = self._map("pieces.offsets.bin", np.int64, 2 * self.types + 1)
+        self._pieces = self._map("pieces.bin", np.int32, sum(self.meta["pieces"].values()))
+        self.entries: dict[str, int] = self.meta["entries"]
+        self.teacher_to_union, self.student_to_union = (
+            self._map(f"{name}_to_union.bin", np.int32, self.entries[name]) for name in VOCABULARIES
+        )
+
+    def __reduce__(self) -> tuple[type["DualText"], tuple[Path, str, str]]:
+        return DualText, (self.folder, self.part, self.language)  # a worker process maps the files itself
+
+    def __len__(self) -> int:
+        return len(self._offsets) - 1
+
+    def word_types(self, index: int) -> Integers:
+        """The types of the words of a sentence, (W,) int32."""
+        return self._words[self._offsets[index] : self._offsets[index + 1]]
+
+    def batch(self, indices: Integers) -> tuple[Integers, Integers]:
+        """The types of the words of B sentences, one after the other, (W,), and the words of each, (B,) int64."""
+        starts = self._offsets[indices]
+        counts = self._offsets[indices + 1] - starts
+        return self._words[ragged_places(starts, counts)], counts
+
+    @cached_property
+    def sizes(self) -> Sizes:
+        """Words and pieces of all sentences; the whole text is read for them once.
+
+        Raises:
+            DataError: the text is damaged.
+        """
+        found = Sizes(*(np.zeros(len(self), dtype=np.int32) for _ in Sizes._fields))
+        pieces = np.diff(self._piece_offsets).astype(np.int32)
+        teacher, student = pieces[: self.types], pieces[self.types :]
+        self._check_offsets(self._piece_offsets, len(self._pieces), "pieces.offsets.bin")
+        if len(self._pieces) and not UNK <= self._pieces.min() <= self._pieces.max() < self.entries["union"]:
+            raise DataError(f"{self.folder}/pieces.bin: damaged, a piece is no entry of dict.union.txt")
+        self._check_offsets(self._offsets, len(self._words), f"{self.part}.{self.language}.offsets.bin")
+        for start in range(0, len(self), SENTENCES_AT_ONCE):
+            part = slice(start, min(start + SENTENCES_AT_ONCE, len(self)))
+            offsets = self._offsets[part.start : part.stop + 1]
+            types = self._words[offsets[0] : offsets[-1]]
+            if len(types) and not 0 <= types.min() <= types.max() < self.types:
+                raise DataError(f"{self.folder}/{self.part}.{self.language}.types.bin: damaged, a word is of no type")
+            found.words[part] = np.diff(offsets)
+            for total, counts in zip(found[1:], (teacher, student, np.maximum(teacher, student)), strict=True):
+                sums = np.concatenate([[0], np.cumsum(counts[types], dtype=np.int64)])
+                total[part] = np.diff(sums[offsets - offsets[0]])
+        return found
+
+    def segment(self, types: Integers, use_teacher: NDArray[np.bool_]) -> tuple[Integers, Integers]:
+        """Cut words, each by the vocabulary that is chosen for it.
+
+        Args:
+            types: (W,) as :meth:`word_types` or :meth:`batch` gives them.
+            use_teacher: (W,) true where the teacher's vocabulary cuts the word, false for the student's.
+
+        Returns:
+            (P,) union ids of the pieces, int32, and (P,) the numbers of their words, from 0.
+        """
+        rows = np.where(use_teacher, types, types + self.types)
+        starts = self._piece_offsets[rows]
+        counts = self._piece_offsets[rows + 1] - starts
+        return self._pieces[ragged_places(starts, counts)], np.repeat(np.arange(len(types)), counts)
+
+    def teacher(self, types: Integers) -> tuple[Integers, Integers]:
+        """As :meth:`segment` with the teacher's vocabulary only; the ids are those of its dictionary."""
+        ids, words = self.segment(types, np.ones(len(types), dtype=bool))
+        return self._union_to["teacher"][ids], words
+
+    def student(self, types: Integers) -> tuple[Integers, Integers]:
+        """As :meth:`segment` with the student's vocabulary only; the ids are those of its dictionary."""
+        ids, words = self.segment(types, np.zeros(len(types), dtype=bool))
+        return self._union_to["student"][ids], words
+
+    def check_files(self) -> None:
+        """Compare all files with the checksums of ``meta.json`` (about 1 second a GB).
+
+        Raises:
+            DataError: naming the first that differs.
+        """
+        for name in self.meta["sha256"]:
+            self._check_sha256(name)
+
+    @cached_property
+    def _union_to(self) -> dict[str, Integers]:
+        inverse: dict[str, Integers] = {}
+        for name, to_union in zip(VOCABULARIES, (self.teacher_to_union, self.student_to_union), strict=True):
+            inverse[name] = np.full(self.entries["union"], UNK, dtype=np.int32)
+            inverse[name][to_union] = np.arange(len(to_union), dtype=np.int32)
+        return inverse
+
+    def _map(self, name: str, dtype: type[np.integer[Any]], count: int) -> Integers:
+        path, kind = self.folder / name, np.dtype(dtype).newbyteorder("<")
+        try:
+            size = path.stat().st_size
+            if size != count * kind.itemsize:
+                raise DataError(f"{path}: must have {count * kind.itemsize:,} bytes by {META}, got {size:,}")
+            # Slices of np.memmap itself cost more than what is read; and an empty file cannot be mapped.
+            return np.asarray(np.memmap(path, kind, mode="r")) if count else np.empty(0, kind)
+        except OSError as error:
+            raise DataError(f"cannot read {path}: {error.strerror}") from None
+
+    def _check_sha256(self, name: str) -> None:
+        expected, found = self.meta["sha256"][name], file_sha256(self.folder / name)
+        if found != expected:
+            raise DataError(f"{self.folder / name}: SHA-256 must be {expected} by {META}, got {found}")
+
+    def _check_offsets(self, offsets: Integers, end: int, name: str) -> None:
+        if offsets[0] != 0 or offsets[-1] != end or (np.diff(offsets) < 0).any():
+            raise DataError(f"{self.folder / name}: damaged, offsets must rise from 0 to {end:,}")
+
+
+def ragged_places(starts: Integers, counts: Integers) -> Integers:
+    """The places start, start + 1, ..., start + count - 1 of each of the ranges, one range after the other."""
+    before = np.cumsum(counts) - counts
+    return np.arange(counts.sum()) + np.repeat(starts - before, counts)
+
+
+def read_meta(folder: PathLike) -> dict[str, Any]:
+    """Read ``meta.json``.
+
+    Raises:
+        DataError: there is none, it is damaged or of another format.
+    """
+    path = Path(folder) / META
+    try:
+        meta = json.loads(path.read_bytes())
+        if meta["format"] != FORMAT:
+            raise DataError(f"{path}: the format must be {FORMAT!r}, got {meta['format']!r}; run encode-dual again")
+        counts = [meta["types"], *meta["pieces"].values(), *meta["entries"].values()]
+        for part in meta["parts"].values():
+            counts += [part["sentences"], *(part["words"][language] for language in meta["languages"])]
+        if not all(type(count) is int and count >= 0 for count in counts):
+            raise ValueError("a count is none")
+        if set(meta["pieces"]) != set(VOCABULARIES) or not meta["sha256"].keys() >= set(DICTIONARIES):
+            raise ValueError("something is missing")
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}; encode-dual writes it") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{path}: damaged ({type(error).__name__}: {error})") from None
+    found: dict[str, Any] = meta
+    return found

@@ -1,0 +1,204 @@
+"""Raw parallel text -> the folder of :mod:`fairseq_compress.corpus.dual_text`.
+
+Memory grows with the number of different words (about 0.5 GB a million) and not with the text.
+"""
+
+import json
+import os
+import re
+import shutil
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fairseq_compress.corpus.dual_text import FORMAT, META, SPECIALS, UNK, VOCABULARIES
+from fairseq_compress.corpus.files import PathLike, check_parallel, file_sha256, progress, read_lines
+from fairseq_compress.corpus.segmentation import BATCH_LINES
+from fairseq_compress.corpus.word_segmentation import DualSegmenter, Word, WordSegmenter
+from fairseq_compress.errors import ConfigError, DataError
+
+NAME = re.compile(r"[A-Za-z0-9_-]+")  # of a part or a language: a piece of a file name
+
+
+class VocabularyFiles(NamedTuple):
+    """One of the two vocabularies."""
+
+    model: PathLike
+    """The sentencepiece model."""
+    dictionary: PathLike
+    """fairseq's dictionary for it, with all its pieces."""
+
+
+def encode_dual(
+    parts: Mapping[str, str],
+    languages: tuple[str, str],
+    teacher: VocabularyFiles,
+    student: VocabularyFiles,
+    output: PathLike,
+) -> dict[str, Any]:
+    """Write the folder, complete or not at all, and return its ``meta.json``.
+
+    Args:
+        parts: name of each part -> prefix of its files, which end in ``.LANG``; text, one sentence a line.
+        languages: source and target.
+        output: must not be there.
+
+    Raises:
+        ConfigError: a part or a language has no name, languages are the same, or the output is there.
+        DataError: a file is missing, empty or not UTF-8; the sides of a part have different numbers of lines; a
+            dictionary is damaged or has not all pieces of its model; the models do not agree on the words of a line.
+    """
+    _check_names(parts, languages)
+    segmenter = DualSegmenter(teacher.model, student.model)
+    models = zip((segmenter.teacher, segmenter.student), (teacher.dictionary, student.dictionary), strict=True)
+    dictionaries = [_dictionary_of(model, path) for model, path in models]
+    paths = {part: [f"{prefix}.{language}" for language in languages] for part, prefix in parts.items()}
+    counts = {part: check_parallel(*texts) for part, texts in paths.items()}
+    with _new_folder(Path(output)) as folder:
+        meta: dict[str, Any] = {"format": FORMAT, "languages": list(languages), "parts": {}, "models": {}}
+        for name, files in zip(VOCABULARIES, (teacher, student), strict=True):
+            meta["models"][name] = file_sha256(files.model)
+        meta["entries"], table = _write_dictionaries(folder, dictionaries)
+        for part, texts in paths.items():
+            words = [
+                _write_text(segmenter, text, counts[part], table, folder / f"{part}.{language}")
+                for text, language in zip(texts, languages, strict=True)
+            ]
+            meta["parts"][part] = {"sentences": counts[part], "words": dict(zip(languages, words, strict=True))}
+        meta |= table.write(folder)
+        meta["sha256"] = {path.name: file_sha256(path) for path in sorted(folder.iterdir())}
+        (folder / META).write_text(json.dumps(meta, indent=1) + "\n", encoding="utf-8")
+    return meta
+
+
+def read_dictionary(path: PathLike) -> dict[str, str]:
+    """The lines of fairseq's ``dict.txt``, ``PIECE COUNT``, by their pieces.
+
+    Raises:
+        DataError: the file is missing or empty, or a line is no entry, one of fairseq's specials, or there twice.
+    """
+    entries: dict[str, str] = {}
+    for number, line in enumerate(read_lines(path), start=1):
+        piece, _, count = line.rpartition(" ")
+        if piece.split() != [piece] or not count.isdecimal() or piece in SPECIALS or piece in entries:
+            raise DataError(f"{os.fspath(path)}, line {number}: must be a new piece and its count, got {line[:60]!r}")
+        entries[piece] = line
+    if not entries:
+        raise DataError(f"{os.fspath(path)} is empty: at least one entry is needed")
+    return entries
+
+
+class _TypeTable:
+    """Numbers of word types, in the order in which they come, and the union ids of their pieces."""
+
+    def __init__(self, ids: Sequence[dict[str, int]]) -> None:
+        self.numbers: dict[tuple[Word, Word], int] = {}
+        self._ids = ids
+        self._pieces = [array("i") for _ in ids]
+        self._lengths = [array("i") for _ in ids]
+
+    def add(self, pair: tuple[Word, Word]) -> int:
+        """The number of a type that is new."""
+        for word, ids, pieces, lengths in zip(pair, self._ids, self._pieces, self._lengths, strict=True):
+            found = [ids.get(piece, UNK) for piece in word.split(" ")]
+            pieces.extend(found)
+            lengths.append(len(found))
+        return self.numbers.setdefault(pair, len(self.numbers))
+
+    def write(self, folder: Path) -> dict[str, Any]:
+        """Write the two files of the table, and return the counts."""
+        pieces, lengths = (np.concatenate(arrays) for arrays in (self._pieces, self._lengths))
+        pieces.astype("<i4").tofile(folder / "pieces.bin")
+        np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype("<i8").tofile(folder / "pieces.offsets.bin")
+        named = list(zip(VOCABULARIES, self._pieces, strict=True))
+        return {
+            "types": len(self.numbers),
+            "pieces": {name: len(ids) for name, ids in named},
+            "unknown_pieces": {name: ids.count(UNK) for name, ids in named},
+        }
+
+
+def _write_text(segmenter: DualSegmenter, path: str, total: int, table: _TypeTable, start: Path) -> int:
+    """Write types and offsets of one text, and return the number of words."""
+    numbers, words, sentences = table.numbers, 0, 0
+    lines = segmenter.pairs(progress(read_lines(path), total, "encode-dual"), path)
+    with open(f"{start}.types.bin", "wb") as types_file, open(f"{start}.offsets.bin", "wb") as offsets_file:
+        types, offsets = [], [0]
+        for pairs in lines:
+            sentences += 1
+            types += [number if (number := numbers.get(pair)) is not None else table.add(pair) for pair in pairs]
+            offsets.append(words + len(types))
+            if len(offsets) > BATCH_LINES:
+                words += _flush(types, types_file, "<i4")
+                _flush(offsets, offsets_file, "<i8")
+        words += _flush(types, types_file, "<i4")
+        _flush(offsets, offsets_file, "<i8")
+    if sentences != total:
+        raise DataError(f"{path} changed while it was read: {total} lines, then {sentences}")
+    return words
+
+
+def _flush(values: list[int], stream: Any, dtype: str) -> int:
+    """Write the numbers, empty the list, and return how many there were."""
+    stream.write(np.array(values, dtype=dtype).tobytes())
+    count = len(values)
+    values.clear()
+    return count
+
+
+def _write_dictionaries(folder: Path, dictionaries: Sequence[dict[str, str]]) -> tuple[dict[str, int], _TypeTable]:
+    """Write the three dictionaries and the maps to the union; their numbers of entries, and an empty table of types."""
+    teacher, student = dictionaries
+    union = teacher | {piece: line for piece, line in student.items() if piece not in teacher}
+    place = {piece: number for number, piece in enumerate((*SPECIALS, *union))}
+    sizes = {}
+    for name, entries in zip((*VOCABULARIES, "union"), (teacher, student, union), strict=True):
+        (folder / f"dict.{name}.txt").write_text("".join(f"{line}\n" for line in entries.values()), encoding="utf-8")
+        to_union = np.array([place[piece] for piece in (*SPECIALS, *entries)], dtype="<i4")
+        sizes[name] = len(to_union)
+        if name in VOCABULARIES:
+            to_union.tofile(folder / f"{name}_to_union.bin")
+    return sizes, _TypeTable([{piece: place[piece] for piece in entries} for entries in dictionaries])
+
+
+def _check_names(parts: Mapping[str, str], languages: tuple[str, str]) -> None:
+    if not parts:
+        raise ConfigError("parts: at least one is needed (--trainpref, --validpref, --testpref), got none")
+    if wrong := [name for name in (*parts, *languages) if not NAME.fullmatch(name)]:
+        raise ConfigError(f"parts and languages: must be letters, digits, '-' and '_', got {wrong[0]!r}")
+    if languages[0] == languages[1]:
+        raise ConfigError(f"--source-lang and --target-lang: must differ, got {languages[0]} twice")
+
+
+def _dictionary_of(model: WordSegmenter, path: PathLike) -> dict[str, str]:
+    entries = read_dictionary(path)
+    if missing := [piece for piece in model.entries() if piece not in entries]:
+        raise DataError(
+            f"{os.fspath(path)}: must have all pieces of {model.path}, lacks {len(missing)}, such as {missing[0]!r}"
+        )
+    return entries
+
+
+@contextmanager
+def _new_folder(path: Path) -> Iterator[Path]:
+    """A temporary folder that gets its name when the block ends, and goes when it fails."""
+    if os.path.lexists(path):
+        raise ConfigError(f"--output: must not be there yet, {path} is")
+    folder = path.with_name(f".{path.name}.tmp")
+    try:
+        shutil.rmtree(folder, ignore_errors=True)  # of a killed process
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise DataError(f"cannot make the folder {path}: {error.strerror}") from error
+    try:
+        yield folder
+        for file in folder.iterdir():
+            with open(file, "rb") as stream:
+                os.fsync(stream.fileno())
+        os.rename(folder, path)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
