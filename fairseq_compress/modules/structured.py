@@ -29,7 +29,7 @@ class StructuredWeight(nn.Module):
 
     @abstractmethod
     def dense_weight(self) -> Tensor:
-        """W, in the shape :attr:`dense_shape`, with its graph. Training never calls it."""
+        """W, in the shape :attr:`dense_shape`, with its graph. Only a loss of weights calls it in training."""
 
     @abstractmethod
     def approximation(self, weight: Tensor) -> dict[str, Tensor]:

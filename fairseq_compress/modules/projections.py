@@ -1,0 +1,118 @@
+"""The projections between a student's weights and its teacher's, learned with them and thrown away after."""
+
+from collections.abc import Collection, Iterable, Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from fairseq_compress.errors import ConfigError
+from fairseq_compress.functional.projection_losses import Axes, WeightPair, down_loss, up_loss
+
+DIRECTIONS = ("up", "down", "both")
+
+
+class ProjectionLosses(NamedTuple):
+    """Sums over all pairs of matrices, scalars in float32 (float64 for float64); 0 for a direction that is off."""
+
+    down: Tensor
+    up: Tensor
+
+    @property
+    def total(self) -> Tensor:
+        """L_p, with equal weights of the two."""
+        return self.down + self.up
+
+
+class SharedProjections(nn.Module):
+    """U (d_s, d_t) and V (d_t, d_s) for each kind of axis, shared by all layers (arXiv:1909.11687).
+
+    See :mod:`fairseq_compress.functional.projection_losses` for the losses. ``down`` uses U of the kinds of output axes
+    and V of those of input axes, ``up`` V of outputs and U of inputs, ``both`` the same U and V in both directions.
+    Only what is used is there, so every parameter gets a gradient.
+
+    At the start the smaller side goes to the larger and back unchanged: with d_s <= d_t the rows of U are random and
+    orthonormal, V = Uᵀ and U V = I (d_s, d_s); with d_s > d_t the rows of V are, U = Vᵀ and V U = I (d_t, d_t). The
+    draw is from torch's global generator, which fairseq seeds with ``--seed``, in the order of ``sizes``.
+
+    Lives in a criterion: fairseq trains, saves and resumes it with the criterion, and no model's state has a trace of
+    it. Keys of its state are ``u.KIND`` and ``v.KIND``, spaces as underscores: ``u.encoder_FFN_width``.
+
+    Args:
+        sizes: kind of axis -> (d_s, d_t).
+        direction: one of :data:`DIRECTIONS`.
+        axes: kinds of (output, input) of the matrices that will be compared; by default each kind may be on each side.
+
+    Raises:
+        ConfigError: a name or a size breaks its rule, or ``axes`` names a kind without sizes.
+    """
+
+    def __init__(
+        self, sizes: Mapping[str, tuple[int, int]], direction: str, axes: Collection[Axes] | None = None
+    ) -> None:
+        super().__init__()
+        _check(sizes, direction, axes)
+        self.sizes, self.direction = dict(sizes), direction
+        self.u, self.v = nn.ParameterDict(), nn.ParameterDict()
+        sides: list[set[str]] = [set(sizes), set(sizes)]
+        if axes is not None:
+            sides = [{pair[side] for pair in axes} for side in (0, 1)]
+        self._down, self._up = direction != "up", direction != "down"
+        of_u, of_v = set[str](), set[str]()
+        for used, left, right in ((self._down, of_u, of_v), (self._up, of_v, of_u)):
+            left |= sides[0] if used else set()
+            right |= sides[1] if used else set()
+        for kind, (student, teacher) in sizes.items():
+            rows = nn.init.orthogonal_(torch.empty(min(student, teacher), max(student, teacher)))
+            u = rows if student <= teacher else rows.t()
+            if kind in of_u:
+                self.u[_key(kind)] = nn.Parameter(u.contiguous())
+            if kind in of_v:
+                self.v[_key(kind)] = nn.Parameter(u.t().clone(memory_format=torch.contiguous_format))
+
+    def loss(self, pairs: Iterable[WeightPair]) -> ProjectionLosses:
+        """Σ ‖U_o θ_t V_i - θ_s‖² and Σ ‖θ_t - V_o θ_s U_i‖² over the pairs, with gradients to all matrices.
+
+        Raises:
+            ConfigError: there are no pairs, or one has a kind of axis without projections.
+            ValueError: the shape of a matrix does not fit its kinds of axes.
+        """
+        down, up = [], []
+        for axes, student, teacher in pairs:
+            if self._down:
+                down.append(down_loss(student, teacher, self._of("u", axes[0]), self._of("v", axes[1])))
+            if self._up:
+                up.append(up_loss(student, teacher, self._of("v", axes[0]), self._of("u", axes[1])))
+        if not down and not up:
+            raise ConfigError("pairs: must hold at least one pair of matrices, got none")
+        nothing = torch.zeros_like((down or up)[0])
+        return ProjectionLosses(sum(down, start=nothing), sum(up, start=nothing))
+
+    def _of(self, name: str, kind: str) -> Tensor:
+        projections: nn.ParameterDict = getattr(self, name)
+        if _key(kind) not in projections:
+            raise ConfigError(f"pairs: must have axes of {', '.join(self.sizes)} with a {name.upper()}, got {kind}")
+        return projections[_key(kind)]
+
+    def extra_repr(self) -> str:
+        sizes = [f"{kind}: {student} of {teacher}" for kind, (student, teacher) in self.sizes.items()]
+        return ", ".join([f"direction={self.direction}", *sizes])
+
+
+def _key(kind: str) -> str:
+    return kind.replace(" ", "_")
+
+
+def _check(sizes: Mapping[str, tuple[int, int]], direction: str, axes: Collection[Axes] | None) -> None:
+    if direction not in DIRECTIONS:
+        raise ConfigError(f"direction: must be one of {', '.join(DIRECTIONS)}, got {direction!r}")
+    if len({_key(kind) for kind in sizes}) < len(sizes) or any(not kind or "." in kind for kind in sizes):
+        raise ConfigError(f"sizes: kinds must be different names without dots, got {', '.join(map(repr, sizes))}")
+    for kind, pair in sizes.items():
+        if len(pair) != 2 or min(pair) < 1:
+            raise ConfigError(f"sizes: must be (student, teacher), both at least 1, got {tuple(pair)} for {kind}")
+    if not sizes or (axes is not None and not axes):
+        raise ConfigError("sizes: must name at least one kind of axis that a matrix has, got none")
+    unknown = sorted({kind for pair in axes or () for kind in pair} - set(sizes))
+    if unknown:
+        raise ConfigError(f"axes: must be of the kinds {', '.join(sizes)}, got {', '.join(unknown)}")

@@ -1,0 +1,117 @@
+"""The matrices in the layers of a student, side by side with those of its teacher."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+
+from fairseq_compress.checkpoint.plain_parameters import plain_shapes
+from fairseq_compress.checkpoint.transformer_axes import axes_of
+from fairseq_compress.errors import ConfigError
+from fairseq_compress.functional.layer_map import PARTS, even_layers, layer_map_problems, pairs_of
+from fairseq_compress.functional.projection_losses import Axes, WeightPair
+from fairseq_compress.models.layer_recorder import sizes_of
+from fairseq_compress.models.student_output import unwrapped
+from fairseq_compress.modules.structured import StructuredWeight
+from fairseq_compress.parametrizations.attach import original_of, transform_of
+
+LayerMap = Mapping[str, Sequence[int | None]]
+Shape = tuple[int, ...]
+
+
+class MatchedWeight(NamedTuple):
+    """A matrix (outputs, inputs) of the student and the teacher's of the same name in the layer it learns from."""
+
+    name: str
+    """Of the student's, as in the state dict of a plain transformer."""
+    teacher_name: str
+    axes: Axes
+    """The kinds of its axes, of :mod:`fairseq_compress.checkpoint.transformer_axes`."""
+    shapes: tuple[Shape, Shape]
+    """The student's and the teacher's."""
+    student: Callable[[], Tensor]
+    """The weight that the student computes with, with its graph; with fake quantization or noise what it replaces."""
+    teacher: Callable[[], Tensor]
+
+    def pair(self) -> WeightPair:
+        """Both weights as they are now."""
+        return WeightPair(self.axes, self.student(), self.teacher())
+
+
+def matched_weights(student: nn.Module, teacher: nn.Module, layer_map: LayerMap | None = None) -> list[MatchedWeight]:
+    """All matrices that a layer of the student and the teacher's layer for it both have, by their names.
+
+    Embeddings, the output layer, biases and layer norms are left out, and so is what only one of the two has (the
+    self-attention of a decoder with a recurrent unit). A low-rank or sparse matrix counts as the dense one that it
+    stands for, one made of centroids as their values; of a weight with fake quantization or noise it is the parameter
+    behind it, as noise is drawn anew each time. Layers that share their matrices count each.
+
+    Args:
+        student, teacher: transformers of fairseq's form, in any wrapper.
+        layer_map: of :func:`~fairseq_compress.functional.layer_map.read_layer_map`; None for :func:`even_layers`.
+
+    Raises:
+        ConfigError: a model is of another form; the map does not fit the depths; nothing is left; or there is no rule
+            for the axes of a matrix that both have.
+    """
+    own, other = sizes_of(student).layers, sizes_of(teacher).layers
+    if layer_map is None:
+        layer_map = {part: even_layers(own[part], other[part]) for part in PARTS}
+    problems = layer_map_problems(layer_map, own, other)
+    if problems:
+        raise ConfigError("; ".join(f"layer map: {problem}" for problem in problems))
+    found: list[MatchedWeight] = []
+    for part, number, theirs in pairs_of(layer_map):
+        layers = getattr(unwrapped(student), part).layers[number], getattr(unwrapped(teacher), part).layers[theirs]
+        found += _in_layers(layers, (f"{part}.layers.{number}.", f"{part}.layers.{theirs}."))
+    if not found:
+        raise ConfigError(f"layer map: must pair layers that have a matrix in common, got {dict(layer_map)}")
+    return found
+
+
+def projection_sizes(weights: Iterable[MatchedWeight]) -> dict[str, tuple[int, int]]:
+    """Kind of axis -> its size in the student and in the teacher, in the order of first appearance.
+
+    Raises:
+        ConfigError: a kind has several sizes in one model, so that no projection can be shared.
+    """
+    sizes: dict[str, tuple[int, int]] = {}
+    for weight in weights:
+        for axis, (kind, pair) in enumerate(zip(weight.axes, zip(*weight.shapes, strict=True), strict=True)):
+            if sizes.setdefault(kind, pair) != pair:
+                side = ("outputs", "inputs")[axis]
+                raise ConfigError(
+                    f"{weight.name}: the {side} must be {sizes[kind]} (student, teacher) as elsewhere on {kind}, "
+                    f"got {pair}"
+                )
+    return sizes
+
+
+def _in_layers(layers: tuple[nn.Module, nn.Module], prefixes: tuple[str, str]) -> list[MatchedWeight]:
+    found = []
+    shapes = [plain_shapes(layer) for layer in layers]
+    for key, shape in shapes[0].items():
+        theirs = shapes[1].get(key, ())
+        if len(shape) != 2 or len(theirs) != 2:
+            continue
+        name, teacher_name = (prefix + key for prefix in prefixes)
+        known = axes_of(name)
+        if known is None:
+            raise ConfigError(f"{name}: must be a matrix of a plain transformer, got one whose axes no rule names")
+        output, inputs = known.names
+        getters = [_getter(layer, key) for layer in layers]
+        found.append(MatchedWeight(name, teacher_name, (output, inputs), (shape, theirs), *getters))
+    return found
+
+
+def _getter(layer: nn.Module, key: str) -> Callable[[], Tensor]:
+    module: Any = layer.get_submodule(key.removesuffix(".weight"))
+    if isinstance(module, StructuredWeight):
+        return module.dense_weight
+
+    def weight() -> Tensor:
+        noisy = hasattr(transform_of(module), "probability")
+        value: Tensor = original_of(module) if noisy else module.weight
+        return value
+
+    return weight
