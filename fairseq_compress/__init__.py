@@ -19,13 +19,15 @@ def register() -> None:
     from fairseq_compress.checkpoint.unpack import unpacked_state
 
     compat.read_checkpoints_also(is_packed, unpacked_state)
+    import fairseq_compress.criterions.dual_vocab_kd
     import fairseq_compress.criterions.hidden_state_kd
     import fairseq_compress.criterions.label_smoothed
     import fairseq_compress.criterions.sequence_level_kd
     import fairseq_compress.criterions.word_level_kd
     import fairseq_compress.models.compressed_transformer
     import fairseq_compress.models.planned
-    import fairseq_compress.tasks.compressed_translation  # noqa: F401
+    import fairseq_compress.tasks.compressed_translation
+    import fairseq_compress.tasks.dual_vocab_translation  # noqa: F401
 
 
 if "fairseq" in sys.modules:

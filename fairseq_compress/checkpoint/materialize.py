@@ -13,17 +13,16 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
-from fairseq.criterions import CRITERION_DATACLASS_REGISTRY
 from fairseq.data import Dictionary
 from fairseq.models import ARCH_MODEL_REGISTRY, MODEL_REGISTRY, BaseFairseqModel
 from fairseq.models.transformer import TransformerModel, TransformerModelBase, base_architecture
-from fairseq.tasks.translation import TranslationConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import Tensor
 
 from fairseq_compress.checkpoint.load import build_model, load_upgraded
 from fairseq_compress.checkpoint.plain_parameters import dense_state
 from fairseq_compress.checkpoint.state import without_training_state, write_state
+from fairseq_compress.checkpoint.stock_configuration import stock_configuration
 from fairseq_compress.corpus.files import check_distinct
 from fairseq_compress.errors import CheckpointError
 from fairseq_compress.modules.activation_quantizer import remove_quantizers
@@ -187,26 +186,8 @@ def _refusal(path: str | os.PathLike[str], reasons: list[str]) -> CheckpointErro
     return CheckpointError(f"checkpoint {path}: cannot be a plain transformer: {shown}{more}")
 
 
-def _plain_cfg(cfg: DictConfig, values: dict[str, Any]) -> Any:
+def _plain_cfg(cfg: DictConfig, values: dict[str, Any]) -> dict[str, Any]:
     """The configuration with what stock fairseq knows, as a dict of plain values."""
-    groups = {name: group for name, group in cfg.items() if name != "model"}
-    container = OmegaConf.create(groups, flags={"allow_objects": True})
-    plain: Any = OmegaConf.to_container(container, resolve=True)
-    for name, group in plain.items():
-        if isinstance(group, argparse.Namespace):  # of what has no dataclass in fairseq, such as --optimizer sgd
-            plain[name] = vars(group)
-    known = {field.name for field in dataclasses.fields(TranslationConfig)}
-    plain["task"] = {name: value for name, value in plain["task"].items() if name in known} | {"_name": "translation"}
-    if (plain.get("criterion") or {}).get("_name") not in _stock_criterions():
-        plain["criterion"] = {"_name": "cross_entropy", "sentence_avg": False}
+    plain = stock_configuration(cfg)
     plain["common"] |= {"user_dir": None}
-    plain["model"] = values
-    return plain
-
-
-def _stock_criterions() -> set[str]:
-    return {
-        name
-        for name, config in CRITERION_DATACLASS_REGISTRY.items()
-        if config.__module__.startswith("fairseq.criterions")
-    }
+    return plain | {"model": values}

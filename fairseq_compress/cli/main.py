@@ -32,6 +32,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "select-hypotheses": ("select_hypotheses", "training data of a student out of an n-best file"),
     "encode-hypotheses": ("encode_hypotheses", "the hypotheses of an n-best file to subword pieces"),
     "binarize-hypotheses": ("binarize_hypotheses", "K hypotheses a sentence for sequence_level_kd"),
+    "encode-dual": ("encode_dual", "text in the vocabularies of a teacher and a student, for dual_vocab_translation"),
+    "extract-student": ("extract_student", "the student of dual_vocab_translation as an ordinary checkpoint"),
     "average": ("average", "average the parameters of several checkpoints"),
     "materialize": ("materialize", "a checkpoint as one of fairseq's plain transformer"),
     "quantize": ("quantize", "quantize a trained checkpoint by a plan, at once or in stages with training (iPQ)"),

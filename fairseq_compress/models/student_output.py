@@ -12,9 +12,12 @@ from fairseq_compress.errors import ConfigError
 from fairseq_compress.functional.outputs import Projected
 from fairseq_compress.models.compressed_transformer import CompressedTransformerDecoder
 from fairseq_compress.modules.factorized_output import FactorizedOutput
+from fairseq_compress.modules.projected_embedding import ProjectedOutput
 
 SOURCES = ("auto", "hidden", "logits")
 
+# Outputs of two factors: hidden states times the first are few columns, which the second, a table, makes logits of.
+_REDUCING = (FactorizedOutput, ProjectedOutput)
 # The output layers that are one product with ``output_projection`` and nothing else.
 _PLAIN_OUTPUT_LAYERS = (TransformerDecoderBase.output_layer, CompressedTransformerDecoder.output_layer)
 
@@ -32,25 +35,40 @@ def student_output(model: nn.Module, net_input: dict[str, Any], source: str = "a
     Raises:
         ConfigError: ``hidden`` is asked for where logits are more than a product with one plain matrix.
     """
+    if takes_hidden(model, source):
+        return projected(model, net_input)
+    logits = model(**net_input)[0]
+    return logits.reshape(-1, logits.size(-1))
+
+
+def takes_hidden(model: nn.Module, source: str, part: Any = None) -> bool:
+    """Whether a loss starts from hidden states: ``model`` in its wrappers, or ``part`` of what is inside them.
+
+    Raises:
+        ConfigError: as :func:`student_output`.
+    """
     if source not in SOURCES:
         raise ConfigError(f"--loss-from: must be one of {', '.join(SOURCES)}, got {source!r}")
-    reason = None if source == "logits" else why_no_output_matrix(model)
+    if source == "logits":
+        return False
+    reason = why_no_output_matrix(model, part)
     if source == "hidden" and reason is not None:
         raise ConfigError(f"--loss-from hidden: the logits must be a product with one plain output matrix, {reason}")
-    if source == "logits" or reason is not None or (source == "auto" and _product_dtype(model) == torch.float16):
-        logits = model(**net_input)[0]
-        return logits.reshape(-1, logits.size(-1))
-    return projected(model, net_input)
+    return reason is None and (source == "hidden" or _product_dtype(model) != torch.float16)
 
 
 def projected(model: nn.Module, net_input: dict[str, Any]) -> Projected:
     """Hidden states (N, C) and output matrix of a model for which :func:`why_no_output_matrix` is None."""
-    hidden = model(**net_input, features_only=True)[0]
+    return project(unwrapped(model), model(**net_input, features_only=True)[0])
+
+
+def project(model: Any, hidden: Tensor) -> Projected:
+    """Hidden states (B, T, C) of a model without wrappers, and its output matrix."""
     hidden = hidden.reshape(-1, hidden.size(-1)).contiguous()  # fairseq's features are a transposed view
     if torch.is_autocast_enabled(hidden.device.type):
         hidden = hidden.to(torch.get_autocast_dtype(hidden.device.type))
-    projection = unwrapped(model).decoder.output_projection
-    if isinstance(projection, FactorizedOutput):
+    projection = model.decoder.output_projection
+    if isinstance(projection, _REDUCING):
         return Projected(projection.reduce(hidden), projection.table_weight, None)
     return Projected(hidden, projection.weight, projection.bias)
 
@@ -67,17 +85,21 @@ def _wrappers(model: Any) -> Iterator[Any]:
         model = getattr(model, "module", None)
 
 
-def why_no_output_matrix(model: nn.Module) -> str | None:
-    """None if the logits are hidden states times ``decoder.output_projection``, else what makes them something else."""
+def why_no_output_matrix(model: nn.Module, part: Any = None) -> str | None:
+    """None if the logits are hidden states times ``decoder.output_projection``, else what makes them something else.
+
+    Args:
+        part: the model whose logits they are, where ``model`` in its wrappers holds several.
+    """
     for wrapper in _wrappers(model):
         if type(wrapper).__name__ == "FullyShardedDataParallel":
             return "got a sharded one (--ddp-backend fully_sharded)"
         if isinstance(wrapper, DistributedDataParallel) and wrapper.find_unused_parameters:
             return "got one that DDP would take for unused (--find-unused-parameters)"
-    inner = unwrapped(model)
+    inner = unwrapped(model) if part is None else part
     decoder: Any = getattr(inner, "decoder", None)
     projection: Any = getattr(decoder, "output_projection", None)
-    if type(projection) is not FactorizedOutput and not _is_plain_linear(projection):
+    if type(projection) not in _REDUCING and not _is_plain_linear(projection):
         return f"got a decoder with the output {type(projection).__name__}"
     if type(inner).forward is not TransformerModelBase.forward:
         return f"got the model {type(inner).__name__} with a forward of its own"

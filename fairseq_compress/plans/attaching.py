@@ -61,14 +61,16 @@ def _warn_of_left(patterns: Sequence[str], model: nn.Module) -> None:
         )  # fmt: skip
 
 
-def refuse_other_compression(model: nn.Module, state: Mapping[str, Tensor], *_: Any) -> None:
+def refuse_other_compression(model: nn.Module, state: Mapping[str, Tensor], prefix: str, *_: Any) -> None:
     """Refuse a state dict with centroids or ranges for which the model has no place; called before it is loaded.
+
+    ``prefix`` begins the keys of this model, where it is part of another.
 
     Raises:
         ConfigError: names the first.
     """
     modules = dict(model.named_modules(remove_duplicate=False))
-    for key in state:
+    for key in (name.removeprefix(prefix) for name in state if name.startswith(prefix)):
         layer, last = key.rpartition(".")[::2]
         if last == Codebook.trained_name and not (
             layer in modules and isinstance(transform_of(modules[layer]), Codebook)

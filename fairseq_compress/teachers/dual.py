@@ -1,0 +1,137 @@
+"""The teacher of dual-vocabulary training: new, of a given architecture, or a trained one with a larger table."""
+
+import argparse
+import json
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from fairseq import models
+from fairseq.data import Dictionary
+from fairseq.models import ARCH_CONFIG_REGISTRY, ARCH_MODEL_REGISTRY
+from fairseq.models.transformer import TransformerModelBase
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from fairseq_compress.checkpoint.extend_vocabulary import extend_vocabulary, piece_segmenter
+from fairseq_compress.checkpoint.extract_student import TEACHER_OPTIONS
+from fairseq_compress.checkpoint.load import load_upgraded
+from fairseq_compress.corpus.dual_text import read_meta
+from fairseq_compress.corpus.files import file_sha256
+from fairseq_compress.errors import ConfigError
+from fairseq_compress.models.structure import Structure
+from fairseq_compress.plans.configuration import plan_of
+from fairseq_compress.teachers.dictionaries import check_languages, check_same, find_dictionary
+
+# Options of a transformer that no architecture sets.
+KNOWN = {option.name for option in fields(Structure)} | {"max_source_positions", "max_target_positions"}
+
+
+def read_options(architecture: str, text: str | None) -> dict[str, Any]:
+    """The configuration of a new teacher: an architecture, and a table of JSON with what differs from it.
+
+    Raises:
+        ConfigError: the architecture is unknown, or the text is no table.
+    """
+    if architecture not in ARCH_CONFIG_REGISTRY:
+        raise ConfigError(f"--dual-teacher-arch: must be an architecture known here, got {architecture!r}")
+    try:
+        options = json.loads(text or "{}")
+    except ValueError as error:
+        raise ConfigError(f"--dual-teacher-options: must be a table of JSON, got {text!r} ({error})") from None
+    if not isinstance(options, dict):
+        raise ConfigError(f"--dual-teacher-options: must be a table of JSON, got {text!r}")
+    options = {str(name).replace("-", "_"): value for name, value in options.items()}
+    known = argparse.Namespace()
+    ARCH_CONFIG_REGISTRY[architecture](known)
+    unknown = sorted(set(options) - set(vars(known)) - KNOWN)
+    if unknown:
+        raise ConfigError(f"--dual-teacher-options: must be options of {architecture}, got {', '.join(unknown)}")
+    return {"arch": architecture, **options}
+
+
+def new_teacher(options: dict[str, Any], union: Dictionary) -> TransformerModelBase:
+    """A transformer over the union of both dictionaries.
+
+    Raises:
+        ConfigError: the architecture is no transformer.
+    """
+    kind = ARCH_MODEL_REGISTRY.get(options["arch"])
+    if kind is None or not issubclass(kind, TransformerModelBase):
+        raise ConfigError(f"teacher: must be of an architecture of transformers, got {options['arch']}")
+    args = argparse.Namespace(**options)
+    ARCH_CONFIG_REGISTRY[options["arch"]](args)
+    model: TransformerModelBase = models.build_model(args, argparse.Namespace(
+        source_dictionary=union, target_dictionary=union
+    ))  # fmt: skip
+    return model
+
+
+def trained_teacher(task: Any, folder: Path, union: Dictionary) -> tuple[dict[str, Any], TransformerModelBase]:
+    """The trained teacher of ``--dual-teacher-path``, whose table covers the union: its configuration and the model.
+
+    Args:
+        task: with the options of ``dual_vocab_translation``.
+        folder: of ``encode-dual``.
+
+    Raises:
+        ConfigError: it is no transformer of these languages and this dictionary, or has a compression plan; or the
+            sentencepiece model is another than the folder's.
+        CheckpointError, DataError: a file cannot be read.
+    """
+    path, sentencepiece_model = task.cfg.dual_teacher_path, task.cfg.dual_teacher_model
+    if not Path(sentencepiece_model).is_file() or (
+        file_sha256(sentencepiece_model) != read_meta(folder)["models"]["teacher"]
+    ):
+        raise ConfigError(
+            f"--dual-teacher-model: must be the teacher's model that {folder} was made with, got {sentencepiece_model}"
+        )
+    state, cfg = load_upgraded(path)
+    check_languages(f"--dual-teacher-path {path}", cfg, task)
+    dictionary = Dictionary.load(str(folder / "dict.teacher.txt"))
+    for language in (task.cfg.source_lang, task.cfg.target_lang):
+        found = find_dictionary(path, cfg, language, task.cfg.dual_teacher_data, "--dual-teacher-data")
+        check_same(f"--dual-teacher-path {path}", language, found, dictionary)
+    options = _plain(cfg.model)
+    if plan_of(cfg.model) is not None:
+        raise ConfigError(f"--dual-teacher-path {path}: must be a plain model, got a compressed one (materialize it)")
+    weights = extend_vocabulary(state["model"], union, dictionary, piece_segmenter(sentencepiece_model))
+    model = new_teacher(options, union)
+    model.load_state_dict(weights, strict=True)
+    return options, model
+
+
+def set_teacher(cfg: Any, options: dict[str, Any]) -> None:
+    """Keep a teacher's configuration in that of its student."""
+    text = json.dumps(options)
+    if isinstance(cfg, DictConfig):
+        with open_dict(cfg):
+            cfg[TEACHER_OPTIONS] = text
+    else:
+        setattr(cfg, TEACHER_OPTIONS, text)
+
+
+def teacher_options(cfg: Any) -> dict[str, Any]:
+    """The teacher's configuration in that of a student.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    text = getattr(cfg, TEACHER_OPTIONS, None)
+    if not text:
+        raise ConfigError(
+            "model: must have been trained with the task dual_vocab_translation, got no teacher's options"
+        )
+    options: dict[str, Any] = json.loads(text)
+    return options
+
+
+def _plain(model: Any) -> dict[str, Any]:
+    """The options of a model in a checkpoint that are numbers, texts and switches."""
+    values = OmegaConf.to_container(model) if isinstance(model, DictConfig) else dict(vars(model))
+    assert isinstance(values, dict)
+    found: dict[str, Any] = {
+        str(name): value for name, value in values.items() if isinstance(value, (str, int, float, bool))
+    }
+    found["arch"] = found.get("_name") or found.get("arch")
+    found.pop("_name", None)
+    return found
