@@ -31,20 +31,24 @@ def render_comparison(records: Sequence[Record], title: str, note: str | None = 
     BLEU and chrF2 are means over the seeds, with the sample standard deviation where there are several. ΔBLEU is the
     mean of the differences to the baseline's run with the same seed, p the paired bootstrap's for each seed. Bytes are
     of the first run's file, which is so many times smaller than its parameters in float32; they are told where systems
-    differ in them. Multiply-adds are in millions; where they are told, so is the speed of translating the test text. A
-    column about which no record tells anything is left out.
+    differ in them. So is the share of embeddings and output layer in the parameters. Multiply-adds are in millions;
+    where they are told, so is the speed of translating the test text. A column about which no record tells anything is
+    left out. Where systems were tested against several baselines, each row names its own.
 
     Raises:
-        DataError: runs of one system have the same seed, or systems were tested against different baselines.
+        DataError: runs of one system have the same seed, or were tested against different baselines.
     """
     systems = _systems(records)
-    baseline = _baseline(records)
-    table = [_row(name, runs) for name, runs in systems.items()]
+    baselines = _baselines(systems)
+    table = [_row(name, runs, baselines.get(name, NOT_MEASURED)) for name, runs in systems.items()]
     header = [column for column in table[0] if any(row[column] != NOT_MEASURED for row in table)]
     if len({row["Bytes"] for row in table}) == 1:
         header = [column for column in header if column not in _SIZES]
     if all(row["Times smaller"] in _ONCE for row in table):
         header = [column for column in header if column != "Times smaller"]
+    for column in ("Embeddings", "Against"):
+        if len({row[column] for row in table} - {NOT_MEASURED}) < 2:
+            header = [name for name in header if name != column]
     rows = [[row[column] for column in header] for row in table]
     blocks = [f"# {title}"]
     if note:
@@ -53,10 +57,11 @@ def render_comparison(records: Sequence[Record], title: str, note: str | None = 
     blocks.append(markdown_table(header, rows, texts=sum(column in _TEXTS for column in header)))
     if any(len(runs) > 1 for runs in systems.values()):
         blocks.append("± is the standard deviation over the seeds; p is told seed by seed.")
-    if baseline is not None:
+    if baselines:
         test = next(record["paired_bootstrap"] for record in records if record.get("paired_bootstrap"))
+        named = next(iter(baselines.values())) if "Against" not in header else "the system named"
         blocks.append(
-            f"ΔBLEU and p are against {baseline}, each seed against the same seed: paired bootstrap, "
+            f"ΔBLEU and p are against {named}, each seed against the same seed: paired bootstrap, "
             f"`{test['bleu']['signature']}`."
         )
     signatures = (f"{label} `{records[0][metric]['signature']}`" for metric, label in _METRICS.items())
@@ -89,24 +94,29 @@ def _systems(records: Sequence[Record]) -> dict[str, list[Record]]:
     return systems
 
 
-def _baseline(records: Sequence[Record]) -> str | None:
-    """The system that all others were tested against."""
+def _baselines(systems: Mapping[str, Sequence[Record]]) -> dict[str, str]:
+    """The system that each was tested against, of those that were."""
+    records = [run for runs in systems.values() for run in runs]
     translations = {record["files"].get("hypothesis", {}).get("name"): record for record in records}
-    tested: dict[str, str] = {}
-    for record in records:
-        if test := record.get("paired_bootstrap"):
-            name = test["baseline"]["name"]
-            tested[_fact(translations.get(name, {}), "system", name)] = record["name"]
-    if len(tested) > 1:
-        (one, first), (other, second) = list(tested.items())[:2]
-        raise DataError(
-            f"{first!r} was tested against {one} and {second!r} against {other}: they must have one baseline, and runs "
-            "of one system the same fact 'system' (score --set system=NAME)"
-        )
-    return next(iter(tested), None)
+    baselines: dict[str, str] = {}
+    for system, runs in systems.items():
+        tested = {}
+        for run in runs:
+            if test := run.get("paired_bootstrap"):
+                name = test["baseline"]["name"]
+                tested[_fact(translations.get(name, {}), "system", name)] = run["name"]
+        if len(tested) > 1:
+            (one, first), (other, second) = list(tested.items())[:2]
+            raise DataError(
+                f"{first!r} was tested against {one} and {second!r} against {other}: runs of one system must have one "
+                "baseline, and its runs the same fact 'system' (score --set system=NAME)"
+            )
+        if tested:
+            baselines[system] = next(iter(tested))
+    return baselines
 
 
-def _row(name: str, runs: Sequence[Record]) -> dict[str, str]:
+def _row(name: str, runs: Sequence[Record], baseline: str) -> dict[str, str]:
     tested = [(run["bleu"], run["paired_bootstrap"]["bleu"]) for run in runs if run.get("paired_bootstrap")]
     differences = [own["score"] - test["baseline_score"] for own, test in tested]
     paces = [float(pace) for run in runs if (pace := (run.get("facts") or {}).get("seconds_per_update"))]
@@ -120,13 +130,22 @@ def _row(name: str, runs: Sequence[Record]) -> dict[str, str]:
         "Seeds": ", ".join(_fact(run, "seed") for run in runs),
         "Bytes": f"{size['bytes_on_disk']:,}" if size else NOT_MEASURED,
         "Times smaller": f"{size['bytes_float32'] / size['bytes_on_disk']:.1f}" if size else NOT_MEASURED,
+        "Embeddings": _share(size),
         **{label: _spread([run[metric]["score"] for run in runs]) for metric, label in _METRICS.items()},
         "ΔBLEU": f"{mean(differences):+.2f}" if differences else NOT_MEASURED,
+        "Against": baseline,
         "p": ", ".join(f"{test['p_value']:.3f}" for _, test in tested) or NOT_MEASURED,
         "Multiply-adds (M)": f"{cost / 1e6:,.1f}" if cost else NOT_MEASURED,
         "Sentences a second": f"{mean(speeds):.1f}" if speeds else NOT_MEASURED,
         "Seconds an update": f"{mean(paces):.3f}" if paces else NOT_MEASURED,
     }
+
+
+def _share(size: Mapping[str, Any]) -> str:
+    """Of embeddings and output layer in the parameters."""
+    if "bytes_float32_of_embeddings" not in size:
+        return NOT_MEASURED
+    return f"{100 * size['bytes_float32_of_embeddings'] / size['bytes_float32']:.0f}%"
 
 
 def _spread(scores: Sequence[float]) -> str:

@@ -6,6 +6,7 @@ import os
 from fairseq_compress.checkpoint.average import count_parameters
 from fairseq_compress.checkpoint.load import load_state
 from fairseq_compress.checkpoint.packed_file import HEADER, Entry
+from fairseq_compress.evaluation.multiply_adds import EMBEDDINGS, OUTPUT, part_of
 
 FLOAT32_BYTES = 4
 
@@ -16,16 +17,20 @@ def checkpoint_sizes(path: str | os.PathLike[str]) -> dict[str, int]:
     Returns:
         ``parameters``: the number of trained numbers, those that several keys share counted once;
         ``bytes_float32``: what they take at 4 bytes each;
+        ``bytes_float32_of_embeddings``: how many of these are of embeddings and output layer;
         ``bytes_on_disk``: the file as it is, with the optimizer's state where it holds one.
 
     Raises:
         CheckpointError: the file cannot be loaded.
     """
-    parameters = count_parameters(load_state(path)["model"])
+    weights = load_state(path)["model"]
+    parameters = count_parameters(weights)
+    embeddings = {name: tensor for name, tensor in weights.items() if part_of(name) in (EMBEDDINGS, OUTPUT)}
     return {
         "parameters": parameters,
         "bytes_on_disk": os.path.getsize(path),
         "bytes_float32": FLOAT32_BYTES * parameters,
+        "bytes_float32_of_embeddings": FLOAT32_BYTES * count_parameters(embeddings),
     }
 
 

@@ -112,6 +112,7 @@ def test_tied_weights_stay_one_tensor_in_a_small_file(tmp_path: Path, three: lis
         "parameters": parameters,
         "bytes_on_disk": os.path.getsize(output),
         "bytes_float32": 4 * parameters,
+        "bytes_float32_of_embeddings": 4 * VOCABULARY * WIDTH,
     }
     untied = save(tmp_path / "untied.pt", make_weights(1, tie=False))
     write_average([untied], tmp_path / "untied-average.pt")

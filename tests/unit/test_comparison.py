@@ -96,9 +96,34 @@ def test_costs_and_speed_are_told_where_they_were_measured() -> None:
 def test_what_does_not_belong_together_is_refused() -> None:
     with pytest.raises(DataError, match=r"'gold.1' and 'gold.1' are runs of one system and must differ in seed, got 1"):
         render_comparison([RECORDS[0], RECORDS[0]], "Losses")
-    other = make_record("c", 1, 25.0, ("a.1.cs", 26.0, 0.5))
-    with pytest.raises(DataError, match=r"'a \| b.2' was tested against gold and 'c.1' against a.1.cs"):
+    other = make_record("a | b", 3, 25.0, ("a.1.cs", 26.0, 0.5))
+    with pytest.raises(DataError, match=r"'a \| b.2' was tested against gold and 'a \| b.3' against a.1.cs"):
         render_comparison([*RECORDS, other], "Losses")
+
+
+def test_several_baselines_are_named_row_by_row() -> None:
+    records = [
+        make_record("alone@8", 1, 26.0), make_record("alone@9", 1, 27.0),
+        make_record("both@8", 1, 28.0, ("alone@8.1.cs", 26.0, 0.01)),
+        make_record("both@9", 1, 28.0, ("alone@9.1.cs", 27.0, 0.02)),
+    ]  # fmt: skip
+    page = render_comparison(records, "Sizes")
+    header, _, *found = rows(page)
+    assert [row[header.index("Against")] for row in found] == ["–", "–", "alone@8", "alone@9"]
+    assert [row[header.index("ΔBLEU")] for row in found] == ["–", "–", "+2.00", "+1.00"]
+    assert "against the system named, each seed" in page
+    assert "Against" not in rows(render_comparison(RECORDS, "Losses"))[0]
+
+
+def test_the_share_of_embeddings_where_it_differs() -> None:
+    records = [make_record("large", 1, 26.0), make_record("small", 1, 25.0)]
+    for record, share in zip(records, (3000, 1010), strict=True):
+        sizes = {"bytes_on_disk": 4000 + share, "bytes_float32": 4000, "bytes_float32_of_embeddings": share}
+        record["checkpoint"] = sizes
+    header, _, *found = rows(render_comparison(records, "Sizes"))
+    assert [row[header.index("Embeddings")] for row in found] == ["75%", "25%"]
+    records[1]["checkpoint"] = records[0]["checkpoint"]
+    assert "Embeddings" not in rows(render_comparison(records, "Sizes"))[0]
 
 
 def test_the_verb(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
