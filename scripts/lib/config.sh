@@ -61,8 +61,10 @@ check_numbers() {
     for variable in MAX_RATIO CHARACTER_COVERAGE KD_TEMPERATURE SEQUENCE_KD_TEMPERATURE; do
         check_number "$variable" positive
     done
-    for variable in VOCAB_SENTENCES SEED MAX_LEN_B KD_NBEST KD_K_BEST COST_TOKENS; do check_number "$variable" integer; done
-    for variable in KD_ALPHA LABEL_SMOOTHING KD_DROP_WORST; do check_number "$variable" fraction; done
+    for variable in VOCAB_SENTENCES SEED MAX_LEN_B KD_NBEST KD_K_BEST COST_TOKENS DUAL_ALONE_UPDATE; do
+        check_number "$variable" integer
+    done
+    for variable in KD_ALPHA LABEL_SMOOTHING KD_DROP_WORST DUAL_P_MIX; do check_number "$variable" fraction; done
     for variable in CLIP_NORM LENGTH_PENALTY MAX_LEN_A; do check_number "$variable" number; done
     for role in TEACHER STUDENT; do
         for variable in MAX_TOKENS UPDATE_FREQ AVERAGE_LAST; do check_number "${role}_$variable" positive-integer; done
@@ -106,6 +108,7 @@ check_choices() {
     check_choice FP16 "$FP16" 0 1
     check_choice ADOPT "$ADOPT" 0 1
     check_choice KD_PRECISION "$KD_PRECISION" auto float32 bfloat16 int8
+    check_choice DUAL_TEACHER "$DUAL_TEACHER" trained new
     check_choice CACHE_DTYPE "$CACHE_DTYPE" float16 float32
     check_choice TEACHER_ARCH "$TEACHER_ARCH" "${KNOWN_ARCHITECTURES[@]}"
     [[ $FP16 == 0 || $DEVICE != cpu ]] || problem FP16 "needs a GPU, but DEVICE is cpu" "$FP16"

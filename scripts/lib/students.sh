@@ -1,14 +1,14 @@
 # shellcheck shell=bash
 # Purpose: the rows of STUDENTS: what they say, what they may say, which data and caches they need.
 # Inputs:  STUDENTS, SYSTEM and the settings of distillation.
-# Outputs: the STUDENT_* variables of a row; problems for check_config.
+# Outputs: the STUDENT_* variables of a row; the folders of its data and vocabulary; problems for check_config.
 # Example: for_each_student train_student
 
 # The corpora that a student can learn from; docs/distillation.md tells what they are.
 readonly DATA_KINDS=(gold kd both k-best interpolated)
 
-# parse_student ROW: "NAME ARCH DATA CRITERION [arguments]" into STUDENT_NAME, _ARCH, _DATA, _CRITERION, _ARGUMENTS. Of
-# word_level_kd@8, which learns from a cache of 8 entries a token, also the two parts: _LOSS (word_level_kd) and _CACHE_K (8).
+# parse_student ROW: "NAME ARCH DATA CRITERION [arguments]" into STUDENT_NAME, _ARCH, _DATA, _CRITERION, _ARGUMENTS. Of the
+# data gold@1000, which are in a vocabulary of 1,000 pieces, also the number: _PIECES (empty: VOCAB_SIZE). Of word_level_kd@8, which learns from a cache of 8 entries a token, also the two parts: _LOSS (word_level_kd) and _CACHE_K (8).
 # _SEED is that of the arguments, or SEED; rows NAME.SEED are the seeds of one system, _SYSTEM.
 # shellcheck disable=SC2034,SC2153 # the stages read them; SEED is a setting
 parse_student() {
@@ -17,6 +17,8 @@ parse_student() {
     read -ra words <<<"$1"
     STUDENT_NAME=${words[0]:-} STUDENT_ARCH=${words[1]:-} STUDENT_DATA=${words[2]:-} STUDENT_CRITERION=${words[3]:-}
     STUDENT_ARGUMENTS=("${words[@]:4}")
+    STUDENT_PIECES=
+    if [[ $STUDENT_DATA == *@* ]]; then STUDENT_PIECES=${STUDENT_DATA#*@}; fi
     STUDENT_LOSS=${STUDENT_CRITERION%%@*} STUDENT_CACHE_K=
     if [[ $STUDENT_CRITERION == *@* ]]; then STUDENT_CACHE_K=${STUDENT_CRITERION#*@}; fi
     STUDENT_SEED=$SEED
@@ -35,22 +37,58 @@ for_each_student() {
     done
 }
 
-# data_folder KIND: the binarized corpus of that kind.
+# data_folder KIND: the binarized corpus of that kind; of gold@1000 the one with 1,000 pieces.
 data_folder() {
     case $1 in
         gold) echo "$WORK_DIR/bin" ;;
+        *@*) echo "$WORK_DIR/bin-${1#*@}" ;;
         *) echo "$WORK_DIR/bin-$1" ;;
     esac
 }
 
-# baseline_of_student: sets REPLY to the row of BASELINE with the seed of the row at hand; empty if that is the row itself,
-# or if there is no BASELINE. It leaves the STUDENT_* variables as they were.
+# vocabulary_folder PIECES: the sentencepiece model and the dictionary; of nothing, those of VOCAB_SIZE.
+vocabulary_folder() { echo "$WORK_DIR/vocabulary${1:+-$1}"; }
+
+# is_dual: the student of the row is trained together with a teacher of another vocabulary.
+is_dual() { [[ $STUDENT_LOSS == dual_vocab_kd ]]; }
+
+# student_checkpoint: what the student of the row translates with.
+student_checkpoint() {
+    local folder=$WORK_DIR/students/$STUDENT_NAME
+    if ! is_dual; then
+        echo "$folder/averaged.pt"
+    elif ((DUAL_ALONE_UPDATE > 0)); then
+        echo "$folder/alone.pt"
+    else
+        echo "$folder/student/student.pt"
+    fi
+}
+
+# list_sizes: sets SIZES to the sizes of vocabularies that rows name, each once, and DUAL_SIZES to those with dual_vocab_kd.
+list_sizes() {
+    SIZES=() DUAL_SIZES=()
+    # shellcheck disable=SC2329 # for_each_student calls it
+    add_size() {
+        if [[ -n $STUDENT_PIECES && " ${SIZES[*]} " != *" $STUDENT_PIECES "* ]]; then SIZES+=("$STUDENT_PIECES"); fi
+        if is_dual && [[ " ${DUAL_SIZES[*]} " != *" $STUDENT_PIECES "* ]]; then DUAL_SIZES+=("$STUDENT_PIECES"); fi
+    }
+    for_each_student add_size
+}
+
+# baseline_system: of the row at hand; that of a system NAME@GROUP is BASELINE@GROUP.
+baseline_system() {
+    if [[ $STUDENT_SYSTEM == *@* ]]; then echo "$BASELINE@${STUDENT_SYSTEM#*@}"; else echo "$BASELINE"; fi
+}
+
+# baseline_of_student: sets REPLY to the row of its baseline with the seed of the row at hand; empty if that is the row
+# itself, or if there is no BASELINE. It leaves the STUDENT_* variables as they were.
 baseline_of_student() {
-    local system=$STUDENT_SYSTEM seed=$STUDENT_SEED current=$STUDENT_ROW row found=
-    if [[ -n $BASELINE && $system != "$BASELINE" ]]; then
+    local baseline seed=$STUDENT_SEED current=$STUDENT_ROW row found=
+    baseline=$(baseline_system)
+    if [[ -n $BASELINE && $STUDENT_SYSTEM != "$baseline" ]]; then
         for row in "${STUDENTS[@]}"; do
             parse_student "$row"
-            if [[ $STUDENT_SYSTEM/$STUDENT_SEED == "$BASELINE/$seed" ]]; then found=$STUDENT_NAME; fi
+            if [[ $STUDENT_SYSTEM/$STUDENT_SEED == "$baseline/$seed" ]]; then found=$STUDENT_NAME; fi
         done
         parse_student "$current"
     fi
@@ -84,15 +122,16 @@ check_students() {
     for row in "${STUDENTS[@]}"; do
         parse_student "$row"
         name=$STUDENT_NAME
-        [[ $name =~ ^[A-Za-z0-9._-]+$ ]] || problem "STUDENTS name" "must have only letters, digits, dots and dashes" "$name"
+        [[ $name =~ ^[A-Za-z0-9._@-]+$ ]] || problem "STUDENTS name" "must have only letters, digits, dots, dashes and @" "$name"
         [[ $seen != *" $name "* ]] || problem "STUDENTS name" "must occur once and not be teacher" "$name"
         seen+="$name "
         check_choice "STUDENTS $name architecture" "$STUDENT_ARCH" "${KNOWN_ARCHITECTURES[@]}"
-        check_choice "STUDENTS $name data" "$STUDENT_DATA" "${DATA_KINDS[@]}"
+        [[ $STUDENT_DATA =~ ^gold@[1-9][0-9]*$ ]] || check_choice "STUDENTS $name data" "$STUDENT_DATA" "${DATA_KINDS[@]}" gold@PIECES
         check_criterion "STUDENTS $name"
+        check_vocabularies "STUDENTS $name"
         baseline_of_student
-        [[ -z $BASELINE || $STUDENT_SYSTEM == "$BASELINE" || -n $REPLY ]] ||
-            problem BASELINE "must have a row with the seed $STUDENT_SEED, as $name has" "$BASELINE"
+        [[ -z $BASELINE || $STUDENT_SYSTEM == "$(baseline_system)" || -n $REPLY ]] ||
+            problem BASELINE "must have a row with the seed $STUDENT_SEED, as $name has" "$(baseline_system)"
     done
     [[ -z $SYSTEM || $seen == *" $SYSTEM "* ]] || problem SYSTEM "must be teacher or a name in STUDENTS" "$SYSTEM"
     check_targets
@@ -116,6 +155,17 @@ check_criterion() {
     fi
 }
 
+# check_vocabularies ROW: a vocabulary of its own has no teacher whose probabilities would be of the same pieces.
+check_vocabularies() {
+    if is_dual; then
+        [[ -n $STUDENT_PIECES ]] || problem "$1 data" "must be gold@PIECES with the criterion dual_vocab_kd" "$STUDENT_DATA"
+    elif [[ -n $STUDENT_PIECES ]]; then
+        check_choice "$1 criterion with data of another vocabulary" "$STUDENT_CRITERION" \
+            label_smoothed_cross_entropy fused_label_smoothed_cross_entropy dual_vocab_kd
+    fi
+    [[ $STUDENT_PIECES != "$VOCAB_SIZE" ]] || problem "$1 data" "must be gold where the pieces are as many as VOCAB_SIZE" "$STUDENT_DATA"
+}
+
 # check_targets: the settings of the teacher's translations agree with each other.
 check_targets() {
     local of
@@ -124,6 +174,18 @@ check_targets() {
     ((KD_NBEST <= KD_BEAM)) || problem KD_NBEST "must be at most KD_BEAM ($KD_BEAM)" "$KD_NBEST"
     of=$((KD_NBEST == 0 ? KD_BEAM : KD_NBEST))
     ((KD_K_BEST <= of)) || problem KD_K_BEST "must be at most the $of hypotheses that are kept of a source" "$KD_K_BEST"
+    ((DUAL_ALONE_UPDATE == 0)) || check_alone
     ! drops_worst || [[ -n $KD_REVERSE_CHECKPOINT ]] ||
         problem KD_REVERSE_CHECKPOINT "must be a model of the other direction when KD_DROP_WORST is over 0" ""
+}
+
+# check_alone: the training of a dual-vocabulary student alone saves as many checkpoints as are averaged, one at its end.
+check_alone() {
+    local interval=$STUDENT_SAVE_INTERVAL
+    if ((interval == 0)); then
+        problem STUDENT_SAVE_INTERVAL "must be over 0 with DUAL_ALONE_UPDATE" "$interval"
+    elif ((DUAL_ALONE_UPDATE % interval > 0 || DUAL_ALONE_UPDATE < interval * STUDENT_AVERAGE_LAST)); then
+        problem DUAL_ALONE_UPDATE "must be a multiple of STUDENT_SAVE_INTERVAL ($interval), at least STUDENT_AVERAGE_LAST \
+($STUDENT_AVERAGE_LAST) times it" "$DUAL_ALONE_UPDATE"
+    fi
 }

@@ -1,19 +1,19 @@
 # shellcheck shell=bash
 # Purpose: the steps between text, pieces and binarized data that several stages share.
-# Inputs:  $WORK_DIR/vocabulary and the text named.
+# Inputs:  VOCABULARY, a folder (default $WORK_DIR/vocabulary), and the text named.
 # Outputs: those named by the caller.
 # Example: encode_step encode-train-en "$WORK_DIR/prepared/train/text.en" "$WORK_DIR/encoded/train.en"
 
 # encode_step NAME TEXT OUTPUT: a line of text -> a line of sentencepiece pieces.
 encode_step() {
-    local model=$WORK_DIR/vocabulary/spm.model
+    local model=${VOCABULARY:-$WORK_DIR/vocabulary}/spm.model
     run_step "$1" "$3" --in "$2" --in "$model" --check check_same_lines --check "$2" -- \
         "$FC_BIN/fairseq-compress" encode --model "$model" --input "$2" --output @OUT@
 }
 
 # binarize_step NAME OUTPUT [options of run_step] --trainpref PREFIX ...: both languages with the vocabulary's dictionary.
 binarize_step() {
-    local name=$1 output=$2 dictionary=$WORK_DIR/vocabulary/spm.dict.txt options=()
+    local name=$1 output=$2 dictionary=${VOCABULARY:-$WORK_DIR/vocabulary}/spm.dict.txt options=()
     shift 2
     while [[ $1 != --trainpref ]]; do
         options+=("$1")
@@ -27,7 +27,7 @@ binarize_step() {
 # translate_step NAME DATA SUBSET CHECKPOINT BEAM MAX_TOKENS SOURCE_TEXT PREFIX: one line of text for each line of
 # SOURCE_TEXT, which SUBSET of DATA was made from, in PREFIX.LANG; what fairseq-generate printed in PREFIX.log.
 translate_step() {
-    local name=$1 data=$2 checkpoint=$4 source_text=$7 prefix=$8 model=$WORK_DIR/vocabulary/spm.model
+    local name=$1 data=$2 checkpoint=$4 source_text=$7 prefix=$8 model=${VOCABULARY:-$WORK_DIR/vocabulary}/spm.model
     generate_command "$data" "$3" "$checkpoint" "$5" "$6"
     run_step "translate-$name" "$prefix.log" --in "$data" --in "$checkpoint" --stdout --log \
         "${MACHINE_ARGUMENTS[@]}" --check note_speed --check "translate-$name" -- "${COMMAND[@]}"

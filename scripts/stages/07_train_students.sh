@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Purpose: trains the students of the table STUDENTS, JOBS at a time, or the one named.
 # Inputs:  $WORK_DIR/bin, bin-kd, ... as each row says; $WORK_DIR/teacher/averaged.pt for word_level_kd and hidden_state_kd,
-#          $WORK_DIR/cache for word_level_kd@K and hidden_state_kd@K
+#          $WORK_DIR/cache for word_level_kd@K and hidden_state_kd@K; $WORK_DIR/dual-1000 ... for dual_vocab_kd
 # Outputs: $WORK_DIR/students/NAME/checkpoints, $WORK_DIR/logs/train-NAME.log
 # Example: bash scripts/stages/07_train_students.sh configs/demo-en-cs.env student-word-kd
 # shellcheck source=scripts/lib/common.sh
@@ -11,6 +11,7 @@ stage_begin "$@"
 train_student() {
     local data inputs index
     data=$(data_folder "$STUDENT_DATA")
+    if is_dual; then data=$WORK_DIR/dual-$STUDENT_PIECES; fi
     inputs=(--in "$data")
     train_command STUDENT "$data" "$STUDENT_ARCH" "$STUDENT_LOSS"
     # fairseq's own default, -1, fails as soon as there is a second training part.
@@ -18,6 +19,7 @@ train_student() {
     case $STUDENT_LOSS in
         word_level_kd) teacher_arguments && COMMAND+=(--kd-alpha "$KD_ALPHA") ;;
         hidden_state_kd) teacher_arguments ;; # its weights are in the row
+        dual_vocab_kd) dual_arguments ;;
         sequence_level_kd) COMMAND+=(--sequence-kd-temperature "$SEQUENCE_KD_TEMPERATURE") ;;
     esac
     COMMAND+=("${STUDENT_ARGUMENTS[@]}")
@@ -43,6 +45,18 @@ teacher_arguments() {
         COMMAND+=(--teacher-data "$WORK_DIR/bin")
     fi
     COMMAND+=(--kd-temperature "$KD_TEMPERATURE")
+}
+
+# dual_arguments: the teacher that learns beside the student: the trained one with a larger table, or a new one.
+dual_arguments() {
+    COMMAND+=(--task dual_vocab_translation --p-mix "$DUAL_P_MIX")
+    if [[ $DUAL_TEACHER == new ]]; then
+        COMMAND+=(--dual-teacher-arch "$TEACHER_ARCH")
+    else
+        COMMAND+=(--dual-teacher-path "$WORK_DIR/teacher/averaged.pt" --dual-teacher-model "$WORK_DIR/vocabulary/spm.model"
+            --dual-teacher-data "$WORK_DIR/bin")
+        inputs+=(--in "$WORK_DIR/teacher/averaged.pt" --in "$WORK_DIR/vocabulary/spm.model")
+    fi
 }
 
 # train_in_own_process: this stage once more, for one student, in the background; it dies with this process.

@@ -222,6 +222,18 @@ def launch(tasks: int, command: list[str], *names: str) -> None:
         subprocess.run(command, check=True, env=environment)
 
 
+def encode_dual() -> None:
+    folder = Path(option("--output"))
+    folder.mkdir()  # the real one refuses a folder that is there
+    write_lines(folder / "text", read_lines(option("--teacher-dict"), f"{option('--trainpref')}.cs"))
+    write_lines(folder / "dict.student.txt", read_lines(option("--student-dict")))
+
+
+def extract_student() -> None:
+    write_lines(Path(option("--output")).with_name("dict.en.txt"), read_lines(option("--dictionary")))
+    write_lines(option("--output"), ["student", *read_lines(option("--checkpoint"))])
+
+
 def average() -> None:
     names = sorted(path.name for path in Path(option("--checkpoint-dir")).glob("checkpoint[0-9].pt"))
     write_lines(option("--output"), names[-int(option("--last")) :])
@@ -247,7 +259,8 @@ ACTIONS = {
     "fairseq-preprocess": preprocess, "fairseq-train": train, "fairseq-generate": generate,
     "collect-hypotheses": collect, "nbest": nbest, "score-nbest": score_nbest, "select-hypotheses": select,
     "encode-hypotheses": encode_hypotheses, "binarize-hypotheses": binarize_hypotheses, "cache-teacher": cache_teacher,
-    "average": average, "score": score, "report": report, "compare": compare, "torchrun": torchrun, "srun": srun,
+    "encode-dual": encode_dual, "extract-student": extract_student, "average": average,
+    "score": score, "report": report, "compare": compare, "torchrun": torchrun, "srun": srun,
 }  # fmt: skip
 
 if __name__ == "__main__":

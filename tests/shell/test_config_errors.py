@@ -5,6 +5,7 @@ from fake_pipeline import Pipeline
 
 CRITERIONS = (
     "label_smoothed_cross_entropy fused_label_smoothed_cross_entropy word_level_kd hidden_state_kd sequence_level_kd"
+    " dual_vocab_kd"
 )
 
 
@@ -49,6 +50,14 @@ def errors(pipeline: Pipeline) -> list[str]:
         ("STUDENT_MAX_UPDATE", "35", "must be a multiple of STUDENT_SAVE_INTERVAL (10)"),
         ("TEACHER_ARCH", "lstm", "must be one of: transformer_small"),
         ("TEACHER_MAX_EPOCH", "0", "must be over 0, or training never ends"),
+        ("DUAL_TEACHER", "old", "must be one of: trained new"),
+        ("DUAL_P_MIX", "1.5", "must be a number from 0 to 1"),
+        ("DUAL_ALONE_UPDATE", "-1", "must be a whole number, 0 or more"),
+        (
+            "DUAL_ALONE_UPDATE",
+            "15",
+            "must be a multiple of STUDENT_SAVE_INTERVAL (10), at least STUDENT_AVERAGE_LAST (1)",
+        ),
         ("FP16", "1", "needs a GPU, but DEVICE is cpu"),
     ],
 )
@@ -70,7 +79,7 @@ def test_all_problems_at_once(pipeline: Pipeline) -> None:
     ]
     assert found[2].startswith("STUDENTS a architecture must be one of: transformer_small ")
     assert found[3:] == [
-        "STUDENTS a data must be one of: gold kd both k-best interpolated, got 'silver'",
+        "STUDENTS a data must be one of: gold kd both k-best interpolated gold@PIECES, got 'silver'",
         f"STUDENTS a criterion must be one of: {CRITERIONS}, got 'hope'",
         "STUDENTS name must occur once and not be teacher, got 'a'",
         f"STUDENTS a criterion must be one of: {CRITERIONS}, got 'nll'",
@@ -141,7 +150,7 @@ def test_missing_config(pipeline: Pipeline) -> None:
 
 
 def test_unknown_stage_option_and_system(pipeline: Pipeline) -> None:
-    assert "no such stage: 12" in pipeline.run("--from", "12", status=1).stderr
+    assert "no such stage: 13" in pipeline.run("--from", "13", status=1).stderr
     assert "unknown option --fast" in pipeline.run("--fast", status=1).stderr
     error = pipeline.run("three", script="stages/07_train_students.sh", status=1).stderr
     assert "SYSTEM must be teacher or a name in STUDENTS, got 'three'" in error

@@ -2,7 +2,7 @@
 # Purpose: one table and one picture of all systems: BLEU against size and speed.
 # Inputs:  $WORK_DIR/translations/NAME.json
 # Outputs: $WORK_DIR/report/report.{md,png}; with BASELINE also $WORK_DIR/comparison.md, each system over its seeds
-# Example: bash scripts/stages/11_report.sh configs/demo-en-cs.env
+# Example: bash scripts/stages/12_report.sh configs/demo-en-cs.env
 # shellcheck source=scripts/lib/common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../lib/common.sh"
 stage_begin "$@"

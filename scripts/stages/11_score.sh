@@ -2,7 +2,7 @@
 # Purpose: scores each translation with sacreBLEU on plain text; size, speed and facts of the training go with it.
 # Inputs:  $WORK_DIR/translations/NAME.LANG and NAME.log, $WORK_DIR/prepared/test, the averaged checkpoints
 # Outputs: $WORK_DIR/translations/NAME.json
-# Example: bash scripts/stages/10_score.sh configs/demo-en-cs.env
+# Example: bash scripts/stages/11_score.sh configs/demo-en-cs.env
 # shellcheck source=scripts/lib/common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../lib/common.sh"
 stage_begin "$@"
@@ -12,12 +12,13 @@ score_student() {
         role=student "arch=$STUDENT_ARCH" "criterion=$STUDENT_CRITERION" "data=$STUDENT_DATA"
         "updates=$(updates_of "train-$STUDENT_NAME")" "seed=$STUDENT_SEED"
     )
+    if is_dual && ((DUAL_ALONE_UPDATE > 0)); then facts+=("updates_alone=$(updates_of "train-$STUDENT_NAME-alone")"); fi
     # What comparison.md groups by, and what it tells.
     if [[ -n $BASELINE ]]; then
         facts+=("system=$STUDENT_SYSTEM" "seconds_per_update=$(pace_of "train-$STUDENT_NAME")")
     fi
     baseline_of_student
-    score_step "$STUDENT_NAME" "$WORK_DIR/students/$STUDENT_NAME/averaged.pt" "$REPLY" "${facts[@]}"
+    score_step "$STUDENT_NAME" "$(student_checkpoint)" "$REPLY" "${facts[@]}"
 }
 
 if [[ -z $SYSTEM || $SYSTEM == teacher ]]; then

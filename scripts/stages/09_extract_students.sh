@@ -1,0 +1,48 @@
+#!/usr/bin/env bash
+# Purpose: takes the students of dual-vocabulary training (dual_vocab_kd) out of their averaged checkpoints, and with
+#          DUAL_ALONE_UPDATE over 0 goes on to train them alone, without their teachers. Nothing to do for other students.
+# Inputs:  $WORK_DIR/students/NAME/averaged.pt, $WORK_DIR/dual-1000 ...; $WORK_DIR/bin-1000 ... for the training alone
+# Outputs: $WORK_DIR/students/NAME/student, a folder with student.pt and its dictionaries; $WORK_DIR/students/NAME/alone.pt
+# Example: bash scripts/stages/09_extract_students.sh configs/dual-multi30k-en-cs.env
+# shellcheck source=scripts/lib/common.sh
+source "$(dirname "${BASH_SOURCE[0]}")/../lib/common.sh"
+stage_begin "$@"
+
+extract_student() {
+    local folder=$WORK_DIR/students/$STUDENT_NAME dictionary=$WORK_DIR/dual-$STUDENT_PIECES/dict.student.txt
+    is_dual || return 0
+    run_step "extract-$STUDENT_NAME" "$folder/student" --in "$folder/averaged.pt" --in "$dictionary" --folder -- \
+        "$FC_BIN/fairseq-compress" extract-student --checkpoint "$folder/averaged.pt" --dictionary "$dictionary" \
+        --output @OUT@/student.pt
+    if ((DUAL_ALONE_UPDATE > 0)); then train_alone "$folder"; fi
+}
+
+# train_alone FOLDER
+train_alone() {
+    local data student=$1/student/student.pt
+    # shellcheck disable=SC2034 # train_command reads them by their names
+    local STUDENT_MAX_UPDATE=$DUAL_ALONE_UPDATE STUDENT_MAX_EPOCH=0
+    data=$(data_folder "$STUDENT_DATA")
+    train_command STUDENT "$data" "$STUDENT_ARCH" fused_label_smoothed_cross_entropy
+    arguments_alone
+    COMMAND+=(--finetune-from-model "$student")
+    train_step "train-$STUDENT_NAME-alone" "$1/alone" --in "$data" --in "$student"
+    average_step "average-$STUDENT_NAME-alone" "$1/alone" "$1/alone.pt" STUDENT
+}
+
+# arguments_alone: those of the row but for what only training with a teacher knows, each an option with one value.
+arguments_alone() {
+    local index skip=0
+    for index in "${!STUDENT_ARGUMENTS[@]}"; do
+        if ((skip > 0)); then skip=0 && continue; fi
+        case ${STUDENT_ARGUMENTS[index]} in
+            --p-mix=* | --mix-sides=* | --dual-teacher-*=* | --student-embeddings=* | --cross-entropy-weight=* | \
+                --projection-*=* | --layer-map=* | --word-kd-weight=* | --init-*=*) ;;
+            --p-mix | --mix-sides | --dual-teacher-* | --student-embeddings | --cross-entropy-weight | --projection-* | \
+                --layer-map | --word-kd-weight | --init-*) skip=1 ;;
+            *) COMMAND+=("${STUDENT_ARGUMENTS[index]}") ;;
+        esac
+    done
+}
+
+for_each_student extract_student
