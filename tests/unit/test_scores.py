@@ -111,7 +111,8 @@ def test_record_holds_size_speed_and_facts(tmp_path: Path, pair: tuple[Path, Pat
     )
     assert (record["name"], record["direction"]) == ("system", "en-cs")
     size = (tmp_path / "c.pt").stat().st_size
-    assert record["checkpoint"] == {"name": "c.pt", "parameters": 40, "bytes_on_disk": size, "bytes_float32": 160}
+    sizes = {"parameters": 40, "bytes_on_disk": size, "bytes_float32": 160, "bytes_float32_of_embeddings": 0}
+    assert record["checkpoint"] == {"name": "c.pt", **sizes}
     words = sum(len(line.split()) for line in HYPOTHESIS)
     assert record["speed"] == {
         "translation_seconds": 2.5,
