@@ -20,6 +20,5 @@ check ruff .venv/bin/ruff check --quiet .
 check "ruff format" .venv/bin/ruff format --quiet --check .
 check mypy .venv/bin/mypy --no-error-summary
 check shellcheck .venv/bin/shellcheck -x "${shell_files[@]}" configs/*.env configs/*/*.env
-# A file of tests in one process: its fixtures are made once. -n 0 in the arguments runs all in this one. In the order of
-# their names: those with real commands, few and long, come first, so that no process waits for one of them at the end.
-exec .venv/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder "$@"
+# A file of tests in one process: its fixtures are made once. -n 0 in the arguments runs all in this one.
+exec .venv/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile "$@"
