@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from fairseq.data import Dictionary
 from fairseq.models import BaseFairseqModel
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from fairseq_compress.checkpoint.average import is_parameter
@@ -17,7 +17,7 @@ from fairseq_compress.errors import CheckpointError, ConfigError
 from fairseq_compress.modules.activation_quantizer import remove_quantizers
 from fairseq_compress.modules.structured import structured_modules
 from fairseq_compress.parametrizations.attach import effective_state, tied_modules
-from fairseq_compress.plans.configuration import set_plan
+from fairseq_compress.plans.configuration import set_options, set_plan
 from fairseq_compress.plans.rules import Plan
 from fairseq_compress.selection import select
 
@@ -90,7 +90,7 @@ class DenseModel(NamedTuple):
         options: dict[str, Any] = {"linear_ranks": ",".join(items)}
         if not self.convolution:
             options["embedding_rank"] = embedding_rank
-        _set(self.cfg.model, {"_name": architecture, "arch": architecture} | options)
+        set_options(self.cfg.model, {"_name": architecture, "arch": architecture} | options)
         if not load:
             return new_model(self.path, self.cfg, *self.dictionaries)
         return build_model(self.path, {"model": self.weights}, self.cfg, *self.dictionaries)
@@ -116,13 +116,3 @@ def read_dense(path: str | os.PathLike[str]) -> DenseModel:
             raise CheckpointError(f"checkpoint {path}: weight {key} holds NaN or infinity; the training diverged")
     set_plan(cfg.model, Plan())
     return DenseModel(path, state, cfg, dictionaries, model, weights)
-
-
-def _set(cfg: Any, values: Mapping[str, Any]) -> None:
-    if isinstance(cfg, DictConfig):
-        with open_dict(cfg):
-            cfg.update(values)
-    elif isinstance(cfg, dict):
-        cfg.update(values)
-    else:
-        vars(cfg).update(values)

@@ -1,5 +1,6 @@
 """Criterion ``dual_vocab_kd``: a student and a teacher of several vocabularies learn together."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
@@ -142,7 +143,7 @@ class DualVocabKDCriterion(FairseqCriterion):
         """Turn summed outputs of all processes and batches into what is logged."""
         log_in_bits(logging_outputs)
         tokens, theirs, size = (total(logging_outputs, key) for key in ("ntokens", "teacher_ntokens", "sample_size"))
-        bits = total(logging_outputs, "teacher_nll_loss") / theirs / 0.6931471805599453
+        bits = total(logging_outputs, "teacher_nll_loss") / theirs / math.log(2)
         metrics.log_scalar("teacher_nll_loss", bits, theirs, round=3)
         for key, count in (("word_kd_loss", tokens), ("down_loss", size), ("up_loss", size)):
             if any(key in log for log in logging_outputs):

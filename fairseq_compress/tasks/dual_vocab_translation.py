@@ -1,6 +1,5 @@
 """Task ``dual_vocab_translation``: a student with few pieces and a teacher with many, trained together."""
 
-import logging
 import weakref
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +18,6 @@ from fairseq_compress.models.dual_vocabulary import DualVocabularyModel, Project
 from fairseq_compress.tasks.compressed_translation import CompressedTranslationConfig, CompressedTranslationTask
 from fairseq_compress.teachers.dual import new_teacher, read_options, set_teacher, teacher_options, trained_teacher
 
-logger = logging.getLogger(__name__)
 CRITERION = "dual_vocab_kd"
 
 
@@ -100,7 +98,7 @@ class DualVocabTranslationTask(CompressedTranslationTask):
         if combine and f"{split}1" in read_meta(_folder(self.cfg))["parts"]:
             raise ConfigError(f"--combine-valid-subsets: must not be given, as {split} and {split}1 are apart here")
         training = split == self.cfg.train_subset
-        dataset = DualVocabularyDataset(
+        self.datasets[split] = DualVocabularyDataset(
             source,
             target,
             self.cfg.p_mix if training else 0.0,
@@ -108,9 +106,6 @@ class DualVocabTranslationTask(CompressedTranslationTask):
             mix_source=str(self.cfg.mix_sides) != "target",
             mix_target=str(self.cfg.mix_sides) != "source",
         )
-        self.datasets[split] = dataset
-        for wrap in self._wraps:
-            self.datasets[split] = wrap(split, self.datasets[split])
 
     def build_model(self, cfg: Any, from_checkpoint: bool = False) -> DualVocabularyModel:
         """The student as ``compressed_translation`` builds it, and its teacher."""
@@ -127,8 +122,7 @@ class DualVocabTranslationTask(CompressedTranslationTask):
             set_teacher(cfg, options)
         projection = None
         if str(self.cfg.student_embeddings) == "projected":
-            text = DualText(_folder(self.cfg), "train", self.cfg.source_lang)
-            rows = torch.from_numpy(text.student_to_union.astype("int64"))
+            rows = torch.tensor([union.index(symbol) for symbol in self.source_dictionary.symbols])
             widths = student.encoder.embed_tokens.embedding_dim, teacher.encoder.embed_tokens.embedding_dim
             projection = ProjectedTable(rows, *widths)
         model = DualVocabularyModel(student, teacher, projection)

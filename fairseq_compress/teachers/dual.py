@@ -10,7 +10,7 @@ from fairseq import models
 from fairseq.data import Dictionary
 from fairseq.models import ARCH_CONFIG_REGISTRY, ARCH_MODEL_REGISTRY
 from fairseq.models.transformer import TransformerModelBase
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 
 from fairseq_compress.checkpoint.extend_vocabulary import extend_vocabulary, piece_segmenter
 from fairseq_compress.checkpoint.extract_student import TEACHER_OPTIONS
@@ -19,7 +19,7 @@ from fairseq_compress.corpus.dual_text import read_meta
 from fairseq_compress.corpus.files import file_sha256
 from fairseq_compress.errors import ConfigError
 from fairseq_compress.models.structure import Structure
-from fairseq_compress.plans.configuration import plan_of
+from fairseq_compress.plans.configuration import plan_of, set_options
 from fairseq_compress.teachers.dictionaries import check_languages, check_same, find_dictionary
 
 # Options of a transformer that no architecture sets.
@@ -102,12 +102,7 @@ def trained_teacher(task: Any, folder: Path, union: Dictionary) -> tuple[dict[st
 
 def set_teacher(cfg: Any, options: dict[str, Any]) -> None:
     """Keep a teacher's configuration in that of its student."""
-    text = json.dumps(options)
-    if isinstance(cfg, DictConfig):
-        with open_dict(cfg):
-            cfg[TEACHER_OPTIONS] = text
-    else:
-        setattr(cfg, TEACHER_OPTIONS, text)
+    set_options(cfg, {TEACHER_OPTIONS: json.dumps(options)})
 
 
 def teacher_options(cfg: Any) -> dict[str, Any]:

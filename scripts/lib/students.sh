@@ -8,7 +8,8 @@
 readonly DATA_KINDS=(gold kd both k-best interpolated)
 
 # parse_student ROW: "NAME ARCH DATA CRITERION [arguments]" into STUDENT_NAME, _ARCH, _DATA, _CRITERION, _ARGUMENTS. Of the
-# data gold@1000, which are in a vocabulary of 1,000 pieces, also the number: _PIECES (empty: VOCAB_SIZE). Of word_level_kd@8, which learns from a cache of 8 entries a token, also the two parts: _LOSS (word_level_kd) and _CACHE_K (8).
+# data gold@1000, which are in a vocabulary of 1,000 pieces, also the number: _PIECES (empty: VOCAB_SIZE). Of
+# word_level_kd@8, which learns from a cache of 8 entries a token, also the two parts: _LOSS (word_level_kd) and _CACHE_K (8).
 # _SEED is that of the arguments, or SEED; rows NAME.SEED are the seeds of one system, _SYSTEM.
 # shellcheck disable=SC2034,SC2153 # the stages read them; SEED is a setting
 parse_student() {

@@ -32,15 +32,13 @@ train_alone() {
 
 # arguments_alone: those of the row but for what only training with a teacher knows, each an option with one value.
 arguments_alone() {
-    local index skip=0
-    for index in "${!STUDENT_ARGUMENTS[@]}"; do
+    local argument skip=0
+    for argument in "${STUDENT_ARGUMENTS[@]}"; do
         if ((skip > 0)); then skip=0 && continue; fi
-        case ${STUDENT_ARGUMENTS[index]} in
-            --p-mix=* | --mix-sides=* | --dual-teacher-*=* | --student-embeddings=* | --cross-entropy-weight=* | \
-                --projection-*=* | --layer-map=* | --word-kd-weight=* | --init-*=*) ;;
+        case ${argument%%=*} in
             --p-mix | --mix-sides | --dual-teacher-* | --student-embeddings | --cross-entropy-weight | --projection-* | \
-                --layer-map | --word-kd-weight | --init-*) skip=1 ;;
-            *) COMMAND+=("${STUDENT_ARGUMENTS[index]}") ;;
+                --layer-map | --word-kd-weight | --init-*) [[ $argument == *=* ]] || skip=1 ;; # the next word is its value
+            *) COMMAND+=("$argument") ;;
         esac
     done
 }
