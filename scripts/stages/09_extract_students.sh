@@ -3,7 +3,7 @@
 #          DUAL_ALONE_UPDATE over 0 goes on to train them alone, without their teachers. Nothing to do for other students.
 # Inputs:  $WORK_DIR/students/NAME/averaged.pt, $WORK_DIR/dual-1000 ...; $WORK_DIR/bin-1000 ... for the training alone
 # Outputs: $WORK_DIR/students/NAME/student, a folder with student.pt and its dictionaries; $WORK_DIR/students/NAME/alone.pt
-# Example: bash scripts/stages/09_extract_students.sh configs/dual-multi30k-en-cs.env
+# Example: bash scripts/stages/09_extract_students.sh configs/experiments/dual-vocabulary-multi30k-en-cs.env
 # shellcheck source=scripts/lib/common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../lib/common.sh"
 stage_begin "$@"

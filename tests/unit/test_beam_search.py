@@ -159,13 +159,13 @@ def test_what_is_not_plain_goes_the_general_way():
 
 
 def test_batches_do_not_matter():
-    search = BeamSearch(loaded(build(7)), SearchOptions(beam=4, max_len_b=25))
+    search = BeamSearch(loaded(build(7).double()), SearchOptions(beam=4, max_len_b=25))
     batch = sentences()
     together = search.search(batch)
     for sentence, expected in zip(batch, together, strict=True):
         (alone,) = search.search([sentence])
         assert [tokens for tokens, _ in alone] == [tokens for tokens, _ in expected]
-        assert [score for _, score in alone] == pytest.approx([score for _, score in expected], abs=1e-5)
+        assert [score for _, score in alone] == pytest.approx([score for _, score in expected], abs=1e-12)
 
 
 def test_bfloat16_is_near():

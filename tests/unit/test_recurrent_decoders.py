@@ -103,16 +103,17 @@ def test_average_attention_by_hand() -> None:
 @every_unit
 @pytest.mark.parametrize("sizes", [[1] * 12, [5, 1, 1, 1, 4], [12], [3, 9]], ids=str)
 def test_incremental_equals_the_whole_sequence(name: str, sizes: list[int]) -> None:
-    unit, x = make(name, torch.float32), draw(12, 3).float()
-    with torch.no_grad():
-        torch.testing.assert_close(run(unit, x, sizes), unit(x)[0], rtol=0, atol=1e-6)
+    for dtype, atol in ((torch.float64, 1e-13), (torch.float32, 1e-5)):  # the definition, and what rounding adds
+        unit, x = make(name, dtype), draw(12, 3).to(dtype)
+        with torch.no_grad():
+            torch.testing.assert_close(run(unit, x, sizes), unit(x)[0], rtol=0, atol=atol)
 
 
 @every_unit
 def test_reordered_rows_go_on_from_their_parents(name: str) -> None:
-    unit, x = make(name, torch.float32), draw(10, 4).float()
+    unit, x = make(name), draw(10, 4)
     order = torch.tensor([3, 0, 0, 2, 3])
-    later = draw(6, 5, seed=1).float()
+    later = draw(6, 5, seed=1)
     state: dict[str, Any] = {}
     with torch.no_grad():
         for t in range(4):
@@ -120,7 +121,7 @@ def test_reordered_rows_go_on_from_their_parents(name: str) -> None:
         unit.reorder_incremental_state(state, order)
         found = torch.cat([unit(later[t : t + 1], incremental_state=state)[0] for t in range(6)])
         expected = unit(torch.cat([x[:4, order], later]))[0][4:]
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-13)
 
 
 @every_unit
@@ -198,16 +199,16 @@ def decoder_layer(name: str, before: bool) -> Layer:
 @every_unit
 @pytest.mark.parametrize("before", [True, False], ids=["pre-norm", "post-norm"])
 def test_a_decoder_layer_of_fairseq_calls_it(name: str, before: bool) -> None:
-    layer, x, source = decoder_layer(name, before), draw(9, 3).float(), draw(5, 3, seed=1).float()
+    layer, x, source = decoder_layer(name, before).double(), draw(9, 3), draw(5, 3, seed=1)
     mask = torch.full((9, 9), -torch.inf).triu(1)
     state: dict[str, Any] = {}
     with torch.no_grad():
         whole = layer(x, source, self_attn_mask=mask)[0]
         steps = [layer(x[t : t + 1], source, incremental_state=state)[0] for t in range(9)]
-        torch.testing.assert_close(torch.cat(steps), whole, rtol=0, atol=1e-6)
+        torch.testing.assert_close(torch.cat(steps), whole, rtol=0, atol=1e-12)
         assert torch.equal(layer(x, source, self_attn_mask=None)[0], whole)  # full_context_alignment
         shorter = layer(x[:4], source, self_attn_mask=mask[:4, :4])[0]
-        torch.testing.assert_close(shorter, whole[:4], rtol=0, atol=1e-6)
+        torch.testing.assert_close(shorter, whole[:4], rtol=0, atol=1e-12)
         assert layer(x, source, need_attn=True)[1].shape == (3, 9, 5)  # the maps of the attention to the source
     with pytest.raises(ConfigError, match="no keys and values of attention, got prev_key, prev_value"):
         layer(x[:1], source, incremental_state=state, prev_self_attn_state=[x, x])
