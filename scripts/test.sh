@@ -20,5 +20,6 @@ check ruff .venv/bin/ruff check --quiet .
 check "ruff format" .venv/bin/ruff format --quiet --check .
 check mypy .venv/bin/mypy --no-error-summary
 check shellcheck .venv/bin/shellcheck -x "${shell_files[@]}" configs/*.env configs/*/*.env
-# A file of tests in one process: its fixtures are made once. -n 0 in the arguments runs all in this one.
-exec .venv/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile "$@"
+# A file of tests in one process: its fixtures are made once. In the order of the folders, so that integration, the longest,
+# comes first. -n 0 in the arguments runs all in this one.
+exec .venv/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder "$@"

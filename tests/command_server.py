@@ -18,11 +18,13 @@ import traceback
 from pathlib import Path
 
 BIN = Path(sys.executable).parent
-FAIRSEQ = ("fairseq_cli.train", "fairseq_cli.generate", "fairseq_cli.interactive", "fairseq_cli.preprocess")
+# What is imported late counts too: torch's compiler, for its optimizers, takes half the time of a short training.
+LATE = ("torch._dynamo", "torch.distributed.fsdp", "torch.onnx.ops")
+FAIRSEQ = ("fairseq_cli.train", "fairseq_cli.generate", "fairseq_cli.interactive", "fairseq_cli.preprocess", *LATE)
 # fairseq itself is not loaded for our own command: ours must import it, and register with it, where it is needed.
-LIBRARIES = ("torch", "numpy", "sacrebleu", "sentencepiece", "omegaconf", "hydra", "wandb", "sklearn.metrics", "tqdm")
+OTHERS = ("torch", "numpy", "sacrebleu", "sentencepiece", "omegaconf", "hydra", "wandb", "sklearn.metrics", "tqdm")
 MODULES = dict.fromkeys(("fairseq-train", "fairseq-generate", "fairseq-interactive", "fairseq-preprocess"), FAIRSEQ)
-MODULES |= {"fairseq-compress": LIBRARIES}
+MODULES |= {"fairseq-compress": OTHERS + LATE}
 
 
 class CommandServer:
@@ -38,13 +40,15 @@ class CommandServer:
         theirs.close()
         self.replies = self.ours.makefile("r")
 
-    def run(self, arguments: list[str], environment: dict[str, str], output: Path, timeout: float) -> int:
-        """The status of a command whose stdout and stderr go to ``output``.
+    def run(self, commands: list[list[str]], environment: dict[str, str], output: Path, timeout: float) -> int:
+        """The status of commands that run beside each other; their stdout and stderr go to ``output``.
+
+        When one fails, its status is told, and the others are killed.
 
         Raises:
-            TimeoutExpired: the command, and this server, were then killed.
+            TimeoutExpired: the commands, and this server, were then killed.
         """
-        request = {"arguments": arguments, "environment": environment, "folder": os.getcwd(), "output": str(output)}
+        request = {"commands": commands, "environment": environment, "folder": os.getcwd(), "output": str(output)}
         self.ours.settimeout(timeout)
         self.ours.sendall((json.dumps(request) + "\n").encode())
         try:
@@ -52,7 +56,7 @@ class CommandServer:
         except TimeoutError:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
-            raise subprocess.TimeoutExpired(arguments, timeout) from None
+            raise subprocess.TimeoutExpired(commands[0], timeout) from None
 
 
 def serve(descriptor: int, modules: tuple[str, ...]) -> None:
@@ -61,23 +65,38 @@ def serve(descriptor: int, modules: tuple[str, ...]) -> None:
         __import__(module)
     connection = socket.socket(fileno=descriptor)
     for line in connection.makefile("r"):
-        child = os.fork()
-        if child == 0:
-            connection.close()
-            _run(json.loads(line))
-        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        connection.sendall(f"{status}\n".encode())
+        request, children = json.loads(line), set()
+        for arguments in request["commands"]:
+            child = os.fork()
+            if child == 0:
+                connection.close()
+                _run(arguments, request)
+            children.add(child)
+        connection.sendall(f"{_status(children)}\n".encode())
 
 
-def _run(request: dict) -> None:
+def _status(children: set[int]) -> int:
+    """Waits for all: 0, or the status of the first that failed, after which the others are killed."""
+    failed = 0
+    while children:
+        child, code = os.wait()
+        children.remove(child)
+        if status := os.waitstatus_to_exitcode(code):
+            failed = failed or status
+            for other in children:
+                os.kill(other, signal.SIGKILL)
+    return failed
+
+
+def _run(arguments: list[str], request: dict) -> None:
     """What the interpreter does with a script, in this process, which ends."""
     os.chdir(request["folder"])
     os.environ.clear()
     os.environ.update(request["environment"])
-    output = os.open(request["output"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    output = os.open(request["output"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(output, 1)
     os.dup2(output, 2)
-    sys.argv = request["arguments"]
+    sys.argv = arguments
     sys.path[0] = str(Path(sys.argv[0]).parent)  # of a script it is its folder
     status = 0
     try:

@@ -41,7 +41,7 @@ def run_command(
     command = [str(BIN / name), *map(str, arguments)]
     variables = os.environ | {"OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled"} | environment
     if name in MODULES and not environment:
-        result = run_forked(name, command, variables)
+        result = run_forked(name, [command], variables)
     else:
         result = subprocess.run(
             command,
@@ -60,19 +60,29 @@ def run_command(
 SERVERS: dict[tuple[str, ...], CommandServer] = {}
 
 
-def run_forked(name: str, command: list[str], variables: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    """The command in a fork of a process that has imported its libraries, see :mod:`tests.command_server`."""
+def run_forked(name: str, commands: list[list[str]], variables: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """Commands beside each other, forks of a process that has imported their libraries: :mod:`tests.command_server`."""
     modules = MODULES[name]
     if modules not in SERVERS or SERVERS[modules].process.poll() is not None:
         SERVERS[modules] = CommandServer(modules)
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "output"
-        status = SERVERS[modules].run(command, variables, output, timeout=300)
-        return subprocess.CompletedProcess(command, status, output.read_text())
+        status = SERVERS[modules].run(commands, variables, output, timeout=300)
+        return subprocess.CompletedProcess(commands[0], status, output.read_text())
 
 
 def train_in_two_processes(*arguments: object) -> None:
-    """fairseq-train with two gloo processes of torchrun."""
+    """fairseq-train with two gloo processes, told what a launcher tells them."""
+    with tempfile.TemporaryDirectory() as folder:
+        options = [*TWO_PROCESSES, "--distributed-init-method", f"file://{folder}/meeting", "--distributed-rank"]
+        train = [str(BIN / "fairseq-train"), *map(str, arguments), *options]
+        variables = os.environ | {"OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled"}
+        result = run_forked("fairseq-train", [[*train, rank] for rank in ("0", "1")], variables)
+    assert result.returncode == 0, result.stdout
+
+
+def train_under_torchrun(*arguments: object) -> None:
+    """The same with torchrun for a launcher, as the pipeline calls it."""
     run_command(TORCHRUN[0], *TORCHRUN[1:], BIN / "fairseq-train", *arguments, *TWO_PROCESSES)
 
 

@@ -5,7 +5,7 @@ import re
 import pytest
 import torch
 
-from tests.conftest import PLUGIN, ROOT, TINY, run_command, train_in_two_processes
+from tests.conftest import PLUGIN, ROOT, TINY, run_command, train_under_torchrun
 
 PLUGIN_OPTIONS = ["--user-dir", str(PLUGIN), "--task", "compressed_translation", "-s", "en", "-t", "cs", "--cpu"]
 
@@ -142,7 +142,7 @@ def test_two_processes_give_the_gradient_of_one(train_arguments, teacher, tmp_pa
     base[base.index("adam")] = "sgd"
     run_command("fairseq-train", *base, "--update-freq", 2, "--lr", "0.0", "--save-dir", tmp_path / "start")
     run_command("fairseq-train", *base, "--update-freq", 2, "--save-dir", tmp_path / "one")
-    train_in_two_processes(*base, "--update-freq", 1, "--save-dir", tmp_path / "two")
+    train_under_torchrun(*base, "--update-freq", 1, "--save-dir", tmp_path / "two")
     start, one, two = (
         torch.load(tmp_path / name / "checkpoint_1_2.pt", weights_only=False)["model"]
         for name in ("start", "one", "two")
