@@ -1,5 +1,6 @@
 """Criterion ``dual_vocab_kd``: a student and a teacher of several vocabularies learn together."""
 
+import logging
 import math
 from dataclasses import dataclass, field
 from typing import Any, Optional
@@ -20,6 +21,8 @@ from fairseq_compress.functional.word_kd import word_kd_loss, word_log_probs
 from fairseq_compress.models.dual_vocabulary import DualVocabularyModel, dual_outputs
 from fairseq_compress.modules.projections import DIRECTIONS, SharedProjections
 from fairseq_compress.teachers.matched_weights import matched_weights, projection_sizes
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -56,7 +59,8 @@ class DualVocabKDCriterion(FairseqCriterion):
     losses are no sum over tokens: they are multiplied by it, so that its division leaves them as they are, however the
     batch was cut. The projections are parameters of this criterion: trained, saved and resumed with the model, and no
     part of it. fairseq-validate does not load them, so validation is without these losses: of the weights alone they
-    tell nothing of a text.
+    tell nothing of a text. Where neither ``down``, ``up`` nor ``word`` nor projected embeddings link the two models,
+    the student learns exactly as it does alone, and a warning says so.
 
     Logged: ``loss``, ``nll_loss`` (of the student) and ``teacher_nll_loss`` in bits a token of each, ``word_kd_loss``
     in nats a token of the student, ``down_loss``, ``up_loss`` as they are.
@@ -87,6 +91,12 @@ class DualVocabKDCriterion(FairseqCriterion):
         if not isinstance(model, DualVocabularyModel):
             raise ConfigError("--criterion dual_vocab_kd: needs --task dual_vocab_translation")
         self.cfg = cfg
+        nothing = str(cfg.projection_loss) == "none" and cfg.word_kd_weight == 0
+        if nothing and model.student_projection is None:
+            logger.warning(
+                "the student learns nothing from the teacher, as if it was alone: that takes "
+                "--student-embeddings projected, --projection-loss or --word-kd-weight"
+            )
         self.projections: SharedProjections | None = None
         if str(cfg.projection_loss) != "none":
             given = None if cfg.layer_map is None else read_layer_map(cfg.layer_map)

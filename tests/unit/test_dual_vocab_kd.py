@@ -110,6 +110,27 @@ def test_a_batch_may_be_cut_in_any_way(task, model, values):
             torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-7)
 
 
+@pytest.mark.parametrize(
+    ("embeddings", "values"),
+    [("own", {}), ("own", {"projection_loss": "up"}), ("own", {"word_kd_weight": 1.0}), ("projected", {})],
+)
+def test_without_any_link_the_student_is_alone_and_is_told_so(task, folder, embeddings, values, caplog):
+    other = tasks.setup_task(configuration(folder, "--student-embeddings", embeddings).task)
+    both = other.build_model(configuration(folder).model).double().train()
+    loss = criterion(other, both, label_smoothing=0.1, **values)
+    alone = (embeddings, values) == ("own", {})
+    assert alone == any("learns nothing from the teacher" in line for line in caplog.messages)
+    if embeddings == "projected":
+        return  # a table that is no parameter of a student alone
+    sample = batch(task, [0, 1, 2, 3])
+    loss(both, sample)[0].backward()
+    found = {name: parameter.grad.clone() for name, parameter in both.student.named_parameters()}
+    both.zero_grad()
+    config = configuration(folder, "--label-smoothing", "0.1", "--criterion", "fused_label_smoothed_cross_entropy")
+    build_criterion(config.criterion, task)(both.student, sample)[0].backward()
+    assert alone == all(torch.equal(found[name], value.grad) for name, value in both.student.named_parameters())
+
+
 def test_words_teach_the_student_and_not_the_teacher(task, model):
     loss = criterion(task, model, cross_entropy_weight=0.0, word_kd_weight=1.0)
     value, _, _ = loss(model, batch(task, [0, 1, 2]))
