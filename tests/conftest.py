@@ -23,10 +23,9 @@ TORCHRUN = [
     *("torchrun", "--nproc_per_node", "2", "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0", "--no-python"),
     *("bash", ROOT / "scripts" / "lib" / "train_process.sh"),
 ]
-TWO_PROCESSES = [
-    *("--distributed-world-size", "2", "--distributed-init-method", "env://", "--distributed-no-spawn"),
-    *("--distributed-backend", "gloo"),
-]
+TWO_PROCESSES = ["--distributed-world-size", "2", "--distributed-no-spawn", "--distributed-backend", "gloo"]
+UNDER_TORCHRUN = [*TWO_PROCESSES, "--distributed-init-method", "env://"]
+VARIABLES = {"OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled"}
 TINY = [
     *("--encoder-embed-dim", "16", "--encoder-ffn-embed-dim", "24", "--encoder-attention-heads", "2"),
     *("--decoder-embed-dim", "16", "--decoder-ffn-embed-dim", "24", "--decoder-attention-heads", "2"),
@@ -39,9 +38,8 @@ def run_command(
 ) -> subprocess.CompletedProcess[str]:
     """Run a command of the virtual environment; stdout and stderr come back together."""
     command = [str(BIN / name), *map(str, arguments)]
-    variables = os.environ | {"OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled"} | environment
     if name in MODULES and not environment:
-        result = run_forked(name, [command], variables)
+        result = run_forked(name, [command])
     else:
         result = subprocess.run(
             command,
@@ -50,7 +48,7 @@ def run_command(
             text=True,
             timeout=300,
             check=False,
-            env=variables,
+            env=os.environ | VARIABLES | environment,
         )
     if check and result.returncode != 0:
         raise AssertionError(f"{name} ended with status {result.returncode}:\n{result.stdout}")
@@ -60,14 +58,14 @@ def run_command(
 SERVERS: dict[tuple[str, ...], CommandServer] = {}
 
 
-def run_forked(name: str, commands: list[list[str]], variables: dict[str, str]) -> subprocess.CompletedProcess[str]:
+def run_forked(name: str, commands: list[list[str]]) -> subprocess.CompletedProcess[str]:
     """Commands beside each other, forks of a process that has imported their libraries: :mod:`tests.command_server`."""
     modules = MODULES[name]
     if modules not in SERVERS or SERVERS[modules].process.poll() is not None:
         SERVERS[modules] = CommandServer(modules)
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "output"
-        status = SERVERS[modules].run(commands, variables, output, timeout=300)
+        status = SERVERS[modules].run(commands, os.environ | VARIABLES, output, timeout=300)
         return subprocess.CompletedProcess(commands[0], status, output.read_text())
 
 
@@ -76,14 +74,13 @@ def train_in_two_processes(*arguments: object) -> None:
     with tempfile.TemporaryDirectory() as folder:
         options = [*TWO_PROCESSES, "--distributed-init-method", f"file://{folder}/meeting", "--distributed-rank"]
         train = [str(BIN / "fairseq-train"), *map(str, arguments), *options]
-        variables = os.environ | {"OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled"}
-        result = run_forked("fairseq-train", [[*train, rank] for rank in ("0", "1")], variables)
+        result = run_forked("fairseq-train", [[*train, rank] for rank in ("0", "1")])
     assert result.returncode == 0, result.stdout
 
 
 def train_under_torchrun(*arguments: object) -> None:
     """The same with torchrun for a launcher, as the pipeline calls it."""
-    run_command(TORCHRUN[0], *TORCHRUN[1:], BIN / "fairseq-train", *arguments, *TWO_PROCESSES)
+    run_command(TORCHRUN[0], *TORCHRUN[1:], BIN / "fairseq-train", *arguments, *UNDER_TORCHRUN)
 
 
 def write_pair(prefix: Path, lines: int, seed: int, first: str = "a") -> None:

@@ -91,12 +91,6 @@ class DualVocabKDCriterion(FairseqCriterion):
         if not isinstance(model, DualVocabularyModel):
             raise ConfigError("--criterion dual_vocab_kd: needs --task dual_vocab_translation")
         self.cfg = cfg
-        nothing = str(cfg.projection_loss) == "none" and cfg.word_kd_weight == 0
-        if nothing and model.student_projection is None:
-            logger.warning(
-                "the student learns nothing from the teacher, as if it was alone: that takes "
-                "--student-embeddings projected, --projection-loss or --word-kd-weight"
-            )
         self.projections: SharedProjections | None = None
         if str(cfg.projection_loss) != "none":
             given = None if cfg.layer_map is None else read_layer_map(cfg.layer_map)
@@ -104,6 +98,11 @@ class DualVocabKDCriterion(FairseqCriterion):
             axes = {weight.axes for weight in matched}
             self.projections = SharedProjections(projection_sizes(matched), str(cfg.projection_loss), axes)
             self._matched = matched
+        elif cfg.word_kd_weight == 0 and model.student_projection is None:
+            logger.warning(
+                "the student learns nothing from the teacher, as if it was alone: that takes "
+                "--student-embeddings projected, --projection-loss or --word-kd-weight"
+            )
 
     def forward(
         self, model: nn.Module, sample: dict[str, Any], reduce: bool = True

@@ -26,6 +26,8 @@ TEACHER = [
     '{"encoder_layers": 2, "decoder_layers": 2, "encoder_embed_dim": 24, "encoder_ffn_embed_dim": 32}',
 ]
 OBJECTIVES = {
+    "cross-entropy": [],
+    "down": ["--projection-loss", "down"],
     "up": ["--projection-loss", "up", "--layer-map", "encoder:0 decoder:1"],
     "words": ["--word-kd-weight", 1, "--projection-loss", "both"],
 }
@@ -58,7 +60,7 @@ def test_it_trains_resumes_bit_equal_and_gives_its_student(kind, arguments, enco
         for key, value in (whole[part] or {}).items():
             assert torch.equal(value, resumed[part][key]), key
     assert bool(whole["criterion"]) == ("--projection-loss" in options)
-    for term in ("teacher_nll_loss", *(["down_loss"] if kind == "words" else [])):
+    for term in ("teacher_nll_loss", *(["down_loss"] if kind in ("down", "words") else [])):
         assert float(re.findall(rf"[ |]{term}[= ]([\d.]+)", log)[-1]) > 0
     student = tmp_path / "student" / "student.pt"
     student.parent.mkdir()

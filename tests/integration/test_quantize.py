@@ -12,7 +12,7 @@ import torch
 
 from fairseq_compress.cli.main import main
 from fairseq_compress.functional.linear_quantization import Linear, quantize_dequantize
-from tests.conftest import BIN, TINY, TORCHRUN, TWO_PROCESSES, run_command
+from tests.conftest import BIN, TINY, TORCHRUN, UNDER_TORCHRUN, VARIABLES, run_command
 
 STAGES = """
 weights:
@@ -143,7 +143,7 @@ def test_killed_between_and_inside_stages(staged, teacher, data_bin, tmp_path):
         BIN / "fairseq-compress", "quantize", "--checkpoint", teacher, "--plan", tmp_path / "plan.yaml",
         "--output", tmp_path / "q.pt", "--stages-dir", tmp_path / "stages", "--", data_bin, *TRAIN,
     ]  # fmt: skip
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled"}
+    environment = os.environ | VARIABLES
     moments = ["stage-1/plan.yaml", "stage-1/checkpoint_1_2.pt", "stage-5/start.pt"]
     for moment in moments:
         process = subprocess.Popen(
@@ -255,7 +255,7 @@ def test_two_processes_train_a_stage_as_one_does(teacher, data_bin, tmp_path):
     ]  # fmt: skip
     quantize(teacher, tmp_path, plan, "--", *base, "--update-freq", 2, name="one.pt")
     launcher = shlex.join(map(str, [BIN / TORCHRUN[0], *TORCHRUN[1:], BIN / "fairseq-train"]))
-    training = [*base, "--update-freq", 1, *TWO_PROCESSES]
+    training = [*base, "--update-freq", 1, *UNDER_TORCHRUN]
     quantize(teacher, tmp_path, plan, "--train-command", launcher, "--", *training, name="two.pt")
     start = load(tmp_path / "one.pt.stages" / "stage-1" / "start.pt")["model"]
     one, two = (load(tmp_path / f"{name}.pt")["model"] for name in ("one", "two"))

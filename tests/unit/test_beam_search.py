@@ -158,14 +158,16 @@ def test_what_is_not_plain_goes_the_general_way():
     assert isinstance(step_decoder(build(cross_self_attention=True)), GeneralDecoder)
 
 
-def test_batches_do_not_matter():
-    search = BeamSearch(loaded(build(7).double()), SearchOptions(beam=4, max_len_b=25))
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 3e-5)], ids=str)
+def test_batches_do_not_matter(dtype, tolerance):
+    """In float32 the products of a batch and of a sentence are rounded apart, in other ways on each processor."""
+    search = BeamSearch(loaded(build(7).to(dtype)), SearchOptions(beam=4, max_len_b=25))
     batch = sentences()
     together = search.search(batch)
     for sentence, expected in zip(batch, together, strict=True):
         (alone,) = search.search([sentence])
         assert [tokens for tokens, _ in alone] == [tokens for tokens, _ in expected]
-        assert [score for _, score in alone] == pytest.approx([score for _, score in expected], abs=1e-12)
+        assert [score for _, score in alone] == pytest.approx([score for _, score in expected], abs=tolerance)
 
 
 def test_bfloat16_is_near():
