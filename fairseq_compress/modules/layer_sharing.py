@@ -20,7 +20,7 @@ def sharing_leaders(count: int, groups: int, order: str = "sequence") -> list[in
     """For each of ``count`` layers the first layer that has its parameters, of ``groups`` that have their own.
 
     ``sequence`` AABBCC: layer i has the parameters number i · G // N. ``cycle`` ABCABC: i mod G. ``cycle_rev`` ABCCBA:
-    as cycle, but in the last G layers backwards, N - 1 - i.
+    as cycle, but in the last min(G, N - G) layers backwards from G - 1; ABCDDC for N = 6, G = 4.
 
     Raises:
         ConfigError: there are more groups than layers, or none; or the order is unknown.
@@ -30,8 +30,9 @@ def sharing_leaders(count: int, groups: int, order: str = "sequence") -> list[in
     if not 1 <= groups <= count:
         raise ConfigError(f"layer groups: must be from 1 to the number of layers {count}, got {groups}")
     numbers = [i * groups // count if order == "sequence" else i % groups for i in range(count)]
-    if order == "cycle_rev" and count > groups:
-        numbers[-groups:] = [count - 1 - i for i in range(count - groups, count)]
+    if order == "cycle_rev":
+        start = count - min(groups, count - groups)
+        numbers[start:] = [groups - 1 - i for i in range(count - start)]
     return [numbers.index(number) for number in numbers]
 
 

@@ -57,8 +57,19 @@ def test_orders_of_sharing(order, expected):
 def test_groups_that_do_not_divide_the_layers():
     assert sharing_leaders(5, 2) == [0, 0, 0, 3, 3]
     assert sharing_leaders(5, 2, "cycle") == [0, 1, 0, 1, 0]
-    assert sharing_leaders(5, 3, "cycle_rev") == [0, 1, 2, 1, 0]
+    assert sharing_leaders(5, 3, "cycle_rev") == [0, 1, 2, 2, 1]
     assert sharing_leaders(4, 4, "cycle_rev") == [0, 1, 2, 3]
+    assert sharing_leaders(6, 4, "cycle_rev") == [0, 1, 2, 3, 3, 2]
+
+
+@pytest.mark.parametrize("count", range(1, 13))
+def test_cycle_rev_is_that_of_the_published_code(count):
+    """A cycle of G new layers, further cycles while two are left, then backwards from the G-th (arXiv:2104.06022)."""
+    for groups in range(1, count + 1):
+        numbers = list(range(groups))
+        numbers += [i % groups for i in range(count - 2 * groups)]
+        numbers += [groups - 1 - i for i in range(count - len(numbers))]
+        assert sharing_leaders(count, groups, "cycle_rev") == numbers
 
 
 @pytest.mark.parametrize(("count", "groups", "order"), [(4, 5, "sequence"), (4, 0, "cycle"), (4, 2, "spiral")])
