@@ -3,7 +3,7 @@ r"""Which blocks of a weight a sparse layer keeps: its support, drawn from a see
 A weight (O, I) is a grid of (R, C) = (O / b, I / b) blocks of b x b entries, of which exactly
 :math:`\max(1, round((1 - s) R C))` are kept at sparsity s. A support must come out the same on every machine and in
 every later version, so nothing here uses a generator of a library: all randomness is :func:`splitmix64`, and what is
-compared is integers, or quotients that IEEE 754 rounds in one way only.
+compared is integers, or sums, products and quotients that IEEE 754 rounds in one way only.
 
 No row and no column of blocks is left empty if the count allows it: an output without inputs is dead, an input that no
 output reads is lost. See :func:`_fill_columns`.
@@ -180,18 +180,17 @@ def _barabasi_albert(keys: Keys, more: Keys, count: int, rewire: float) -> Mask:
     r"""Preferential attachment between rows and columns: Barabási & Albert, Science 286 (1999).
 
     Rows and columns arrive one by one in a drawn order. Each is joined to m of the other side that are there already,
-    and those with more blocks are more likely: the m smallest of :math:`u / (degree + 1)`, u uniform, the block's key.
-    With :math:`-\ln u` that would be a draw in proportion to degree + 1; u is near to it for the small u that win, and
-    has no logarithm, whose last digit is not the same everywhere. All arrivals have the same m but for rounding; the
-    first ones find too few and leave the rest to the next.
+    drawn without replacement in proportion to their degree + 1: the m smallest of :math:`-\ln u / (degree + 1)`, u
+    uniform, of the block's key (Efraimidis & Spirakis, Inf. Process. Lett. 97, 2006). All arrivals have the same m but
+    for rounding; the first ones find too few and leave the rest to the next.
     """
     rows, columns = keys.shape
     kept = np.zeros(keys.shape, dtype=bool)
     there = np.zeros(rows + columns, dtype=bool)
     degree = np.zeros(rows + columns, dtype=np.int64)  # rows, then columns
-    placed = 0
+    placed, exponential = 0, _exponential(keys)
     for arrived, node in enumerate(np.argsort(more[-(rows + columns) :]).tolist(), start=1):
-        line, own, start = (kept, keys, rows) if node < rows else (kept.T, keys.T, 0)
+        line, own, start = (kept, exponential, rows) if node < rows else (kept.T, exponential.T, 0)
         at = node if node < rows else node - rows
         others = np.flatnonzero(there[start : start + own[at].size])
         # r rows and c columns that are there have r c ≤ (r + c) R C / (R + C) blocks, so what is left to the next
@@ -205,6 +204,21 @@ def _barabasi_albert(keys: Keys, more: Keys, count: int, rewire: float) -> Mask:
         placed += len(chosen)
         there[node] = True
     return kept
+
+
+def _exponential(keys: Keys) -> NDArray[np.float64]:
+    """-ln u of the exponential distribution, u = (k + 1/2) / 2⁵² for the first 52 bits k of each key.
+
+    A library's logarithm may differ in its last digit from machine to machine. With u = m · 2ᵉ and s = (m - 1) / (m + 1),
+    ln u = e ln 2 + 2 Σ s^(2i+1) / (2i + 1) takes only operations that IEEE 754 rounds in one way; the first term left
+    out is below 2⁻⁵³, as abs(s) <= 1/3.
+    """
+    mantissa, exponent = np.frexp(((keys >> np.uint64(12)) + 0.5) * 2.0**-52)
+    s = (mantissa - 1) / (mantissa + 1)
+    square, series = s * s, np.zeros(keys.shape)
+    for odd in range(35, 0, -2):
+        series = series * square + 1 / odd
+    return -(exponent * 0.6931471805599453 + 2 * (s * series))
 
 
 def _first(order: NDArray[np.int64], count: int, grid: tuple[int, ...]) -> Mask:

@@ -1,5 +1,7 @@
 """Supports of sparse layers: exact counts, no empty lines, degrees, and the same blocks for ever."""
 
+from itertools import permutations
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from fairseq_compress.errors import ConfigError
 from fairseq_compress.functional.supports import (
     BLOCKS,
     LAYOUTS,
+    _exponential,
     gather_blocks,
     layer_seed,
     scatter_blocks,
@@ -61,7 +64,7 @@ def test_count_is_exact_and_no_line_is_empty(layout, rows, columns, block, spars
 LITERALS = {
     "random": ("00 01 05 11 12 13 14 25 33 34", 215117709376119, 241606849690907),
     "watts_strogatz": ("00 01 12 13 14 24 25 30 34 35", 151054647229511, 60240160790849),
-    "barabasi_albert": ("01 12 14 25 30 31 32 33 34 35", 230175608702704, 19477289799110),
+    "barabasi_albert": ("02 10 15 20 30 31 32 33 34 35", 90571521990738, 89608448950453),
 }
 
 
@@ -150,6 +153,59 @@ def test_few_rewired_blocks_make_paths_short():
         return total / 9900
 
     assert mean_path(0.1) < 0.5 * mean_path(0)
+
+
+def attachments(order, rows, columns, count):
+    """Probabilities of all masks of preferential attachment for one order of arrivals, by enumeration."""
+    states, there, placed = {(frozenset(), (0,) * (rows + columns)): 1.0}, [], 0
+    for arrived, node in enumerate(order, start=1):
+        others = [other for other in there if (other < rows) != (node < rows)]
+        wanted = min(len(others), count * arrived // (rows + columns) - placed)
+        placed += wanted
+        for step in range(wanted):
+            following = {}
+            for (blocks, degree), probability in states.items():
+                block = lambda other: (min(node, other), max(node, other) - rows)  # noqa: E731
+                left = [other for other in others if block(other) not in blocks]
+                # While one node arrives, the degrees of those that it is joined to do not count yet.
+                weight = {other: degree[other] + 1 for other in left}
+                for other in left:
+                    key = (blocks | {block(other)}, degree)
+                    share = probability * weight[other] / sum(weight.values())
+                    following[key] = following.get(key, 0.0) + share
+            states = following
+        counted = {}
+        for (blocks, _), probability in states.items():
+            degree = tuple(
+                sum((r == n) if n < rows else (c == n - rows) for r, c in blocks) for n in range(rows + columns)
+            )
+            counted[blocks, degree] = counted.get((blocks, degree), 0.0) + probability
+        states, there = counted, [*there, node]
+    return {blocks: probability for (blocks, _), probability in states.items()}
+
+
+def test_barabasi_albert_draws_in_proportion_to_degrees():
+    """All masks of a grid of 3 x 3 with 5 blocks, against an enumeration of arrivals and draws."""
+    orders = list(permutations(range(6)))
+    expected = {}
+    for order in orders:
+        for blocks, probability in attachments(order, 3, 3, 5).items():
+            expected[blocks] = expected.get(blocks, 0.0) + probability / len(orders)
+    draws, seen = 6000, {}
+    for seed in range(draws):
+        keys, more = splitmix64(seed, 9).reshape(3, 3), splitmix64(seed + 2**40, 15)
+        blocks = frozenset(map(tuple, np.argwhere(LAYOUTS["barabasi_albert"](keys, more, 5, 0.0)).tolist()))
+        seen[blocks] = seen.get(blocks, 0) + 1
+    assert set(seen) <= set(expected)
+    chi2 = sum((seen.get(blocks, 0) - draws * p) ** 2 / (draws * p) for blocks, p in expected.items())
+    freedom = len(expected) - 1
+    assert abs(chi2 - freedom) < 4 * (2 * freedom) ** 0.5
+
+
+def test_the_logarithm_of_any_machine():
+    keys = np.concatenate([splitmix64(3, 10000), np.array([0, 2**64 - 1, 2**63, 1 << 12], dtype=np.uint64)])
+    exact = -np.log(((keys >> np.uint64(12)) + 0.5) * 2.0**-52)
+    np.testing.assert_allclose(_exponential(keys), exact, rtol=1e-14, atol=1e-15)
 
 
 def test_barabasi_albert_has_hubs():
