@@ -85,17 +85,16 @@ def stored_numbers(rank: int, rows: int, columns: int) -> int:
 
 
 def ranks_for_size(spectra: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, int]], budget: int) -> dict[str, int]:
-    r"""The ranks with the most energy, summed over matrices, whose factors hold at most ``budget`` numbers, by greed.
+    r"""Ranks of high energy, summed over matrices, whose factors hold at most ``budget`` numbers: a greedy choice.
 
     All begin at rank 1. Then, again and again, the step with the most energy for each number is taken: one more rank,
     :math:`s_{r+1}^2 / \sum_i s_i^2` for O + I numbers, or all that is still missing for the numbers up to the dense
     matrix. A dense matrix holds O · I numbers, has no error, and the rank min(O, I); no other reaches its break-even
-    rank.
+    rank. Once a step does not fit, the best of those that do is taken, until none does.
 
-    Greed is right here, as spectra are sorted: what a matrix gains for a number falls with its steps (and where the
-    dense matrix lies above the next ranks, the step to it comes before them). So after each step the choice is the best
-    of its size: any other gives up steps that bring more for a number than those it takes. Once a step does not fit,
-    the best of those that do is taken, until none does; no choice gains more than that step on top of those before it.
+    The choice is a knapsack. What a matrix gains for a number falls with its steps, so as long as every step fits, the
+    ranks are the best of their size; with steps that do not fit, a better choice may exist, of at most the energy of
+    the first of them more.
 
     Args:
         spectra: singular values by the names of matrices, (min(O, I),) each, descending.
