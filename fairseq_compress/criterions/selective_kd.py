@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fairseq_compress.functional.outputs import Output
 from fairseq_compress.functional.predictions import token_nll
-from fairseq_compress.functional.token_selection import above, hardest, pushed
+from fairseq_compress.functional.token_selection import hardest, pushed
 
 QUEUE = "selective_kd_queue"
 
@@ -37,7 +37,7 @@ class TokenSelection:
         own = nll[kept] if self.task.training.counts else nll[:0]
         queue = pushed(getattr(self.task.state, QUEUE), gathered(own), self.size)
         self.task.state.merge_state_dict({QUEUE: queue})
-        return above(nll, kept, self.rate, queue).to(nll.dtype)
+        return hardest(nll, kept, self.rate, queue).to(nll.dtype)
 
 
 def gathered(values: Tensor) -> Tensor:

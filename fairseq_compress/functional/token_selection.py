@@ -1,32 +1,27 @@
 """Which tokens a teacher is asked about: selective distillation (arXiv:2105.12967)."""
 
+import math
+
 import torch
 from torch import Tensor
 
 
-def hardest(nll: Tensor, kept: Tensor, rate: float) -> Tensor:
-    """The ``rate`` of the kept tokens with the largest -log p(y), rounded down, at least one; of equal ones the first.
+def hardest(nll: Tensor, kept: Tensor, rate: float, among: Tensor | None = None) -> Tensor:
+    """The kept tokens whose -log p(y) is at least the ⌈rate · n⌉-th largest of n values; equal ones are all selected.
 
     Args:
         nll: (N,), of the student.
         kept: (N,), bool, the tokens that are not padding.
+        rate: over 0 and at most 1.
+        among: (n,), the values that are ranked; by default those of the kept tokens.
 
     Returns:
-        (N,), bool.
+        (N,), bool; all kept tokens if there are no values.
     """
-    places = kept.nonzero().squeeze(1)
-    selected = torch.zeros_like(kept)
-    if len(places):
-        order = nll[places].sort(descending=True, stable=True).indices
-        selected[places[order[: max(1, int(rate * len(places)))]]] = True
-    return selected
-
-
-def above(nll: Tensor, kept: Tensor, rate: float, queue: Tensor) -> Tensor:
-    """The kept tokens whose -log p(y) is at least the least of the ``rate`` largest in ``queue``; (N,), bool."""
-    if not len(queue):
+    among = nll[kept] if among is None else among
+    if not len(among):
         return kept.clone()
-    threshold = queue.topk(max(1, int(rate * len(queue)))).values[-1]
+    threshold = among.topk(math.ceil(len(among) * rate)).values[-1]
     return kept & (nll >= threshold.to(nll.device))
 
 

@@ -18,7 +18,7 @@ from fairseq_compress.criterions.word_level_kd_options import WordLevelKDConfig
 from fairseq_compress.errors import ConfigError
 from fairseq_compress.functional.divergences import ranking_loss
 from fairseq_compress.functional.seeds import seed_of
-from fairseq_compress.functional.token_selection import above, hardest, pushed
+from fairseq_compress.functional.token_selection import hardest, pushed
 from fairseq_compress.models.encoder_reuse import encoding_once
 from fairseq_compress.plans.attaching import attach_plan
 from fairseq_compress.plans.reading import parse_plan
@@ -75,7 +75,8 @@ def log_probs(model, net_input):
 
 def test_the_hardest_tokens():
     nll, kept = torch.tensor([3.0, 9.0, 1.0, 3.0, 2.0, 5.0]), torch.tensor([1, 0, 1, 1, 1, 1], dtype=torch.bool)
-    assert hardest(nll, kept, 0.5).tolist() == [True, False, False, False, False, True]  # of equal ones the first
+    assert hardest(nll, kept, 0.5).tolist() == [True, False, False, True, False, True]  # ⌈2.5⌉ are 5, 3 and its equal
+    assert hardest(nll, kept, 0.2).tolist() == [False, False, False, False, False, True]
     assert hardest(nll, kept, 0.1).sum() == 1
     assert not hardest(nll, torch.zeros_like(kept), 0.5).any()
 
@@ -85,8 +86,9 @@ def test_the_queue():
     queue = pushed(queue, torch.tensor([4.0, 5.0]), 4)
     assert queue.tolist() == [2, 3, 4, 5]
     nll, kept = torch.tensor([3.9, 4.0, 9.0, 0.0]), torch.tensor([1, 1, 0, 1], dtype=torch.bool)
-    assert above(nll, kept, 0.5, queue).tolist() == [False, True, False, False]
-    assert above(nll, kept, 0.5, torch.zeros(0)).tolist() == kept.tolist()
+    assert hardest(nll, kept, 0.5, queue).tolist() == [False, True, False, False]
+    assert hardest(nll, kept, 0.7, queue).tolist() == [True, True, False, False]  # ⌈2.8⌉ = 3 of 4: from 3 on
+    assert hardest(nll, kept, 0.5, torch.zeros(0)).tolist() == kept.tolist()
 
 
 @pytest.mark.parametrize("kind", ["batch", "queue"])
