@@ -4,6 +4,7 @@
 the cache: on a CPU a batched matrix product costs five times what multiply and sum do.
 """
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -19,7 +20,8 @@ class Divergence(NamedTuple):
 
     ``forward_kl``: KL(q ‖ p). ``reverse_kl``: KL(p ‖ q). ``jsd``: β KL(q ‖ m) + (1 - β) KL(p ‖ m) with
     m = β q + (1 - β) p (generalized distillation, arXiv:2306.13649). ``ranking`` = k > 0 adds the hinge loss on the
-    order of the teacher's k best entries (TIE-KD, arXiv:2305.08096), see :func:`ranking_loss`.
+    order of the teacher's k best entries (TIE-KD, arXiv:2305.08096), see :func:`ranking_loss`: of the student's
+    probabilities at temperature 1, and without the factor T² of a divergence, as published.
     """
 
     kind: str = "forward_kl"
@@ -92,7 +94,7 @@ def jensen_shannon(
 
 
 class Ranking(NamedTuple):
-    """The hinge loss of some rows (R,), and what its gradient by z / T, p_i (g_i - Σ_j p_j g_j), is made of."""
+    """The hinge loss of some rows (R,), and the parts of its gradient by z, p_i (g_i - Σ_j p_j g_j)."""
 
     loss: Tensor
     ids: Tensor
@@ -114,6 +116,8 @@ def ranking_loss(q: Tensor, p: Tensor, k: int) -> Ranking:
     With the teacher's k best entries i (i = 1 the best of all) and the student's own k best entries j:
 
         Σ_i max(0, p_i - p_1) + Σ_i Σ_{j: q_j < q_i} max(0, p_j - p_i)
+
+    Of the teacher's probabilities ``q`` only the order counts; ``p`` are the student's, softmax(z).
     """
     k = min(k, q.size(-1))
     teacher_q, teacher_ids = q.topk(k, dim=-1)
@@ -140,21 +144,36 @@ def _normalizer(teacher: Tensor, temperature: float, q: Tensor) -> Tensor:
 
 
 class Truncated:
-    r"""The cached teacher: K its k most probable entries, q_r and p_r the mass of teacher and student outside of K.
+    r"""KL to a cached teacher: K its k most probable entries, q_r and p_r the tail masses of teacher and student.
 
         KL over k + 1 entries = Σ_{i in K} q_i log(q_i / p_i) + q_r log(q_r / p_r)
 
-        ∂KL/∂(z_j / T) = p_j - q_j in K,    p_j · (1 - q_r / p_r) outside
+        ∂KL/∂(z_j / T) = p_j - q_j in K,    p_j - q_r · p_j / p_r outside
 
-    With k = V this is the live teacher. p_r is summed outside of K: one minus the sum inside would cancel.
+    With k = V this is the live teacher. p_r is summed outside of K: one minus the sum inside would cancel. Where that sum
+    has lost its digits to underflow, log p_r is a logsumexp of the logits outside, l = log Σ_{j not in K} exp(z_j / T),
+    and p_j / p_r is exp(z_j / T - l): both are exact whatever the gap between the logits.
     """
 
     def __init__(self, teacher: TopK, student: Tensor, normalizer: Tensor, temperature: float, p: Tensor) -> None:
         """Clears the entries K of ``p``, whose values are kept in ``inside``."""
-        ids, q, rest = teacher
+        ids, q, tail = teacher
         self.inside = p.gather(1, ids)
         p.scatter_(1, ids, 0.0)
-        outside = p.sum(dim=-1).clamp_min_(torch.finfo(p.dtype).tiny)
+        outside, limits = p.sum(dim=-1), torch.finfo(p.dtype)
+        self.underflown = (outside < limits.tiny / limits.eps**2).nonzero().squeeze(1)
+        """(U,), rows whose tail mass is too small for a sum of probabilities."""
+        log_outside, share = outside.clamp_min(limits.tiny).log(), tail / outside.clamp_min(limits.tiny)
+        if len(self.underflown):
+            rows = self.underflown
+            z = (student[rows] / temperature).scatter_(1, ids[rows], -torch.inf)
+            tails = z.logsumexp(dim=-1)
+            self.tail_gradient = tail[rows, None] * (z - tails[:, None]).exp().nan_to_num_(0.0)
+            """(U, V), q_r p_j / p_r of these rows, zero in K."""
+            # A tail of no entries has no mass: log of the smallest number, as if it had.
+            log_outside[rows] = (tails - normalizer[rows]).nan_to_num_(neginf=math.log(limits.tiny))
+            share[rows] = 0.0
         log_p = student.gather(1, ids).div_(temperature).sub_(normalizer[:, None])
-        self.divergence = (torch.xlogy(q, q) - q * log_p).sum(dim=-1) + torch.xlogy(rest, rest) - rest * outside.log()
-        self.outside_factor = 1 - rest / outside
+        self.divergence = (torch.xlogy(q, q) - q * log_p).sum(dim=-1) + torch.xlogy(tail, tail) - tail * log_outside
+        self.outside_factor = 1 - share
+        """(R,), the gradient outside of K by p_j; less ``tail_gradient`` in the rows ``underflown``."""

@@ -5,12 +5,13 @@ target y, temperature T and weights a, b (Hinton et al. 2015, arXiv:1503.02531; 
 
     p = softmax(z),  p_T = softmax(z / T),  q_T = mean_m softmax(z^m / T)
     gold = Σ_n (1 - ε - ε_i) · (-log p_y) + ε_i · Σ_v (-log p_v),     ε_i = ε / (V - 1)   (fairseq's label smoothing)
-    kd   = Σ_n w_n · D(q_T, p_T),     D = KL(q_T ‖ p_T) or another divergence, w_n = 1 or a weight of the token
-    loss = a · gold + b · T² · kd
+    kd   = Σ_n w_n · (T² · D(q_T, p_T) + R(q_T, p)),     D = KL(q_T ‖ p_T) or another divergence, w_n a weight of the token
+    loss = a · gold + b · kd
 
     ∂loss/∂z = a · (p - (1 - ε - ε_i) · onehot(y) - ε_i) + b · T · w_n · (p_T - q_T)     with D = KL
 
-Other divergences: :class:`fairseq_compress.functional.divergences.Divergence`. The mean over teachers is a mean of
+Other divergences, and the ranking loss R, 0 unless asked for:
+:class:`fairseq_compress.functional.divergences.Divergence`. The mean over teachers is a mean of
 probabilities (Freitag et al. 2017, arXiv:1702.01802). A cached teacher gives the k
 largest entries of q_T and the mass of the rest; KL is then over k + 1 entries, see
 :class:`fairseq_compress.functional.divergences.Truncated`.
@@ -28,7 +29,6 @@ from torch import Tensor
 from fairseq_compress.functional.chunks import Job, Rows, sum_rows
 from fairseq_compress.functional.divergences import (
     Divergence,
-    Ranking,
     Truncated,
     forward_kl,
     jensen_shannon,
@@ -46,13 +46,13 @@ class WordLevelKDLoss(NamedTuple):
     """Sums over the tokens that are not padding, in nats. Only ``loss`` carries a gradient."""
 
     loss: Tensor
-    """a · gold + b · T² · kd, a scalar."""
+    """a · gold + b · Σ_n w_n (T² · D + R), a scalar."""
     gold: Tensor
     """Label-smoothed cross-entropy with the reference."""
     nll: Tensor
     """Plain cross-entropy with the reference; its mean gives the perplexity."""
     kd: Tensor
-    """Divergence from the teacher at temperature T, each token with its weight, without the factor T²."""
+    """Σ_n w_n (D + R): the divergence from the teacher at temperature T without the factor T², and the ranking loss."""
     agreement: Tensor
     """Number of tokens where one entry is the most probable one of student and teacher alike."""
 
@@ -139,19 +139,20 @@ class _WordLevelKD:
     def __call__(self, rows: Rows, needs_gradient: bool) -> Sequence[Tensor]:
         student = self._student(rows)
         weight: Tensor | float = 1.0 if rows.weights is None else rows.weights
+        ranking: Tensor | float = 0.0
         if isinstance(rows.teachers, TopK):
             divergence, agreement = self._cached(rows, rows.teachers, student, needs_gradient)
         else:
-            divergence, agreement = self._live(rows, list(rows.teachers), student, needs_gradient)
+            divergence, ranking, agreement = self._live(rows, list(rows.teachers), student, needs_gradient)
         if needs_gradient:
             on_target, smoothed = smoothing_weights(self.label_smoothing, rows.logits.size(1))
             if smoothed > 0:
                 rows.gradient.sub_(self.gold_weight * smoothed)
             at_target = rows.gradient.new_full((len(rows.target), 1), -self.gold_weight * on_target)
             rows.gradient.scatter_add_(1, rows.target[:, None], at_target)
-        gold, divergence = student.gold, divergence * weight
-        loss = self.gold_weight * gold.loss + self.kd_weight * self.temperature**2 * divergence
-        return loss, gold.loss, gold.nll, divergence, agreement
+        gold, kd = student.gold, self.temperature**2 * divergence + ranking
+        loss = self.gold_weight * gold.loss + self.kd_weight * weight * kd
+        return loss, gold.loss, gold.nll, weight * (divergence + ranking), agreement
 
     def _student(self, rows: Rows) -> _Student:
         """Fills ``rows.gradient`` with softmax(z)."""
@@ -169,8 +170,8 @@ class _WordLevelKD:
 
     def _live(
         self, rows: Rows, teachers: list[Tensor], student: _Student, needs_gradient: bool
-    ) -> tuple[Tensor, Tensor]:
-        """Divergence and agreement; leaves the gradient of a · gold, without its target, and of the divergence."""
+    ) -> tuple[Tensor, Tensor | float, Tensor]:
+        """Divergence, ranking loss and agreement; leaves the gradient of the whole loss but for the gold target."""
         kind, _, ranked = self.divergence
         (_, q, work), given = rows.scratch, (rows.logits, student.normalizer, self.temperature)
         teacher_probabilities(teachers, self.temperature, q, work)
@@ -182,39 +183,39 @@ class _WordLevelKD:
             divergence = reverse_kl(teachers, *given, q, student.p, work)
         else:
             divergence = jensen_shannon(self.divergence.beta, *given, q, student.p, work)
-        ranking = ranking_loss(q, student.p, ranked) if ranked else None
+        of_p: Tensor | float = self.gold_weight
+        if ranked:
+            ranking, factor = ranking_loss(q, rows.gradient, ranked), self._factor(rows) / self.temperature
+            of_p = of_p - factor * ranking.mean_slope[:, None]
         if needs_gradient and kind == "forward_kl":
-            self._minus(rows, student, q, ranking)
+            self._minus(rows, student, q, of_p)
         elif needs_gradient:
-            self._times(rows, student, work, ranking)
-        return divergence if ranking is None else divergence + ranking.loss, agreement
+            self._times(rows, student, work, of_p)
+        if not ranked:
+            return divergence, 0.0, agreement
+        if needs_gradient:
+            rows.gradient.scatter_add_(1, ranking.ids, factor * ranking.values * ranking.slopes)
+        return divergence, ranking.loss, agreement
 
-    def _minus(self, rows: Rows, student: _Student, q: Tensor, ranking: Ranking | None) -> None:
-        """``rows.gradient`` = a p + b T w (p_T - q), with the ranking's p (g - Σ p g)."""
+    def _minus(self, rows: Rows, student: _Student, q: Tensor, of_p: Tensor | float) -> None:
+        """``rows.gradient`` = ``of_p`` · p + b T w (p_T - q)."""
         gradient, factor = rows.gradient, self._factor(rows)
-        share: Tensor | float = 1.0
-        if ranking is not None:
-            q.scatter_add_(1, ranking.ids, -ranking.values * ranking.slopes)
-            share = 1 - ranking.mean_slope[:, None]
         if self.temperature == 1:
-            of_p = self.gold_weight + factor * share
+            of_p = of_p + factor
             if isinstance(of_p, Tensor) or of_p != 1:
                 gradient.mul_(of_p)
             gradient.sub_(q.mul_(factor) if isinstance(factor, Tensor) or factor != 1 else q)
         else:
-            difference = student.p.mul_(share).sub_(q) if ranking is not None else student.p.sub_(q)
-            gradient.mul_(self.gold_weight).add_(difference.mul_(factor))
+            gradient.mul_(of_p).add_(student.p.sub_(q).mul_(factor))
 
-    def _times(self, rows: Rows, student: _Student, slope: Tensor, ranking: Ranking | None) -> None:
-        """``rows.gradient`` = a p + b T w p_T · F, F = ``slope`` and the ranking's g - Σ p g."""
+    def _times(self, rows: Rows, student: _Student, slope: Tensor, of_p: Tensor | float) -> None:
+        """``rows.gradient`` = ``of_p`` · p + b T w p_T · F, F = ``slope``."""
         gradient, factor = rows.gradient, self._factor(rows)
-        if ranking is not None:
-            slope.scatter_add_(1, ranking.ids, ranking.slopes).sub_(ranking.mean_slope[:, None])
         slope.mul_(factor)
         if self.temperature == 1:
-            gradient.mul_(slope.add_(self.gold_weight))
+            gradient.mul_(slope.add_(of_p))
         else:
-            gradient.mul_(self.gold_weight).add_(student.p.mul_(slope))
+            gradient.mul_(of_p).add_(student.p.mul_(slope))
 
     def _cached(self, rows: Rows, teacher: TopK, student: _Student, needs_gradient: bool) -> tuple[Tensor, Tensor]:
         """As :meth:`_live`, but every pass over V is one over the student's probabilities."""
@@ -228,6 +229,8 @@ class _WordLevelKD:
                 gradient.mul_(self.gold_weight + outside_weight)
             else:
                 gradient.mul_(self.gold_weight).add_(student.p.mul_(outside_weight))
+            if len(rare := truncated.underflown):
+                gradient[rare] -= truncated.tail_gradient * (factor[rare] if isinstance(factor, Tensor) else factor)
             at_ids = self.gold_weight * inside + factor * (truncated.inside - teacher.probabilities)
             gradient.scatter_(1, ids, at_ids)
         return truncated.divergence, agreement

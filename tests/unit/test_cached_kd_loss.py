@@ -115,14 +115,41 @@ def test_stored_values_need_not_sum_to_one():
 
 
 def test_a_student_without_mass_outside_is_finite_and_is_drawn_there():
-    """In float32 the student's mass outside of K is zero, the teacher's is not."""
+    """In float32 the student's mass outside of K underflows to zero, the teacher's is a quarter."""
     z = torch.tensor([[200.0, 0.0, 0.0, 0.0]], requires_grad=True)
     cache = TopK(torch.tensor([[0]]), torch.tensor([[0.75]]), torch.tensor([0.25]))
     got = word_level_kd_loss(z, cache, torch.tensor([0]), gold_weight=0.0, kd_weight=1.0)
     got.loss.backward()
     assert got.loss.isfinite()
     assert got.kd.item() > 0.25 * 80
-    assert z.grad.tolist()[0] == pytest.approx([0.25, 0.0, 0.0, 0.0])  # outside, float32 has no digits for it
+    assert got.kd.item() == pytest.approx(0.75 * math.log(0.75) + 0.25 * math.log(0.25) + 0.25 * (200 - math.log(3)))
+    assert z.grad.tolist()[0] == pytest.approx([0.25, -0.25 / 3, -0.25 / 3, -0.25 / 3])
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+@pytest.mark.parametrize("gap", [50, 80, 88, 95, 120, 200])  # by T; float32 holds no probability from 104 on
+def test_gaps_between_logits_are_exact(gap, temperature, weighted):
+    """The definition in float64 by log-probabilities, whose gradient is autograd's, against the loss in float32."""
+    z = logits(5, 40, 0)
+    z[:, :3] += gap * temperature
+    z = z.float().double()
+    teacher, target = top_k_of([logits(5, 40, 1)], 3, temperature), torch.arange(5) + 4
+    teacher = TopK(torch.tensor([[0, 1, 2]]).repeat(5, 1), teacher.probabilities, teacher.rest)
+    weights = torch.tensor([0.5, 1.0, 2.0, 0.0, 1.0]) if weighted else None
+    exact = z.clone().requires_grad_()
+    log_p = torch.log_softmax(exact / temperature, dim=-1)
+    inside, outside = log_p[:, :3], log_p[:, 3:].logsumexp(dim=-1)
+    kd = (teacher.probabilities * (teacher.probabilities.log() - inside)).sum(-1)
+    kd = (kd + teacher.rest * (teacher.rest.log() - outside)) * (1.0 if weights is None else weights)
+    (5 * temperature**2 * kd.sum() + torch.nn.functional.cross_entropy(exact, target, reduction="sum")).backward()
+    single = z.float().requires_grad_()
+    got = word_level_kd_loss(
+        single, teacher, target, temperature=temperature, gold_weight=1.0, kd_weight=5.0, weights=weights
+    )
+    got.loss.backward()
+    assert got.kd.item() == pytest.approx(kd.sum().item(), rel=1e-6)
+    torch.testing.assert_close(single.grad.double(), exact.grad, rtol=2e-5, atol=2e-5)
 
 
 @pytest.mark.parametrize("gap", [8.0, 16.0, 40.0])

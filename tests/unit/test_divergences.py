@@ -26,7 +26,7 @@ def kl(a, b):
 
 
 def slow_divergence(q, p, divergence):
-    kind, beta, k = divergence
+    kind, beta, _ = divergence
     if kind == "forward_kl":
         value = kl(q, p)
     elif kind == "reverse_kl":
@@ -34,7 +34,11 @@ def slow_divergence(q, p, divergence):
     else:
         m = [beta * a + (1 - beta) * b for a, b in zip(q, p, strict=True)]
         value = beta * kl(q, m) + (1 - beta) * kl(p, m)
-    of_teacher = sorted(range(len(q)), key=lambda i: -q[i])[:k]
+    return value
+
+
+def slow_ranking(q, p, k):
+    value, of_teacher = 0.0, sorted(range(len(q)), key=lambda i: -q[i])[:k]
     of_student = sorted(range(len(p)), key=lambda i: -p[i])[:k]
     for i in of_teacher:
         value += max(0.0, p[i] - p[of_teacher[0]])
@@ -52,12 +56,14 @@ def test_equals_the_slow_loop(divergence, temperature, teachers):
         student, others, target, temperature=temperature, gold_weight=0.5, kd_weight=2.0, divergence=divergence,
         weights=weights, padding_idx=PADDING, chunk_rows=5,
     )  # fmt: skip
-    p = torch.softmax(student / temperature, -1).tolist()
+    p, tempered = (torch.softmax(student / t, -1).tolist() for t in (1.0, temperature))
     q = torch.stack([torch.softmax(t / temperature, -1) for t in others]).mean(0).tolist()
     kept = [n for n in range(17) if target[n] != PADDING]
-    want = sum(weights[n].item() * slow_divergence(q[n], p[n], divergence) for n in kept)
-    assert got.kd.item() == pytest.approx(want, rel=1e-10)
-    assert got.loss.item() == pytest.approx(0.5 * got.gold.item() + 2 * temperature**2 * want, rel=1e-10)
+    of_kd = sum(weights[n].item() * slow_divergence(q[n], tempered[n], divergence) for n in kept)
+    of_ranking = sum(weights[n].item() * slow_ranking(q[n], p[n], divergence.ranking) for n in kept)
+    assert got.kd.item() == pytest.approx(of_kd + of_ranking, rel=1e-10)
+    want = 0.5 * got.gold.item() + 2 * (temperature**2 * of_kd + of_ranking)  # the hinge has no factor T²
+    assert got.loss.item() == pytest.approx(want, rel=1e-10)
 
 
 def reference(student, others, target, temperature, divergence, weights):
@@ -71,10 +77,11 @@ def reference(student, others, target, temperature, divergence, weights):
         "reverse_kl": lambda: p * (p / q).log(),
         "jsd": lambda: divergence.beta * q * (q / m).log() + (1 - divergence.beta) * p * (p / m).log(),
     }[divergence.kind]().sum(-1)
+    value = temperature**2 * value
     if divergence.ranking:
-        value = value + ranking_loss(q, p, divergence.ranking).loss
+        value = value + ranking_loss(q, torch.softmax(student, -1), divergence.ranking).loss
     gold = -torch.log_softmax(student, -1).gather(1, target[:, None]).squeeze(1)
-    return (0.5 * gold + 2.0 * temperature**2 * weights * value)[keep].sum()
+    return (0.5 * gold + 2.0 * weights * value)[keep].sum()
 
 
 @pytest.mark.parametrize("teachers", [1, 2])
