@@ -150,9 +150,9 @@ class Truncated:
 
         ∂KL/∂(z_j / T) = p_j - q_j in K,    p_j - q_r · p_j / p_r outside
 
-    With k = V this is the live teacher. p_r is summed outside of K: one minus the sum inside would cancel. Where that sum
-    has lost its digits to underflow, log p_r is a logsumexp of the logits outside, l = log Σ_{j not in K} exp(z_j / T),
-    and p_j / p_r is exp(z_j / T - l): both are exact whatever the gap between the logits.
+    With k = V this is the live teacher. p_r is summed outside of K: one minus the sum inside would cancel. Where that
+    sum has lost its digits to underflow, log p_r is l - ``normalizer`` with l = log Σ_{j not in K} exp(z_j / T), and
+    p_j / p_r is exp(z_j / T - l): both are exact whatever the gap between the logits.
     """
 
     def __init__(self, teacher: TopK, student: Tensor, normalizer: Tensor, temperature: float, p: Tensor) -> None:

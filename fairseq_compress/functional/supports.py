@@ -209,9 +209,9 @@ def _barabasi_albert(keys: Keys, more: Keys, count: int, rewire: float) -> Mask:
 def _exponential(keys: Keys) -> NDArray[np.float64]:
     """-ln u of the exponential distribution, u = (k + 1/2) / 2⁵² for the first 52 bits k of each key.
 
-    A library's logarithm may differ in its last digit from machine to machine. With u = m · 2ᵉ and s = (m - 1) / (m + 1),
-    ln u = e ln 2 + 2 Σ s^(2i+1) / (2i + 1) takes only operations that IEEE 754 rounds in one way; the first term left
-    out is below 2⁻⁵³, as abs(s) <= 1/3.
+    A library's logarithm may differ in its last digit from machine to machine. With u = m · 2ᵉ and
+    s = (m - 1) / (m + 1), ln u = e ln 2 + 2 Σ s^(2i+1) / (2i + 1) takes only operations that IEEE 754 rounds in one
+    way; the first term left out is below 2⁻⁵³, as abs(s) <= 1/3.
     """
     mantissa, exponent = np.frexp(((keys >> np.uint64(12)) + 0.5) * 2.0**-52)
     s = (mantissa - 1) / (mantissa + 1)

@@ -5,7 +5,7 @@ target y, temperature T and weights a, b (Hinton et al. 2015, arXiv:1503.02531; 
 
     p = softmax(z),  p_T = softmax(z / T),  q_T = mean_m softmax(z^m / T)
     gold = Σ_n (1 - ε - ε_i) · (-log p_y) + ε_i · Σ_v (-log p_v),     ε_i = ε / (V - 1)   (fairseq's label smoothing)
-    kd   = Σ_n w_n · (T² · D(q_T, p_T) + R(q_T, p)),     D = KL(q_T ‖ p_T) or another divergence, w_n a weight of the token
+    kd   = Σ_n w_n · (T² · D(q_T, p_T) + R(q_T, p)),     D = KL(q_T ‖ p_T) or another, w_n a weight of the token
     loss = a · gold + b · kd
 
     ∂loss/∂z = a · (p - (1 - ε - ε_i) · onehot(y) - ε_i) + b · T · w_n · (p_T - q_T)     with D = KL
