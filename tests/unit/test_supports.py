@@ -162,15 +162,15 @@ def attachments(order, rows, columns, count):
         others = [other for other in there if (other < rows) != (node < rows)]
         wanted = min(len(others), count * arrived // (rows + columns) - placed)
         placed += wanted
-        for step in range(wanted):
+        for _ in range(wanted):
             following = {}
             for (blocks, degree), probability in states.items():
-                block = lambda other: (min(node, other), max(node, other) - rows)  # noqa: E731
-                left = [other for other in others if block(other) not in blocks]
+                block = {other: (min(node, other), max(node, other) - rows) for other in others}
+                left = [other for other in others if block[other] not in blocks]
                 # While one node arrives, the degrees of those that it is joined to do not count yet.
                 weight = {other: degree[other] + 1 for other in left}
                 for other in left:
-                    key = (blocks | {block(other)}, degree)
+                    key = (blocks | {block[other]}, degree)
                     share = probability * weight[other] / sum(weight.values())
                     following[key] = following.get(key, 0.0) + share
             states = following
