@@ -20,11 +20,12 @@ from fairseq_compress.corpus.files import (
     progress,
     read_lines,
 )
+from fairseq_compress.corpus.invisible import drop_invisible
+from fairseq_compress.corpus.words import count_words
 from fairseq_compress.errors import ConfigError, DataError
 
-# What becomes one space: control characters, every kind of space and line separator, and the two zero-width characters
-# that sentencepiece also takes for spaces.
-ODD_WHITESPACE = re.compile(r"[\s\x00-\x1f\x7f-\x9f\u180e\u200b\ufeff]+")
+# What becomes one space: control characters, every kind of space and line separator.
+ODD_WHITESPACE = re.compile(r"[\s\x00-\x1f\x7f-\x9f]+")
 PIECE_SPACE = "\u2581"  # what sentencepiece writes for a space inside pieces, so in text it can mean nothing else
 
 # Short lines vary more: "Ano." against "Yes, that is so." is no sign of a bad match.
@@ -35,7 +36,7 @@ DROP_REASONS = ("empty", "too_short", "too_long", "ratio", "identical", "duplica
 
 @dataclass(frozen=True)
 class CleaningRules:
-    """Which pairs are dropped. Words are what whitespace separates in the normalized line.
+    """Which pairs are dropped. Words are those of :func:`count_words` in the normalized line.
 
     Raises:
         ConfigError: a value is out of its range; all such values are named at once.
@@ -83,8 +84,14 @@ def squeeze_whitespace(text: str) -> str:
 
 
 def normalize_line(text: str) -> str:
-    """Unicode NFC with whitespace (and U+2581) squeezed. Case, quotes and punctuation stay. Idempotent."""
-    return squeeze_whitespace(unicodedata.normalize("NFC", text).replace(PIECE_SPACE, " "))
+    """Unicode NFC, whitespace and U+2581 squeezed, invisible characters dropped. Idempotent.
+
+    Case, quotes and punctuation stay, and the invisible characters that a script needs, see
+    :mod:`fairseq_compress.corpus.invisible`. Every text that becomes pieces goes through it: in ``prepare``,
+    ``train-vocabulary``, ``encode``, ``encode-dual``, ``translate`` and wherever a :class:`Segmenter` is used.
+    """
+    visible = drop_invisible(unicodedata.normalize("NFC", text).replace(PIECE_SPACE, " "))
+    return squeeze_whitespace(unicodedata.normalize("NFC", visible))  # what was dropped may have kept marks apart
 
 
 class Pair(NamedTuple):
@@ -132,7 +139,7 @@ class PairCleaner:
     def drop_reason(self, source: str, target: str) -> str | None:
         """The first of :data:`DROP_REASONS` that applies to the pair. A pair that stays is remembered."""
         rules = self.rules
-        shorter, longer = sorted((len(source.split()), len(target.split())))
+        shorter, longer = sorted((count_words(source), count_words(target)))
         if shorter == 0:
             return "empty"
         if shorter < rules.min_words:
@@ -157,7 +164,7 @@ class PairCleaner:
 
     def _check_length(self, pair: Pair) -> None:
         for path, line in ((pair.source_path, pair.source), (pair.target_path, pair.target)):
-            if (words := len(line.split())) > self.rules.max_words:
+            if (words := count_words(line)) > self.rules.max_words:
                 raise DataError(
                     f"{os.fspath(path)}, line {pair.line_number}: {words} words, over --max-words "
                     f"{self.rules.max_words}; without filtering no line is dropped: raise the limit or split the line"
