@@ -25,6 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train, write the three files and tell the size on the standard error."""
+    from fairseq_compress.corpus.training_lines import LineCounts
     from fairseq_compress.corpus.vocabulary import VocabularySettings, build_vocabulary
 
     settings = VocabularySettings(
@@ -34,6 +35,9 @@ def run(args: argparse.Namespace) -> int:
         seed=args.seed,
         input_sentence_size=args.input_sentence_size,
     )
-    entries = build_vocabulary(args.input, args.output_prefix, settings)
+    counts = LineCounts()
+    entries = build_vocabulary(args.input, args.output_prefix, settings, counts)
     print(f"{args.output_prefix}.dict.txt: {entries} entries (fairseq adds 4 symbols)", file=sys.stderr)
+    if note := counts.summary():
+        print(f"{args.output_prefix}: {note}", file=sys.stderr)
     return 0

@@ -3,27 +3,29 @@
 Byte-pair encoding with a fallback to bytes: every text can be encoded, so ``<unk>`` never occurs.
 The model normalizes with sentencepiece's ``nmt_nfkc`` (as Marian and the Firefox models do), so that the text
 that users type at translation time goes through the same rules as the training text. It also means that decoded text
-is NFKC: the ligature "ﬁ" comes back as "fi", "…" as "...", "²" as "2".
+is NFKC: the ligature "ﬁ" comes back as "fi", "…" as "...", "²" as "2". Its rules also make a space of U+200C, which
+Persian and Indic text needs (see :mod:`fairseq_compress.corpus.invisible`): where the training text has one, it is a
+piece of its own, which the rules leave alone.
 """
 
 import io
 import random
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import sentencepiece
 
 from fairseq_compress.corpus.cleaning import normalize_line
 from fairseq_compress.corpus.files import PathLike, atomic_write, check_distinct, check_not_empty, progress, read_lines
+from fairseq_compress.corpus.training_lines import MAX_LINE_BYTES, LineCounts, training_lines
 from fairseq_compress.errors import ConfigError, DataError
 
 # Ids of sentencepiece's own control symbols. They are left out of the dictionary: fairseq brings its own four.
 UNK_ID, BOS_ID, EOS_ID, PAD_ID = 0, 1, 2, -1
 FAIRSEQ_SPECIALS = frozenset({"<s>", "<pad>", "</s>", "<unk>"})
 
-# Lines over this are not counted in training. sentencepiece's own limit, 4192, is under 250 long words.
-MAX_LINE_BYTES = 1 << 16
+NON_JOINER = "\u200c"
 
 LARGEST_SIZE = re.compile(r"Vocabulary size too high \(\d+\)\. Please set it to a value <= (\d+)")
 SMALLEST_SIZE = re.compile(r"Vocabulary size is smaller than required_chars\. \d+ vs (\d+)")
@@ -42,6 +44,7 @@ class VocabularySettings:
     character_coverage: float = 1.0  # share of the characters of the text that get a piece; the rest become bytes
     seed: int = 1  # of the sample, nothing else is random
     input_sentence_size: int = 0  # train on a random sample of this many lines; 0 takes all
+    symbols: tuple[str, ...] = ()  # pieces of their own, which the rules of the model do not touch
 
     def __post_init__(self) -> None:
         problems = []
@@ -57,10 +60,13 @@ class VocabularySettings:
             raise ConfigError("; ".join(problems))
 
 
-def train_model(lines: Iterable[str], settings: VocabularySettings) -> bytes:
+def train_model(lines: Iterable[str], settings: VocabularySettings, counts: LineCounts | None = None) -> bytes:
     """Train a sentencepiece model and return it serialized.
 
     The bytes depend on the lines and the settings only: one thread, our own sampling, and no file names inside.
+
+    Args:
+        counts: filled with what :func:`training_lines` did to the lines.
 
     Raises:
         ConfigError: the size is too large or too small for the text; the message has the limit.
@@ -68,11 +74,12 @@ def train_model(lines: Iterable[str], settings: VocabularySettings) -> bytes:
     """
     if settings.input_sentence_size:
         lines = sample(lines, settings.input_sentence_size, settings.seed)
+    counts = LineCounts() if counts is None else counts
     model = io.BytesIO()
     failures: list[DataError] = []
     try:
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=_keep_failure(lines, failures),
+            sentence_iterator=_keep_failure(training_lines(lines, counts), failures),
             model_writer=model,
             vocab_size=settings.size,
             model_type=settings.model_type,
@@ -80,6 +87,7 @@ def train_model(lines: Iterable[str], settings: VocabularySettings) -> bytes:
             byte_fallback=True,
             normalization_rule_name="nmt_nfkc",
             max_sentence_length=MAX_LINE_BYTES,
+            user_defined_symbols=list(settings.symbols),
             unk_id=UNK_ID,
             bos_id=BOS_ID,
             eos_id=EOS_ID,
@@ -90,6 +98,8 @@ def train_model(lines: Iterable[str], settings: VocabularySettings) -> bytes:
     except RuntimeError as error:
         if failures:
             raise failures[0] from None
+        if counts.empty == counts.read:
+            raise DataError("--input: all lines are empty, there is nothing to train a vocabulary on") from None
         raise _explained(str(error), settings.size) from error
     return model.getvalue()
 
@@ -124,8 +134,13 @@ def dictionary_lines(pieces: Sequence[str]) -> Iterator[str]:
         yield f"{piece} 1"
 
 
-def build_vocabulary(inputs: Sequence[PathLike], output_prefix: str, settings: VocabularySettings) -> int:
+def build_vocabulary(
+    inputs: Sequence[PathLike], output_prefix: str, settings: VocabularySettings, counts: LineCounts | None = None
+) -> int:
     """Train on the normalized lines of the files; write PREFIX.vocab, PREFIX.dict.txt and, last, PREFIX.model.
+
+    Args:
+        counts: as for :func:`train_model`.
 
     Returns:
         The number of entries of the dictionary, fairseq's four specials not counted.
@@ -137,8 +152,10 @@ def build_vocabulary(inputs: Sequence[PathLike], output_prefix: str, settings: V
     vocab, dictionary, model_file = (f"{output_prefix}.{suffix}" for suffix in ("vocab", "dict.txt", "model"))
     check_distinct(inputs, [vocab, dictionary, model_file])
     total = sum([check_not_empty(path) for path in inputs])
+    if _has_non_joiner(inputs):
+        settings = replace(settings, symbols=(*settings.symbols, NON_JOINER))
     lines = (normalize_line(line) for path in inputs for line in read_lines(path))
-    model = train_model(progress(lines, total, "read"), settings)
+    model = train_model(progress(lines, total, "read"), settings, counts)
     pieces = list_pieces(model)
     entries = list(dictionary_lines([piece for piece, _ in pieces[EOS_ID + 1 :]]))
     with atomic_write(vocab) as stream:
@@ -148,6 +165,11 @@ def build_vocabulary(inputs: Sequence[PathLike], output_prefix: str, settings: V
     with atomic_write(model_file, "wb") as stream:
         stream.write(model)
     return len(entries)
+
+
+def _has_non_joiner(inputs: Sequence[PathLike]) -> bool:
+    lines = (line for path in inputs for line in read_lines(path))
+    return any(NON_JOINER in line and NON_JOINER in normalize_line(line) for line in lines)
 
 
 def _keep_failure(lines: Iterable[str], failures: list[DataError]) -> Iterator[str]:
@@ -167,6 +189,4 @@ def _explained(message: str, size: int) -> ConfigError | DataError:
             f"--vocab-size: {size} is too small; the 3 control symbols, the 256 bytes and the characters of this text "
             f"need at least {limit[1]}"
         )
-    if "sentences_.empty()" in message:
-        return DataError("--input: all lines are empty, there is nothing to train a vocabulary on")
     return DataError(f"sentencepiece could not train the vocabulary: {message}")

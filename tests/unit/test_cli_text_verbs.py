@@ -71,6 +71,18 @@ def test_vocabulary_encode_generate_collect_decode(folder: Path) -> None:
     assert (folder / "h").read_text().splitlines() == [line.strip() for line in CZECH]
 
 
+def test_what_a_vocabulary_was_not_trained_on_is_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "text").write_text("\n".join(["slovo " * 12_000, "▅ slovo", "", "\u200e"]))
+    assert (
+        call("train-vocabulary", "--input", folder / "text", "--vocab-size", 266, "--output-prefix", folder / "v") == 0
+    )
+    assert capsys.readouterr().err.splitlines() == [
+        f"{folder}/v.dict.txt: 263 entries (fairseq adds 4 symbols)",
+        f"{folder}/v: 4 lines read, 2 empty (left out), 1 longer than 65,536 bytes (cut into parts), "
+        "1 with U+2585, which sentencepiece reserves (trained on without it)",
+    ]
+
+
 def test_sampled_vocabulary(folder: Path) -> None:
     options = ("--input", folder / "raw.cs", "--vocab-size", 275, "--input-sentence-size", 2, "--seed", 4)
     assert call("train-vocabulary", *options, "--output-prefix", folder / "1") == 0

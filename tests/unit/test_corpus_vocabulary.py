@@ -3,7 +3,10 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from fairseq_compress.corpus.training_lines import MAX_LINE_BYTES, LineCounts, cut_line
 from fairseq_compress.corpus.vocabulary import (
     VocabularySettings,
     build_vocabulary,
@@ -74,6 +77,47 @@ def test_no_text_and_bad_text(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="bad, line 2: not valid UTF-8"):
         build_vocabulary([tmp_path / "bad"], str(tmp_path / "v"), VocabularySettings(size=300))
     assert [path.name for path in tmp_path.iterdir()] == ["bad"]
+
+
+def test_long_lines_are_trained_on_as_if_they_were_whole() -> None:
+    long, settings = " ".join(LINES * 30), VocabularySettings(size=330)
+    assert len(long.encode()) > MAX_LINE_BYTES
+    counts = LineCounts()
+    assert train_model([long], settings, counts) == train_model(LINES * 30, settings)
+    assert (counts.read, counts.cut) == (1, 1)
+    assert counts.summary() == "1 lines read, 1 longer than 65,536 bytes (cut into parts)"
+
+
+def test_a_long_line_without_spaces_is_trained_on() -> None:
+    counts = LineCounts()
+    pieces = list_pieces(train_model(["天地玄黃宇宙洪荒" * 20_000], VocabularySettings(size=280), counts))
+    assert counts.cut == 1
+    assert {"天", "荒"} <= {piece for piece, _ in pieces}
+
+
+def test_lines_with_a_reserved_character_are_trained_on_without_it() -> None:
+    counts, settings = LineCounts(), VocabularySettings(size=330)
+    marked = [line.replace(" vidí ", " \u2585 vidí\u2585") for line in LINES]
+    assert train_model(marked, settings, counts) == train_model(LINES, settings)
+    assert counts.summary() == "50 lines read, 50 with U+2585, which sentencepiece reserves (trained on without it)"
+
+
+def test_empty_lines_are_counted() -> None:
+    counts = LineCounts()
+    train_model(["", *LINES, " "], VocabularySettings(size=330), counts)
+    assert counts.summary() == "52 lines read, 2 empty (left out)"
+    counts = LineCounts()
+    train_model(LINES, VocabularySettings(size=330), counts)
+    assert (counts.read, counts.summary()) == (50, "")
+
+
+@given(st.text(st.sampled_from("aé天👨  "), max_size=60), st.integers(4, 12))
+def test_a_cut_line_has_its_words_in_parts_that_fit(line: str, limit: int) -> None:
+    parts = list(cut_line(line, limit))
+    assert all(len(part.encode()) <= limit for part in parts)
+    assert "".join(parts).replace(" ", "") == line.replace(" ", "")
+    if all(len(word.encode()) < limit for word in line.split()):
+        assert [word for part in parts for word in part.split()] == line.split()
 
 
 def test_all_bad_settings_are_named_at_once() -> None:
