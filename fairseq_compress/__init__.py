@@ -12,13 +12,16 @@ __version__ = "0.1.0"
 
 def register() -> None:
     """Mend fairseq (:mod:`fairseq_compress.compat`) and register every task, criterion and model. Idempotent."""
-    from fairseq_compress import compat
+    from fairseq_compress import compat, compat_dictionaries
 
     compat.apply()
     from fairseq_compress.checkpoint.packed_file import is_packed
     from fairseq_compress.checkpoint.unpack import unpacked_state
+    from fairseq_compress.corpus.dictionary_file import read_entries
 
     compat.read_checkpoints_also(is_packed, unpacked_state)
+    compat_dictionaries.read_dictionaries_with(read_entries)
+    compat_dictionaries.patch_language_pairs()
     import fairseq_compress.criterions.dual_vocab_kd
     import fairseq_compress.criterions.hidden_state_kd
     import fairseq_compress.criterions.label_smoothed

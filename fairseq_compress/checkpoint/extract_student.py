@@ -168,7 +168,4 @@ def _data_folder(cfg: DictConfig) -> Path:
 def _load_dictionary(file: Path) -> Dictionary:
     if not file.is_file():
         raise DataError(f"--dictionary: must name the student's {DICTIONARY}, got {file}, which is no file")
-    try:
-        return Dictionary.load(str(file))
-    except (ValueError, RuntimeError) as error:
-        raise DataError(f"{file} is no dictionary of fairseq: {' '.join(str(error).split())}") from None
+    return Dictionary.load(str(file))

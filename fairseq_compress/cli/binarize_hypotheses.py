@@ -26,9 +26,11 @@ def run(args: argparse.Namespace) -> int:
     """Binarize and tell the counts on the standard error."""
     from fairseq.data import data_utils
 
+    import fairseq_compress
     from fairseq_compress.datasets.binarize_hypotheses import binarize_hypotheses
     from fairseq_compress.errors import ConfigError
 
+    fairseq_compress.register()
     found = data_utils.infer_language_pair(args.data) if os.path.isdir(args.data) else (None, None)
     source, target = args.source_lang or found[0], args.target_lang or found[1]
     if source is None or target is None:

@@ -4,15 +4,19 @@ import argparse
 import sys
 
 HELP = (
-    "Normalize parallel text (Unicode NFC, control characters and odd spaces to one space; case and quotes stay), "
-    "drop empty, over-long, badly matched and duplicate pairs, and write PREFIX.SRC, PREFIX.TGT and a JSON report."
+    "Normalize parallel text (Unicode NFC, control characters and odd spaces to one space, invisible characters that "
+    "carry nothing dropped; case and quotes stay), drop empty, over-long, badly matched and duplicate pairs, and write "
+    "PREFIX.SRC, PREFIX.TGT and a JSON report. Text without spaces has words too: 1.5 logographs (Chinese) or 3.5 "
+    "letters of kana, Thai, Lao, Khmer, Burmese, Tibetan and the like count as one."
 )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the verb."""
-    parser.add_argument("--source-lang", required=True, metavar="SRC", help="suffix of the source output, as en")
-    parser.add_argument("--target-lang", required=True, metavar="TGT", help="suffix of the target output, as cs")
+    parser.add_argument(
+        "--source-lang", required=True, metavar="SRC", help="suffix of the source output, such as en, pt_BR, zho_Hans"
+    )
+    parser.add_argument("--target-lang", required=True, metavar="TGT", help="suffix of the target output, such as cs")
     parser.add_argument("--source", nargs="+", required=True, metavar="FILE", help="source text, one sentence a line")
     parser.add_argument("--target", nargs="+", required=True, metavar="FILE", help="its translation, file by file")
     parser.add_argument("--output-prefix", required=True, metavar="PREFIX", help="start of the names of the outputs")
@@ -34,7 +38,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Clean and tell the counts on the standard error."""
     from fairseq_compress.corpus.cleaning import CleaningRules, PairCleaner, clean_parallel
+    from fairseq_compress.languages import check_language
 
+    check_language("--source-lang", args.source_lang)
+    check_language("--target-lang", args.target_lang)
     rules = CleaningRules(
         min_words=args.min_words,
         max_words=args.max_words,

@@ -15,13 +15,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fairseq_compress.corpus.dictionary_file import read_entries
 from fairseq_compress.corpus.dual_text import FORMAT, META, SPECIALS, UNK, VOCABULARIES
 from fairseq_compress.corpus.files import PathLike, check_parallel, file_sha256, progress, read_lines
 from fairseq_compress.corpus.segmentation import BATCH_LINES
 from fairseq_compress.corpus.word_segmentation import DualSegmenter, Word, WordSegmenter
 from fairseq_compress.errors import ConfigError, DataError
+from fairseq_compress.languages import check_language
 
-NAME = re.compile(r"[A-Za-z0-9_-]+")  # of a part or a language: a piece of a file name
+NAME = re.compile(r"[A-Za-z0-9_-]+")  # of a part: a piece of a file name
 
 
 class VocabularyFiles(NamedTuple):
@@ -82,13 +84,10 @@ def read_dictionary(path: PathLike) -> dict[str, str]:
         DataError: the file is missing or empty, or a line is no entry, one of fairseq's specials, or there twice.
     """
     entries: dict[str, str] = {}
-    for number, line in enumerate(read_lines(path), start=1):
-        piece, _, count = line.rpartition(" ")
-        if piece.split() != [piece] or not count.isdecimal() or piece in SPECIALS or piece in entries:
-            raise DataError(f"{os.fspath(path)}, line {number}: must be a new piece and its count, got {line[:60]!r}")
-        entries[piece] = line
-    if not entries:
-        raise DataError(f"{os.fspath(path)} is empty: at least one entry is needed")
+    for number, piece, count, overwrite in read_entries(path, SPECIALS):
+        if piece.split() != [piece] or overwrite:
+            raise DataError(f"{os.fspath(path)}, line {number}: must be a piece without spaces, got {piece[:60]!r}")
+        entries[piece] = f"{piece} {count}"
     return entries
 
 
@@ -168,8 +167,10 @@ def _write_dictionaries(folder: Path, dictionaries: Sequence[dict[str, str]]) ->
 def _check_names(parts: Mapping[str, str], languages: tuple[str, str]) -> None:
     if not parts:
         raise ConfigError("parts: at least one is needed (--trainpref, --validpref, --testpref), got none")
-    if wrong := [name for name in (*parts, *languages) if not NAME.fullmatch(name)]:
-        raise ConfigError(f"parts and languages: must be letters, digits, '-' and '_', got {wrong[0]!r}")
+    if wrong := [name for name in parts if not NAME.fullmatch(name)]:
+        raise ConfigError(f"parts: must be letters, digits, '-' and '_', got {wrong[0]!r}")
+    for option, language in zip(("--source-lang", "--target-lang"), languages, strict=True):
+        check_language(option, language)
     if languages[0] == languages[1]:
         raise ConfigError(f"--source-lang and --target-lang: must differ, got {languages[0]} twice")
 

@@ -228,9 +228,10 @@ def test_a_failure_leaves_nothing(folder: Path, tmp_path: Path) -> None:
         ({"parts": {"train": str(tmp_path / "none")}}, DataError, r"cannot read .*none\.en"),
         ({"parts": {}}, ConfigError, "parts: at least one"),
         ({"parts": {"a/b": good}}, ConfigError, r"must be letters, digits, '-' and '_', got 'a/b'"),
+        ({"languages": ("en", "c/s")}, ConfigError, r"--target-lang: must be a language code .*, got 'c/s'"),
         ({"languages": ("en", "en")}, ConfigError, "must differ, got en twice"),
         ({"student": student._replace(dictionary=tmp_path / "short.txt")}, DataError, r"short\.txt: .* lacks 3, such"),
-        ({"teacher": teacher._replace(dictionary=tmp_path / "twice.txt")}, DataError, r"line 3: must be a new piece"),
+        ({"teacher": teacher._replace(dictionary=tmp_path / "twice.txt")}, DataError, r"line 3: .* 'a' is in line 1"),
         ({"output": folder}, ConfigError, r"--output: must not be there yet"),
         ({"output": tmp_path / "good.en" / "dual"}, DataError, r"cannot make the folder"),
     ]

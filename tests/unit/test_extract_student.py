@@ -189,7 +189,7 @@ def test_what_does_not_fit_is_refused_and_nothing_written(tmp_path):
     with pytest.raises(ConfigError, match=r"other.txt must have as many entries .* 20 and 20, got 33"):
         write_student(path, output, other)
     other.write_text("no count\n")
-    with pytest.raises(DataError, match="is no dictionary of fairseq"):
+    with pytest.raises(DataError, match=r"other\.txt, line 1: must be a symbol, a space and its count, got 'no count'"):
         write_student(path, output, other)
     with pytest.raises(DataError, match=r"must name the student's dict.student.txt, got .*nowhere.txt"):
         write_student(path, output, tmp_path / "nowhere.txt")

@@ -1,0 +1,63 @@
+"""What is mended in how fairseq finds and reads dictionaries.
+
+* :func:`read_dictionaries_with` - a damaged ``dict.LANG.txt`` ends fairseq with a traceback that names no line, and a
+  byte order mark becomes a part of the first symbol.
+* :func:`patch_language_pairs` - fairseq takes ``dict.zh-Hant.txt`` for text of ``zh`` and ``Hant``, and finds no pair
+  in ``train.en-zh-Hant.en.idx``.
+"""
+
+import functools
+from collections.abc import Callable, Container, Iterable
+from typing import Any
+
+from fairseq.data import Dictionary, data_utils
+from fairseq.file_io import PathManager
+
+_PATCHED = "_fairseq_compress_original"
+
+
+def read_dictionaries_with(read: Callable[[str, Container[str]], Iterable[Any]]) -> None:
+    """Let every dictionary that fairseq loads by its path be read by ``read(path, symbols that it has already)``.
+
+    Args:
+        read: yields entries with ``symbol``, ``count`` and ``overwrite``.
+    """
+    original = getattr(Dictionary.add_from_file, _PATCHED, Dictionary.add_from_file)
+
+    @functools.wraps(original)
+    def add_from_file(self: Any, f: Any) -> None:
+        if not isinstance(f, str) or type(self)._load_meta is not Dictionary._load_meta:  # another format
+            original(self, f)
+            return
+        for entry in read(PathManager.get_local_path(f), frozenset(self.symbols)):
+            self.add_symbol(entry.symbol, n=entry.count, overwrite=entry.overwrite)
+
+    setattr(add_from_file, _PATCHED, original)
+    Dictionary.add_from_file = add_from_file
+
+
+def patch_language_pairs() -> None:
+    """Let fairseq find the languages of a data folder also where their codes have hyphens: by its dictionaries."""
+    original = data_utils.infer_language_pair
+    if hasattr(original, _PATCHED):
+        return
+
+    @functools.wraps(original)
+    def infer_language_pair(path: str) -> tuple[str | None, str | None]:
+        names = sorted(PathManager.ls(path))
+        languages = {name[len("dict.") : -len(".txt")] for name in names if name.startswith("dict.")}
+        pairs = [parts[1] for name in names if len(parts := name.split(".")) >= 3 and parts[0] != "dict"]
+        for known in (languages, None):
+            for pair in pairs:
+                for source, target in _cuts(pair):
+                    if known is None or {source, target} <= known:
+                        return source, target
+        return None, None
+
+    setattr(infer_language_pair, _PATCHED, original)
+    data_utils.infer_language_pair = infer_language_pair
+
+
+def _cuts(pair: str) -> list[tuple[str, str]]:
+    places = [place for place in range(1, len(pair) - 1) if pair[place] == "-"]
+    return [(pair[:place], pair[place + 1 :]) for place in places]

@@ -1,0 +1,51 @@
+"""fairseq's ``dict.LANG.txt``: a symbol and its count on each line, which say what every index of a model means."""
+
+import os
+from collections.abc import Container, Iterator
+from typing import NamedTuple
+
+from fairseq_compress.corpus.files import PathLike, read_lines
+from fairseq_compress.errors import DataError
+
+OVERWRITE = "#fairseq:overwrite"
+
+
+class Entry(NamedTuple):
+    """One line."""
+
+    number: int  # from 1
+    symbol: str
+    count: int
+    overwrite: bool  # it may be there twice; the first one's place counts
+
+
+def read_entries(path: PathLike, taken: Container[str] = ()) -> Iterator[Entry]:
+    """Yield the entries of a file. What fairseq takes is taken; a byte order mark is no part of the first symbol.
+
+    Args:
+        taken: symbols that a dictionary has before.
+
+    Raises:
+        DataError: the file is missing, empty or not UTF-8; or a line has no count, or a symbol of another line or of
+            ``taken``. File and line are named.
+    """
+    lines: dict[str, int] = {}
+    number = 0
+    for number, line in enumerate(read_lines(path), start=1):
+        text, _, field = line.rstrip().rpartition(" ")
+        if overwrite := field == OVERWRITE:
+            text, _, field = text.rpartition(" ")
+        place = f"{os.fspath(path)}, line {number}"
+        try:
+            count = int(field)
+        except ValueError:
+            count = None
+        if count is None or " " not in line:
+            raise DataError(f"{place}: must be a symbol, a space and its count, got {line[:60]!r}")
+        if not overwrite and (text in lines or text in taken):
+            where = f"in line {lines[text]}" if text in lines else "one of fairseq's own symbols"
+            raise DataError(f"{place}: must be a new symbol, {text[:60]!r} is {where} already")
+        lines.setdefault(text, number)
+        yield Entry(number, text, count, overwrite)
+    if number == 0:
+        raise DataError(f"{os.fspath(path)} is empty: at least one entry is needed")
