@@ -19,6 +19,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--k", type=int, metavar="K", help="look at the first K distinct hypotheses (all)")
     parser.add_argument("--metric", choices=("bleu", "chrf"), help="similarity for interpolate (bleu)")
     parser.add_argument(
+        "--target-lang", metavar="LANG", help="of the hypotheses, for the words of bleu (what the n-best file says)"
+    )
+    parser.add_argument(
         "--decode-model", metavar="P.model", help="the hypotheses are pieces: join them to text to compare them"
     )
     parser.add_argument("--output-source", required=True, metavar="FILE", help="sources that stay, as they were")
@@ -46,6 +49,7 @@ def run(args: argparse.Namespace) -> int:
         metric=args.metric or ("bleu" if args.mode == "interpolate" else None),
         drop_worst=args.drop_worst,
         keep_duplicates=args.keep_duplicates,
+        target_lang=args.target_lang,
     )
     inputs = Inputs(args.nbest, args.source, args.reference, args.decode_model, args.reverse_scores)
     outputs = Outputs(args.output_source, args.output_target, args.output_nbest, args.report)

@@ -58,7 +58,8 @@ def encode_nbest(model: PathLike, nbest: PathLike, source: PathLike, pieces: Pat
                 where = f"{os.fspath(pieces)}, line {nbest_list.index + 1}"
                 raise DataError(f"{where}: must be {pieces_of_source[:60]!r} by {os.fspath(model)}, got {line[:60]!r}")
             writer.write(nbest_list)
-    origin = {"nbest_sha256": facts["sha256"], "model_sha256": file_sha256(model)}
+    languages = {key: facts["facts"][key] for key in ("source_lang", "target_lang") if key in facts["facts"]}
+    origin = {"nbest_sha256": facts["sha256"], "model_sha256": file_sha256(model)} | languages
     write_sidecar(output, writer.sentences, writer.hypotheses, writer.sha256, digest.hexdigest(), origin)
     return writer.sentences
 

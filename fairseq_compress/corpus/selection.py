@@ -4,7 +4,7 @@ r"""Choosing what a student is trained on out of a teacher's n-best list.
 ``k-best``: the first K, for the criterion ``sequence_level_kd``.
 ``interpolate``: of the first K the one that is most like the reference y,
 
-    argmax_k sim(y_k, y),   sim = sentence-BLEU or chrF
+    argmax_k sim(y_k, y),   sim = sentence-BLEU (on the words of the target language, see bleu_tokenizer) or chrF
 
 (section 3.3 there). Equal similarities: the better model score, then the first.
 
@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from sacrebleu.metrics import BLEU, CHRF
 
+from fairseq_compress.corpus.bleu_tokenizer import bleu_tokenizer
 from fairseq_compress.corpus.cleaning import PIECE_SPACE
 from fairseq_compress.corpus.files import PathLike
 from fairseq_compress.corpus.nbest import Hypothesis, NBestList
@@ -41,6 +42,7 @@ class SelectionRules:
     metric: str | None = None  # of METRICS, with interpolate
     drop_worst: float = 0.0  # fraction of the chosen pairs that a reverse model finds least likely
     keep_duplicates: bool = False  # of pairs; equal hypotheses of one source never stay
+    target_lang: str | None = None  # of the hypotheses, for the tokenizer of sentence-BLEU
 
     def __post_init__(self) -> None:
         interpolate = self.mode == "interpolate"
@@ -103,7 +105,11 @@ class Chooser:
         self.rules = rules
         self.decode_model = decode_model
         self._segmenter = None if decode_model is None else Segmenter(decode_model)
-        self._metric = {"bleu": BLEU(effective_order=True), "chrf": CHRF(), None: None}[rules.metric]
+        self._metric: BLEU | CHRF | None = None
+        if rules.metric == "bleu":
+            self._metric = BLEU(effective_order=True, tokenize=bleu_tokenizer(rules.target_lang).name)
+        elif rules.metric == "chrf":
+            self._metric = CHRF()
 
     def __reduce__(self) -> tuple[type["Chooser"], tuple[SelectionRules, PathLike | None]]:
         return Chooser, (self.rules, self.decode_model)  # the model is loaded again, in the other process

@@ -11,6 +11,7 @@ import pickle
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from fractions import Fraction
 from hashlib import blake2b, sha256
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import IO, NamedTuple
 
 import numpy as np
 
+from fairseq_compress.corpus.bleu_tokenizer import bleu_tokenizer
 from fairseq_compress.corpus.files import (
     PathLike,
     atomic_write,
@@ -67,7 +69,7 @@ class Outputs(NamedTuple):
 
 
 def select_corpus(inputs: Inputs, outputs: Outputs, rules: SelectionRules, processes: int = 1) -> SelectionReport:
-    """Choose by ``rules`` and write all outputs, or none.
+    """Choose by ``rules`` and write all outputs, or none. Where they name no target language, the n-best file's counts.
 
     Raises:
         ConfigError: an input is missing that the rules need, or is there without use; an output is also an input.
@@ -83,7 +85,11 @@ def select_corpus(inputs: Inputs, outputs: Outputs, rules: SelectionRules, proce
         raise ConfigError(f"--decode-model: joins pieces, and {os.fspath(inputs.nbest)} is text already")
     if inputs.reference is not None:
         check_parallel(inputs.source, inputs.reference)
+    if rules.target_lang is None:
+        rules = replace(rules, target_lang=facts["facts"].get("target_lang"))
     report, chooser = SelectionReport(rules), Chooser(rules, inputs.decode_model)
+    if rules.metric == "bleu":
+        report.caution = bleu_tokenizer(rules.target_lang).caution
     pairs = ordered_map(chooser, progress(_tasks(inputs), facts["sentences"], "select"), processes)
     chosen = _first_of_equal(pairs, report)
     if rules.drop_worst > 0:

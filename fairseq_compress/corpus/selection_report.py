@@ -40,6 +40,8 @@ class SelectionReport:
     """Sum over kept sources, of the hypothesis with the best score."""
     signature: str | None = None
     """sacreBLEU's, of the similarity."""
+    caution: str | None = None
+    """About the tokenizer of sentence-BLEU."""
     reverse_threshold: float | None = None
     """The best reverse score among those that were dropped, in nats."""
     examples: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
@@ -95,6 +97,8 @@ class SelectionReport:
         rows += [(f"dropped: {reason}", self.dropped[reason], REASONS[reason]) for reason in REASONS]
         rows += [(f"hypotheses {name}".replace("_", " "), count, "") for name, count in self.hypotheses.items()]
         lines = [f"{name:<32}{count:>12,}  {note}".rstrip() for name, count, note in rows]
+        if self.caution is not None:
+            lines.append(f"caution: {self.caution}")
         return "\n".join([*lines, *self._example_lines()])
 
     def _details(self) -> str:

@@ -279,3 +279,29 @@ def test_nothing_left(corpus: Corpus, capsys: pytest.CaptureFixture[str]) -> Non
     corpus.write()
     assert corpus.select("--mode", "best") == 1
     assert "no pair is left of 400" in capsys.readouterr().err
+
+
+def test_the_target_language_of_the_nbest_file_cuts_sentence_bleu(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    def signature(facts: dict, *options: str) -> str:
+        (tmp_path / "src").write_text("s\n")
+        (tmp_path / "ref").write_text("她昨天买了三本书。\n")
+        with open(tmp_path / "n", "wb") as stream:
+            writer = NBestWriter(stream)
+            texts = [Hypothesis(-1.0, "天气很好。"), Hypothesis(-2.0, "她昨天买了两本书。")]
+            writer.write(NBestList(0, source_checksum("s"), texts))
+        write_sidecar(tmp_path / "n", 1, 2, writer.sha256, file_sha256(tmp_path / "src"), facts)
+        command = [
+            "select-hypotheses", "--nbest", "n", "--source", "src", "--reference", "ref", "--mode", "interpolate",
+            "--output-source", "out.src", "--output-target", "out.tgt", "--report", "report.json",
+        ]  # fmt: skip
+        assert main([str(tmp_path / word) if (tmp_path / word).is_file() or "." in word else word for word in command]
+                    + list(options)) == 0  # fmt: skip
+        return str(json.loads((tmp_path / "report.json").read_text())["similarity"]["signature"])
+
+    assert "tok:zh" in signature({"target_lang": "zho_Hans"})
+    assert (tmp_path / "out.tgt").read_text() == "她昨天买了两本书。\n"
+    assert "tok:13a" in signature({})
+    assert "tok:zh" in signature({}, "--target-lang", "zh")
+    capsys.readouterr()
+    assert "tok:char" in signature({"target_lang": "tha_Thai"}) or "flores200" in signature({"target_lang": "tha_Thai"})
+    assert "caution: BLEU of tha_Thai: " in capsys.readouterr().err

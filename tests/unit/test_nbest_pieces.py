@@ -7,7 +7,15 @@ import pytest
 from fairseq_compress.cli.main import main
 from fairseq_compress.corpus import nbest_pieces
 from fairseq_compress.corpus.files import file_sha256
-from fairseq_compress.corpus.nbest import Hypothesis, NBestList, NBestWriter, read_nbest, source_checksum, write_sidecar
+from fairseq_compress.corpus.nbest import (
+    Hypothesis,
+    NBestList,
+    NBestWriter,
+    read_nbest,
+    read_sidecar,
+    source_checksum,
+    write_sidecar,
+)
 from fairseq_compress.corpus.nbest_pieces import encode_nbest
 from fairseq_compress.corpus.segmentation import Segmenter, encode_file
 from fairseq_compress.corpus.vocabulary import VocabularySettings, build_vocabulary
@@ -70,3 +78,14 @@ def test_the_verb(
     arguments = [str(item) for pair in zip(names, values, strict=True) for item in pair]
     assert main(["encode-hypotheses", *arguments]) == 0
     assert capsys.readouterr().err.endswith("out: 7 lists\n")
+
+
+def test_the_languages_stay(files: tuple[Path, Path, Path], model: Path, tmp_path: Path) -> None:
+    nbest, source, pieces = files
+    facts = read_sidecar(nbest)
+    counts = [facts[key] for key in ("sentences", "hypotheses", "sha256", "source_sha256")]
+    write_sidecar(nbest, *counts, {"source_lang": "cs", "target_lang": "zh_CN", "beam": 4})
+    encode_nbest(model, nbest, source, pieces, tmp_path / "encoded")
+    found = read_sidecar(tmp_path / "encoded")["facts"]
+    assert (found["source_lang"], found["target_lang"]) == ("cs", "zh_CN")
+    assert "beam" not in found

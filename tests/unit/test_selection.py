@@ -250,3 +250,14 @@ def test_counter_is_what_the_modes_share() -> None:
             assert choice.empty == counts[""]
             if choice.reason is None:
                 assert choice.repeated == sum(counts[text] - 1 for text in counts if text)
+
+
+def test_sentence_bleu_sees_the_words_of_the_target_language() -> None:
+    """With 13a each sentence is one word: nothing matches, and the first hypothesis would always stay."""
+    reference, near, far = "她昨天下午在商店买了三本书。", "她昨天下午在商店买了两本书。", "天气很好。"
+    for target_lang, picked in (("zh_CN", 1), ("zho_Hans", 1), (None, 0)):
+        rules = SelectionRules("interpolate", metric="bleu", target_lang=target_lang)
+        chooser = Chooser(rules)
+        assert chooser(make_task(far, near, reference=reference)).picked == [picked]
+        assert f"tok:{'13a' if target_lang is None else 'zh'}|" in str(chooser.signature)
+        assert pickle.loads(pickle.dumps(chooser)).signature == chooser.signature
