@@ -1,4 +1,4 @@
-"""``fairseq-compress compare``: the JSON records of an experiment's systems and seeds -> one Markdown table."""
+"""``fairseq-compress compare``: the JSON records of an experiment -> one Markdown table, or the table as JSON."""
 
 import argparse
 
@@ -8,7 +8,8 @@ HELP = "one table of an experiment: each system over its seeds, and against a ba
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the verb."""
     parser.add_argument("--inputs", nargs="+", required=True, metavar="SCORES.json", help="in the order of the table")
-    parser.add_argument("--output", required=True, metavar="FILE.md", help="the page")
+    parser.add_argument("--output", metavar="FILE.md", help="the page")
+    parser.add_argument("--json", metavar="FILE.json", help="the same with all numbers, for programs")
     parser.add_argument("--title", default="Systems compared", metavar="TEXT", help="heading of the page")
     parser.add_argument("--note", metavar="TEXT", help="a caution on the page, such as 'synthetic data'")
 
@@ -18,7 +19,8 @@ def run(args: argparse.Namespace) -> int:
     from fairseq_compress.corpus.files import check_distinct
     from fairseq_compress.evaluation.comparison import write_comparison
 
-    check_distinct(args.inputs, [args.output])
-    write_comparison(args.inputs, args.output, args.title, args.note)
-    print(args.output)
+    outputs = [path for path in (args.output, args.json) if path is not None]
+    check_distinct(args.inputs, outputs)
+    write_comparison(args.inputs, args.output, args.json, args.title, args.note)
+    print(*outputs, sep="\n")
     return 0

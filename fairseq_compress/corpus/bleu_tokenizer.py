@@ -1,4 +1,4 @@
-"""The tokenizer of BLEU for a target language: sacreBLEU's own default (Post 2018, arXiv:1804.08771), for any form of code.
+"""The tokenizer of BLEU for a target language: sacreBLEU's own default (Post 2018, arXiv:1804.08771), for all codes.
 
 ====================================  =====================================================================
 Chinese                               ``zh``: characters, and 13a for the rest
@@ -8,7 +8,7 @@ all others                            ``13a``
 ====================================  =====================================================================
 
 13a separates words at spaces: of text without them it makes one token a sentence, and BLEU is near 0 for good
-translations too. A difference in tokenizers is a difference in sacreBLEU's signature, so such scores are never compared.
+translations too. Scores of different tokenizers have different signatures of sacreBLEU, and are never compared.
 """
 
 import os
@@ -42,7 +42,9 @@ _SCRIPTS: dict[str, tuple[str, ...]] = {
 }
 _CODE = re.compile(r"[A-Za-z]{2,8}([-_.][A-Za-z0-9]+)*")
 # Thai, Lao, Tibetan; Burmese; Khmer; kana; Han with its extensions.
-_UNSPACED_LETTERS = re.compile("[\u0e01-\u0fff\u1000-\u109f\u1780-\u17ff\u3041-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")  # fmt: skip
+_UNSPACED_LETTERS = re.compile(
+    "[\u0e01-\u0fff\u1000-\u109f\u1780-\u17ff\u3041-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
+)
 _LETTERS = re.compile(r"[^\W\d_]")
 
 

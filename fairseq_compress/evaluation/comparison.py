@@ -2,54 +2,61 @@
 
 from collections.abc import Mapping, Sequence
 from statistics import mean, stdev
-from typing import Any
 
 from fairseq_compress.corpus.files import PathLike, atomic_write
-from fairseq_compress.errors import DataError
-from fairseq_compress.evaluation.report import NOT_MEASURED, check_comparable, load_records, markdown_table
+from fairseq_compress.errors import ConfigError, DataError
+from fairseq_compress.evaluation.markdown import NOT_MEASURED, caution_lines, markdown_table, speed_cell
+from fairseq_compress.evaluation.records import (
+    Record,
+    Test,
+    adjusted_tests,
+    check_comparable,
+    load_records,
+    speed_of,
+    table_json,
+    weight_bytes,
+)
+from fairseq_compress.evaluation.significance import LEVEL, METHOD
 
-Record = Mapping[str, Any]
 
-
-def write_comparison(inputs: Sequence[PathLike], output: PathLike, title: str, note: str | None = None) -> None:
-    """Write the page of :func:`render_comparison` about the records in ``inputs``, atomically.
+def write_comparison(
+    inputs: Sequence[PathLike], page: PathLike | None, table: PathLike | None, title: str, note: str | None = None
+) -> None:
+    """Write the records in ``inputs`` as the page of :func:`render_comparison` and as JSON, each atomically.
 
     Raises:
-        ConfigError: no inputs.
+        ConfigError: no inputs, or neither page nor table.
         DataError: as ``load_records``, ``check_comparable`` and :func:`render_comparison`.
     """
+    if page is None and table is None:
+        raise ConfigError("--output, --json: at least one must be given")
     records = load_records(inputs)
     check_comparable(records)
-    page = render_comparison(records, title, note)
-    with atomic_write(output) as file:
-        file.write(page)
+    contents = [(page, render_comparison(records, title, note))]
+    contents.append((table, table_json(records, title, note, *comparison_table(records))))
+    for path, content in contents:
+        if path is not None:
+            with atomic_write(path) as file:
+                file.write(content)
 
 
 def render_comparison(records: Sequence[Record], title: str, note: str | None = None) -> str:
     """The page. Records with the same fact ``system`` (or else the same name) are seeds of one system.
 
     BLEU and chrF2 are means over the seeds, with the sample standard deviation where there are several. ΔBLEU is the
-    mean of the differences to the baseline's run with the same seed, p the paired bootstrap's for each seed. Bytes are
-    of the first run's file, which is so many times smaller than its parameters in float32; they are told where systems
-    differ in them. So is the share of embeddings and output layer in the parameters. Multiply-adds are in millions;
-    where they are told, so is the speed of translating the test text. A column about which no record tells anything is
-    left out. Where systems were tested against several baselines, each row names its own.
+    mean of the differences to the baseline's run with the same seed, p the paired bootstrap's for each seed, also with
+    Holm's correction for all of the page. Bytes are those of the first run's weights, which are so many times smaller
+    than its parameters in float32; they are told where systems differ in them. So is the share of embeddings and output
+    layer in the parameters. Multiply-adds are in millions; where they are told, so is the speed of translating the test
+    text. A column about which no record tells anything is left out. Where systems were tested against several
+    baselines, each row names its own.
 
     Raises:
         DataError: runs of one system have the same seed, or were tested against different baselines.
     """
     systems = _systems(records)
     baselines = _baselines(systems)
-    table = [_row(name, runs, baselines.get(name, NOT_MEASURED)) for name, runs in systems.items()]
-    header = [column for column in table[0] if any(row[column] != NOT_MEASURED for row in table)]
-    if len({row["Bytes"] for row in table}) == 1:
-        header = [column for column in header if column not in _SIZES]
-    if all(row["Times smaller"] in _ONCE for row in table):
-        header = [column for column in header if column != "Times smaller"]
-    for column in ("Embeddings", "Against"):
-        if len({row[column] for row in table} - {NOT_MEASURED}) < 2:
-            header = [name for name in header if name != column]
-    rows = [[row[column] for column in header] for row in table]
+    header, rows = comparison_table(records)
     blocks = [f"# {title}"]
     if note:
         blocks.append(f"> **Note:** {note}")
@@ -58,21 +65,41 @@ def render_comparison(records: Sequence[Record], title: str, note: str | None = 
     if any(len(runs) > 1 for runs in systems.values()):
         blocks.append("± is the standard deviation over the seeds; p is told seed by seed.")
     if baselines:
-        test = next(record["paired_bootstrap"] for record in records if record.get("paired_bootstrap"))
+        tests = [record["paired_bootstrap"]["bleu"] for record in records if record.get("paired_bootstrap")]
         named = next(iter(baselines.values())) if "Against" not in header else "the system named"
         blocks.append(
-            f"ΔBLEU and p are against {named}, each seed against the same seed: paired bootstrap, "
-            f"`{test['bleu']['signature']}`."
+            f"ΔBLEU and p are against {named}, each seed against the same seed: {METHOD}, `{tests[0]['signature']}`. "
+            f"p (Holm): corrected for the {len(tests)} tests of this page; *: at most {LEVEL}."
         )
     signatures = (f"{label} `{records[0][metric]['signature']}`" for metric, label in _METRICS.items())
     blocks.append(f"sacreBLEU signatures, the same for all systems: {', '.join(signatures)}.")
-    return "\n\n".join(blocks) + "\n"
+    return "\n\n".join([*blocks, *caution_lines(records)]) + "\n"
+
+
+def comparison_table(records: Sequence[Record]) -> tuple[list[str], list[list[str]]]:
+    """Header and rows, a row for each system.
+
+    Raises:
+        DataError: as :func:`render_comparison`.
+    """
+    systems = _systems(records)
+    baselines = _baselines(systems)
+    tests = {record["name"]: test for record, test in zip(records, adjusted_tests(records), strict=True)}
+    table = [_row(name, runs, tests, baselines.get(name, NOT_MEASURED)) for name, runs in systems.items()]
+    header = [column for column in table[0] if any(row[column] != NOT_MEASURED for row in table)]
+    if len({row["Bytes"] for row in table}) == 1:
+        header = [column for column in header if column not in _SIZES]
+    if all(row["Times smaller"] in ("1.0", NOT_MEASURED) for row in table):
+        header = [column for column in header if column != "Times smaller"]
+    for column in ("Embeddings", "Against"):
+        if len({row[column] for row in table} - {NOT_MEASURED}) < 2:
+            header = [name for name in header if name != column]
+    return header, [[row[column] for column in header] for row in table]
 
 
 _METRICS = {"bleu": "BLEU", "chrf2": "chrF2"}
 _TEXTS = ("System", "Data", "Criterion", "Seeds")
 _SIZES = ("Bytes", "Times smaller")
-_ONCE = ("0.9", "1.0", NOT_MEASURED)  # a plain checkpoint, with its configuration beside the weights
 
 
 def _fact(record: Record, key: str, default: str = NOT_MEASURED) -> str:
@@ -116,32 +143,40 @@ def _baselines(systems: Mapping[str, Sequence[Record]]) -> dict[str, str]:
     return baselines
 
 
-def _row(name: str, runs: Sequence[Record], baseline: str) -> dict[str, str]:
-    tested = [(run["bleu"], run["paired_bootstrap"]["bleu"]) for run in runs if run.get("paired_bootstrap")]
-    differences = [own["score"] - test["baseline_score"] for own, test in tested]
+def _row(name: str, runs: Sequence[Record], tests: Mapping[str, Mapping[str, Test]], baseline: str) -> dict[str, str]:
+    tested = [found["bleu"] for run in runs if (found := tests[run["name"]])]
     paces = [float(pace) for run in runs if (pace := (run.get("facts") or {}).get("seconds_per_update"))]
     size = runs[0].get("checkpoint") or {}
-    cost = size.get("multiply_adds")
-    speeds = [run["speed"]["sentences_per_second"] for run in runs if cost and run.get("speed")]
+    cost, stored = size.get("multiply_adds"), weight_bytes(runs[0])
     return {
         "System": name,
         "Data": _fact(runs[0], "data"),
         "Criterion": _fact(runs[0], "criterion"),
         "Seeds": ", ".join(_fact(run, "seed") for run in runs),
-        "Bytes": f"{size['bytes_on_disk']:,}" if size else NOT_MEASURED,
-        "Times smaller": f"{size['bytes_float32'] / size['bytes_on_disk']:.1f}" if size else NOT_MEASURED,
+        "Bytes": f"{stored:,}" if stored else NOT_MEASURED,
+        "Times smaller": f"{size['bytes_float32'] / stored:.1f}" if stored else NOT_MEASURED,
         "Embeddings": _share(size),
         **{label: _spread([run[metric]["score"] for run in runs]) for metric, label in _METRICS.items()},
-        "ΔBLEU": f"{mean(differences):+.2f}" if differences else NOT_MEASURED,
+        "ΔBLEU": f"{mean(test.difference for test in tested):+.2f}" if tested else NOT_MEASURED,
         "Against": baseline,
-        "p": ", ".join(f"{test['p_value']:.3f}" for _, test in tested) or NOT_MEASURED,
+        "p": ", ".join(f"{test.p_value:.4f}" for test in tested) or NOT_MEASURED,
+        "p (Holm)": ", ".join(f"{test.p_holm:.4f}{'*' * test.significant}" for test in tested) or NOT_MEASURED,
         "Multiply-adds (M)": f"{cost / 1e6:,.1f}" if cost else NOT_MEASURED,
-        "Sentences a second": f"{mean(speeds):.1f}" if speeds else NOT_MEASURED,
+        "Sentences a second": _speed(runs) if cost else NOT_MEASURED,
         "Seconds an update": f"{mean(paces):.3f}" if paces else NOT_MEASURED,
     }
 
 
-def _share(size: Mapping[str, Any]) -> str:
+def _speed(runs: Sequence[Record]) -> str:
+    """The mean of the runs' medians, and the least and greatest of all timings."""
+    speeds = [speed for run in runs if (speed := speed_of(run))]
+    if not speeds:
+        return NOT_MEASURED
+    middle, least, greatest = zip(*speeds, strict=True)
+    return speed_cell((mean(middle), min(least), max(greatest)))
+
+
+def _share(size: Mapping[str, float]) -> str:
     """Of embeddings and output layer in the parameters."""
     if "bytes_float32_of_embeddings" not in size:
         return NOT_MEASURED

@@ -30,7 +30,7 @@ class Point:
 
     name: str
     bleu: float
-    megabytes: float | None  # of the checkpoint file, 10^6 bytes; None: not measured
+    megabytes: float | None  # of the weights, 10^6 bytes; None: not measured
     sentences_per_second: float | None
     is_teacher: bool = False
 
@@ -56,7 +56,7 @@ def draw_comparison(points: Sequence[Point], title: str, note: str | None, file:
         size, speed = figure.subplots(1, 2, sharey=True)
         figure.subplots_adjust(left=0.06, right=0.985, bottom=0.11, top=0.80 if note else 0.88, wspace=0.07)
         size.set_ylabel("BLEU")
-        size.set_xlabel("size of the checkpoint file (MB, log scale)")
+        size.set_xlabel("size of the weights (MB, log scale)")
         speed.set_xlabel("speed (sentences per second)")
         _scale_axes(size, speed, points)
         _draw_panel(size, _marks(points, [point.megabytes for point in points]))

@@ -1,41 +1,46 @@
 """Scores of one translation against its reference, and the JSON record of one system.
 
 BLEU (Papineni et al. 2002) and chrF2 (Popović 2015, character 6-grams, beta 2) as sacreBLEU (Post 2018,
-arXiv:1804.08771) computes them on detokenized text, each beside its full signature: without that no BLEU
-can be compared with another.
+arXiv:1804.08771) computes them on detokenized text, each with its full signature: without that no BLEU can be compared
+with another. The tokenizer of BLEU follows the target language (:mod:`fairseq_compress.corpus.bleu_tokenizer`).
 """
 
-import hashlib
 import json
 import math
 import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from sacrebleu.metrics import BLEU, CHRF
 from sacrebleu.metrics.base import Metric
-from sacrebleu.significance import PairedTest
 
-from fairseq_compress.corpus.files import atomic_write, check_parallel, read_lines
-from fairseq_compress.errors import ConfigError, DataError
+from fairseq_compress.corpus.bleu_tokenizer import bleu_tokenizer
+from fairseq_compress.corpus.files import atomic_write, check_parallel, file_sha256, read_lines
+from fairseq_compress.errors import ConfigError
+from fairseq_compress.evaluation import significance
+from fairseq_compress.evaluation.cautions import score_cautions
 
 PathLike = str | os.PathLike[str]
 
-HASH_BLOCK_BYTES = 1 << 20
-BOOTSTRAP_SAMPLES = 1000
+LEAST_TIMINGS = 3
+UNDETERMINED = "und"  # ISO 639-2, of a language that was not given
 
 
-def score_files(hypothesis: PathLike, reference: PathLike, source: PathLike | None = None) -> dict[str, Any]:
+def score_files(
+    hypothesis: PathLike, reference: PathLike, source: PathLike | None = None, target_lang: str | None = None
+) -> dict[str, Any]:
     """Corpus scores of a detokenized translation with one reference, one sentence a line.
 
     Returns:
         ``bleu`` (cased), ``bleu_lowercase`` and ``chrf2``, each with ``score`` (0 to 100) and ``signature``, BLEU also
-        with ``precisions`` (percent, n-grams of 1 to 4), ``brevity_penalty`` and lengths in 13a tokens; ``lines``;
-        ``files`` with name and SHA-256 of each.
+        with ``precisions`` (percent, n-grams of 1 to 4), ``brevity_penalty`` and lengths in tokens; ``lines``;
+        ``files`` with name and SHA-256 of each; ``cautions``, a line each of what a reader must know of them.
 
     Raises:
+        ConfigError: ``target_lang`` is no language code.
         DataError: a file is missing, empty or not UTF-8, or their line counts differ.
     """
     check_parallel(hypothesis, reference)
@@ -44,83 +49,87 @@ def score_files(hypothesis: PathLike, reference: PathLike, source: PathLike | No
         check_parallel(source, reference)
         files["source"] = source
     hypotheses, references = list(read_lines(hypothesis)), list(read_lines(reference))
+    tokenizer = bleu_tokenizer(target_lang)
     return {
-        "bleu": _score(BLEU(tokenize="13a"), hypotheses, references),
-        "bleu_lowercase": _score(BLEU(tokenize="13a", lowercase=True), hypotheses, references),
+        "bleu": _score(BLEU(tokenize=tokenizer.name), hypotheses, references),
+        "bleu_lowercase": _score(BLEU(tokenize=tokenizer.name, lowercase=True), hypotheses, references),
         "chrf2": _score(CHRF(), hypotheses, references),
         "lines": {
             "hypothesis": len(hypotheses),
             "reference": len(references),
             "empty_hypotheses": sum(not line.strip() for line in hypotheses),
         },
-        "files": {kind: {"name": Path(path).name, "sha256": _sha256(path)} for kind, path in files.items()},
+        "files": {kind: {"name": Path(path).name, "sha256": file_sha256(path)} for kind, path in files.items()},
+        "cautions": score_cautions(hypotheses, references, tokenizer),
     }
 
 
-def paired_bootstrap(hypothesis: PathLike, baseline: PathLike, reference: PathLike) -> dict[str, Any]:
-    """Paired bootstrap resampling (Koehn 2004) of a system against a baseline, cased BLEU and chrF2.
-
-    1,000 resamples with sacreBLEU's seed (12345, or the environment's ``SACREBLEU_SEED``), which the signature tells.
+def paired_bootstrap(
+    hypothesis: PathLike, baseline: PathLike, reference: PathLike, target_lang: str | None = None
+) -> dict[str, Any]:
+    """The test of :mod:`fairseq_compress.evaluation.significance` of a system against a baseline, cased BLEU and chrF2.
 
     Returns:
-        for each metric the baseline's score, the p-value of the difference, and the mean and the half width of the
-        95 % confidence interval of both systems.
+        ``baseline`` with name and SHA-256, and for each metric a ``significance.Comparison`` as a dictionary.
 
     Raises:
-        DataError: as :func:`score_files`.
+        ConfigError, DataError: as :func:`score_files`.
     """
     check_parallel(hypothesis, reference)
     check_parallel(baseline, reference)
-    systems = [("baseline", list(read_lines(baseline))), ("system", list(read_lines(hypothesis)))]
-    references = [list(read_lines(reference))]
-    metrics: dict[str, Metric] = {"bleu": BLEU(tokenize="13a"), "chrf2": CHRF()}
-    test: dict[str, Any] = {"baseline": {"name": Path(baseline).name, "sha256": _sha256(baseline)}}
+    system, other, references = (list(read_lines(path)) for path in (hypothesis, baseline, reference))
+    metrics: dict[str, Metric] = {"bleu": BLEU(tokenize=bleu_tokenizer(target_lang).name), "chrf2": CHRF()}
+    test: dict[str, Any] = {"baseline": {"name": Path(baseline).name, "sha256": file_sha256(baseline)}}
     for name, metric in metrics.items():
-        signature, (other, own) = _paired_test(systems, metric, references)
-        # sacreBLEU calls a difference of exactly 0 significant (p = 1/1001); the chance of one at least as large is 1.
-        p_value = 1.0 if own.score == other.score else own.p_value
-        numbers = {
-            "baseline_score": other.score,
-            "p_value": p_value,
-            "mean": own.mean,
-            "confidence_95": own.ci,
-            "baseline_mean": other.mean,
-            "baseline_confidence_95": other.ci,
-        }
-        # Some of them are numpy's, which JSON does not know.
-        test[name] = {key: float(number) for key, number in numbers.items()} | {"signature": signature}
+        test[name] = significance.as_json(significance.compare(system, other, references, metric))
     return test
 
 
-def translation_speed(hypothesis: PathLike, seconds: float) -> dict[str, float]:
-    """Sentences and words (separated by white space, of the detokenized output) translated in a second.
+def translation_speed(
+    hypothesis: PathLike, seconds: Sequence[float], sentences: int | None = None
+) -> dict[str, float | list[float]]:
+    """Median, least and greatest of several timings, in sentences and words (of the detokenized output) a second.
+
+    Args:
+        seconds: that translating took, each time.
+        sentences: that were translated each time; None: all.
 
     Raises:
-        ConfigError: ``seconds`` is not a finite number above 0.
+        ConfigError: fewer than three timings, one that is not a finite number above 0, or sentences outside [1, all].
         DataError: the hypothesis is missing or not UTF-8.
     """
-    if not (math.isfinite(seconds) and seconds > 0):
-        raise ConfigError(f"--translation-seconds must be a finite number above 0, got {seconds}")
-    counts = [len(line.split()) for line in read_lines(hypothesis)]
+    if len(seconds) < LEAST_TIMINGS:
+        raise ConfigError(f"--translation-seconds: must be at least {LEAST_TIMINGS} timings, got {len(seconds)}")
+    for value in seconds:
+        if not (math.isfinite(value) and value > 0):
+            raise ConfigError(f"--translation-seconds: must be finite numbers above 0, got {value}")
+    words = [len(line.split()) for line in read_lines(hypothesis)]
+    timed = len(words) if sentences is None else sentences
+    if not 1 <= timed <= len(words):
+        raise ConfigError(f"--timed-sentences: must be in [1, {len(words)}], the lines of the hypothesis, got {timed}")
+    rates = [timed / value for value in seconds]
     return {
-        "translation_seconds": seconds,
-        "sentences_per_second": len(counts) / seconds,
-        "words_per_second": sum(counts) / seconds,
+        "timings": list(seconds),
+        "timed_sentences": timed,
+        "sentences_per_second": median(rates),
+        "sentences_per_second_range": [min(rates), max(rates)],
+        "words_per_second": median(rates) * sum(words) / len(words),
     }
 
 
 def system_record(
     hypothesis: PathLike,
     reference: PathLike,
-    source_lang: str,
-    target_lang: str,
+    source_lang: str | None = None,
+    target_lang: str | None = None,
     *,
     name: str | None = None,
     source: PathLike | None = None,
     baseline: PathLike | None = None,
     checkpoint: PathLike | None = None,
     cost_tokens: int | None = None,
-    translation_seconds: float | None = None,
+    translation_seconds: Sequence[float] | None = None,
+    timed_sentences: int | None = None,
     facts: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Everything that is told about one system: what ``fairseq-compress score`` writes and ``report`` reads.
@@ -131,28 +140,33 @@ def system_record(
         cost_tokens: N, adds the multiply-adds of ``checkpoint`` for decoding a sentence of N tokens into N, beam 1.
 
     Raises:
-        ConfigError: a language is empty, or the seconds or the tokens are not above 0, or tokens come without a model.
+        ConfigError: a language is no code, timings are as :func:`translation_speed` refuses them, or tokens come
+            without a model.
         DataError: as :func:`score_files`.
         CheckpointError: the checkpoint cannot be loaded.
     """
     for option, language in (("--source-lang", source_lang), ("--target-lang", target_lang)):
-        if not re.fullmatch(r"[\w-]+", language):
+        if language is not None and not re.fullmatch(r"[\w-]+", language):
             raise ConfigError(f"{option} must be a language code such as en, got {language!r}")
     if cost_tokens is not None and checkpoint is None:
         raise ConfigError(f"--cost-tokens: must be given with --checkpoint, got {cost_tokens} alone")
-    speed = None if translation_seconds is None else translation_speed(hypothesis, translation_seconds)
+    if timed_sentences is not None and translation_seconds is None:
+        raise ConfigError(f"--timed-sentences: requires --translation-seconds, got {timed_sentences} alone")
+    speed = None
+    if translation_seconds is not None:
+        speed = translation_speed(hypothesis, translation_seconds, timed_sentences)
     record = {
         "name": name or Path(hypothesis).stem,
-        "direction": f"{source_lang}-{target_lang}",
+        "direction": f"{source_lang or UNDETERMINED}-{target_lang or UNDETERMINED}",
         "source_lang": source_lang,
         "target_lang": target_lang,
-        **score_files(hypothesis, reference, source),
+        **score_files(hypothesis, reference, source, target_lang),
         "checkpoint": None if checkpoint is None else _checkpoint(checkpoint, cost_tokens),
         "speed": speed,
         "facts": dict(facts or {}),
     }
     if baseline is not None:
-        record["paired_bootstrap"] = paired_bootstrap(hypothesis, baseline, reference)
+        record["paired_bootstrap"] = paired_bootstrap(hypothesis, baseline, reference, target_lang)
     return record
 
 
@@ -193,31 +207,15 @@ def _score(metric: Metric, hypotheses: list[str], references: list[str]) -> dict
     return result
 
 
-def _paired_test(systems: list[Any], metric: Metric, references: list[list[str]]) -> tuple[str, list[Any]]:
-    """The signature and the results (sacreBLEU's ``Result``) of all systems, the baseline's first."""
-    signatures, results = PairedTest(systems, {"metric": metric}, references, "bs", BOOTSTRAP_SAMPLES)()
-    ((label, signature),) = signatures.items()  # sacreBLEU names the metric itself
-    return signature.format(), results[label]
-
-
 def _checkpoint(path: PathLike, cost_tokens: int | None) -> dict[str, Any]:
     # Loads torch, which a score without a checkpoint does not need; and fairseq, if costs are wanted.
-    from fairseq_compress.evaluation.sizes import checkpoint_sizes
+    from fairseq_compress.evaluation.sizes import checkpoint_facts
 
-    found = {"name": Path(path).name, **checkpoint_sizes(path)}
+    found = {"name": Path(path).name, **checkpoint_facts(path)}
     if cost_tokens is not None:
+        if os.path.isdir(path):
+            raise ConfigError(f"--cost-tokens: requires a checkpoint, {path} is a directory")
         from fairseq_compress.evaluation.model_cost import decoding_cost
 
         found |= {"cost_tokens": cost_tokens, "multiply_adds": decoding_cost(path, cost_tokens)}
     return found
-
-
-def _sha256(path: PathLike) -> str:
-    digest = hashlib.sha256()
-    try:
-        with open(path, "rb") as file:
-            while block := file.read(HASH_BLOCK_BYTES):
-                digest.update(block)
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}") from None
-    return digest.hexdigest()

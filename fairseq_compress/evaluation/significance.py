@@ -1,4 +1,4 @@
-r"""Significance of a difference in BLEU or chrF: a two-sided paired bootstrap test, and Holm's correction for many of them.
+r"""Significance of a difference in BLEU or chrF: a two-sided paired bootstrap test, and Holm's correction of many.
 
 Sentences are drawn with replacement, the same for both systems (Koehn 2004, W04-3250). With
 :math:`d_b = \mathrm{score}_b(\mathrm{system}) - \mathrm{score}_b(\mathrm{baseline})` of the resamples b = 1..B and the
@@ -46,7 +46,11 @@ class Comparison(NamedTuple):
 
 
 def compare(
-    system: Sequence[str], baseline: Sequence[str], references: Sequence[str], metric: Metric, resamples: int = RESAMPLES
+    system: Sequence[str],
+    baseline: Sequence[str],
+    references: Sequence[str],
+    metric: Metric,
+    resamples: int = RESAMPLES,
 ) -> Comparison:
     """Test the difference of two translations of one text, from the metric's sufficient statistics of each sentence.
 
@@ -99,7 +103,7 @@ def bootstrap_p_value(differences: np.ndarray, observed: float) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    r"""Holm's step-down adjusted p values (1979), in the order given: the chance of one false positive stays at most alpha.
+    r"""Holm's step-down adjusted p values (1979), in the order given: the family-wise error rate stays at the level.
 
     Of the m values in ascending order: :math:`\tilde p_{(i)} = \max_{j \le i} \min(1, (m - j + 1)\, p_{(j)})`.
     """

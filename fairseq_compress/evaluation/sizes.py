@@ -1,36 +1,100 @@
-"""The exact size of a checkpoint: its parameters, tied ones counted once, and the bytes of its file."""
+"""What a checkpoint says about its model: parameters, bytes of the weights without the optimizer's, architecture."""
 
 import math
 import os
+import re
+from collections.abc import Mapping
+from typing import Any
 
-from fairseq_compress.checkpoint.average import count_parameters
+from torch import Tensor
+
+from fairseq_compress.checkpoint.average import PLACEHOLDER_BUFFER, VERSION_BUFFER, count_parameters, tied_groups
 from fairseq_compress.checkpoint.load import load_state
-from fairseq_compress.checkpoint.packed_file import HEADER, Entry
-from fairseq_compress.evaluation.multiply_adds import EMBEDDINGS, OUTPUT, part_of
+from fairseq_compress.checkpoint.packed_file import HEADER, Entry, is_packed, read_packed, size_table
+from fairseq_compress.checkpoint.state import num_updates
+from fairseq_compress.evaluation.multiply_adds import DECODER, EMBEDDINGS, ENCODER, OUTPUT, part_of
+from fairseq_compress.inference.model_directory import VOCABULARY, ModelDirectory
 
 FLOAT32_BYTES = 4
 
 
-def checkpoint_sizes(path: str | os.PathLike[str]) -> dict[str, int]:
-    """Sizes of the model in a checkpoint.
+def checkpoint_facts(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Sizes and architecture of the model in a checkpoint, packed or not, or in a directory of an export.
 
     Returns:
         ``parameters``: the number of trained numbers, those that several keys share counted once;
-        ``bytes_float32``: what they take at 4 bytes each;
-        ``bytes_float32_of_embeddings``: how many of these are of embeddings and output layer;
-        ``bytes_on_disk``: the file as it is, with the optimizer's state where it holds one.
+        ``bytes``: of the weights as they are stored, shared ones once; not of optimizer, configuration and names;
+        ``bytes_on_disk``: of the whole file or directory;
+        ``bytes_float32``: 4 for each parameter;
+        ``bytes_float32_of_embeddings``: how many of these are of embeddings and output layer, where the names tell;
+        and, where known, ``architecture`` (its name), ``encoder_layers``, ``decoder_layers``, ``width``, ``updates``.
 
     Raises:
-        CheckpointError: the file cannot be loaded.
+        CheckpointError, DataError: it cannot be loaded.
     """
-    weights = load_state(path)["model"]
+    if os.path.isdir(path):
+        return _directory_facts(ModelDirectory.open(path))
+    state = load_state(path)
+    weights = state["model"]
     parameters = count_parameters(weights)
     embeddings = {name: tensor for name, tensor in weights.items() if part_of(name) in (EMBEDDINGS, OUTPUT)}
     return {
         "parameters": parameters,
+        "bytes": _packed_bytes(path) if is_packed(path) else _stored_bytes(weights),
         "bytes_on_disk": os.path.getsize(path),
         "bytes_float32": FLOAT32_BYTES * parameters,
         "bytes_float32_of_embeddings": FLOAT32_BYTES * count_parameters(embeddings),
+        **_architecture(state),
+    }
+
+
+def _stored_bytes(weights: Mapping[str, Tensor]) -> int:
+    """Of all entries but those that only mark a format."""
+    markers = (VERSION_BUFFER, PLACEHOLDER_BUFFER)
+    kept = {name: tensor for name, tensor in weights.items() if name.rpartition(".")[2] not in markers}
+    return sum(kept[names[0]].numel() * kept[names[0]].element_size() for names in tied_groups(kept))
+
+
+def _packed_bytes(path: str | os.PathLike[str]) -> int:
+    return sum(entry.bytes for entry in size_table(read_packed(path), 0) if entry.kind != HEADER)
+
+
+def _architecture(state: Mapping[str, Any]) -> dict[str, Any]:
+    cfg = state.get("cfg") or {}
+    model = cfg["model"] if cfg.get("model") is not None else state.get("args")
+    found = {
+        "architecture": _option(model, "arch") or _option(model, "_name"),
+        **{f"{side}_layers": _layers(state["model"], side) for side in (ENCODER, DECODER)},
+        "width": _option(model, "encoder_embed_dim") or _option(_option(model, "encoder"), "embed_dim"),
+        "updates": num_updates(state),
+    }
+    return {name: value for name, value in found.items() if value}
+
+
+def _option(group: Any, name: str) -> Any:
+    """Of a namespace or a table, the two forms of fairseq's configurations."""
+    return group.get(name) if isinstance(group, Mapping) else getattr(group, name, None)
+
+
+def _layers(names: Mapping[str, Any], side: str) -> int:
+    numbers = (re.match(rf"{side}\.layers\.(\d+)\.", name) for name in names)
+    return max((int(found[1]) + 1 for found in numbers if found), default=0)
+
+
+def _directory_facts(directory: ModelDirectory) -> dict[str, Any]:
+    metadata = directory.metadata
+    sizes = {name: facts["bytes"] for name, facts in metadata["files"].items()}
+    told = metadata.get("architecture") or {}
+    known = {"encoder_layers": "encoder_layers", "decoder_layers": "decoder_layers", "encoder_embed_dim": "width"}
+    parameters = metadata["parameters"]
+    return {
+        "parameters": parameters,
+        "bytes": sum(size for name, size in sizes.items() if name != VOCABULARY),
+        "bytes_on_disk": sum(file.stat().st_size for file in directory.path.iterdir()),
+        "bytes_float32": FLOAT32_BYTES * parameters,
+        "architecture": f"{metadata['runtime']} {metadata['quantization']}",
+        **{name: told[option] for option, name in known.items() if told.get(option)},
+        **{name: value for name, value in metadata.get("training", {}).items() if name == "updates" and value},
     }
 
 

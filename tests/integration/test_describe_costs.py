@@ -10,7 +10,7 @@ from fairseq_compress.checkpoint.pack import pack_model
 from fairseq_compress.checkpoint.packed_file import HEADER, packed_bytes, size_table
 from fairseq_compress.cli.main import main
 from fairseq_compress.evaluation.model_cost import bytes_by_precision, plain_model
-from fairseq_compress.evaluation.sizes import checkpoint_sizes, size_lines
+from fairseq_compress.evaluation.sizes import checkpoint_facts, size_lines
 from fairseq_compress.plans.reading import read_plan
 from tests.conftest import ROOT
 
@@ -45,7 +45,7 @@ def test_the_tables_follow_what_was_there_before(teacher, capsys):
     output = described(capsys, "--checkpoint", teacher)
     assert output.split("\n\n")[0].splitlines() == size_lines(size_table(packed, size))
     parameters, work, sizes = costs(output)
-    total = checkpoint_sizes(teacher)["parameters"]
+    total = checkpoint_facts(teacher)["parameters"]
     assert parameters[-1][-2:] == [f"{total:,}", "total"]
     assert "30 source and 30 target tokens" in output
     assert [len(work), len(sizes)] == [4, 6]

@@ -13,7 +13,7 @@ from fairseq_compress.checkpoint.average import average_checkpoints, select_chec
 from fairseq_compress.cli import average as verb
 from fairseq_compress.cli.main import main
 from fairseq_compress.errors import CheckpointError, ConfigError
-from fairseq_compress.evaluation.sizes import checkpoint_sizes
+from fairseq_compress.evaluation.sizes import checkpoint_facts
 
 TIED = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "decoder.output_projection.weight")
 VOCABULARY, WIDTH = 50, 16
@@ -107,16 +107,20 @@ def test_tied_weights_stay_one_tensor_in_a_small_file(tmp_path: Path, three: lis
     assert len({weights[key].data_ptr() for key in TIED}) == 1
     assert weights["encoder.layers.0.norm.weight"].data_ptr() != weights["encoder.layers.1.norm.weight"].data_ptr()
     parameters = VOCABULARY * WIDTH + 2 * WIDTH * WIDTH + 2 * WIDTH
-    sizes = checkpoint_sizes(output)
+    sizes = checkpoint_facts(output)
     assert sizes == {
         "parameters": parameters,
+        "bytes": 4 * parameters + 8,  # and a buffer of one 64-bit integer
+        "architecture": "transformer",
+        "encoder_layers": 2,
+        "updates": 300,
         "bytes_on_disk": os.path.getsize(output),
         "bytes_float32": 4 * parameters,
         "bytes_float32_of_embeddings": 4 * VOCABULARY * WIDTH,
     }
     untied = save(tmp_path / "untied.pt", make_weights(1, tie=False))
     write_average([untied], tmp_path / "untied-average.pt")
-    assert checkpoint_sizes(untied)["parameters"] == parameters + 2 * VOCABULARY * WIDTH
+    assert checkpoint_facts(untied)["parameters"] == parameters + 2 * VOCABULARY * WIDTH
     saved = os.path.getsize(tmp_path / "untied-average.pt") - os.path.getsize(output)
     assert saved >= 2 * VOCABULARY * WIDTH * 4
 
@@ -206,7 +210,7 @@ def test_uninitialized_placeholder_of_old_fairseq_may_hold_anything(tmp_path: Pa
         save(tmp_path / f"{value}.pt", make_weights(1) | {key: torch.tensor([value])}) for value in (float("nan"), 1e30)
     ]
     assert key in average_checkpoints(paths)["model"]
-    assert checkpoint_sizes(paths[0])["parameters"] == checkpoint_sizes(paths[1])["parameters"]
+    assert checkpoint_facts(paths[0])["parameters"] == checkpoint_facts(paths[1])["parameters"]
 
 
 def test_a_file_that_counts_twice_and_an_output_that_is_an_input_are_refused(three: list[Path]) -> None:

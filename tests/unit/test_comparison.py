@@ -9,6 +9,7 @@ import pytest
 from fairseq_compress.cli.main import main
 from fairseq_compress.errors import DataError
 from fairseq_compress.evaluation.comparison import render_comparison
+from fairseq_compress.evaluation.significance import METHOD
 
 BLEU = "nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:2.6.0"
 TEST = "nrefs:1|bs:1000|seed:12345"
@@ -29,8 +30,8 @@ def make_record(system: str, seed: int, bleu: float, against: tuple[str, float, 
     }
     if against:
         name, score, p_value = against
-        test = {"baseline_score": score, "p_value": p_value, "signature": TEST}
-        record["paired_bootstrap"] = {"baseline": {"name": name}, "bleu": test}
+        test = {"baseline_score": score, "p_value": p_value, "signature": TEST, "method": METHOD}
+        record["paired_bootstrap"] = {"baseline": {"name": name}, "bleu": test, "chrf2": test}
     return record
 
 
@@ -49,10 +50,13 @@ def rows(page: str) -> list[list[str]]:
 def test_means_over_seeds_and_differences_seed_by_seed() -> None:
     page = render_comparison(RECORDS, "Losses", "a note")
     table = rows(page)
-    assert table[2] == ["gold", "gold", "c", "1, 2", "26.5 ± 0.7", "46.5 ± 0.7", "–", "–", "0.150"]
-    assert table[3] == ["a \\| b", "gold", "c", "1, 2", "28.0 ± 0.0", "48.0 ± 0.0", "+1.50", "0.004, 0.031", "0.150"]
+    assert table[2] == ["gold", "gold", "c", "1, 2", "26.5 ± 0.7", "46.5 ± 0.7", "–", "–", "–", "0.150"]
+    assert table[3] == [
+        *("a \\| b", "gold", "c", "1, 2", "28.0 ± 0.0", "48.0 ± 0.0", "+1.50"),
+        *("0.0040, 0.0314", "0.0080*, 0.0314*", "0.150"),
+    ]
     assert page.startswith("# Losses\n\n> **Note:** a note\n\nTranslation en-cs, 1,000 test sentences.\n")
-    assert f"against gold, each seed against the same seed: paired bootstrap, `{TEST}`" in page
+    assert f"against gold, each seed against the same seed: {METHOD}, `{TEST}`. p (Holm): corrected for the 2" in page
     assert page.count(BLEU) == 1
 
 
@@ -66,13 +70,13 @@ def test_one_seed_has_no_spread_and_a_baseline_may_stand_outside() -> None:
 
 def test_sizes_are_told_where_they_differ_and_empty_columns_are_left_out() -> None:
     records = [make_record("float32", 1, 26.0), make_record("int8", 1, 25.9, ("float32.1.cs", 26.0, 0.3))]
-    for record, size in zip(records, (4100, 1000), strict=True):
-        record["checkpoint"] = {"bytes_on_disk": size, "bytes_float32": 4000}
+    for record, size in zip(records, (4000, 1000), strict=True):
+        record["checkpoint"] = {"bytes": size, "bytes_on_disk": 3 * size, "bytes_float32": 4000}
         record["facts"] = {"system": record["facts"]["system"], "seed": "1"}
     table = rows(render_comparison(records, "Sizes"))
-    assert table[0] == ["System", "Seeds", "Bytes", "Times smaller", "BLEU", "chrF2", "ΔBLEU", "p"]
-    assert table[2] == ["float32", "1", "4,100", "1.0", "26.0", "46.0", "–", "–"]
-    assert table[3] == ["int8", "1", "1,000", "4.0", "25.9", "45.9", "-0.10", "0.300"]
+    assert table[0] == ["System", "Seeds", "Bytes", "Times smaller", "BLEU", "chrF2", "ΔBLEU", "p", "p (Holm)"]
+    assert table[2] == ["float32", "1", "4,000", "1.0", "26.0", "46.0", "–", "–", "–"]
+    assert table[3] == ["int8", "1", "1,000", "4.0", "25.9", "45.9", "-0.10", "0.3000", "0.3000"]
     records[1]["checkpoint"] = records[0]["checkpoint"]
     assert "Bytes" not in rows(render_comparison(records, "Sizes"))[0]
 
@@ -80,14 +84,14 @@ def test_sizes_are_told_where_they_differ_and_empty_columns_are_left_out() -> No
 def test_costs_and_speed_are_told_where_they_were_measured() -> None:
     records = [make_record("gold", 1, 26.0), make_record("a", 1, 28.0)]
     sizes = ({"multiply_adds": 61_440_000}, {"multiply_adds": 1_234_567_890}), (40.04, 7.96)
-    for record, size, speed, on_disk in zip(records, *sizes, (4_100, 3_900), strict=True):
-        record["checkpoint"] = size | {"bytes_on_disk": on_disk, "bytes_float32": on_disk - 90, "cost_tokens": 20}
-        record["speed"] = {"sentences_per_second": speed}
+    for record, size, speed, stored in zip(records, *sizes, (4_100, 3_900), strict=True):
+        record["checkpoint"] = size | {"bytes": stored, "bytes_float32": stored, "cost_tokens": 20}
+        record["speed"] = {"sentences_per_second": speed, "sentences_per_second_range": [speed - 1, speed + 1]}
     header, _, first, second = rows(render_comparison(records, "Sizes"))
     assert "Times smaller" not in header  # of a plain checkpoint it says nothing
     told = [header.index(name) for name in ("Bytes", "Multiply-adds (M)", "Sentences a second")]
-    assert [first[i] for i in told] == ["4,100", "61.4", "40.0"]
-    assert [second[i] for i in told] == ["3,900", "1,234.6", "8.0"]
+    assert [first[i] for i in told] == ["4,100", "61.4", "40.0 (39.0 to 41.0)"]
+    assert [second[i] for i in told] == ["3,900", "1,234.6", "8.0 (7.0 to 9.0)"]
     for record in records:
         del record["checkpoint"]["multiply_adds"]
     assert not {"Multiply-adds (M)", "Sentences a second"} & set(rows(render_comparison(records, "Sizes"))[0])
@@ -118,7 +122,7 @@ def test_several_baselines_are_named_row_by_row() -> None:
 def test_the_share_of_embeddings_where_it_differs() -> None:
     records = [make_record("large", 1, 26.0), make_record("small", 1, 25.0)]
     for record, share in zip(records, (3000, 1010), strict=True):
-        sizes = {"bytes_on_disk": 4000 + share, "bytes_float32": 4000, "bytes_float32_of_embeddings": share}
+        sizes = {"bytes": 4000 + share, "bytes_float32": 4000, "bytes_float32_of_embeddings": share}
         record["checkpoint"] = sizes
     header, _, *found = rows(render_comparison(records, "Sizes"))
     assert [row[header.index("Embeddings")] for row in found] == ["75%", "25%"]
@@ -136,3 +140,12 @@ def test_the_verb(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert output.read_text(encoding="utf-8").startswith("# T\n")
     assert main(["compare", "--inputs", str(paths[0]), "--output", str(paths[0])]) == 1
     assert "is also an input" in capsys.readouterr().err
+    table = tmp_path / "out" / "table.json"
+    assert main(["compare", "--inputs", *map(str, paths), "--json", str(table)]) == 0
+    found = json.loads(table.read_text(encoding="utf-8"))
+    assert [row["System"] for row in found["table"]] == ["gold", "a | b"]
+    assert [system["name"] for system in found["systems"]] == ["gold.1", "gold.2", "a | b.1", "a | b.2"]
+    assert found["systems"][2]["tests"]["bleu"]["p_holm"] == 0.008
+    assert str(tmp_path) not in table.read_text(encoding="utf-8")
+    assert main(["compare", "--inputs", str(paths[0])]) == 1
+    assert "--output, --json: at least one must be given" in capsys.readouterr().err

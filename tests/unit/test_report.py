@@ -12,7 +12,9 @@ from matplotlib.image import imread
 from fairseq_compress.cli.main import main
 from fairseq_compress.errors import DataError
 from fairseq_compress.evaluation.picture import Point, draw_comparison
-from fairseq_compress.evaluation.report import load_records, render_page, write_report
+from fairseq_compress.evaluation.records import facts_of, load_records
+from fairseq_compress.evaluation.report import render_page, write_report
+from fairseq_compress.evaluation.significance import METHOD
 
 CASED = "nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:2.6.0"
 CHRF = "nrefs:1|case:mixed|eff:yes|nc:6|nw:0|space:no|version:2.6.0"
@@ -27,8 +29,10 @@ def make_record(name: str, bleu: float, size: int | None, speed: float | None, *
         "chrf2": {"score": bleu + 20, "signature": CHRF},
         "lines": {"hypothesis": 1000, "reference": 1000},
         "files": {"reference": {"name": "test.cs", "sha256": "ab12"}},
-        "checkpoint": size and {"parameters": size // 4, "bytes_on_disk": size, "bytes_float32": size},
-        "speed": speed and {"sentences_per_second": speed},
+        # The file of a training holds Adam's moments too: three times the weights.
+        "checkpoint": size
+        and {"parameters": size // 4, "bytes": size, "bytes_on_disk": 3 * size, "bytes_float32": size},
+        "speed": speed and {"sentences_per_second": speed, "sentences_per_second_range": [speed - 1, speed + 2]},
         "facts": facts,
     }
 
@@ -52,12 +56,13 @@ def rows(page: str) -> list[list[str]]:
 def test_table_has_sizes_speeds_and_ratios_against_the_teacher() -> None:
     page = render_page([STUDENT, TEACHER, UNKNOWN], "Systems", "synthetic demo corpus")
     table = rows(page)
-    assert table[0][-5:] == ["Parameters", "MB on disk", "Sentences/s", "Times smaller", "Times faster"]
-    assert table[2] == ["student \\| tiny", "27.0", "27.5", "47.0", "3,875,000", "15.5", "90.0", "8.0×", "4.5×"]
-    assert table[3] == ["teacher", "30.0", "30.5", "50.0", "31,000,000", "124.0", "20.0", "1.0×", "1.0×"]
+    assert table[0][-5:] == ["Parameters", "MB of weights", "Sentences/s", "Times smaller", "Times faster"]
+    fast, slow = "90.0 (89.0 to 92.0)", "20.0 (19.0 to 22.0)"
+    assert table[2] == ["student \\| tiny", "27.0", "27.5", "47.0", "3,875,000", "15.5", fast, "8.0×", "4.5×"]
+    assert table[3] == ["teacher", "30.0", "30.5", "50.0", "31,000,000", "124.0", slow, "1.0×", "1.0×"]
     assert table[4] == ["unmeasured", "26.0", "26.5", "46.0", "–", "–", "–", "–", "–"]
     assert page.startswith("# Systems\n\n> **Note:** synthetic demo corpus\n")
-    assert "bytes of the checkpoint file" in page
+    assert "bytes of the weights" in page
     assert page.count(CASED) == 1
     assert "The same for all systems: seed = 1." in page
     assert ["teacher", "teacher", "9000"] in table
@@ -67,13 +72,35 @@ def test_without_a_teacher_there_are_no_ratios() -> None:
     assert "Times smaller" not in render_page([STUDENT, UNKNOWN], "Systems")
 
 
-def test_bootstrap_test_is_told() -> None:
-    test = {
-        "baseline": {"name": "no-kd.cs"},
-        "bleu": {"baseline_score": 26.2, "p_value": 0.004, "signature": "bs:1000"},
-    }
-    page = render_page([STUDENT | {"paired_bootstrap": test}], "Systems")
-    assert "- student \\| tiny against no-kd.cs: +0.8 BLEU, p = 0.004 (`bs:1000`)" in page
+def with_test(record: dict[str, Any], p_value: float) -> dict[str, Any]:
+    numbers = {"baseline_score": 26.2, "p_value": p_value, "signature": "bs:10000", "method": METHOD}
+    return record | {"paired_bootstrap": {"baseline": {"name": "no-kd.cs"}, "bleu": numbers, "chrf2": numbers}}
+
+
+def test_bootstrap_tests_are_told_with_holms_correction() -> None:
+    records = [TEACHER, with_test(STUDENT, 0.02), with_test(UNKNOWN, 0.03)]  # 2 * 0.02, and then max(0.04, 0.03)
+    page = render_page(records, "Systems")
+    assert "- student \\| tiny against no-kd.cs: +0.8 BLEU, p = 0.0200, corrected 0.0400, significant" in page
+    assert "- unmeasured against no-kd.cs: -0.2 BLEU, p = 0.0300, corrected 0.0400, significant" in page
+    assert "Holm's correction for the 2 of this page" in page
+    page = render_page([with_test(STUDENT, 0.03), with_test(UNKNOWN, 0.04)], "Systems")
+    assert "p = 0.0300, corrected 0.0600\n" in page
+    assert "0.0400, significant" not in page
+    assert "Holm" not in render_page([TEACHER], "Systems")
+
+
+def test_facts_of_the_model_come_from_its_checkpoint() -> None:
+    told = STUDENT["checkpoint"] | {"architecture": "tiny", "encoder_layers": 3, "decoder_layers": 1, "updates": 7}
+    record = STUDENT | {"checkpoint": told, "facts": {"updates": "9", "seed": "1"}}
+    assert facts_of(record) == {"architecture": "tiny", "layers": "3+1", "updates": "7", "seed": "1"}
+    page = render_page([record], "Systems")
+    assert "architecture = tiny; layers = 3+1; updates = 7; seed = 1" in page
+    assert facts_of(UNKNOWN) == {"seed": "1"}
+
+
+def test_cautions_of_the_scores_are_on_the_page() -> None:
+    page = render_page([TEACHER, STUDENT | {"cautions": ["90% of the lines are pieces"]}], "Systems")
+    assert page.endswith("**Cautions:**\n\n- student \\| tiny: 90% of the lines are pieces\n")
 
 
 def changed(*keys: str, value: object) -> dict[str, Any]:
@@ -100,6 +127,12 @@ def changed(*keys: str, value: object) -> dict[str, Any]:
         (changed("name", value="teacher"), r"0\.json and .*1\.json both describe a system named 'teacher'"),
         (changed("bleu", "score", value=None), r"1\.json: lacks bleu\.score"),
         (changed("files", value=[]), r"1\.json: lacks files\.reference\.sha256"),
+        (changed("checkpoint", value={"bytes_on_disk": 5}), r"1\.json: it does not tell the bytes of the weights; run"),
+        (changed("speed", value={"sentences_per_second": 5.0}), r"1\.json: its speed is of one timing; run"),
+        (
+            STUDENT | {"paired_bootstrap": {"baseline": {"name": "b"}, "bleu": {"p_value": 0.02}}},
+            r"1\.json: its p values are of another test; run 'fairseq-compress score' of this version again",
+        ),
     ],
 )
 def test_what_cannot_be_compared_is_refused(tmp_path: Path, other: dict[str, Any], message: str) -> None:
@@ -163,9 +196,29 @@ def test_the_verb(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     inputs = [str(path) for path in save(tmp_path, TEACHER, STUDENT)]
     output = tmp_path / "deep" / "report"
     assert main(["report", "--inputs", *inputs, "--output-dir", str(output), "--note", "synthetic"]) == 0
-    assert capsys.readouterr().out == f"{output / 'report.md'}\n{output / 'report.png'}\n"
-    assert sorted(path.name for path in output.iterdir()) == ["report.md", "report.png"]
+    names = ["report.md", "report.png", "report.json"]
+    assert capsys.readouterr().out == "".join(f"{output / name}\n" for name in names)
+    assert sorted(path.name for path in output.iterdir()) == sorted(names)
     assert "> **Note:** synthetic" in (output / "report.md").read_text(encoding="utf-8")
     assert imread(output / "report.png").shape[:2] == (780, 1800)
     assert main(["report", "--inputs", str(tmp_path / "none.json"), "--output-dir", str(output)]) == 1
     assert capsys.readouterr().err.startswith("fairseq-compress report: error: ")
+
+
+def test_the_table_as_json(tmp_path: Path) -> None:
+    write_report(
+        save(tmp_path, TEACHER, with_test(STUDENT, 0.02), with_test(UNKNOWN, 0.03)), tmp_path / "out", "T", "N"
+    )
+    text = (tmp_path / "out" / "report.json").read_text(encoding="utf-8")
+    table = json.loads(text)
+    assert text == json.dumps(table, ensure_ascii=False, indent=1, sort_keys=True) + "\n"
+    assert str(tmp_path) not in text
+    assert (table["title"], table["note"], table["direction"]) == ("T", "N", "en-cs")
+    assert table["table"][1]["MB of weights"] == "15.5"
+    teacher, student, unknown = table["systems"]
+    assert (teacher["tests"], student["checkpoint"]["bytes"]) == ({}, 15_500_000)
+    assert unknown["tests"]["bleu"] == {
+        "baseline": "no-kd.cs", "difference": pytest.approx(-0.2), "p_value": 0.03, "p_holm": 0.04, "significant": True,
+    }  # fmt: skip
+    assert student["speed"]["sentences_per_second_range"] == [89.0, 92.0]
+    assert student["bleu"]["signature"] == CASED

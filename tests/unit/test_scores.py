@@ -1,5 +1,6 @@
 """Scores of a translation: equal to sacreBLEU's own command, checked input, the record and the verb."""
 
+import argparse
 import hashlib
 import json
 import subprocess
@@ -97,6 +98,8 @@ def test_paired_bootstrap_tells_better_from_equal(tmp_path: Path, pair: tuple[Pa
     better = paired_bootstrap(reference, hypothesis, reference)
     assert better == paired_bootstrap(reference, hypothesis, reference)  # the seed is fixed
     assert better["bleu"]["p_value"] < 0.01
+    assert better["bleu"]["difference"] == pytest.approx(100 - better["bleu"]["baseline_score"])
+    assert "two-sided" in better["bleu"]["method"]
     assert better["bleu"]["baseline_score"] == score_files(*pair)["bleu"]["score"]
     assert "seed:12345" in better["chrf2"]["signature"]
     assert json.loads(json.dumps(better)) == better
@@ -105,24 +108,45 @@ def test_paired_bootstrap_tells_better_from_equal(tmp_path: Path, pair: tuple[Pa
 
 def test_record_holds_size_speed_and_facts(tmp_path: Path, pair: tuple[Path, Path]) -> None:
     shared = torch.randn(10, 4)
-    torch.save({"model": {"a.weight": shared, "b.weight": shared, "version": torch.Tensor([3])}}, tmp_path / "c.pt")
+    weights = {"a.weight": shared, "b.weight": shared, "encoder.layers.1.fc1.bias": torch.randn(3)}
+    moments = {index: {"exp_avg": torch.randn(43), "exp_avg_sq": torch.randn(43)} for index in range(9)}
+    state = {
+        "model": weights | {"encoder.version": torch.Tensor([3]), "decoder.layers.0.codes": torch.zeros(5).byte()},
+        "args": argparse.Namespace(arch="transformer_tiny", encoder_embed_dim=4),
+        "optimizer_history": [{"num_updates": 30}],
+        "last_optimizer_state": {"state": moments},
+    }
+    torch.save(state, tmp_path / "c.pt")
     record = system_record(
-        *pair, "en", "cs", checkpoint=tmp_path / "c.pt", translation_seconds=2.5, facts={"seed": "1"}
+        *pair, "en", "cs", checkpoint=tmp_path / "c.pt", translation_seconds=[2.5, 3.0, 2.0], facts={"seed": "1"}
     )
     assert (record["name"], record["direction"]) == ("system", "en-cs")
     size = (tmp_path / "c.pt").stat().st_size
-    sizes = {"parameters": 40, "bytes_on_disk": size, "bytes_float32": 160, "bytes_float32_of_embeddings": 0}
-    assert record["checkpoint"] == {"name": "c.pt", **sizes}
+    sizes = {"parameters": 43, "bytes": 4 * 43 + 5, "bytes_on_disk": size, "bytes_float32": 172}
+    model = {"architecture": "transformer_tiny", "encoder_layers": 2, "decoder_layers": 1, "width": 4, "updates": 30}
+    assert record["checkpoint"] == {"name": "c.pt", **sizes, "bytes_float32_of_embeddings": 0, **model}
+    assert size > 10 * record["checkpoint"]["bytes"]
     words = sum(len(line.split()) for line in HYPOTHESIS)
     assert record["speed"] == {
-        "translation_seconds": 2.5,
+        "timings": [2.5, 3.0, 2.0],
+        "timed_sentences": 15,
         "sentences_per_second": 6.0,
-        "words_per_second": words / 2.5,
+        "sentences_per_second_range": [5.0, 7.5],
+        "words_per_second": pytest.approx(words / 2.5),
     }
     assert record["facts"] == {"seed": "1"}
     for seconds in (0.0, -1.0, float("nan"), float("inf")):
-        with pytest.raises(ConfigError, match="--translation-seconds must be"):
-            system_record(*pair, "en", "cs", translation_seconds=seconds)
+        with pytest.raises(ConfigError, match="--translation-seconds: must be finite numbers above 0"):
+            system_record(*pair, "en", "cs", translation_seconds=[1.0, 1.0, seconds])
+    with pytest.raises(ConfigError, match="--translation-seconds: must be at least 3 timings, got 1"):
+        system_record(*pair, "en", "cs", translation_seconds=[1.0])
+    for sentences in (0, 16):
+        with pytest.raises(ConfigError, match=rf"--timed-sentences: must be in \[1, 15\], .* got {sentences}"):
+            system_record(*pair, "en", "cs", translation_seconds=[1.0] * 3, timed_sentences=sentences)
+    with pytest.raises(ConfigError, match="--timed-sentences: requires --translation-seconds"):
+        system_record(*pair, "en", "cs", timed_sentences=3)
+    part = system_record(*pair, "en", "cs", translation_seconds=[0.5, 1.0, 2.0], timed_sentences=5)["speed"]
+    assert (part["sentences_per_second"], part["words_per_second"]) == (5.0, pytest.approx(words / 3))
     with pytest.raises(ConfigError, match="--source-lang must be"):
         system_record(*pair, "", "cs")
 
@@ -158,3 +182,44 @@ def test_the_verb_keeps_its_inputs(pair: tuple[Path, Path], capsys: pytest.Captu
     assert main([*arguments, "--source-lang", "en", "--target-lang", "cs"]) == 1
     assert "fairseq-compress score: error: " in capsys.readouterr().err
     assert pair[0].read_text(encoding="utf-8").startswith("Dvě malé")
+
+
+def test_the_target_language_chooses_the_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    hypothesis = write(tmp_path / "h", ["今天北京的天气非常好，我们想出去。", "她昨天下午在商店买了三本书。"])
+    reference = write(tmp_path / "r", ["今天北京的天气很好，我们想出去。", "她昨天下午在街角的商店买了三本书。"])
+    for language, tokenizer, high in (("zh", "zh", True), ("zho_Hant", "zh", True), (None, "13a", False)):
+        found = system_record(hypothesis, reference, "en", language, baseline=hypothesis)
+        assert (found["bleu"]["score"] > 50) == high
+        signatures = [found["bleu"], found["bleu_lowercase"], found["paired_bootstrap"]["bleu"]]
+        assert all(f"tok:{tokenizer}|" in each["signature"] for each in signatures)
+        assert found["direction"] == f"en-{language or 'und'}"
+        told = ["give the language with --target-lang" in caution for caution in found["cautions"]]
+        assert told == ([] if high else [True])
+    command = ["score", "--hypothesis", str(hypothesis), "--reference", str(reference), "--output", str(tmp_path / "s")]
+    assert main(command) == 0
+    assert "caution: 100% of the letters of the reference" in capsys.readouterr().err
+    assert main([*command, "--target-lang", "zh_CN"]) == 0
+    assert capsys.readouterr().err == ""
+    assert main([*command, "--tokenized"]) == 1
+    assert "--tokenized: requires --target-lang" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("▁Dvě ▁malé ▁dě ti", True), ("Dvě malé dě@@ ti", True), ("malé dě@@", True), ("Dvě<0xC5> malé", True),
+        ("Dvě malé děti", False), ("pište na a@b.cz @@@x", False),
+    ],
+)  # fmt: skip
+def test_pieces_that_are_scored_as_text_are_told(tmp_path: Path, line: str, told: bool) -> None:
+    text, other = ["Dvě malé děti.", "", "ne"], "Pes."
+    hypothesis = write(tmp_path / "h", [*text, line])
+    found = score_files(hypothesis, write(tmp_path / "r", [*text, other]), target_lang="cs")["cautions"]
+    assert [caution.split(" are subword")[0] for caution in found] == ["33% of the lines of the hypothesis"] * told
+    found = score_files(write(tmp_path / "r", [*text, other]), hypothesis, target_lang="cs")["cautions"]
+    assert [caution.split(" are subword")[0] for caution in found] == ["33% of the lines of the reference"] * told
+
+
+def test_one_odd_line_of_many_is_no_caution(tmp_path: Path) -> None:
+    lines = write(tmp_path / "h", ["▁ is the mark"] + ["Dvě malé děti."] * 99)
+    assert score_files(lines, lines, target_lang="cs")["cautions"] == []

@@ -1,4 +1,4 @@
-"""Paired bootstrap: the resamples of sacreBLEU, false positives of equal systems, hand-worked p values, Holm's correction."""
+"""Paired bootstrap: sacreBLEU's resamples, false positives of equal systems, p by hand; Holm's correction."""
 
 import numpy as np
 import pytest

@@ -1,0 +1,36 @@
+"""What makes a BLEU say less than it seems to: text that was not decoded, and words that the tokenizer does not see."""
+
+import re
+from collections.abc import Sequence
+
+from fairseq_compress.corpus.bleu_tokenizer import DEFAULT, Tokenizer, unspaced_share
+
+# A subword of sentencepiece, of BPE, or a byte of sentencepiece's byte fallback. In text they come once in many lines.
+SUBWORD = re.compile(r"\u2581|@@(?=\s|$)|<0x[0-9A-F]{2}>")
+TOLERATED_LINES = 0.01
+MOST_LETTERS = 0.5
+
+
+def score_cautions(hypotheses: Sequence[str], references: Sequence[str], tokenizer: Tokenizer) -> list[str]:
+    """One line each of what a reader of the scores must know."""
+    found = [tokenizer.caution] if tokenizer.caution is not None else []
+    for name, lines in (("hypothesis", hypotheses), ("reference", references)):
+        share = subword_share(lines)
+        if share > TOLERATED_LINES:
+            found.append(
+                f"{share:.0%} of the lines of the {name} are subword pieces, not text: a BLEU of pieces cannot be "
+                "compared with one of words; decode them first (fairseq-compress decode)"
+            )
+    share = unspaced_share(references)
+    if tokenizer.name == DEFAULT and share > MOST_LETTERS:
+        found.append(
+            f"{share:.0%} of the letters of the reference are of a script without spaces between words, of which the "
+            f"tokenizer {DEFAULT} makes one word a sentence: give the language with --target-lang"
+        )
+    return found
+
+
+def subword_share(lines: Sequence[str]) -> float:
+    """Of the lines that are not empty, those with subword pieces."""
+    filled = [line for line in lines if line.strip()]
+    return sum(bool(SUBWORD.search(line)) for line in filled) / max(1, len(filled))

@@ -1,0 +1,169 @@
+"""The records that ``fairseq-compress score`` wrote, several of them: whether they can be compared, and their tests."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from fairseq_compress.errors import ConfigError, DataError
+from fairseq_compress.evaluation.significance import LEVEL, METHOD, holm
+
+PathLike = str | os.PathLike[str]
+Record = Mapping[str, Any]
+
+METRICS = {"bleu": "BLEU", "bleu_lowercase": "BLEU, lowercase", "chrf2": "chrF2"}
+TESTED = ("bleu", "chrf2")
+
+# What a record must hold to be compared: the path of keys to it and its type.
+REQUIRED_FIELDS: tuple[tuple[tuple[str, ...], type | tuple[type, ...]], ...] = (
+    (("name",), str),
+    (("direction",), str),
+    *(((metric, "score"), (int, float)) for metric in METRICS),
+    *(((metric, "signature"), str) for metric in METRICS),
+    (("lines", "reference"), int),
+    (("files", "reference", "sha256"), str),
+)
+
+
+class Test(NamedTuple):
+    """A difference to a baseline and its significance among all tests of a table."""
+
+    baseline: str
+    difference: float
+    p_value: float
+    p_holm: float
+    """Adjusted by Holm's correction for all tests of this metric in the table."""
+
+    @property
+    def significant(self) -> bool:
+        """At the level 0.05, of the adjusted p."""
+        return self.p_holm <= LEVEL
+
+
+def load_records(paths: Sequence[PathLike]) -> list[dict[str, Any]]:
+    """Read the JSON records that ``fairseq-compress score`` wrote.
+
+    Raises:
+        ConfigError: no paths.
+        DataError: a file is missing, is no JSON, or lacks a field; or two systems have one name.
+    """
+    if not paths:
+        raise ConfigError("--inputs: at least one scores file is needed")
+    records: dict[str, dict[str, Any]] = {}
+    origins: dict[str, PathLike] = {}
+    for path in paths:
+        record = _load_record(path)
+        name = record["name"]
+        if name in records:
+            raise DataError(f"{origins[name]} and {path} both describe a system named {name!r}; score with --name")
+        records[name], origins[name] = record, path
+    return list(records.values())
+
+
+def check_comparable(records: Sequence[Record]) -> None:
+    """Scores can stand in one table only if they were computed in one way on one test set.
+
+    Raises:
+        DataError: two systems differ in direction, in the reference's checksum or in a metric's signature.
+    """
+    first = records[0]
+    for other in records[1:]:
+        for (what, mine), its in zip(_basis(first).items(), _basis(other).values(), strict=True):
+            if mine != its:
+                raise DataError(
+                    f"systems {first['name']!r} and {other['name']!r} cannot be compared: {what} is {mine} and {its}"
+                )
+
+
+def adjusted_tests(records: Sequence[Record]) -> list[dict[str, Test]]:
+    """The tests of each record by metric; p values are adjusted over all records, each metric apart."""
+    found: list[dict[str, Test]] = [{} for _ in records]
+    for metric in TESTED:
+        tests = [(test or {}).get(metric) for test in (record.get("paired_bootstrap") for record in records)]
+        adjusted = iter(holm([test["p_value"] for test in tests if test]))
+        for own, record, test in zip(found, records, tests, strict=True):
+            if test:
+                baseline = record["paired_bootstrap"]["baseline"]["name"]
+                difference = record[metric]["score"] - test["baseline_score"]
+                own[metric] = Test(baseline, difference, test["p_value"], next(adjusted))
+    return found
+
+
+def weight_bytes(record: Record) -> int | None:
+    """Of the weights as they are stored, without optimizer, names and configuration."""
+    return (record.get("checkpoint") or {}).get("bytes")
+
+
+def speed_of(record: Record) -> tuple[float, float, float] | None:
+    """Sentences a second: median, least and greatest of the timings."""
+    speed = record.get("speed")
+    return None if not speed else (speed["sentences_per_second"], *speed["sentences_per_second_range"])
+
+
+def facts_of(record: Record) -> dict[str, str]:
+    """What the checkpoint says about its model, then the facts that were given; the checkpoint's count more."""
+    told = record.get("checkpoint") or {}
+    layers = [told[key] for key in ("encoder_layers", "decoder_layers") if key in told]
+    found = {"architecture": told.get("architecture"), "layers": "+".join(map(str, layers))}
+    found |= {key: told.get(key) for key in ("width", "updates")}
+    own = {key: str(value) for key, value in found.items() if value}
+    return own | {key: value for key, value in (record.get("facts") or {}).items() if key not in own}
+
+
+def table_json(
+    records: Sequence[Record], title: str, note: str | None, header: Sequence[str], rows: Sequence[Sequence[str]]
+) -> str:
+    """A table for programs: the cells as they are shown, and the numbers that they come from; keys sorted, no paths."""
+    systems = []
+    for record, tests in zip(records, adjusted_tests(records), strict=True):
+        kept = ("name", "lines", "files", "checkpoint", "speed", "facts", "cautions", *METRICS)
+        tested = {metric: test._asdict() | {"significant": test.significant} for metric, test in tests.items()}
+        systems.append({key: record.get(key) for key in kept} | {"tests": tested})
+    content = {
+        "format": "fairseq-compress table 1",
+        "title": title,
+        "note": note,
+        "direction": records[0]["direction"],
+        "table": [dict(zip(header, row, strict=True)) for row in rows],
+        "systems": systems,
+        "significance": {"method": METHOD, "correction": "Holm, over the tests of a metric", "level": LEVEL},
+    }
+    return json.dumps(content, ensure_ascii=False, indent=1, sort_keys=True) + "\n"
+
+
+def _basis(record: Record) -> dict[str, str]:
+    """What must be equal between systems for their scores to be comparable."""
+    signatures = {f"the signature of {label}": record[metric]["signature"] for metric, label in METRICS.items()}
+    reference = record["files"]["reference"]["sha256"]
+    return {"the direction": record["direction"], "the SHA-256 of the reference": reference, **signatures}
+
+
+def _load_record(path: PathLike) -> dict[str, Any]:
+    try:
+        record = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"scores {path}: cannot be read: {error.strerror}") from None
+    except ValueError as error:  # also UnicodeDecodeError
+        raise DataError(f"scores {path}: is not JSON ({error})") from None
+    for keys, kind in REQUIRED_FIELDS:
+        value = record
+        for key in keys:
+            value = value.get(key) if isinstance(value, dict) else None
+        if not isinstance(value, kind):
+            raise DataError(f"scores {path}: lacks {'.'.join(keys)}; 'fairseq-compress score' writes such files")
+    _refuse_earlier(path, record)
+    return record
+
+
+def _refuse_earlier(path: PathLike, record: Record) -> None:
+    """Earlier versions counted the optimizer's state as size, timed once, and had half the p."""
+    test = record.get("paired_bootstrap")
+    problems = (
+        ("its p values are of another test", test and any(test.get(m, {}).get("method") != METHOD for m in TESTED)),
+        ("it does not tell the bytes of the weights", record.get("checkpoint") and weight_bytes(record) is None),
+        ("its speed is of one timing", record.get("speed") and "sentences_per_second_range" not in record["speed"]),
+    )
+    for problem, holds in problems:
+        if holds:
+            raise DataError(f"scores {path}: {problem}; run 'fairseq-compress score' of this version again")
