@@ -97,6 +97,8 @@ def run(args: argparse.Namespace) -> int:
             f"{found['bleu']['exported']:.2f} ({found['bleu']['difference']:+.2f}), chrF2 "
             f"{found['chrf2']['exported']:.2f} ({found['chrf2']['difference']:+.2f})", file=sys.stderr,
         )  # fmt: skip
+        for caution in found["cautions"]:
+            print(f"fairseq-compress export: warning: {caution}", file=sys.stderr)
     return 0
 
 

@@ -80,7 +80,8 @@ class Exporter:
         self._plain = materialize(options.checkpoint)
         self._check = None
         if check is not None:
-            self._check = SelfCheck(CheckpointModel(self._models, options.search), self._segmenter, check)
+            original = CheckpointModel(self._models, options.search)
+            self._check = SelfCheck(original, self._segmenter, check, self._models.target_lang)
 
     def fill(self, folder: Path, options: ExportOptions) -> dict[str, Any]:
         """Write the files into a folder that is there, check them, and return the metadata.

@@ -8,6 +8,7 @@ from typing import Any
 
 from sacrebleu.metrics import BLEU, CHRF
 
+from fairseq_compress.corpus.bleu_tokenizer import Tokenizer, bleu_tokenizer
 from fairseq_compress.corpus.files import check_parallel, read_lines
 from fairseq_compress.corpus.segmentation import Segmenter
 from fairseq_compress.errors import CheckError, ConfigError
@@ -15,6 +16,7 @@ from fairseq_compress.inference.translation_lines import LineOptions, PieceTrans
 
 MAX_BLEU_LOSS = {"float32": 0.05}  # of the quantizations that lose nothing
 MAX_BLEU_LOSS_QUANTIZED = 0.3
+LEAST_BLEU = 1.0  # of the checkpoint: under it a loss of BLEU says nothing
 
 
 @dataclass(frozen=True)
@@ -49,23 +51,27 @@ class SelfCheck:
 
     Args:
         original: the checkpoint.
+        target_lang: of the reference, for the tokenizer of BLEU.
 
     Raises:
         DataError: source and reference are missing or of different length.
     """
 
-    def __init__(self, original: PieceTranslator, segmenter: Segmenter, options: CheckOptions) -> None:
+    def __init__(
+        self, original: PieceTranslator, segmenter: Segmenter, options: CheckOptions, target_lang: str | None = None
+    ) -> None:
         check_parallel(options.source, options.reference)
         self.options, self._original, self._segmenter = options, original, segmenter
         self._references = list(islice(read_lines(options.reference), options.sentences))
         self._source = list(islice(read_lines(options.source), options.sentences))
+        self._tokenizer: Tokenizer = bleu_tokenizer(target_lang)
 
     def compare(self, exported: PieceTranslator, quantization: str) -> dict[str, Any]:
         """Translate the text with the exported model too.
 
         Returns:
             the number of sentences, the share with equal output, BLEU and chrF2 of both, their differences (exported
-            minus original) and the signatures.
+            minus original) and the signatures; ``cautions``: why the check proves nothing, if so, a line each.
 
         Raises:
             CheckError: the exported model loses more BLEU than it may.
@@ -78,7 +84,7 @@ class SelfCheck:
             "equal": round(equal / len(self._references), 4),
             "max_bleu_loss": allowed,
         }
-        for name, metric in (("bleu", BLEU()), ("chrf2", CHRF())):
+        for name, metric in (("bleu", BLEU(tokenize=self._tokenizer.name)), ("chrf2", CHRF())):
             before, after = (metric.corpus_score(output, [self._references]).score for output in outputs)
             result[name] = {
                 "checkpoint": round(before, 3),
@@ -93,7 +99,21 @@ class SelfCheck:
                 f"{bleu['checkpoint']:.2f}; {result['equal']:.1%} of {len(self._references)} outputs are equal), more "
                 f"than --max-bleu-loss {allowed:g}; nothing was written"
             )
-        return result
+        return result | {"cautions": self._cautions(bleu["checkpoint"], equal)}
+
+    def _cautions(self, bleu: float, equal: int) -> list[str]:
+        found = [self._tokenizer.caution] if self._tokenizer.caution is not None else []
+        if bleu < LEAST_BLEU:
+            found.append(
+                f"the loss of BLEU proves nothing: the checkpoint itself has a BLEU of {bleu:.2f}; is the reference "
+                "the translation of the source, and the model trained?"
+            )
+        if equal == 0:
+            found.append(
+                f"the check proves little: of {len(self._references)} outputs none is equal to the checkpoint's; "
+                "compare both translations"
+            )
+        return found
 
     def pieces(self) -> list[list[str]]:
         """The sentences of the text that are not empty, cut."""

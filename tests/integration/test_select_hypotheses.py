@@ -281,9 +281,7 @@ def test_nothing_left(corpus: Corpus, capsys: pytest.CaptureFixture[str]) -> Non
     assert "no pair is left of 400" in capsys.readouterr().err
 
 
-def test_the_target_language_of_the_nbest_file_cuts_sentence_bleu(
-    tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
+def test_sentence_bleu_follows_the_target_language(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def signature(facts: dict, *options: str) -> str:
         (tmp_path / "src").write_text("s\n")
         (tmp_path / "ref").write_text("她昨天买了三本书。\n")
