@@ -25,6 +25,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "train-vocabulary": ("train_vocabulary", "train a sentencepiece vocabulary and the fairseq dictionary for it"),
     "encode": ("encode", "text to subword pieces, line by line"),
     "decode": ("decode", "subword pieces back to text, line by line"),
+    "generate": ("generate", "fairseq-generate with its speed from several timings"),
     "collect-hypotheses": ("collect_hypotheses", "translations out of a fairseq-generate log, in source order"),
     "nbest": ("nbest", "translate a corpus into n-best lists with scores"),
     "cache-teacher": ("cache_teacher", "the top k probabilities of teachers for word_level_kd --teacher-cache"),

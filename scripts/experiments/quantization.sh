@@ -99,10 +99,7 @@ system pq-noise "$(trained product-noise)" ipq
 ((JOBS == 1 || DRY_RUN == 1)) || wait $! || die "a stage failed, see above; the same command goes on"
 for name in ipq ipq-noise ipq-noise-int8 ipq-noise-teacher ipq-20x; do system $name "$(quantized $name)"; done
 
-inputs=()
-for file in "${scores[@]}"; do inputs+=(--in "$file"); done
-run_step compare "$WORK_DIR/comparison.md" "${inputs[@]}" -- \
-    "$compress" compare --inputs "${scores[@]}" --output @OUT@ --title "$REPORT_TITLE" --note "$REPORT_NOTE"
+compare_step "${scores[@]}"
 if [[ $DRY_RUN == 0 ]]; then
     cat "$WORK_DIR/comparison.md"
     say "comparison: $WORK_DIR/comparison.md"

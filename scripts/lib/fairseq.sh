@@ -66,10 +66,11 @@ average_step() {
 
 # generate_command DATA SUBSET CHECKPOINT BEAM MAX_TOKENS: the translations come as sentencepiece pieces, because only
 # sentencepiece itself can join the pieces of single bytes again; fairseq's own post-processing prints those as <0xC5>.
+# The verb is fairseq-generate with its speed: three timings of a sample, after the translation.
 generate_command() {
     device_arguments
     COMMAND=(
-        "$FC_BIN/fairseq-generate" "$1" "${DEVICE_ARGUMENTS[@]}" --source-lang "$SOURCE_LANG" --target-lang "$TARGET_LANG"
+        "$FC_BIN/fairseq-compress" generate -- "$1" "${DEVICE_ARGUMENTS[@]}" --source-lang "$SOURCE_LANG" --target-lang "$TARGET_LANG"
         --gen-subset "$2" --path "$3" --beam "$4" --max-tokens "$5" --lenpen "$LENGTH_PENALTY"
         --max-len-a "$MAX_LEN_A" --max-len-b "$MAX_LEN_B" --seed "$SEED" --log-format simple --log-interval 20
     )

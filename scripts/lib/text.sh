@@ -25,12 +25,12 @@ binarize_step() {
 }
 
 # translate_step NAME DATA SUBSET CHECKPOINT BEAM MAX_TOKENS SOURCE_TEXT PREFIX: one line of text for each line of
-# SOURCE_TEXT, which SUBSET of DATA was made from, in PREFIX.LANG; what fairseq-generate printed in PREFIX.log.
+# SOURCE_TEXT, which SUBSET of DATA was made from, in PREFIX.LANG; what fairseq-generate printed, and its speed, in PREFIX.log.
 translate_step() {
     local name=$1 data=$2 checkpoint=$4 source_text=$7 prefix=$8 model=${VOCABULARY:-$WORK_DIR/vocabulary}/spm.model
     generate_command "$data" "$3" "$checkpoint" "$5" "$6"
     run_step "translate-$name" "$prefix.log" --in "$data" --in "$checkpoint" --stdout --log \
-        "${MACHINE_ARGUMENTS[@]}" --check note_speed --check "translate-$name" -- "${COMMAND[@]}"
+        "${MACHINE_ARGUMENTS[@]}" --check note_hardware -- "${COMMAND[@]}"
     run_step "collect-$name" "$prefix.pieces" --in "$prefix.log" --in "$source_text" \
         --check check_same_lines --check "$source_text" -- \
         "$FC_BIN/fairseq-compress" collect-hypotheses --input "$prefix.log" --source "$source_text" --output @OUT@
@@ -39,24 +39,20 @@ translate_step() {
         "$FC_BIN/fairseq-compress" decode --model "$model" --input "$prefix.pieces" --output @OUT@
 }
 
-# note_speed STEP TRANSLATIONS: appends the seconds that fairseq-generate says it took, without loading, and the machine:
-# the speed belongs to the machine that translated, whichever one scores. fairseq's own log goes to standard error.
-note_speed() {
-    local seconds
-    # The time itself is rounded to 0.1 s, the speed is not.
-    seconds=$(sed -nE 's:.*Translated ([0-9,]+) sentences .*\(([0-9.]+) sentences/s.*:\1 \2:p' "$WORK_DIR/logs/$1.log" |
-        tail -n 1 | awk '{ gsub(",", "", $1); if ($2 > 0) printf "%.3f", $1 / $2 }')
-    [[ -n $seconds ]] || die "$WORK_DIR/logs/$1.log does not tell how long the translation took"
-    printf '# seconds: %s\n# hardware: %s\n' "$seconds" "$(hardware_name)" >>"$2"
+# note_hardware TRANSLATIONS: appends the machine: the speed belongs to the one that translated, whichever one scores.
+note_hardware() {
+    [[ -n $(noted seconds "$1") ]] || die "$1 does not tell how long the translation took"
+    printf '# hardware: %s\n' "$(hardware_name)" >>"$1"
 }
 
-# noted KEY LOG: what note_speed noted at the end of a log.
+# noted KEY LOG: what the end of a translation's log tells: seconds of each timing, the sentences that were timed, hardware.
 noted() { sed -n "s/^# $1: //p" "$2" | tail -n 1; }
 
 # score_step NAME CHECKPOINT BASELINE KEY=VALUE...: the scores of a translation of the test part, with the size of the model
 # and facts, in $WORK_DIR/translations/NAME.json. BASELINE is the system to test against, or empty.
 score_step() {
-    local name=$1 checkpoint=$2 log=$WORK_DIR/translations/$1.log seconds=SECONDS_IN_LOG hardware=HARDWARE_IN_LOG
+    local name=$1 checkpoint=$2 log=$WORK_DIR/translations/$1.log seconds=(SECONDS_IN_LOG) hardware=HARDWARE_IN_LOG
+    local sentences=SENTENCES_IN_LOG
     local hypothesis=$WORK_DIR/translations/$name.$TARGET_LANG
     local source_text=$WORK_DIR/prepared/test/text.$SOURCE_LANG reference=$WORK_DIR/prepared/test/text.$TARGET_LANG
     local inputs=(--in "$hypothesis" --in "$reference" --in "$source_text" --in "$checkpoint") options=()
@@ -68,13 +64,25 @@ score_step() {
     shift 3
     if [[ $DRY_RUN == 0 ]]; then
         require_inputs "score-$name" "$log"
-        seconds=$(noted seconds "$log")
+        read -ra seconds <<<"$(noted seconds "$log")"
+        sentences=$(noted sentences "$log")
         hardware=$(noted hardware "$log")
     fi
     run_step "score-$name" "$WORK_DIR/translations/$name.json" "${inputs[@]}" -- \
         "$FC_BIN/fairseq-compress" score --name "$name" \
         --hypothesis "$hypothesis" --reference "$reference" --source "$source_text" "${options[@]}" --output @OUT@ \
         --source-lang "$SOURCE_LANG" --target-lang "$TARGET_LANG" \
-        --checkpoint "$checkpoint" --translation-seconds "$seconds" \
+        --checkpoint "$checkpoint" --translation-seconds "${seconds[@]}" --timed-sentences "$sentences" \
         --set "$@" "beam=$BEAM" "hardware=$hardware"
+}
+
+# compare_step SCORES...: comparison.md, each system over its seeds, and the same with all numbers in comparison.json.
+compare_step() {
+    local inputs=() file options=(--title "${REPORT_TITLE:-$NAME: $SOURCE_LANG to $TARGET_LANG}")
+    for file in "$@"; do inputs+=(--in "$file"); done
+    if [[ -n $REPORT_NOTE ]]; then options+=(--note "$REPORT_NOTE"); fi
+    run_step compare-json "$WORK_DIR/comparison.json" "${inputs[@]}" -- \
+        "$FC_BIN/fairseq-compress" compare --inputs "$@" --json @OUT@ "${options[@]}"
+    run_step compare "$WORK_DIR/comparison.md" "${inputs[@]}" -- \
+        "$FC_BIN/fairseq-compress" compare --inputs "$@" --output @OUT@ "${options[@]}"
 }

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Purpose: translates the test part with the teacher and every student, or the one named.
+# Purpose: translates the test part with the teacher and every student, or the one named, and then a sample of it three times,
+#          for the speed.
 # Inputs:  $WORK_DIR/bin, bin-1000, ... as rows say; the checkpoints of teacher and students
 # Outputs: $WORK_DIR/translations/NAME.{log,pieces,LANG}
 # Example: bash scripts/stages/10_translate.sh configs/demo-en-cs.env teacher

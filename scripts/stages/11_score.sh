@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Purpose: scores each translation with sacreBLEU on plain text; size, speed and facts of the training go with it.
+# Purpose: scores each translation with sacreBLEU on plain text; size and layers of its checkpoint, speed and facts of the training
+#          go with it.
 # Inputs:  $WORK_DIR/translations/NAME.LANG and NAME.log, $WORK_DIR/prepared/test, the averaged checkpoints
 # Outputs: $WORK_DIR/translations/NAME.json
 # Example: bash scripts/stages/11_score.sh configs/demo-en-cs.env
@@ -9,10 +10,10 @@ stage_begin "$@"
 
 score_student() {
     local facts=(
-        role=student "arch=$STUDENT_ARCH" "criterion=$STUDENT_CRITERION" "data=$STUDENT_DATA"
-        "updates=$(updates_of "train-$STUDENT_NAME")" "seed=$STUDENT_SEED"
+        role=student "criterion=$STUDENT_CRITERION" "data=$STUDENT_DATA" "seed=$STUDENT_SEED"
     )
-    if is_dual && ((DUAL_ALONE_UPDATE > 0)); then facts+=("updates_alone=$(updates_of "train-$STUDENT_NAME-alone")"); fi
+    # The checkpoint tells its architecture and the updates of its last training.
+    if is_dual && ((DUAL_ALONE_UPDATE > 0)); then facts+=("updates_with_teacher=$(updates_of "train-$STUDENT_NAME")"); fi
     # What comparison.md groups by, and what it tells.
     if [[ -n $BASELINE ]]; then
         facts+=("system=$STUDENT_SYSTEM" "seconds_per_update=$(pace_of "train-$STUDENT_NAME")")
@@ -22,7 +23,7 @@ score_student() {
 }
 
 if [[ -z $SYSTEM || $SYSTEM == teacher ]]; then
-    score_step teacher "$WORK_DIR/teacher/averaged.pt" "" role=teacher "arch=$TEACHER_ARCH" \
-        criterion=label_smoothed_cross_entropy data=gold "updates=$(updates_of train-teacher)" "seed=$SEED"
+    score_step teacher "$WORK_DIR/teacher/averaged.pt" "" role=teacher criterion=label_smoothed_cross_entropy data=gold \
+        "seed=$SEED"
 fi
 for_each_student score_student

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Purpose: one table and one picture of all systems: BLEU against size and speed.
+# Purpose: one table, for people and as JSON, and one picture of all systems: BLEU against size and speed.
 # Inputs:  $WORK_DIR/translations/NAME.json
-# Outputs: $WORK_DIR/report/report.{md,png}; with BASELINE also $WORK_DIR/comparison.md, each system over its seeds
+# Outputs: $WORK_DIR/report/report.{md,png,json}; with BASELINE also $WORK_DIR/comparison.{md,json}, each system over its seeds
 # Example: bash scripts/stages/12_report.sh configs/demo-en-cs.env
 # shellcheck source=scripts/lib/common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../lib/common.sh"
@@ -18,10 +18,7 @@ if [[ -n $REPORT_NOTE ]]; then options+=(--note "$REPORT_NOTE"); fi
 
 run_step report "$WORK_DIR/report" "${inputs[@]}" -- \
     "$FC_BIN/fairseq-compress" report --inputs "${scores[@]}" --output-dir @OUT@ "${options[@]}"
-if [[ -n $BASELINE ]]; then
-    run_step compare "$WORK_DIR/comparison.md" "${inputs[@]}" -- \
-        "$FC_BIN/fairseq-compress" compare --inputs "${scores[@]}" --output @OUT@ "${options[@]}"
-fi
+if [[ -n $BASELINE ]]; then compare_step "${scores[@]}"; fi
 if [[ $DRY_RUN == 0 ]]; then
     say "report: $WORK_DIR/report/report.md"
     [[ -z $BASELINE ]] || say "comparison: $WORK_DIR/comparison.md"

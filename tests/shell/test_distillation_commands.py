@@ -228,7 +228,8 @@ def test_comparison_with_a_baseline_seed_by_seed(pipeline: Pipeline) -> None:
         assert {"system=kd", f"seed={seed}", "seconds_per_update=0.250"} <= set(scores[f"kd.{seed}"])
     assert name_of(commands[-1]) == "compare"
     names = ["teacher.json", "gold.1.json", "gold.2.json", "kd.1.json", "kd.2.json"]
-    assert (pipeline.work / "comparison.md").read_text().splitlines() == names
+    for name in ("comparison.md", "comparison.json"):
+        assert (pipeline.work / name).read_text().splitlines() == names
     assert output.endswith(f"comparison: {pipeline.work}/comparison.md\n")
 
 

@@ -36,7 +36,7 @@ def test_a_vocabulary_for_each_size_and_the_student_alone_translates(pipeline: P
     assert value(encoding, "--trainpref") == "WORK/prepared/train/text"
     (extracting,) = find(commands, "extract-student")
     assert value(extracting, "--checkpoint") == "WORK/students/dual@s/averaged.pt"
-    translated = {value(command, "--path"): command[1] for command in find(commands, "fairseq-generate")}
+    translated = {value(command, "--path"): value(command, "--") for command in find(commands, "generate")}
     assert translated == {
         "WORK/teacher/averaged.pt": "WORK/bin",
         "WORK/students/plain/averaged.pt": "WORK/bin",
@@ -88,7 +88,7 @@ def test_the_student_goes_on_alone(pipeline: Pipeline) -> None:
     assert not {"--projection-loss", "--p-mix", "up", "0.3", "--dual-teacher-path"} & set(alone)
     names = [name_of(command) for command in commands]
     assert names[:5] == ["fairseq-train", "average", "extract-student", "fairseq-train", "average"]
-    assert value(find(commands, "fairseq-generate")[0], "--path").endswith("/students/dual@s/alone.pt")
+    assert value(find(commands, "generate")[0], "--path").endswith("/students/dual@s/alone.pt")
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ FirstRun = tuple[Pipeline, str, list[list[str]]]
 TO_SCORE = ("train", "average", "translate", "collect", "decode", "score")
 FOLDER_OF_ACTION = {
     "encode": "encoded", "fairseq-preprocess": "bin", "fairseq-train": "students/two",
-    "fairseq-generate": "translations", "collect-hypotheses": "translations", "score": "translations",
+    "generate": "translations", "collect-hypotheses": "translations", "score": "translations",
 }  # fmt: skip
 
 
@@ -103,7 +103,7 @@ def test_output_changed_by_hand_is_made_again(finished: Pipeline) -> None:
     assert translation.read_text() == original
 
 
-@pytest.mark.parametrize("action", ["prepare", "fairseq-preprocess", "fairseq-train", "fairseq-generate", "score"])
+@pytest.mark.parametrize("action", ["prepare", "fairseq-preprocess", "fairseq-train", "generate", "score"])
 def test_kill_inside_a_step(pipeline: Pipeline, first_run: FirstRun, action: str) -> None:
     if action != "prepare":
         shutil.copytree(first_run[0].work, pipeline.work)

@@ -48,13 +48,17 @@ def test_every_system_starts_from_the_same_model_and_is_tested_against_float32(
             assert Path(value(command, "--baseline")).name == f"float32{seed}.cs"
         facts = command[command.index("--set") + 1 :]
         assert facts[:2] == [f"system={name.removesuffix('.2')}", f"seed={seed.removeprefix('.') or 1}"]
-    (compared,) = verb(commands, "compare")
-    assert [Path(path).stem for path in compared[3 : 3 + len(names)]] == names
+    compared = verb(commands, "compare")
+    assert [Path(value(*pair)).name for pair in zip(compared, ("--json", "--output"), strict=True)] == [
+        *("comparison.json", "comparison.md"),
+    ]
+    for command in compared:
+        assert [Path(path).stem for path in command[3 : 3 + len(names)]] == names
 
 
 def test_what_is_measured_is_the_packed_file(commands: list[list[str]]) -> None:
     packed = [value(command, "--output") for command in verb(commands, "pack")]
-    translated = [value(command, "--path") for command in commands if command[0].endswith("fairseq-generate")]
+    translated = [value(command, "--path") for command in verb(commands, "generate")]
     assert translated == packed == [value(command, "--checkpoint") for command in verb(commands, "score")]
 
 

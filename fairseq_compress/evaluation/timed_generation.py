@@ -1,0 +1,79 @@
+"""fairseq-generate in this process, and then the same search on a sample of its batches, several times, for the speed.
+
+One timing says little: the first batches wait for memory and threads. What is timed is what fairseq times, the search
+alone, without loading and printing.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from fairseq import tasks
+from fairseq_cli import generate
+
+SAMPLE_SENTENCES, SAMPLE_BATCHES = 500, 4
+RUNS = 3
+
+
+class Timings(NamedTuple):
+    """Of translating the same sentences several times."""
+
+    sentences: int
+    seconds: list[float]
+
+
+class _Call(NamedTuple):
+    search: Callable[[], Any]
+    sentences: int
+
+
+def generate_and_time(runs: int = RUNS) -> Timings:
+    """Run fairseq-generate by ``sys.argv``, and time the sample of :func:`spread` ``runs`` times afterwards.
+
+    The batches stay in memory until the end: those of a test set, not of a training corpus.
+    """
+    calls: list[_Call] = []
+    original = tasks.setup_task
+
+    def setup_task(*args: Any, **kwargs: Any) -> Any:
+        task = original(*args, **kwargs)
+        step = task.inference_step
+
+        def inference_step(generator: Any, models: Any, sample: Any, *rest: Any, **named: Any) -> Any:
+            calls.append(_Call(lambda: step(generator, models, sample, *rest, **named), sample["id"].numel()))
+            return step(generator, models, sample, *rest, **named)
+
+        task.inference_step = inference_step
+        return task
+
+    tasks.setup_task = setup_task
+    try:
+        generate.cli_main()
+    finally:
+        tasks.setup_task = original
+    sample = spread(calls)
+    return Timings(sum(call.sentences for call in sample), [_seconds(sample) for _ in range(runs)])
+
+
+def spread(calls: Sequence[_Call]) -> list[_Call]:
+    """Batches of about :data:`SAMPLE_SENTENCES` sentences or all, evenly over the lengths."""
+    total = sum(call.sentences for call in calls)
+    wanted = max(SAMPLE_BATCHES, -(-len(calls) * SAMPLE_SENTENCES // max(1, total)))
+    if wanted >= len(calls):
+        return list(calls)
+    return [calls[place * (len(calls) - 1) // (wanted - 1)] for place in range(wanted)]
+
+
+def _seconds(calls: Sequence[_Call]) -> float:
+    _wait()
+    begin = time.perf_counter()
+    for call in calls:
+        call.search()
+    _wait()
+    return time.perf_counter() - begin
+
+
+def _wait() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
