@@ -38,9 +38,13 @@ check_config() {
 problem() { PROBLEMS+=("$1 $2, got '$3'"); }
 
 check_required() {
-    local variable role
+    local variable role code='^[A-Za-z0-9]+([-_@][A-Za-z0-9]+)*$' # CODE of fairseq_compress/languages.py
     for variable in SOURCE_LANG TARGET_LANG RAW_DIR VALID_PREFIX TEST_PREFIX VOCAB_SIZE; do
         [[ -n ${!variable} ]] || problem "$variable" "must be set" ""
+    done
+    for variable in SOURCE_LANG TARGET_LANG; do
+        [[ -z ${!variable} || ${!variable} =~ $code ]] || problem "$variable" \
+            "must be a language code: letters and digits, joined by '-', '_' or '@', such as en, pt_BR, zh-Hant" "${!variable}"
     done
     ((${#TRAIN_PREFIXES[@]} > 0)) || problem TRAIN_PREFIXES "must name at least one corpus" ""
     [[ -z $SOURCE_LANG || $SOURCE_LANG != "$TARGET_LANG" ]] ||

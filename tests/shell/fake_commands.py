@@ -79,10 +79,11 @@ def decode() -> None:
 def preprocess() -> None:
     folder = Path(option("--destdir"))
     folder.mkdir(exist_ok=True)
-    pair = f"{option('--source-lang')}-{option('--target-lang')}"
+    languages = option("--source-lang"), option("--target-lang")
+    pair = "-".join(languages)
     for split in ("train", "valid", "test"):
         for number, prefix in enumerate(filter(None, option(f"--{split}pref").split(","))):
-            for lang in pair.split("-"):
+            for lang in languages:
                 lines = read_lines(f"{prefix}.{lang}")
                 name = folder / f"{split}{number or ''}.{pair}.{lang}"
                 write_lines(f"{name}.bin", lines)

@@ -27,6 +27,8 @@ def errors(pipeline: Pipeline) -> list[str]:
         ("VOCAB_SIZE", "6k", "must be a whole number over 0"),
         ("VOCAB_SIZE", "", "must be set"),
         ("SOURCE_LANG", "cs", "must differ from SOURCE_LANG"),
+        ("SOURCE_LANG", "en.txt", "must be a language code: letters and digits, joined by '-', '_' or '@'"),
+        ("TARGET_LANG", "../cs", "must be a language code"),
         ("TEACHER_LR", "fast", "must be a number over 0"),
         ("STUDENT_UPDATE_FREQ", "0", "must be a whole number over 0"),
         ("KD_BEAM", "1.5", "must be a whole number over 0"),

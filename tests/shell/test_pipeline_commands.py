@@ -1,7 +1,9 @@
 """What the pipeline runs: which commands, in which order, with which arguments."""
 
 import pytest
-from fake_pipeline import Pipeline, name_of, value
+from fake_pipeline import ROOT, Pipeline, name_of, value
+
+from fairseq_compress.languages import CODE
 
 FirstRun = tuple[Pipeline, str, list[list[str]]]
 TRANSLATE = ["generate", "collect-hypotheses", "decode"]
@@ -15,6 +17,22 @@ ORDER = [
 
 def test_commands_in_order(first_run: FirstRun) -> None:
     assert [name_of(command) for command in first_run[2]] == ORDER
+
+
+def test_language_codes_of_any_form(pipeline: Pipeline) -> None:
+    codes = {"en": "eng_Latn", "cs": "zh-Hant"}
+    for path in sorted(pipeline.raw.iterdir()):
+        path.rename(path.with_suffix(f".{codes[path.suffix[1:]]}"))
+    pipeline.set(SOURCE_LANG=codes["en"], TARGET_LANG=codes["cs"])
+    pipeline.run()
+    commands = pipeline.recorded()
+    assert [name_of(command) for command in commands] == ORDER
+    assert all(value(command, "--target-lang") == "zh-Hant" for command in commands if "--target-lang" in command)
+    assert (pipeline.work / "bin" / "train.eng_Latn-zh-Hant.zh-Hant.idx").is_file()
+
+
+def test_the_codes_of_the_pipeline_are_those_of_the_package() -> None:
+    assert f"code='^{CODE.pattern}$'" in (ROOT / "scripts" / "lib" / "config.sh").read_text()
 
 
 def test_progress_of_translation_is_shown(first_run: FirstRun) -> None:
