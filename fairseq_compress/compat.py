@@ -10,6 +10,8 @@ What is mended, and why (each was tried with fairseq-fixed 0.12.3.1 and torch 2.
 * :func:`patch_checkpoint_copies` - fairseq copies a new checkpoint over ``checkpoint_last.pt`` and
   ``checkpoint_best.pt`` in place: a training that is killed meanwhile leaves half a file, from which nothing resumes.
 * :func:`patch_task_state` - fairseq saves the state of a task in every checkpoint and never loads it again.
+* :func:`patch_learning_rate` - fairseq has one schedule of the learning rate for a training, and no place for a phase
+  that comes before it; :func:`reset_optimizer` gives the training after such a phase an optimizer without moments.
 * :func:`patch_average_of_weights` - fairseq's EMA (``--store-ema``) fails on integers in a state dict.
 * :func:`after_building_models` - fairseq has no place in which to change a model between its making and the making of
   its optimizer, for whatever task builds it.
@@ -35,10 +37,12 @@ import torch
 from fairseq import checkpoint_utils, models
 from fairseq.data import data_utils
 from fairseq.distributed import utils as distributed_utils
+from fairseq.logging import metrics
 from fairseq.models.ema.ema import EMA
+from fairseq.optim.lr_scheduler.reduce_lr_on_plateau import ReduceLROnPlateauLRSchedule
 from fairseq.trainer import Trainer
 
-from fairseq_compress.errors import CheckpointError, FairseqCompressError
+from fairseq_compress.errors import CheckpointError, ConfigError, FairseqCompressError
 
 # Exactly the classes that checkpoints of fairseq are made of, beside tensors: Namespace holds the arguments of
 # argparse-style models; the others are a configuration that was not turned into a plain dict (fairseq 1.0.0a, 2020-21).
@@ -74,6 +78,7 @@ def apply() -> None:
     patch_checkpoint_loading()
     patch_checkpoint_copies()
     patch_task_state()
+    patch_learning_rate()
     patch_average_of_weights()
     install_excepthook()
 
@@ -182,6 +187,55 @@ def patch_task_state() -> None:
 
     _replace(Trainer, "state_dict", save, state_dict)
     _replace(Trainer, "load_checkpoint", load, load_checkpoint)
+
+
+def patch_learning_rate() -> None:
+    """Let a task begin its schedule of the learning rate late: with ``learning_rate(update)``, if it has it.
+
+    That gives the updates which the scheduler is told of, and a factor of ``--lr`` where that counts instead, or None.
+    """
+    original = Trainer.lr_step_update
+    if hasattr(original, _PATCHED):
+        return
+
+    @functools.wraps(original)
+    def lr_step_update(self: Any) -> Any:
+        made = self.get_num_updates()
+        ask = getattr(self.task, "learning_rate", lambda update: (update, None))
+        self._num_updates, factor = ask(made)
+        try:
+            if self._num_updates != made or factor is not None:
+                _check_schedule(self)
+            rate = original(self)
+        finally:
+            self._num_updates = made
+        if factor is not None:
+            rate = factor * self.cfg.optimization.lr[0]
+            self.optimizer.set_lr(rate)
+            metrics.log_scalar("lr", rate, weight=0, priority=300)
+        return rate
+
+    _replace(Trainer, "lr_step_update", original, lr_step_update)
+
+
+def _check_schedule(trainer: Any) -> None:
+    """Refuse what a second phase cannot start again: a rate that is kept in the optimizer, several optimizers."""
+    schedules = "--lr-scheduler: must be inverse_sqrt, polynomial_decay, cosine, fixed or another that counts updates"
+    if isinstance(trainer.lr_scheduler, ReduceLROnPlateauLRSchedule):
+        raise ConfigError(f"{schedules}, in a training of two phases, got reduce_lr_on_plateau")
+    if not hasattr(trainer.optimizer.optimizer, "state"):
+        raise ConfigError("--optimizer: must be a single one in a training of two phases, got composite")
+
+
+def reset_optimizer(optimizer: Any) -> None:
+    """Set the moments and step counts of a fairseq optimizer to zero, as they are in a new one."""
+    inner = optimizer.optimizer
+    for state in inner.state.values():
+        for name, value in state.items():
+            state[name] = torch.zeros_like(value) if torch.is_tensor(value) else type(value)(0)
+    for group in inner.param_groups:
+        if "step" in group:
+            group["step"] = 0
 
 
 def patch_average_of_weights() -> None:

@@ -16,6 +16,11 @@ CONVOLUTION = ["--attention-head-map", "convolution"]
 TERMS = ("cosine", "feature", "feature_mean", "feature_variance", "attention")
 
 
+def start(teacher, *widths):
+    """The teacher's embeddings, as a layer phase requires them."""
+    return ["--init-from-teacher", teacher, "--init-layers", "encoder:none decoder:none", *widths]
+
+
 def arguments(train_arguments, teacher, *extra):
     return [
         *train_arguments, "--arch", "transformer_small", *TINY, "--dropout", "0", "--criterion", "hidden_state_kd",

@@ -69,7 +69,7 @@ def why_not_by_size(teacher: Sizes, student: Sizes, layers: Layers, widths: str)
 @torch.no_grad()
 def take_over(
     student: TransformerModelBase, teacher: TransformerModelBase, layers: Layers, widths: str, name: str
-) -> None:
+) -> frozenset[str]:
     """Load the teacher's weights into a new student, and log what came from where, and what did not.
 
     The student's rules of sharing hold: a table that it shares must be the same in the teacher under all of its names.
@@ -80,6 +80,9 @@ def take_over(
         layers: of :func:`choose_layers`.
         widths: one of :data:`WIDTHS`; counts only where the student is narrower.
         name: of the teacher, for messages.
+
+    Returns:
+        The names of the weights that came from the teacher.
 
     Raises:
         ConfigError: the teacher has tables apart that the student shares, or a weight of another shape for which there
@@ -109,6 +112,7 @@ def take_over(
     filled = {key for group in groups if any(key in taken for key in group) for key in group}
     _log(name, taken, errors)
     _log_left(name, taken, [key for key in shapes if key not in filled], shapes, theirs)
+    return frozenset(filled)
 
 
 def _copy_equal_cores(student: nn.Module, teacher: nn.Module, taken: set[str]) -> None:

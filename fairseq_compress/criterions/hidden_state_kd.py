@@ -23,7 +23,7 @@ from fairseq_compress.criterions.layer_transfer import (
     fit_of,
     maps_of,
     name_of,
-    slower,
+    rates,
     student_rules,
     teacher_rules,
     transfer_of,
@@ -31,12 +31,12 @@ from fairseq_compress.criterions.layer_transfer import (
 from fairseq_compress.criterions.shared import Rule, check_rules, total
 from fairseq_compress.criterions.word_level_kd import WordLevelKDCriterion
 from fairseq_compress.errors import ConfigError
-from fairseq_compress.functional.attention_maps import forbidden_keys, group_heads, log_maps, map_divergence
+from fairseq_compress.functional import attention_maps as attention
 from fairseq_compress.functional.layer_losses import cosine_loss, feature_loss, mean_loss, unpadded, variance_loss
 from fairseq_compress.functional.layer_map import PARTS, Moment, Transfer
 from fairseq_compress.models.layer_recorder import KINDS, Recorded, Site, recording, sizes_of
 from fairseq_compress.modules.layer_maps import LayerMaps
-from fairseq_compress.teachers.frozen import FrozenTeachers
+from fairseq_compress.teachers.frozen import FrozenTeachers, dropout_modules
 
 logger = logging.getLogger(__name__)
 _FEATURE_LOSSES = {"feature": feature_loss, "feature_mean": mean_loss, "feature_variance": variance_loss}
@@ -54,9 +54,12 @@ class HiddenStateKDCriterion(WordLevelKDCriterion):
     - ``cosine``: 1 - cos of the last hidden states, the mean of encoder and decoder (arXiv:1910.01108);
     - ``feature``, ``mean``, ``variance``: MobileBERT's losses (arXiv:2004.02984) of outputs of layers, the mean over
       the mapped pairs of layers of encoder and decoder together;
-    - ``attention``: KL of the teacher's maps to the student's, mean over heads (arXiv:2004.02984). ``group``: the mean
-      over all kinds of attention in all mapped pairs. ``convolution`` (arXiv:2403.01479): all maps of the teacher of
-      one kind against learned mixtures of all the student's, the mean over kinds; takes no layer map.
+    - ``attention``, ``group``: KL of the teacher's maps to the student's, mean over heads (arXiv:2004.02984) and over
+      all kinds of attention in all mapped pairs;
+    - ``attention``, ``convolution``: align-to-distill (arXiv:2403.01479), all maps of the teacher of one kind against a
+      learned pointwise convolution of all the student's: the encoder's sum over sentences and heads plus the mean of
+      the decoder's. Takes no layer map. The official code adds it to means over the N target positions of a batch, so
+      its weight of 1 is N here.
 
     The equations are in :mod:`fairseq_compress.functional.layer_losses` and
     :mod:`fairseq_compress.functional.attention_maps`. Where widths differ, the student's states go through learned
@@ -64,8 +67,9 @@ class HiddenStateKDCriterion(WordLevelKDCriterion):
     ``criterion``, resumed, and no part of the student. ``fairseq-validate`` does not load them.
 
     ``--transfer`` says which losses count in which update, see
-    :class:`fairseq_compress.functional.layer_map.Transfer`. A validation logs all terms, its ``loss`` is the objective
-    after the transfer, with r = 1.
+    :class:`fairseq_compress.functional.layer_map.Transfer`. In a layer phase the student has no dropout, its embeddings
+    are the teacher's and stay so, and in a stage of progressive transfer the loss of its pair counts 1 / number of
+    pairs. A validation logs all terms, its ``loss`` is the objective after the transfer, with r = 1.
 
     Logged beside what ``word_level_kd`` logs, by target token and not in bits: ``cosine_loss``, ``feature_loss``,
     ``feature_mean_loss``, ``feature_variance_loss``, ``attention_loss``, without their weights. ``loss`` is in bits,
@@ -79,7 +83,7 @@ class HiddenStateKDCriterion(WordLevelKDCriterion):
 
     def __init__(self, cfg: HiddenStateKDConfig, task: FairseqTask) -> None:
         super().__init__(cfg, task)
-        self.maps, self.transfer = LayerMaps({}), Transfer("auxiliary", 0, ())
+        self.maps, self.transfer = LayerMaps({}), Transfer()
         self.inside: FrozenTeachers | None = None
         if not learns_inside(cfg):
             return
@@ -87,11 +91,12 @@ class HiddenStateKDCriterion(WordLevelKDCriterion):
         self.fit = fit_of(cfg, sizes_of(task.student), sizes_of(self.inside.models[0]))
         check_rules(teacher_rules(cfg, self.fit))
         self.transfer, self.maps = transfer_of(cfg, self.fit), maps_of(cfg, self.fit)
+        self.task.training.first = self.transfer
 
     def rules(self, cfg: Any) -> list[Rule]:
         """What is checked of the options, and of the student."""
         rules = [*super().rules(cfg), *hidden_state_rules(cfg)]
-        return rules + list(student_rules(cfg, getattr(self.task, "student", None))) if learns_inside(cfg) else rules
+        return rules + list(student_rules(cfg, self.task)) if learns_inside(cfg) else rules
 
     def sees_inside(self, cfg: Any) -> bool:
         """Whether the teacher itself is needed beside a cache of its words."""
@@ -109,8 +114,8 @@ class HiddenStateKDCriterion(WordLevelKDCriterion):
             return super().forward(model, sample, reduce)
         now = self._now()
         seen = now if self.training else self.transfer.whole
-        if self.training and self.transfer.kind == "progressive":
-            self._slow_down(model, now)
+        if self.training and self.transfer.updates:
+            self._prepare(model, now)
         student_sites, teacher_sites = self._sites(seen, "student"), self._sites(seen, "teacher")
         with (
             recording(model, **student_sites) as student,
@@ -147,15 +152,17 @@ class HiddenStateKDCriterion(WordLevelKDCriterion):
         decays = term == "attention" and self.training
         return weight(self.cfg, term) * (attention_decay(self.cfg) ** (self.task.training.epoch - 1) if decays else 1.0)
 
-    def _slow_down(self, model: nn.Module, now: Moment) -> None:
-        """Ask the task for smaller steps of what earlier stages have trained."""
+    def _prepare(self, model: nn.Module, now: Moment) -> None:
+        """Tell the task what moves how far; in the layer phase without dropout, until the trainer's next step."""
         dtype = next(model.parameters()).dtype
         if torch.finfo(dtype).bits < 32:
             raise ConfigError(
-                "--transfer progressive: needs weights in float32, --amp or --autocast-dtype and not --fp16 or --bf16, "
-                f"got {dtype}"
+                f"--transfer {self.transfer.kind}: requires weights in float32, --amp or --autocast-dtype and not "
+                f"--fp16 or --bf16, got {dtype}"
             )
-        self.task.training.rates = slower(model, self.transfer, now, self.cfg.transfer_lower_lr)
+        self.task.training.rates = rates(model, self.transfer, now, self.cfg.transfer_lower_lr)
+        for module in () if now.output else dropout_modules(model):
+            module.training = False
 
     def _sites(self, seen: Moment, side: str) -> dict[str, Any]:
         """What to record of one side, the fields of a pair."""
@@ -180,16 +187,16 @@ class HiddenStateKDCriterion(WordLevelKDCriterion):
         found: dict[str, list[Tensor]] = {term: [] for term in TERMS}
         for part in PARTS if student.last else ():
             own, other = (unpadded(each.last[part], padding[part]) for each in (student, teacher))
-            found["cosine"].append(cosine_loss(self.maps(f"{part}_last", own), other))
+            found["cosine"].append(cosine_loss(self.maps(f"{part}_last", own), other) / len(PARTS))
         for pair in seen.pairs if student.layers else ():
             own = self.maps(name_of(pair), unpadded(student.layers[pair.part, pair.student], padding[pair.part]))
             other = unpadded(teacher.layers[pair.part, pair.teacher], padding[pair.part])
             for term in FEATURES:
                 if weight(self.cfg, term) > 0:
-                    found[term].append(_FEATURE_LOSSES[term](own, other))
+                    found[term].append(_FEATURE_LOSSES[term](own, other) / len(self.transfer.pairs))
         for kind in attention_kinds(self.cfg) if student.attention else ():
             found["attention"] += self._attention(kind, student, teacher, sample, padding, seen)
-        return {term: torch.stack(losses).mean() for term, losses in found.items() if losses}
+        return {term: torch.stack(losses).sum() for term, losses in found.items() if losses}
 
     def _attention(
         self,
@@ -200,28 +207,33 @@ class HiddenStateKDCriterion(WordLevelKDCriterion):
         padding: dict[str, Tensor],
         seen: Moment,
     ) -> Iterator[Tensor]:
-        """Divergences of maps: one for each pair, or one for all mixtures."""
-        keys = padding["encoder"]
+        """Divergences of maps, with their parts in the whole: one for each pair, or one for all maps of the kind."""
+        kinds, keys, queries = attention_kinds(self.cfg), padding["encoder"], padding[KINDS[kind]]
         if kind == "decoder":
             keys = sample["net_input"]["prev_output_tokens"].eq(self.padding_idx)
-        forbidden, queries = forbidden_keys(keys, causal=kind == "decoder"), padding[KINDS[kind]]
+        forbidden = attention.forbidden_keys(keys, causal=kind == "decoder")
 
         def maps(side: Recorded, number: int) -> Tensor:
-            return log_maps(*side.attention[kind, number], forbidden)
+            return attention.log_maps(*side.attention[kind, number], forbidden)
 
         if kind in self.maps.heads:
-            counts = self.fit.student.heads[kind], self.fit.teacher.heads[kind]
             students, teachers = (
-                [maps(side, number) for number in range(len(heads))]
-                for side, heads in zip((student, teacher), counts, strict=True)
+                [attention.maps_of(maps(side, number), forbidden) for number in range(len(sizes.heads[kind]))]
+                for side, sizes in ((student, self.fit.student), (teacher, self.fit.teacher))
             )
-            yield map_divergence(torch.cat(teachers, dim=1), self.maps.mixed(kind, students, forbidden), queries)
+            counted = ~queries[:, :, None] & ~keys[:, None, :]
+            divergence = attention.aligned_divergence(
+                torch.cat(teachers, 1), self.maps.aligned(kind, students), counted
+            )
+            yield divergence / sum(KINDS[other] == KINDS[kind] for other in kinds)
             return
+        count = sum(pair.part == KINDS[other] for other in kinds for pair in self.transfer.pairs)
         for pair in seen.pairs:
             if pair.part == KINDS[kind]:
-                other, own = maps(teacher, pair.teacher), maps(student, pair.student)
-                heads = min(other.size(1), own.size(1))
-                yield map_divergence(group_heads(other, heads), group_heads(own, heads), queries)
+                pair_maps = maps(teacher, pair.teacher), maps(student, pair.student)
+                heads = min(each.size(1) for each in pair_maps)
+                other, own = (attention.group_heads(each, heads) for each in pair_maps)
+                yield attention.map_divergence(other, own, queries) / count
 
     @classmethod
     def reduce_metrics(cls, logging_outputs: list[dict[str, Any]]) -> None:

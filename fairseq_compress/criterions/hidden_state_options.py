@@ -46,7 +46,8 @@ class HiddenStateKDConfig(WordLevelKDConfig):
         default="group",
         metadata={
             "help": "group: one side has a multiple of the other's heads, maps of neighbouring heads are averaged; "
-            "convolution: learned mixtures of all heads of all layers of the student, one for each head of the teacher"
+            "convolution: align-to-distill, a learned pointwise convolution of the student's maps, from all heads of "
+            "all its layers to all of the teacher's; a sum over sentences and heads, so its weight is larger"
         },
     )
     attention_decay: Optional[float] = field(  # noqa: UP045 - fairseq's parser knows Optional only
@@ -63,12 +64,14 @@ class HiddenStateKDConfig(WordLevelKDConfig):
     transfer: ChoiceEnum(["auxiliary", "joint", "progressive"]) = field(  # type: ignore[valid-type]
         default="auxiliary",
         metadata={
-            "help": "auxiliary: all losses at once; joint: first those of layers, then those of the output; "
-            "progressive: first those of one layer after the other, from the bottom up, then those of the output"
+            "help": "auxiliary: all losses at once; joint: first a layer phase, with the losses of layers and without "
+            "dropout, from the teacher's embeddings (--init-from-teacher), then the losses of the output with a fresh "
+            "optimizer and schedule; progressive: the same, one layer after the other from the bottom up"
         },
     )
     transfer_updates: int = field(
-        default=0, metadata={"help": "updates with losses of layers, for --transfer joint and progressive"}
+        default=0,
+        metadata={"help": "updates of the layer phase of --transfer joint and progressive, part of --max-update"},
     )
     transfer_lower_lr: float = field(
         default=0.1,

@@ -1,10 +1,11 @@
 """Which layers of a student learn from which of its teacher: checked against both models, and in what order."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from torch import nn
 
+from fairseq_compress.checkpoint.plain_parameters import plain_shapes
 from fairseq_compress.criterions.hidden_state_options import FEATURES, attention_kinds, learns_layers, weight
 from fairseq_compress.criterions.shared import Rule
 from fairseq_compress.errors import ConfigError
@@ -20,9 +21,7 @@ from fairseq_compress.functional.layer_map import (
 )
 from fairseq_compress.models.layer_recorder import KINDS, Sizes, recomputes_layers, sizes_of
 from fairseq_compress.models.student_output import unwrapped
-from fairseq_compress.modules.layer_maps import Heads, LayerMaps
-
-_AFTER_LAYERS = ("layer_norm", "project_out_dim", "output_projection", "adaptive_softmax")
+from fairseq_compress.modules.layer_maps import LayerMaps
 
 
 class Fit(NamedTuple):
@@ -33,8 +32,9 @@ class Fit(NamedTuple):
     pairs: tuple[Pair, ...]
 
 
-def student_rules(cfg: Any, student: Any) -> Iterator[Rule]:
-    """What the student must be to be seen into; ``student`` is None where the task does not know it."""
+def student_rules(cfg: Any, task: Any) -> Iterator[Rule]:
+    """What the student must be to be seen into, and what it must start from; not every task knows it."""
+    student = getattr(task, "student", None)
     if student is None:
         yield True, "--task: must be compressed_translation, whose criterions know the student, got another one"
         return
@@ -54,6 +54,14 @@ def student_rules(cfg: Any, student: Any) -> Iterator[Rule]:
     yield from _kind_rules(kinds, sizes, "student")
     for problem in _map_problems(cfg, sizes):
         yield True, problem
+    if str(cfg.transfer) != "auxiliary" and task.from_teacher is not None:
+        tables = [name for name in plain_shapes(student) if ".embed_tokens." in name and name not in task.from_teacher]
+        yield (
+            bool(tables),
+            f"--transfer {cfg.transfer}: requires the teacher's embeddings, which the layer phase does not train: "
+            "--init-from-teacher TEACHER, with --init-layers 'encoder:none decoder:none' to copy no layer, got "
+            f"{', '.join(tables)} initialized at random",
+        )
 
 
 def teacher_rules(cfg: Any, fit: Fit) -> Iterator[Rule]:
@@ -119,7 +127,7 @@ def maps_of(cfg: Any, fit: Fit) -> LayerMaps:
     if cfg.cosine_weight > 0:
         widths |= {f"{part}_last": (student.last[part], teacher.last[part]) for part in PARTS}
     kinds = attention_kinds(cfg) if str(cfg.attention_head_map) == "convolution" else ()
-    return LayerMaps(widths, {kind: Heads(student.heads[kind], teacher.heads[kind]) for kind in kinds})
+    return LayerMaps(widths, {kind: (sum(student.heads[kind]), sum(teacher.heads[kind])) for kind in kinds})
 
 
 def name_of(pair: Pair) -> str:
@@ -127,21 +135,31 @@ def name_of(pair: Pair) -> str:
     return f"{pair.part}_{pair.student}"
 
 
-def slower(model: nn.Module, transfer: Transfer, moment: Moment, factor: float) -> dict[nn.Parameter, float]:
-    """``factor`` of the learning rate for what the stages before this one have trained, if this is one of several."""
-    if not moment.stage:
+def rates(model: nn.Module, transfer: Transfer, moment: Moment, lower: float) -> dict[nn.Parameter, float]:
+    """Factors of the learning rate in an update, for parameters of the student that are not at 1.
+
+    In the layer phase, as in the official code of MobileBERT: 0 outside of layers (embeddings, last layer norms) and in
+    layers that no stage has reached yet, ``lower`` in those that earlier stages have trained.
+    """
+    if moment.output:
         return {}
-    return dict.fromkeys(reached(unwrapped(model), transfer.pairs[moment.stage - 1]), factor)
+    inner = unwrapped(model)
+    found = dict.fromkeys(inner.parameters(), 0.0)
+    found |= dict.fromkeys(_reached(inner, moment.pairs), 1.0)
+    if moment.stage:
+        found |= dict.fromkeys(_reached(inner, transfer.pairs[: moment.stage]), lower)
+    return {parameter: rate for parameter, rate in found.items() if rate != 1.0}
 
 
-def reached(model: Any, pair: Pair) -> Iterator[nn.Parameter]:
-    """What a loss at a layer's output trains: the layers up to it, the embeddings; for the decoder also the encoder."""
-    if pair.part == "decoder":
-        yield from model.encoder.parameters()
-    for name, parameter in getattr(model, pair.part).named_parameters():
-        first, *rest = name.split(".")
-        if first not in _AFTER_LAYERS and not (first == "layers" and int(rest[0]) > pair.student):
-            yield parameter
+def _reached(model: Any, pairs: Sequence[Pair]) -> Iterator[nn.Parameter]:
+    """What losses at the outputs of these layers train: the layers up to them; for the decoder also the encoder's."""
+    last = {pair.part: pair.student for pair in pairs}
+    if "decoder" in last:
+        last["encoder"] = len(model.encoder.layers)
+    for part, student in last.items():
+        for number, layer in enumerate(getattr(model, part).layers.children()):
+            if number <= student:
+                yield from layer.parameters()
 
 
 def _inside(fit: Fit, kind: str) -> Iterator[Pair]:

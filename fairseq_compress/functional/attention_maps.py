@@ -1,7 +1,7 @@
 """Attention maps of a student against those of a teacher, where both may have any number of heads.
 
 Shapes: B sentences, H heads, T queries, S keys, D width of a head. A map is softmax(q kᵀ / √D) over the keys that a
-query may see, "before dropout". Everything is computed with logarithms of maps (B, H, T, S), in float32, or float64 for
+query may see, before dropout. Most is computed with logarithms of maps (B, H, T, S), in float32, or float64 for
 float64. They are 0 at forbidden keys, which no one reads as a probability of 1: there both maps are zero by
 definition (:func:`maps_of`), and 0 keeps every sum and product finite.
 """
@@ -68,24 +68,6 @@ def group_heads(logarithms: Tensor, heads: int) -> Tensor:
     return grouped.logsumexp(2) - torch.tensor(group, dtype=logarithms.dtype, device=logarithms.device).log()
 
 
-def mix_heads(logarithms: Tensor, weight: Tensor, forbidden: Tensor) -> Tensor:
-    r"""A 1x1 convolution of log-maps (align-to-distill, arXiv:2403.01479): log softmax_s(Σ_h W_oh log A_h).
-
-    A log-map is the raw scores less a number for each query, which this softmax takes away again. So it is a
-    convolution of the scores, and the identity gives back the maps that went in.
-
-    Args:
-        logarithms: (B, H, T, S), of all heads of all layers.
-        weight: W (O, H).
-        forbidden: from :func:`forbidden_keys`.
-
-    Returns:
-        (B, O, T, S)
-    """
-    scores = torch.einsum("oh,bhts->bots", weight.to(logarithms.dtype), logarithms)
-    return _log_softmax(scores, forbidden)
-
-
 def map_divergence(teacher: Tensor, student: Tensor, query_padding: Tensor) -> Tensor:
     r"""Σ_queries 1/H Σ_heads KL(A_t ‖ A_s), from log-maps (B, H, T, S) of teacher and student (arXiv:2004.02984).
 
@@ -103,6 +85,37 @@ def map_divergence(teacher: Tensor, student: Tensor, query_padding: Tensor) -> T
     # At forbidden keys: exp(0) · (0 - 0)
     each = (teacher.exp() * (teacher - student)).sum(dim=-1).mean(dim=1)
     return each.masked_fill(query_padding, 0.0).sum()
+
+
+def aligned_divergence(teacher: Tensor, student: Tensor, counted: Tensor) -> Tensor:
+    r"""The loss of align-to-distill (arXiv:2403.01479) for the maps of one kind of attention:
+
+        Σ_sentences Σ_o KL(σ(A_o) ‖ σ(Ã_o)),    σ(A) = softmax over all T · S entries of a map,
+        Ã_o = Σ_h W_oh A_h + b_o, a pointwise convolution of the student's maps
+
+    A sum over sentences and the teacher's heads, divided by nothing. As in the official code, A holds probabilities,
+    which σ takes as scores, a decoder's zeros at later keys among them; b does not change the loss, since σ is
+    invariant to what is added to a whole map. The official code also counts padded queries and keys, and drops entries
+    of the student's maps by its attention dropout. Here padding is excluded, so that a sentence has the loss that the
+    official code gives it alone, and maps are taken before dropout.
+
+    Args:
+        teacher: A (B, O, T, S) of :func:`maps_of`, one map for each head of the teacher.
+        student: Ã (B, O, T, S).
+        counted: (B, T, S), true where neither the query nor the key is padding.
+
+    Raises:
+        ValueError: shapes do not fit.
+    """
+    if teacher.shape != student.shape or counted.shape != (student.size(0), *student.shape[2:]):
+        raise ValueError(
+            f"maps must be (B, O, T, S) and counted (B, T, S), got a teacher {tuple(teacher.shape)}, a student "
+            f"{tuple(student.shape)} and {tuple(counted.shape)}"
+        )
+    ignored = ~counted[:, None].flatten(2)
+    log_t, log_s = (_log_softmax(maps.to(student.dtype).flatten(2), ignored) for maps in (teacher, student))
+    # At ignored entries: exp(0) · (0 - 0)
+    return (log_t.exp() * (log_t - log_s)).sum()
 
 
 def _log_softmax(scores: Tensor, forbidden: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """From which layer of the teacher each layer of the student learns, and when: pairs, and stages of an update count."""
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -77,18 +78,21 @@ def pairs_of(layers: Mapping[str, Sequence[int | None]]) -> tuple[Pair, ...]:
 
 
 class Transfer(NamedTuple):
-    """Which losses count when, over the first ``updates`` of a training.
+    """Which losses count when: the three ways of knowledge transfer of MobileBERT (arXiv:2004.02984, section 3.4).
 
-    - ``auxiliary``: all losses, always.
-    - ``joint``: first the losses of all layers, then those at the output.
-    - ``progressive``: first the losses of one pair of layers after the other, encoder first and from the bottom up,
-      for an equal number of updates each (stage k of P begins at update ⌈k · ``updates`` / P⌉), then those at the
-      output.
+    - ``auxiliary`` (AKT): all losses, always.
+    - ``joint`` (JKT): the losses of all layers for ``updates`` updates (the layer phase), then those at the output.
+    - ``progressive`` (PKT): the same, but in the layer phase the pairs of layers take turns, encoder first and from the
+      bottom up, for an equal number of updates each: stage k of P begins at update ⌈k · ``updates`` / P⌉.
+
+    The output phase is a training of its own: fresh moments of the optimizer, and a schedule of the learning rate that
+    counts updates from its beginning.
     """
 
-    kind: str
-    updates: int
-    pairs: tuple[Pair, ...]
+    kind: str = "auxiliary"
+    updates: int = 0
+    """Of the layer phase; 0 if there is none."""
+    pairs: tuple[Pair, ...] = ()
 
     def at(self, update: int) -> Moment:
         """What counts in the training step after ``update`` updates."""
@@ -100,6 +104,20 @@ class Transfer(NamedTuple):
             return Moment(False, True, self.pairs)
         stage = update * len(self.pairs) // self.updates
         return Moment(False, True, self.pairs[stage : stage + 1], stage)
+
+    def rate(self, update: int) -> float:
+        r"""The learning rate of the step after ``update`` updates of the layer phase, as a part of ``--lr``:
+
+            min(10 (u + 1) / U, 0.9 + 0.1 √(1 - u / U)),    u updates into a stage of U
+
+        A warm-up over a tenth of each stage, of the only one in joint transfer, then hardly any decay: the official
+        code of MobileBERT, but for its first rate of 0, and without the factor of 3 for its optimizer, LAMB.
+        """
+        stages = len(self.pairs) if self.kind == "progressive" else 1
+        stage = update * stages // self.updates
+        begin, end = (-(-number * self.updates // stages) for number in (stage, stage + 1))
+        passed, length = update - begin, end - begin
+        return min(10 * (passed + 1) / length, 0.9 + 0.1 * math.sqrt(1 - passed / length))
 
     @property
     def last(self) -> Moment:

@@ -15,6 +15,8 @@ from omegaconf import DictConfig, open_dict
 from torch import Tensor, nn
 
 from fairseq_compress.checkpoint.teacher_start import WIDTHS
+from fairseq_compress.compat import reset_optimizer
+from fairseq_compress.functional.layer_map import Transfer
 from fairseq_compress.plans.configuration import set_plan
 from fairseq_compress.plans.reading import read_plan
 from fairseq_compress.teachers.initial_weights import start_from_teacher
@@ -79,7 +81,9 @@ class TrainingState:
     counts: bool = True
     """False in a batch of nothing, with which a process keeps up with the others."""
     rates: dict[nn.Parameter, float] = field(default_factory=dict)
-    """Factors of the learning rate in the next step, for parameters that are to move less."""
+    """Factors of the learning rate in the next step, for parameters that are to move less; 0 freezes them."""
+    first: Transfer = field(default_factory=Transfer)
+    """The training's first phase, where it has one: what follows has a fresh optimizer and schedule."""
 
 
 @register_task("compressed_translation", dataclass=CompressedTranslationConfig)
@@ -95,6 +99,7 @@ class CompressedTranslationTask(TranslationTask):
         self._wraps: list[Wrap] = []
         self._student: Callable[[], Any] = lambda: None
         self.training = TrainingState()
+        self.from_teacher: frozenset[str] | None = None
         with open_dict(cfg) if isinstance(cfg, DictConfig) else nullcontext():
             cfg.rebuild_batches = True  # get_batch_iterator reads it; an option of a few other tasks
 
@@ -111,10 +116,21 @@ class CompressedTranslationTask(TranslationTask):
         if path and not from_checkpoint:
             set_plan(cfg, read_plan(path))
         model = super().build_model(cfg, from_checkpoint)
+        # Of a model from a checkpoint it is not known.
+        self.from_teacher = None
         if not from_checkpoint:
-            start_from_teacher(model, self, getattr(cfg, "finetune_from_model", None))
+            self.from_teacher = start_from_teacher(model, self, getattr(cfg, "finetune_from_model", None))
         self._student = weakref.ref(model)
         return model
+
+    def learning_rate(self, update: int) -> tuple[int, float | None]:
+        """What :func:`fairseq_compress.compat.patch_learning_rate` asks for.
+
+        Returns:
+            The updates that the scheduler is to know of, and in the training's first phase the part of ``--lr``.
+        """
+        first = self.training.first
+        return max(0, update - first.updates), first.rate(update) if update < first.updates else None
 
     @property
     def student(self) -> Any:
@@ -147,8 +163,19 @@ class CompressedTranslationTask(TranslationTask):
         return super().train_step(sample, model, self._under_autocast(criterion), optimizer, update_num, ignore_grad)
 
     def optimizer_step(self, optimizer: Any, model: Any, update_num: int) -> None:
-        """One step; parameters in ``training.rates`` go that fraction of their way, as with a smaller learning rate."""
-        before = {parameter: parameter.detach().clone() for parameter in self.training.rates}
+        """One step; parameters in ``training.rates`` go that fraction of their way, as with a smaller learning rate.
+
+        The first step after the training's first phase is that of a new optimizer. This follows from the number of the
+        update alone, so a resumed training needs no other state.
+        """
+        if self.training.first.updates and update_num == self.training.first.updates:
+            reset_optimizer(optimizer)
+        before = {}
+        for parameter, rate in self.training.rates.items():
+            if rate == 0:
+                parameter.grad = None  # no moments, no weight decay
+            else:
+                before[parameter] = parameter.detach().clone()
         super().optimizer_step(optimizer, model, update_num)
         with torch.no_grad():
             for parameter, old in before.items():

@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 MEANINGS = ("encoder.normalize_before", "decoder.normalize_before", "activation_fn", "no_scale_embedding")
 
 
-def start_from_teacher(student: nn.Module, task: FairseqTask, finetuned: str | None = None) -> None:
+def start_from_teacher(student: nn.Module, task: FairseqTask, finetuned: str | None = None) -> frozenset[str]:
     """Load the weights of the task's ``--init-from-teacher`` into a new model; nothing happens without that option.
 
     Random numbers that follow are those of a training without it.
@@ -35,6 +35,9 @@ def start_from_teacher(student: nn.Module, task: FairseqTask, finetuned: str | N
     Args:
         task: the student's, with the options ``init_...`` in its configuration; its languages and dictionaries rule.
         finetuned: the value of ``--finetune-from-model``, where it is known.
+
+    Returns:
+        The names of the weights that came from the teacher, of :func:`plain_parameters`.
 
     Raises:
         ConfigError: an option breaks its rule, or teacher and student do not fit each other; all in one message.
@@ -48,7 +51,7 @@ def start_from_teacher(student: nn.Module, task: FairseqTask, finetuned: str | N
         problems += _useless(layers, widths, folder)
         if problems:
             raise ConfigError("; ".join(problems))
-        return
+        return frozenset()
     if finetuned:
         problems.append(
             f"--init-from-teacher: must not be given with --finetune-from-model, whose weights would replace what it "
@@ -66,7 +69,7 @@ def start_from_teacher(student: nn.Module, task: FairseqTask, finetuned: str | N
     if problems or wrong or teacher is None:
         raise ConfigError("; ".join([*problems, *wrong]))
     _warn_of_other_meanings(path, teacher, student)
-    take_over(student, teacher, chosen, str(widths), path)
+    return take_over(student, teacher, chosen, str(widths), path)
 
 
 def _choose(student: Any, teacher: Any, given: Layers, widths: str) -> tuple[Layers, list[str]]:
@@ -75,11 +78,15 @@ def _choose(student: Any, teacher: Any, given: Layers, widths: str) -> tuple[Lay
         return {}, [f"--init-from-teacher: the student must be a transformer, got a {type(student).__name__}"]
     if teacher is None:
         return {}, []
-    for option in ("bottleneck_width", "embedding_convolution"):
-        if any(getattr(model.cfg, option, 0) for model in (student, teacher)):
-            name = option.replace("_", "-")
-            return {}, [f"--init-from-teacher: must not be given for a student or a teacher with --{name}"]
     chosen, problems = choose_layers(given, student, teacher)
+    for option in ("bottleneck_width", "embedding_convolution"):
+        has_it = any(getattr(model.cfg, option, 0) for model in (student, teacher))
+        if has_it and (any(chosen.values()) or widths != "refuse"):
+            layers = " ".join(f"{part}:{','.join(map(str, numbers)) or 'none'}" for part, numbers in chosen.items())
+            return {}, [
+                "--init-layers: must be 'encoder:none decoder:none', with --init-widths refuse, for a student or a "
+                f"teacher with --{option.replace('_', '-')}, whose layers cannot be copied, got {layers} and {widths}"
+            ]
     theirs, ours = (axis_sizes(model, plain_shapes(model)) for model in (teacher, student))
     return chosen, problems + why_not_by_size(theirs, ours, chosen, widths)
 

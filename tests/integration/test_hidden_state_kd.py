@@ -9,7 +9,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from fairseq_compress.errors import ConfigError
 from tests.conftest import run_command
-from tests.hidden_states import CONVOLUTION, FOUR_HEADS, INSIDE, LAYERS, NARROW, TERMS, arguments, built
+from tests.hidden_states import CONVOLUTION, FOUR_HEADS, INSIDE, LAYERS, NARROW, TERMS, arguments, built, start
 
 
 def gradients(model, criterion):
@@ -26,10 +26,15 @@ SHAPES = {
 }
 
 
+def shaped(train_arguments, teacher, shape):
+    extra = start(teacher, "--init-widths", "svd") if shape == "joint" else []
+    return arguments(train_arguments, teacher, *SHAPES[shape], *extra)
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 def test_any_cut_of_the_batch_gives_the_same_sums(shape, train_arguments, teacher):
     """Sentences of many lengths, all in one batch with padding, or in three: losses, gradients, and the teacher."""
-    _, model, criterion, batch = built(arguments(train_arguments, teacher, *SHAPES[shape]))
+    _, model, criterion, batch = built(shaped(train_arguments, teacher, shape))
     frozen = {name: weight.clone() for name, weight in criterion.inside.models[0].state_dict().items()}
     model.train(), criterion.train()
     found = []
@@ -68,12 +73,28 @@ def test_the_loss_is_the_weighted_sum(train_arguments, teacher):
 
 
 def test_the_teacher_itself_has_nothing_to_learn(train_arguments, teacher):
-    """A student with its teacher's weights: every loss inside is 0, also through the mixtures of heads."""
+    """A student with its teacher's weights: every loss inside is 0, also where heads are aligned by the identity."""
     for extra in (INSIDE, [*INSIDE, *CONVOLUTION]):
         _, model, criterion, batch = built(arguments(train_arguments, teacher, *extra))
         model.load_state_dict(torch.load(teacher, weights_only=False)["model"])
+        for convolution in criterion.maps.heads.values():
+            torch.nn.init.eye_(convolution.weight.data[:, :, 0, 0])
         _, _, log = criterion(model.eval(), batch(range(5)))
         assert [float(log[f"{term}_loss"]) for term in TERMS] == pytest.approx([0.0] * 5, abs=2e-4)
+
+
+def test_aligned_maps_are_the_encoders_and_the_mean_of_the_decoders(train_arguments, teacher):
+    """As in the official code; one sentence at a time, whose loss its divergence over all entries of its maps is."""
+    logs = {}
+    for kinds in ("encoder,decoder,cross", "encoder", "decoder", "cross"):
+        shape = ["--attention-weight", 1, *CONVOLUTION, *FOUR_HEADS, "--attention-kinds", kinds]
+        _, model, criterion, batch = built(arguments(train_arguments, teacher, *shape))
+        for convolution in criterion.maps.heads.values():
+            torch.nn.init.normal_(convolution.weight, generator=torch.Generator().manual_seed(1))
+        logs[kinds] = criterion(model.eval(), batch(range(5)))[2]["attention_loss"].item()
+    assert len(set(logs.values())) == 4
+    encoder, decoder, cross = (logs[kind] for kind in ("encoder", "decoder", "cross"))
+    assert logs["encoder,decoder,cross"] == pytest.approx(encoder + (decoder + cross) / 2, rel=1e-5)
 
 
 def test_words_from_a_cache_and_hidden_states_from_the_teacher(train_arguments, teacher, data_bin, tmp_path):
@@ -107,7 +128,7 @@ def test_the_pairs_are_those_of_the_map(train_arguments, teacher):
 
 
 def test_evaluation_shows_all_terms_and_the_last_objective(train_arguments, teacher):
-    _, model, criterion, batch = built(arguments(train_arguments, teacher, *SHAPES["joint"]))
+    _, model, criterion, batch = built(shaped(train_arguments, teacher, "joint"))
     assert criterion.train().loss_weights() == (0.0, 0.0)
     loss, _, log = criterion.eval()(model.eval(), batch(range(5)))
     assert {f"{term}_loss" for term in TERMS} <= log.keys()
@@ -115,27 +136,67 @@ def test_evaluation_shows_all_terms_and_the_last_objective(train_arguments, teac
     assert loss.item() == pytest.approx(float(want), rel=1e-5)
 
 
-def test_stages_slow_down_what_was_trained(train_arguments, teacher):
-    stages = ["--transfer", "progressive", "--transfer-updates", 8, "--transfer-lower-lr", 0.25]
-    shape = ["--decoder-layers", 2, "--no-share-all-embeddings"]
-    task, model, criterion, batch = built(arguments(train_arguments, teacher, *LAYERS, *shape, *stages))
+STAGES = ["--transfer", "progressive", "--transfer-updates", 8, "--transfer-lower-lr", 0.25, "--decoder-layers", 2]
+
+
+def test_a_stage_moves_its_layer_and_what_is_below_less(train_arguments, teacher):
+    """Nothing moves outside of layers, and no layer before its stage; weights after the layer phase all do."""
+    task, model, criterion, batch = built(arguments(train_arguments, teacher, *LAYERS, *STAGES, *start(teacher)))
     names = {parameter: name for name, parameter in model.named_parameters()}
-    embeddings = {"encoder.embed_tokens.weight"}
-    for update, want in (
-        (0, set()), (1, set()),
-        (2, {"encoder.layers.0"} | embeddings),
-        (4, {"encoder.layers.0", "encoder.layers.1"} | embeddings),
-        (7, {"encoder.layers.0", "encoder.layers.1", "decoder.layers.0", "decoder.embed_tokens.weight"} | embeddings),
-        (8, set()),
-    ):  # fmt: skip
+    layers = ["encoder.layers.0", "encoder.layers.1", "decoder.layers.0", "decoder.layers.1"]
+    for update, stage in ((0, 0), (1, 0), (2, 1), (4, 2), (7, 3), (8, None)):
         task.training.update = update
         criterion.train()(model.train(), batch(range(2)))
-        slow = {re.sub(r"(layers\.\d+)\..*", r"\1", names[parameter]) for parameter in task.training.rates}
-        assert slow == want
-        assert set(task.training.rates.values()) <= {0.25}
-        for part in (model.encoder, model.decoder):  # a layer as a whole
-            for layer in part.layers:
-                assert len({parameter in task.training.rates for parameter in layer.parameters()}) == 1
+        found = {names[parameter]: rate for parameter, rate in task.training.rates.items()}
+        for name in names.values():
+            layer = re.sub(r"(layers\.\d+)\..*", r"\1", name)
+            number = layers.index(layer) if layer in layers else 9
+            want = 1.0 if stage is None or number == stage else 0.25 if number < stage else 0.0
+            assert found.get(name, 1.0) == want, (update, name)
+
+
+def test_joint_transfer_moves_all_mapped_layers_and_nothing_else(train_arguments, teacher):
+    joint = ["--transfer", "joint", "--transfer-updates", 2, "--layer-map", "encoder:1,- decoder:-"]
+    _, model, criterion, batch = built(arguments(train_arguments, teacher, *LAYERS, *joint, *start(teacher)))
+    criterion.train()(model.train(), batch(range(2)))
+    moving = {name for name, parameter in model.named_parameters() if parameter not in criterion.task.training.rates}
+    assert moving == {f"encoder.layers.0.{name}" for name, _ in model.encoder.layers[0].named_parameters()}
+    assert set(criterion.task.training.rates.values()) == {0.0}
+
+
+@pytest.mark.parametrize("terms", [[], ["--attention-weight", 0.6]])
+def test_stages_add_up_to_the_joint_loss(terms, train_arguments, teacher):
+    """As in MobileBERT's code, the loss of a stage is divided by the number of layers."""
+    found = []
+    for transfer in ("progressive", "joint"):
+        given = [*LAYERS, *STAGES, *terms, *start(teacher), "--transfer", transfer]
+        given += [] if transfer == "progressive" else ["--transfer-lower-lr", 0.1]
+        task, model, criterion, batch = built(arguments(train_arguments, teacher, *given))
+        model.train(), criterion.train()
+        losses = []
+        for task.training.update in (0, 2, 4, 6) if transfer == "progressive" else (0,):
+            losses.append(criterion(model, batch(range(5)))[0].item())
+        assert min(losses) > 0
+        found.append(sum(losses))
+    assert found[0] == pytest.approx(found[1], rel=1e-5)
+
+
+@pytest.mark.parametrize("arch", ["transformer_small", "transformer"])
+def test_a_layer_phase_has_no_dropout(arch, train_arguments, teacher):
+    given = [*LAYERS, "--arch", arch, "--transfer", "joint", "--transfer-updates", 2, *start(teacher)]
+    dropout = ["--dropout", 0.3, "--attention-dropout", 0.3, "--activation-dropout", 0.3]
+    task, model, criterion, batch = built(arguments(train_arguments, teacher, *given, *dropout))
+    for update, same in ((0, True), (1, True), (2, False)):
+        task.training.update = update
+        logs = []
+        for seed in (1, 2):
+            model.train(), criterion.train()
+            torch.manual_seed(seed)
+            generator = torch.get_rng_state()
+            logs.append({k: float(v) for k, v in criterion(model, batch(range(5)))[2].items()})
+            assert torch.equal(generator, torch.get_rng_state()) == same
+        assert (logs[0] == logs[1]) == same
+        assert model.encoder.layers[0].training
 
 
 def test_ddp_gets_every_gradient(train_arguments, teacher, tmp_path):
@@ -143,7 +204,7 @@ def test_ddp_gets_every_gradient(train_arguments, teacher, tmp_path):
     torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
     try:
         for shape in ("convolution", "joint"):
-            task, model, criterion, batch = built(arguments(train_arguments, teacher, *SHAPES[shape]))
+            task, model, criterion, batch = built(shaped(train_arguments, teacher, shape))
             wrapped_model, wrapped = DistributedDataParallel(model), DistributedDataParallel(criterion)
             for update in range(3):
                 task.training.update = update
@@ -154,7 +215,7 @@ def test_ddp_gets_every_gradient(train_arguments, teacher, tmp_path):
 
 def test_low_precision(train_arguments, teacher):
     """Under autocast, and with weights in bfloat16; stages are refused there."""
-    _, model, criterion, batch = built(arguments(train_arguments, teacher, *SHAPES["narrow"]))
+    _, model, criterion, batch = built(shaped(train_arguments, teacher, "narrow"))
     with torch.autocast("cpu", torch.bfloat16):
         low = criterion(model, batch(range(5)))
     high = criterion(model, batch(range(5)))
@@ -163,10 +224,11 @@ def test_low_precision(train_arguments, teacher):
     loss = criterion.bfloat16()(model.bfloat16(), batch(range(5)))[0]
     loss.backward()
     assert loss.item() == pytest.approx(high[0].item(), rel=0.05)
-    stages = ["--transfer", "progressive", "--transfer-updates", 3]
-    _, model, criterion, batch = built(arguments(train_arguments, teacher, *LAYERS, *stages))
-    with pytest.raises(ConfigError, match="--transfer progressive: needs weights in float32"):
-        criterion(model.bfloat16(), batch(range(5)))
+    for kind in ("joint", "progressive"):
+        stages = ["--transfer", kind, "--transfer-updates", 3, *start(teacher)]
+        _, model, criterion, batch = built(arguments(train_arguments, teacher, *LAYERS, *stages))
+        with pytest.raises(ConfigError, match=f"--transfer {kind}: requires weights in float32"):
+            criterion(model.bfloat16(), batch(range(5)))
 
 
 def test_every_bad_option_is_in_one_line(train_arguments, teacher, tmp_path):
@@ -200,7 +262,15 @@ def test_every_bad_option_is_in_one_line(train_arguments, teacher, tmp_path):
         ([*LAYERS, "--layer-map", "encoder:0 decoder:0"], "must name 2 layers of the encoder, .* got 1"),
         ([*LAYERS, "--layer-map", "encoder:-,- decoder:-"], "--layer-map: must map a layer"),
         (["--layer-map", "encoder:0,1 decoder:0"], "--layer-map: goes with weights above 0"),
-        ([*LAYERS, "--transfer", "progressive", "--transfer-updates", 2], "--transfer-updates: must be at least 3"),
+        (
+            [*LAYERS, "--transfer", "progressive", "--transfer-updates", 2, "--init-from-teacher"],
+            "--transfer-updates: must be at least 3",
+        ),
+        (
+            [*LAYERS, "--transfer", "joint", "--transfer-updates", 2],
+            "--transfer joint: requires the teacher's embeddings, which the layer phase does not train: "
+            "--init-from-teacher TEACHER, .* got encoder.embed_tokens.weight, decoder.embed_tokens.weight initialized",
+        ),
         ([*LAYERS, "--transfer", "joint"], "--transfer-updates: must be at least 1 with --transfer joint, got 0"),
         (["--transfer", "joint", "--transfer-updates", 2], "--transfer joint: needs the weight of a loss of layers"),
         (
@@ -226,8 +296,9 @@ def test_every_bad_option_is_in_one_line(train_arguments, teacher, tmp_path):
     ],
 )  # fmt: skip
 def test_what_does_not_fit(bad, message, train_arguments, teacher):
+    given = arguments(train_arguments, teacher, *bad)
     with pytest.raises(ConfigError, match=message):
-        built(arguments(train_arguments, teacher, *bad))
+        built([*given, str(teacher)] if given[-1] == "--init-from-teacher" else given)
 
 
 def refused(given, tmp_path):

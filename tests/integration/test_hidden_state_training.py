@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.conftest import PLUGIN, TINY, run_command, train_in_two_processes
-from tests.hidden_states import CONVOLUTION, FOUR_HEADS, INSIDE, LAYERS, NARROW, TERMS, arguments
+from tests.hidden_states import CONVOLUTION, FOUR_HEADS, INSIDE, LAYERS, NARROW, TERMS, arguments, start
 
 
 def last(pattern, text):
@@ -24,7 +24,7 @@ def last(pattern, text):
         (["--attention-weight", 1, *FOUR_HEADS], None),
         (
             ["--attention-weight", 1, *FOUR_HEADS, *CONVOLUTION],
-            [f"maps.heads.{kind}" for kind in ("encoder", "decoder", "cross")],
+            [f"maps.heads.{kind}.{name}" for kind in ("encoder", "decoder", "cross") for name in ("weight", "bias")],
         ),
     ],
     ids=["triple", "features", "group", "convolution"],
@@ -51,21 +51,100 @@ def test_it_trains_and_logs_and_its_maps_are_not_the_student(extra, maps, train_
 
 @pytest.mark.parametrize("kind", ["joint", "progressive"])
 def test_stop_and_resume_is_bit_equal(kind, train_arguments, teacher, tmp_path):
-    """Weights, maps and optimizer, with a stop in the middle of the transfer."""
-    extra = [*LAYERS, *NARROW, "--transfer", kind, "--transfer-updates", 3, "--dropout", 0.2]
+    """Weights, maps and optimizer, with stops in the layer phase, at its end and after the first update that follows.
+
+    The embeddings stay the teacher's in the layer phase, and the optimizer of what follows is a new one.
+    """
+    extra = [*LAYERS, *NARROW, "--transfer", kind, "--transfer-updates", 3, "--dropout", 0.2, "--weight-decay", 0.1,
+             "--update-freq", 2, "--adam-betas", "(0.9, 0.98)", *start(teacher, "--init-widths", "svd")]  # fmt: skip
     base = [option for option in arguments(train_arguments, teacher, *extra) if option != "--no-last-checkpoints"]
-    states = []
-    for name, stops in (("whole", [4]), ("resumed", [2, 4])):
+    base[base.index("--save-interval-updates") + 1] = "1"
+    for name, stops in (("whole", [6]), ("resumed", [1, 3, 4, 6])):
         for updates in stops:
             run_command("fairseq-train", *base, "--max-update", updates, "--save-dir", tmp_path / name)
-        states.append(torch.load(tmp_path / name / "checkpoint_last.pt", weights_only=False))
-    start = torch.load(tmp_path / "resumed" / "checkpoint_1_2.pt", weights_only=False)
+    ends = [torch.load(tmp_path / name / "checkpoint_last.pt", weights_only=False) for name in ("whole", "resumed")]
+    assert_same(*ends)
+    states = {
+        update: torch.load(path, weights_only=False)
+        for update in range(1, 7)
+        for path in (tmp_path / "whole").glob(f"checkpoint_*_{update}.pt")
+    }
+    tables = [states[update]["model"]["encoder.embed_tokens.weight"] for update in (1, 3, 6)]
+    assert torch.equal(tables[0], tables[1])
+    assert not torch.equal(tables[1], tables[2])
+    trained = [len(states[update]["last_optimizer_state"]["state"]) for update in (3, 4)]
+    assert trained[0] < trained[1] == len(states[4]["last_optimizer_state"]["param_groups"][0]["params"])
+    for update, age in ((3, 3), (4, 1), (6, 3)):
+        moments = states[update]["last_optimizer_state"]["state"].values()
+        assert max(moment["step"] for moment in moments) == age
+    for moment in states[4]["last_optimizer_state"]["state"].values():  # of one gradient
+        torch.testing.assert_close(moment["exp_avg_sq"], 0.02 * (moment["exp_avg"] / 0.1) ** 2, rtol=1e-4, atol=1e-12)
+
+
+def assert_same(first, second):
     for part in ("model", "criterion"):
-        for key, whole in states[0][part].items():
-            assert torch.equal(whole, states[1][part][key]), key
-    first, second = (state["last_optimizer_state"]["state"] for state in states)
-    assert all(torch.equal(first[i]["exp_avg"], second[i]["exp_avg"]) for i in first)
-    assert not torch.equal(start["criterion"]["maps.linear.decoder_0"], states[0]["criterion"]["maps.linear.decoder_0"])
+        for key, whole in first[part].items():
+            assert torch.equal(whole, second[part][key]), key
+    one, other = (state["last_optimizer_state"]["state"] for state in (first, second))
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[i][name], other[i][name]) for i in one for name in ("exp_avg", "exp_avg_sq"))
+
+
+SCHEDULES = {
+    "inverse_sqrt": (["--warmup-updates", 2, "--warmup-init-lr", 1e-4], [1e-4, 5.5e-4, 1e-3, 1e-3 * (2 / 3) ** 0.5]),
+    "polynomial_decay": (["--warmup-updates", 2, "--total-num-update", 4], [0.0, 5e-4, 1e-3, 5e-4]),
+    "fixed": (["--warmup-updates", 2], [5e-4, 1e-3, 1e-3, 1e-3]),
+    "cosine": (
+        ["--warmup-updates", 2, "--warmup-init-lr", 1e-4, "--lr-period-updates", 4],
+        [1e-4, 5.5e-4, 1e-3, 8.536e-4],
+    ),
+}
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULES)
+def test_the_schedule_begins_after_the_layer_phase(scheduler, train_arguments, teacher, tmp_path):
+    """--lr 1e-3: three stages of two updates, each of which begins at that rate, then the schedule from its start."""
+    options, after = SCHEDULES[scheduler]
+    extra = [*LAYERS, "--transfer", "progressive", "--transfer-updates", 6, *start(teacher), "--max-update", 9]
+    given = [
+        *arguments(train_arguments, teacher, *extra),
+        "--lr-scheduler",
+        scheduler,
+        "--save-dir",
+        tmp_path,
+        *options,
+    ]
+    given += ["--max-update", "9", "--log-format", "json", "--update-freq", 2, "--no-save"]
+    log = run_command("fairseq-train", *given).stdout
+    # Each line tells of the update made, and the learning rate of the next.
+    found = [float(rate) for rate in re.findall(r'"num_updates": "\d+", "lr": "([^"]+)"', log)]
+    stage = [1e-3, 1e-3 * (0.9 + 0.1 * 0.5**0.5)]
+    assert found == pytest.approx([*(stage * 3)[1:], *after], rel=1e-3)
+
+
+def test_a_schedule_that_cannot_begin_again_is_refused(train_arguments, teacher, tmp_path):
+    extra = [*LAYERS, "--transfer", "joint", "--transfer-updates", 2, *start(teacher), "--save-dir", tmp_path]
+    given = arguments(train_arguments, teacher, *extra, "--lr-scheduler", "reduce_lr_on_plateau")
+    result = run_command("fairseq-train", *given, check=False)
+    assert result.returncode == 1
+    assert result.stdout.splitlines()[-1].endswith("in a training of two phases, got reduce_lr_on_plateau")
+
+
+def test_two_processes_go_through_the_phases_of_one(train_arguments, teacher, tmp_path):
+    """SGD with momentum: three stages of an update, then two more updates, whose momentum is new."""
+    extra = [*LAYERS, *NARROW, *start(teacher, "--init-widths", "svd"), "--transfer", "progressive", "--clip-norm", 0,
+             "--transfer-updates", 3, "--ddp-backend", "legacy_ddp", "--momentum", 0.9, "--lr", 0.1]  # fmt: skip
+    base = arguments(train_arguments, teacher, *extra)
+    base[base.index("adam")] = "sgd"
+    base[base.index("--save-interval-updates") + 1] = "5"
+    run_command("fairseq-train", *base, "--max-update", 5, "--update-freq", 2, "--save-dir", tmp_path / "one")
+    train_in_two_processes(*base, "--max-update", 5, "--save-dir", tmp_path / "two")
+    one, two = (
+        torch.load(next((tmp_path / name).glob("checkpoint_*_5.pt")), weights_only=False) for name in ("one", "two")
+    )
+    for part in ("model", "criterion"):
+        for key, weight in one[part].items():
+            torch.testing.assert_close(two[part][key], weight, rtol=1e-4, atol=1e-5, msg=key)
 
 
 def test_maps_start_anew_from_a_training_with_others(train_arguments, teacher, tmp_path):

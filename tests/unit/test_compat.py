@@ -11,8 +11,9 @@ import numpy as np
 import omegaconf
 import pytest
 import torch
-from fairseq import checkpoint_utils
+from fairseq import checkpoint_utils, optim, options
 from fairseq.data import Dictionary, LanguagePairDataset, ListDataset, data_utils
+from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq.tasks.translation import TranslationConfig, TranslationTask
 
 from fairseq_compress import compat
@@ -198,3 +199,32 @@ def test_our_errors_are_one_line_and_status_1():
     assert result.returncode == 1
     assert result.stderr.splitlines()[-1] == "fairseq-compress: error: --x: must be 1, got 2"
     assert "Traceback" not in result.stderr
+
+
+OPTIMIZERS = {
+    "adam": ["--weight-decay", "0.1"], "adagrad": [], "adadelta": [], "adamax": [], "adafactor": [],
+    "nag": ["--momentum", "0.9"], "sgd": ["--momentum", "0.9"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_an_optimizer_that_is_reset_steps_as_a_new_one(name, tmp_path):
+    """Three steps, a reset, two more: as a new optimizer from the weights of the third."""
+    given = [str(tmp_path), "--arch", "transformer", "--optimizer", name, "--lr", "0.1", *OPTIMIZERS[name]]
+    cfg = convert_namespace_to_omegaconf(options.parse_args_and_arch(options.get_training_parser(), given))
+    weights = [torch.nn.Parameter(torch.randn(4, 3)), torch.nn.Parameter(torch.randn(3))]
+    used = optim.build_optimizer(cfg.optimizer, weights)
+    step(used, 3)
+    copies = [torch.nn.Parameter(weight.detach().clone()) for weight in weights]
+    compat.reset_optimizer(used)
+    step(used, 2, seed=9)
+    step(optim.build_optimizer(cfg.optimizer, copies), 2, seed=9)
+    assert all(torch.equal(weight, copy) for weight, copy in zip(weights, copies, strict=True))
+
+
+def step(optimizer, count, seed=0):
+    draw = torch.Generator().manual_seed(seed)
+    for _ in range(count):
+        for weight in optimizer.params:
+            weight.grad = torch.randn(weight.shape, generator=draw)
+        optimizer.step()

@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from fairseq_compress.functional.attention_maps import (
+    aligned_divergence,
     forbidden_keys,
     group_heads,
     log_maps,
     map_divergence,
     maps_of,
-    mix_heads,
 )
 from fairseq_compress.functional.layer_losses import cosine_loss, feature_loss, mean_loss, unpadded, variance_loss
 
@@ -167,16 +167,94 @@ def test_divergence_worked_out_by_hand():
 def test_maps_gradcheck_with_queries_that_see_nothing():
     forbidden = forbidden_keys(PADDING, causal=True)
     teacher = log_maps(draw(4, 3, 4), draw(4, 3, 4, seed=1), 2, forbidden)
-    mixture = draw(2, 2, seed=4)
 
-    def loss(query, key, weight):
+    def loss(query, key):
         own = log_maps(query, key, 2, forbidden)
         plain = map_divergence(teacher, own, PADDING)
-        grouped = map_divergence(group_heads(teacher, 1), group_heads(own, 1), PADDING)
-        return plain + grouped + map_divergence(teacher, mix_heads(own, weight, forbidden), PADDING)
+        return plain + map_divergence(group_heads(teacher, 1), group_heads(own, 1), PADDING)
 
-    inputs = [x.requires_grad_() for x in (draw(4, 3, 4, seed=2), draw(4, 3, 4, seed=3), mixture)]
+    inputs = [x.requires_grad_() for x in (draw(4, 3, 4, seed=2), draw(4, 3, 4, seed=3))]
     assert torch.autograd.gradcheck(loss, inputs)
+
+
+def aligned_case(causal, teacher_heads=3, student_heads=2):
+    """Maps of teacher and student, the convolution's weight and bias, and which entries count."""
+    forbidden = forbidden_keys(PADDING, causal)
+    teacher, student = (
+        maps_of(log_maps(draw(4, 3, 6, seed=seed), draw(4, 3, 6, seed=seed + 1), heads, forbidden), forbidden)
+        for seed, heads in ((0, teacher_heads), (2, student_heads))
+    )
+    counted = ~PADDING[:, :, None] & ~PADDING[:, None, :]
+    return teacher, student, draw(teacher_heads, student_heads, seed=4), draw(teacher_heads, seed=5), counted
+
+
+def align(student, weight, bias):
+    return torch.nn.functional.conv2d(student, weight[:, :, None, None], bias)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_aligned_divergence_equals_the_slow_loop(causal):
+    """A softmax over all entries of a map, later keys of a decoder included, padded queries and keys excluded."""
+    teacher, student, weight, bias, counted = aligned_case(causal)
+    want = 0.0
+    for b, o in torch.cartesian_prod(torch.arange(3), torch.arange(3)).tolist():
+        entries = [(t, s) for t in range(4) for s in range(4) if not PADDING[b, t] and not PADDING[b, s]]
+        theirs = {(t, s): math.exp(float(teacher[b, o, t, s])) for t, s in entries}
+        own = {
+            (t, s): math.exp(sum(float(weight[o, h] * student[b, h, t, s]) for h in range(2)) + float(bias[o]))
+            for t, s in entries
+        }
+        for entry in entries:
+            p, q = theirs[entry] / sum(theirs.values()), own[entry] / sum(own.values())
+            want += p * math.log(p / q)
+    assert want > 0
+    assert aligned_divergence(teacher, align(student, weight, bias), counted).item() == pytest.approx(want, rel=1e-10)
+
+
+def test_a_sentence_alone_has_the_published_loss():
+    """The sum, of which the official code takes one over a batch without padding."""
+    teacher, student, weight, bias, counted = aligned_case(causal=True)
+    want = 0.0
+    for b, rows in enumerate((slice(4), slice(2), slice(2, 4))):
+        published = torch.nn.functional.kl_div(
+            *(maps[b, :, rows, rows].flatten(1).log_softmax(-1) for maps in (align(student, weight, bias), teacher)),
+            reduction="sum", log_target=True,
+        )  # fmt: skip
+        want += published.item()
+        alone = aligned_divergence(*(x[b : b + 1] for x in (teacher, align(student, weight, bias), counted)))
+        assert alone.item() == pytest.approx(published.item(), rel=1e-10)
+    assert aligned_divergence(teacher, align(student, weight, bias), counted).item() == pytest.approx(want, rel=1e-10)
+
+
+def test_aligned_divergence_worked_out_by_hand():
+    """One query, two keys and padding: the teacher's probabilities (3/4, 1/4) are taken as scores, as the student's."""
+    teacher = torch.tensor([[[[0.75, 0.25, 0.0]]]], dtype=torch.float64)
+    student = torch.tensor([[[[0.5, 0.5, 0.0]]]], dtype=torch.float64)
+    counted = torch.tensor([[[True, True, False]]])
+    p = math.exp(0.75) / (math.exp(0.75) + math.exp(0.25))
+    want = p * math.log(2 * p) + (1 - p) * math.log(2 * (1 - p))
+    for weight, bias in ((1.0, 0.0), (-3.0, 0.5)):  # a map that is even stays so
+        aligned = align(student, torch.tensor([[weight]]).double(), torch.tensor([bias]).double())
+        assert aligned_divergence(teacher, aligned, counted).item() == pytest.approx(want, rel=1e-12)
+    with pytest.raises(ValueError, match=r"counted \(B, T, S\), got .* and \(1, 3, 1\)"):
+        aligned_divergence(teacher, student, counted.transpose(1, 2))
+
+
+def test_aligned_divergence_gradcheck():
+    """From queries and keys through the convolution, whose bias has no gradient; nothing comes from padding."""
+    teacher, _, weight, bias, counted = aligned_case(causal=True)
+    forbidden = forbidden_keys(PADDING, causal=True)
+
+    def loss(query, key, weight, bias):
+        own = maps_of(log_maps(query, key, 2, forbidden), forbidden)
+        return aligned_divergence(teacher, align(own, weight, bias), counted)
+
+    inputs = [x.requires_grad_() for x in (draw(4, 3, 4, seed=2), draw(4, 3, 4, seed=3), weight, bias)]
+    assert torch.autograd.gradcheck(loss, inputs)
+    gradients = torch.autograd.grad(loss(*inputs), inputs)
+    assert all(gradient.abs().max() > 1e-3 for gradient in gradients[:3])
+    assert gradients[3].abs().max() < 1e-12
+    assert gradients[0].transpose(0, 1)[PADDING].eq(0).all()
 
 
 def test_groups_are_means_of_neighbouring_heads():
@@ -187,18 +265,6 @@ def test_groups_are_means_of_neighbouring_heads():
     assert group_heads(logarithms, 6) is logarithms
     with pytest.raises(ValueError, match="heads must divide the 6 heads of the maps, got 4"):
         group_heads(logarithms, 4)
-
-
-def test_a_mixture_of_logarithms_is_one_of_scores():
-    query, key = draw(4, 3, 6), draw(4, 3, 6, seed=1)
-    forbidden = forbidden_keys(PADDING)
-    logarithms = log_maps(query, key, 3, forbidden)
-    weight = draw(5, 3, seed=2)
-    scores = torch.einsum("tbhd,sbhd->bhts", query.unflatten(2, (3, 2)), key.unflatten(2, (3, 2))) / math.sqrt(2)
-    mixed = torch.einsum("oh,bhts->bots", weight, scores).masked_fill(forbidden, float("-inf"))
-    torch.testing.assert_close(maps_of(mix_heads(logarithms, weight, forbidden), forbidden), mixed.softmax(-1))
-    identity = mix_heads(logarithms, torch.eye(3, dtype=torch.float64), forbidden)
-    torch.testing.assert_close(identity, logarithms)
 
 
 def test_maps_do_not_depend_on_padding_or_cuts():

@@ -1,9 +1,10 @@
 """Which layer learns from which, when, and the maps between unequal ones."""
 
+import math
+
 import pytest
 import torch
 
-from fairseq_compress.functional.attention_maps import forbidden_keys
 from fairseq_compress.functional.layer_map import (
     Moment,
     Pair,
@@ -13,7 +14,7 @@ from fairseq_compress.functional.layer_map import (
     pairs_of,
     read_layer_map,
 )
-from fairseq_compress.modules.layer_maps import Heads, LayerMaps
+from fairseq_compress.modules.layer_maps import LayerMaps
 
 
 @pytest.mark.parametrize(
@@ -90,6 +91,26 @@ def test_one_layer_after_the_other(updates, stages):
     assert transfer.at(updates) == transfer.last == Moment(True, False, ())
 
 
+@pytest.mark.parametrize(
+    ("kind", "updates", "stages"), [("joint", 40, [(0, 40)]), ("progressive", 40, [(0, 14), (14, 27), (27, 40)])]
+)
+def test_each_stage_warms_up_over_a_tenth_and_falls_to_nine_tenths(kind, updates, stages):
+    """min(10 (u + 1) / U, 0.9 + 0.1 √(1 - u / U)), u updates into a stage of U."""
+    transfer = Transfer(kind, updates, PAIRS)
+    for begin, end in stages:
+        length = end - begin
+        found = [transfer.rate(update) for update in range(begin, end)]
+        assert found[0] == pytest.approx(10 / length)
+        top = found.index(max(found))
+        assert top == math.ceil(length / 10) - 1
+        assert found == found[: top + 1] + sorted(found[top + 1 :], reverse=True)
+        assert found[-1] == pytest.approx(0.9 + 0.1 * length**-0.5)
+
+
+def test_a_stage_of_one_update_has_the_whole_rate():
+    assert [Transfer("progressive", 3, PAIRS).rate(update) for update in range(3)] == [1.0] * 3
+
+
 def test_no_map_no_parameter():
     maps = LayerMaps({"encoder_0": (8, 8)})
     assert list(maps.parameters()) == []
@@ -108,23 +129,20 @@ def test_widths_are_mapped_in_float32():
     assert maps("encoder_0", hidden.double()).dtype == torch.float64
 
 
-def test_mixtures_start_with_the_head_that_is_as_far_up_and_on():
-    """Two layers of 2 heads; the teacher has 4 layers of 4: its layers 0, 1 learn from layer 0, heads 0, 1 from 0."""
-    weight = LayerMaps({}, {"cross": Heads([2, 2], [4, 4, 4, 4])}).heads["cross"]
-    assert weight.shape == (16, 4)
-    assert weight.argmax(1).tolist() == [0, 0, 1, 1] * 2 + [2, 2, 3, 3] * 2
-    assert torch.equal(weight.sum(1), torch.ones(16))
-    assert torch.equal(LayerMaps({}, {"cross": Heads([2, 4], [2, 4])}).heads["cross"], torch.eye(6))
-
-
-def test_mixtures_take_all_layers():
-    maps = LayerMaps({}, {"encoder": Heads([1, 2], [3])})
-    logarithms = [torch.randn(2, heads, 4, 4).log_softmax(-1) for heads in (1, 2)]
-    forbidden = forbidden_keys(torch.zeros(2, 4))
-    assert maps.mixed("encoder", logarithms, forbidden).shape == (2, 3, 4, 4)
+def test_heads_are_aligned_by_a_pointwise_convolution_with_bias():
+    maps = LayerMaps({}, {"encoder": (3, 5)})
+    assert {name: tuple(value.shape) for name, value in maps.state_dict().items()} == {
+        "heads.encoder.weight": (5, 3, 1, 1), "heads.encoder.bias": (5,)
+    }  # fmt: skip
+    first, second = torch.rand(2, 1, 4, 6), torch.rand(2, 2, 4, 6)
+    weight, bias = (parameter.double() for parameter in maps.heads["encoder"].parameters())
+    stacked = torch.cat([first, second], dim=1).double()
+    want = torch.einsum("oh,bhts->bots", weight[:, :, 0, 0], stacked) + bias[:, None, None]
+    torch.testing.assert_close(maps.aligned("encoder", [first, second]), want.float())
+    torch.testing.assert_close(maps.aligned("encoder", [first.double(), second.double()]), want)
 
 
 def test_every_parameter_has_a_part_in_nothing():
-    maps = LayerMaps({"encoder_0": (4, 6)}, {"cross": Heads([2], [4])})
+    maps = LayerMaps({"encoder_0": (4, 6)}, {"cross": (2, 4)})
     maps.nothing().backward()
-    assert [parameter.grad.abs().sum().item() for parameter in maps.parameters()] == [0.0, 0.0]
+    assert [parameter.grad.abs().sum().item() for parameter in maps.parameters()] == [0.0, 0.0, 0.0]
