@@ -103,6 +103,19 @@ def test_a_bottleneck_learns_from_its_teacher_layer_by_layer(train_arguments, tm
     state = load_state(tmp_path / "student" / "checkpoint_1_2.pt")
     assert not state["criterion"]  # widths are equal: no maps
     assert state["model"]["encoder.layers.0.ffns.3.fc1.weight"].shape == (8, 8)
+    # As MobileBERT: from the teacher's embeddings, which the layer phase leaves as they are.
+    phase = ["--transfer", "progressive", "--transfer-updates", 3, "--init-from-teacher", objective[3],
+             "--save-dir", tmp_path / "progressive"]  # fmt: skip
+    refused = run_command("fairseq-train", *train_arguments, *student, *objective, *phase, check=False)
+    assert "--init-layers: must be 'encoder:none decoder:none', with --init-widths refuse, for a" in refused.stdout
+    none = ["--init-layers", "encoder:none decoder:none"]
+    run_command("fairseq-train", *train_arguments, *student, *objective, *phase, *none)
+    weights, theirs = (
+        load_state(path)["model"] for path in (tmp_path / "progressive" / "checkpoint_1_2.pt", objective[3])
+    )
+    tables = [name for name in weights if ".embed_tokens." in name]
+    assert tables
+    assert all(torch.equal(weights[name], theirs[name]) for name in tables)
 
 
 def test_a_low_rank_model_is_materialized_whatever_its_weights(train_arguments, tmp_path):

@@ -131,16 +131,16 @@ def test_a_schedule_that_cannot_begin_again_is_refused(train_arguments, teacher,
 
 
 def test_two_processes_go_through_the_phases_of_one(train_arguments, teacher, tmp_path):
-    """SGD with momentum: three stages of an update, then two more updates, whose momentum is new."""
+    """SGD with momentum: three stages of an update, then three more updates, whose momentum is new."""
     extra = [*LAYERS, *NARROW, *start(teacher, "--init-widths", "svd"), "--transfer", "progressive", "--clip-norm", 0,
              "--transfer-updates", 3, "--ddp-backend", "legacy_ddp", "--momentum", 0.9, "--lr", 0.1]  # fmt: skip
     base = arguments(train_arguments, teacher, *extra)
     base[base.index("adam")] = "sgd"
-    base[base.index("--save-interval-updates") + 1] = "5"
-    run_command("fairseq-train", *base, "--max-update", 5, "--update-freq", 2, "--save-dir", tmp_path / "one")
-    train_in_two_processes(*base, "--max-update", 5, "--save-dir", tmp_path / "two")
+    base[base.index("--save-interval-updates") + 1] = "6"
+    run_command("fairseq-train", *base, "--max-update", 6, "--update-freq", 2, "--save-dir", tmp_path / "one")
+    train_in_two_processes(*base, "--max-update", 6, "--save-dir", tmp_path / "two")
     one, two = (
-        torch.load(next((tmp_path / name).glob("checkpoint_*_5.pt")), weights_only=False) for name in ("one", "two")
+        torch.load(next((tmp_path / name).glob("checkpoint_*_6.pt")), weights_only=False) for name in ("one", "two")
     )
     for part in ("model", "criterion"):
         for key, weight in one[part].items():

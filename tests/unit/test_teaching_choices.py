@@ -272,6 +272,18 @@ def test_slower_parameters_go_a_part_of_their_step(rate):
         torch.testing.assert_close(moved[1], rate * moved[0], rtol=1e-5, atol=1e-6)
 
 
+def test_a_frozen_parameter_has_no_weight_decay_and_no_moments():
+    task = CompressedTranslationTask(CompressedTranslationConfig(), DICTIONARY, DICTIONARY)
+    weights = [torch.nn.Parameter(torch.tensor([1.0, -2.0, 3.0])) for _ in range(2)]
+    optimizer = torch.optim.AdamW(weights, lr=0.1, weight_decay=0.1)
+    for weight in weights:
+        weight.grad = torch.ones(3)
+    task.training.rates = {weights[1]: 0.0}
+    task.optimizer_step(optimizer, None, 0)
+    assert weights[1].tolist() == [1.0, -2.0, 3.0]
+    assert list(optimizer.state) == weights[:1]
+
+
 def test_the_queue_needs_our_task():
     task = SimpleNamespace(target_dictionary=DICTIONARY, state=None)
     with pytest.raises(ConfigError, match="--selective-kd queue: needs --task compressed_translation"):
