@@ -3,11 +3,32 @@
 Importing the package is cheap. It registers its tasks, criterions and models with fairseq, and mends what is
 broken in fairseq, only when fairseq is in the process already; that is so under ``--user-dir``, where fairseq does
 the importing. The verbs of ``fairseq-compress`` that need neither fairseq nor torch never load them.
+
+The Python API (docs/api.md): :class:`Translator`, :func:`load`, :func:`quantize`, and the losses of
+:mod:`fairseq_compress.functional`.
 """
 
+import importlib
 import sys
+from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
+
+if TYPE_CHECKING:
+    from fairseq_compress import functional
+    from fairseq_compress.api import Hypothesis, LoadedModel, Translator, load, quantize
+
+_OF_API = ("Hypothesis", "LoadedModel", "Translator", "load", "quantize")
+__all__ = ["Hypothesis", "LoadedModel", "Translator", "__version__", "functional", "load", "quantize", "register"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the API when it is first asked for."""
+    if name in _OF_API:
+        return getattr(importlib.import_module("fairseq_compress.api"), name)
+    if name == "functional":
+        return importlib.import_module("fairseq_compress.functional")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def register() -> None:

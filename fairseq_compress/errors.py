@@ -28,3 +28,7 @@ class CheckError(FairseqCompressError):
 
 class TrainingError(FairseqCompressError):
     """A training that was started for somebody ended with an error, which it printed itself."""
+
+
+class MissingPackageError(FairseqCompressError, ImportError):
+    """A package of an extra is not installed (:mod:`fairseq_compress.extras`)."""

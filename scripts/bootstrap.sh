@@ -4,6 +4,7 @@
 # Inputs:  PYTHON (default: the first of python3.11, python3.12, python3.13, python3 that will do), gcc and g++, a network.
 #          pip's own variables choose where packages come from; without a GPU, set PIP_EXTRA_INDEX_URL to an index that has
 #          the processor-only build of torch, or pip takes the one for GPUs, several GB larger.
+#          FAIRSEQ_WHEEL: a wheel of build_fairseq_wheel.sh, in place of compiling; gcc and g++ are not needed then.
 # Outputs: .venv, .venv/bootstrap.log, and last of all .venv/.bootstrap-SHA (of this file, constraints.txt and setup.py).
 # Example: bash scripts/bootstrap.sh
 # shellcheck source=scripts/lib/process.sh
@@ -33,19 +34,28 @@ find_python() {
 }
 
 check_machine() {
-    local tool include
     "$PYTHON" -c 'import venv, ensurepip' 2>/dev/null || die "$PYTHON has no module venv; install python3-venv"
-    for tool in gcc g++; do
-        command -v "$tool" >/dev/null || die "$tool is needed to build fairseq, but was not found; install gcc and g++"
-    done
-    include=$("$PYTHON" -c 'import sysconfig; print(sysconfig.get_paths()["include"])')
-    [[ -f $include/Python.h ]] || die "$include/Python.h is needed to build fairseq; install python3-dev"
+    if [[ -n ${FAIRSEQ_WHEEL:-} ]]; then
+        [[ -f $FAIRSEQ_WHEEL && ${FAIRSEQ_WHEEL##*/} == fairseq_fixed-*.whl ]] ||
+            die "FAIRSEQ_WHEEL must be a wheel of build_fairseq_wheel.sh, got '$FAIRSEQ_WHEEL'"
+    else
+        check_compiler
+    fi
     if [[ $OSTYPE == linux* && -z ${PIP_EXTRA_INDEX_URL:-}${PIP_INDEX_URL:-}${PIP_FIND_LINKS:-} ]]; then
         check_disk "$ROOT" 12 " for torch with its GPU libraries; 4 GB do when PIP_EXTRA_INDEX_URL names an index with the processor-only build"
     else
         check_disk "$ROOT" 4
     fi
     check_disk "${TMPDIR:-/tmp}" 1
+}
+
+check_compiler() {
+    local tool include
+    for tool in gcc g++; do
+        command -v "$tool" >/dev/null || die "$tool is needed to build fairseq, but was not found; install gcc and g++"
+    done
+    include=$("$PYTHON" -c 'import sysconfig; print(sysconfig.get_paths()["include"])')
+    [[ -f $include/Python.h ]] || die "$include/Python.h is needed to build fairseq; install python3-dev"
 }
 
 # check_disk FOLDER GIGABYTES [EXPLANATION]
@@ -89,13 +99,18 @@ install_packages() {
     # fairseq's build imports torch, numpy and Cython. Isolated, it would fetch a second torch of its own.
     install "pip and build tools" -U pip setuptools wheel cython numpy
     install "$TORCH" "$TORCH"
-    install "$FAIRSEQ (compiles for about 2 minutes)" --no-build-isolation "$FAIRSEQ"
-    install "the project and its tools" --no-build-isolation -e '.[dev]'
+    if [[ -n ${FAIRSEQ_WHEEL:-} ]]; then
+        install "$FAIRSEQ_WHEEL" "$FAIRSEQ_WHEEL"
+    else
+        install "$FAIRSEQ (compiles for about 2 minutes)" --no-build-isolation "$FAIRSEQ"
+    fi
+    install "the project and its tools" --no-build-isolation -e '.[all,dev]'
 }
 
 works() {
-    "$VENV/bin/python" -c 'import fairseq.data.data_utils_fast, matplotlib, pytest, sacrebleu, sentencepiece, torch, wandb' \
-        >>"$LOG" 2>&1
+    "$VENV/bin/python" -c '
+import ctranslate2, matplotlib, onnx, onnxruntime, pytest, sacrebleu, sentencepiece, torch, wandb
+import fairseq.data.data_utils_fast, fairseq.libnat' >>"$LOG" 2>&1
 }
 
 if is_complete; then exit 0; fi
@@ -110,6 +125,7 @@ install_packages
 if ! works; then
     say "bootstrap: what was there does not work; starting afresh"
     rm -rf "$VENV"
+    export PIP_NO_CACHE_DIR=1 # pip may have kept a fairseq that was compiled for another torch
     install_packages
     works || die "the packages were installed but do not work together; see $LOG"
 fi

@@ -16,6 +16,7 @@ from typing import NoReturn
 
 from fairseq_compress import __version__
 from fairseq_compress.errors import FairseqCompressError
+from fairseq_compress.extras import explained
 
 PROGRAM = "fairseq-compress"
 
@@ -67,7 +68,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.getLogger("fairseq.tasks.text_to_speech").setLevel(logging.WARNING)
     previous = signal.signal(signal.SIGTERM, _terminate)
     try:
-        return _run_verb(verb, rest)
+        with explained():
+            return _run_verb(verb, rest)
     except FairseqCompressError as error:
         return _fail(verb, str(error))
     except BrokenPipeError:

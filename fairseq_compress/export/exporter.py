@@ -1,9 +1,11 @@
 """A checkpoint to a model directory: converted, tried against the checkpoint, described, and only then there."""
 
+import importlib
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from torch import nn
@@ -14,7 +16,6 @@ from fairseq_compress.checkpoint.materialize import Materialized, materialize
 from fairseq_compress.corpus.files import PathLike, file_sha256
 from fairseq_compress.corpus.segmentation import Segmenter
 from fairseq_compress.errors import ConfigError
-from fairseq_compress.export import ctranslate2_format, onnx_format
 from fairseq_compress.export.calibration import find_ranges, learned_ranges
 from fairseq_compress.export.model_writer import create_directory
 from fairseq_compress.export.onnx_linear import Range
@@ -25,7 +26,6 @@ from fairseq_compress.inference.search_options import SearchOptions
 from fairseq_compress.teachers.loading import LoadedModels, load_models
 from fairseq_compress.teachers.translator import CheckpointModel
 
-RUNTIMES = {"onnx": onnx_format, "ctranslate2": ctranslate2_format}
 CALIBRATED = "int8_calibrated"
 
 
@@ -48,7 +48,7 @@ class ExportOptions:
     search: SearchOptions = field(default_factory=SearchOptions)
 
     def __post_init__(self) -> None:
-        known = RUNTIMES[self.runtime].QUANTIZATIONS
+        known = _format(self.runtime).QUANTIZATIONS
         if self.quantization not in known:
             raise ConfigError(
                 f"--quantization: must be one of {', '.join(known)} with --runtime {self.runtime}, "
@@ -92,7 +92,7 @@ class Exporter:
         """
         plain, models = self._plain, self._models
         ranges = self._ranges(options) if options.quantization == CALIBRATED else None
-        own = RUNTIMES[options.runtime].write_model(
+        own = _format(options.runtime).write_model(
             folder, plain.model, plain.values, models.source, models.target, options.quantization, ranges
         )
         shutil.copyfile(options.sentencepiece_model, folder / VOCABULARY)
@@ -145,7 +145,7 @@ def describe(options: ExportOptions, models: LoadedModels, plain: Materialized) 
     return {
         "made_by": f"fairseq-compress {fairseq_compress.__version__}",
         "runtime": options.runtime,
-        "runtime_version": RUNTIMES[options.runtime].VERSION,
+        "runtime_version": _format(options.runtime).VERSION,
         "quantization": options.quantization,
         "languages": {"source": models.source_lang, "target": models.target_lang},
         "vocabulary": {
@@ -162,6 +162,11 @@ def describe(options: ExportOptions, models: LoadedModels, plain: Materialized) 
         "search": {name: getattr(options.search, name) for name in options.search.__dataclass_fields__},
         "licence": options.licence,
     }
+
+
+def _format(runtime: str) -> ModuleType:
+    """The module that writes the files of a runtime, which is imported only when it is asked for."""
+    return importlib.import_module(f"fairseq_compress.export.{runtime}_format")
 
 
 _TRAINING = {

@@ -1,1 +1,27 @@
-"""Pure tensor mathematics: tensors in, tensors out. Nothing here knows fairseq."""
+"""Pure tensor mathematics: tensors in, tensors out. Nothing here knows fairseq.
+
+The names below are the losses on plain tensors that docs/api.md documents; they stay when modules are rearranged.
+"""
+
+from fairseq_compress.functional.divergences import Divergence
+from fairseq_compress.functional.label_smoothed import LabelSmoothedLoss, label_smoothed_loss
+from fairseq_compress.functional.layer_losses import cosine_loss, feature_loss, mean_loss, variance_loss
+from fairseq_compress.functional.outputs import Projected, TopK
+from fairseq_compress.functional.word_kd import word_kd_loss, word_log_probs
+from fairseq_compress.functional.word_level_kd import WordLevelKDLoss, word_level_kd_loss
+
+__all__ = [
+    "Divergence",
+    "LabelSmoothedLoss",
+    "Projected",
+    "TopK",
+    "WordLevelKDLoss",
+    "cosine_loss",
+    "feature_loss",
+    "label_smoothed_loss",
+    "mean_loss",
+    "variance_loss",
+    "word_kd_loss",
+    "word_level_kd_loss",
+    "word_log_probs",
+]

@@ -1,6 +1,7 @@
 """A model directory of any runtime, opened. A runtime is imported only when a model needs it."""
 
-from fairseq_compress.errors import DataError
+from fairseq_compress.errors import DataError, MissingPackageError
+from fairseq_compress.extras import explained
 from fairseq_compress.inference.model_directory import ModelDirectory
 from fairseq_compress.inference.search_options import SearchOptions
 from fairseq_compress.inference.translation_lines import PieceTranslator
@@ -18,18 +19,22 @@ def open_model(
         threads: processor cores; None for all.
 
     Raises:
-        DataError: the files are damaged, or the runtime is not installed.
+        DataError: the files are damaged, or the runtime cannot be imported.
+        MissingPackageError: the runtime is not installed.
         ConfigError: the runtime or the model does not allow these options.
     """
     runtime = directory.metadata["runtime"]
     try:
-        if runtime == "onnx":
-            from fairseq_compress.inference.onnx_model import OnnxModel
+        with explained():
+            if runtime == "onnx":
+                from fairseq_compress.inference.onnx_model import OnnxModel
 
-            return OnnxModel(directory, options, nbest, threads)
-        from fairseq_compress.inference.ctranslate2_model import CTranslate2Model
+                return OnnxModel(directory, options, nbest, threads)
+            from fairseq_compress.inference.ctranslate2_model import CTranslate2Model
 
-        return CTranslate2Model(directory, options, nbest, threads)
+            return CTranslate2Model(directory, options, nbest, threads)
+    except MissingPackageError:
+        raise
     except ImportError as error:
         reason = " ".join(str(error).split())
         raise DataError(f"{directory.path}: needs the runtime {runtime}, which cannot be imported: {reason}") from None

@@ -82,6 +82,89 @@ def test_full_disk(clone: Path, tools: Path, index: str, gigabytes: str) -> None
     assert_one_line(result, f"{clone} has 1 GB of free disk space, {gigabytes}")
 
 
+@pytest.mark.parametrize("wheel", ["missing/fairseq_fixed-1.whl", "clone/setup.py"])
+def test_a_fairseq_wheel_that_is_none(clone: Path, tools: Path, tmp_path: Path, wheel: str) -> None:
+    result = bootstrap(clone, tools, PYTHON=sys.executable, FAIRSEQ_WHEEL=str(tmp_path / wheel))
+    assert_one_line(result, "FAIRSEQ_WHEEL must be a wheel of build_fairseq_wheel.sh, got", wheel)
+
+
+def test_a_fairseq_wheel_needs_no_compiler(clone: Path, tools: Path, tmp_path: Path) -> None:
+    """pip gets the wheel in place of the source, and the extras of everything."""
+    wheel = tmp_path / "fairseq_fixed-0.12.3.1-cp311-cp311-linux_x86_64.whl"
+    wheel.touch()
+    (tools / "df").unlink()
+    add_tool(tools, "df", "echo header; echo disk 99999999 9 99999999 9% /")
+    script = f"""
+        case "$*" in
+            "-m venv"*) mkdir -p .venv/bin; cp "$0" .venv/bin/python ;;
+            *install*) echo "$@" >>{tmp_path}/asked ;;
+        esac
+    """
+    add_tool(tools, "a-python", script)
+    result = bootstrap(clone, tools, PYTHON=str(tools / "a-python"), FAIRSEQ_WHEEL=str(wheel))
+    assert result.returncode == 0, result.stderr
+    asked = (tmp_path / "asked").read_text().splitlines()
+    assert [line.rpartition(" ")[2] for line in asked[1:]] == ["torch==2.13.0", str(wheel), ".[all,dev]"]
+    assert "compiles" not in result.stdout
+
+
+def test_packages_that_do_not_work_together(clone: Path, tools: Path, tmp_path: Path) -> None:
+    """The second try is made without pip's cache, which may hold a fairseq of another torch."""
+    (clone / "Python.h").touch()
+    (tools / "df").unlink()
+    add_tool(tools, "df", "echo header; echo disk 99999999 9 99999999 9% /")
+    for name in ("gcc", "g++"):
+        add_tool(tools, name, "exit 0")
+    script = f"""
+        case "$*" in
+            *get_paths*) echo {clone} ;;
+            *libnat*) exit 1 ;;
+            "-m venv"*) mkdir -p .venv/bin; cp "$0" .venv/bin/python ;;
+            *install*fairseq-fixed*) echo "cache ${{PIP_NO_CACHE_DIR:-0}}" >>{tmp_path}/asked ;;
+        esac
+    """
+    add_tool(tools, "a-python", script)
+    result = bootstrap(clone, tools, PYTHON=str(tools / "a-python"))
+    assert_one_line(result, "the packages were installed but do not work together")
+    assert (tmp_path / "asked").read_text().splitlines() == ["cache 0", "cache 1"]
+
+
+def build_wheel(tools: Path, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["bash", str(ROOT / "scripts/build_fairseq_wheel.sh"), *map(str, arguments)],
+        env={"PATH": str(tools), "HOME": "/"} | environment, text=True, capture_output=True, timeout=60, check=False,
+    )  # fmt: skip
+
+
+def test_the_fairseq_wheel(tools: Path, tmp_path: Path) -> None:
+    """It appears whole in its folder; a build that fails leaves nothing."""
+    for name in ("mktemp", "basename"):
+        (tools / name).symlink_to(f"/usr/bin/{name}")
+    assert_one_line(
+        build_wheel(tools, tmp_path / "w", PYTHON="none"), "PYTHON must be Python 3.11, 3.12 or 3.13, got 'none'"
+    )
+    add_tool(tools, "a-python", 'case "$*" in *"import Cython"*) exit 1 ;; esac')
+    python = str(tools / "a-python")
+    assert_one_line(build_wheel(tools, tmp_path / "w", PYTHON=python), "has no package cython: pip install torch numpy")
+    add_tool(tools, "a-python", "exit 0")
+    assert_one_line(build_wheel(tools, tmp_path / "w", PYTHON=python), "gcc is needed to build fairseq")
+    for name in ("gcc", "g++"):
+        add_tool(tools, name, "exit 0")
+    add_tool(tools, "a-python", 'case "$*" in *"pip wheel"*) exit 1 ;; esac')
+    assert_one_line(build_wheel(tools, tmp_path / "w", PYTHON=python), "could not build fairseq-fixed==0.12.3.1")
+    assert os.listdir(tmp_path / "w") == []
+    script = """
+        case "$*" in *"pip wheel"*)
+            while [ "$1" != --wheel-dir ]; do shift; done
+            echo whole >"$2/fairseq_fixed-0.12.3.1-cp311-cp311-linux_x86_64.whl" ;;
+        esac
+    """
+    add_tool(tools, "a-python", script)
+    result = build_wheel(tools, tmp_path / "w", PYTHON=python)
+    assert result.returncode == 0, result.stderr
+    assert os.listdir(tmp_path / "w") == ["fairseq_fixed-0.12.3.1-cp311-cp311-linux_x86_64.whl"]
+
+
 def test_pip_that_is_killed(clone: Path, tools: Path) -> None:
     (clone / "Python.h").touch()
     (tools / "df").unlink()

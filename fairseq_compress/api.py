@@ -1,0 +1,191 @@
+"""The Python API, whose names :mod:`fairseq_compress` gives too; docs/api.md shows it.
+
+Importing this module imports neither torch nor fairseq: :class:`Translator` works without them.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+from fairseq_compress.extras import explained
+
+if TYPE_CHECKING:
+    from fairseq.data import Dictionary
+    from fairseq.models import BaseFairseqModel
+    from fairseq.tasks import FairseqTask
+    from omegaconf import DictConfig
+    from torch import nn
+
+    from fairseq_compress.plans.rules import Plan
+
+    Model = TypeVar("Model", bound=nn.Module)
+
+PathLike = str | os.PathLike[str]
+
+
+class Hypothesis(NamedTuple):
+    """One translation of a line."""
+
+    score: float
+    """Log-probability / length**lenpen, in nats; higher is better."""
+    text: str
+
+
+class Translator:
+    """A model directory of ``fairseq-compress export`` as a function on lines of text.
+
+    Loads ONNX Runtime or CTranslate2, neither torch nor fairseq. As with ``fairseq-compress translate``, empty lines
+    stay empty, and long ones are split at ends of sentences and joined again.
+
+    Args:
+        directory: the model.
+        threads: processor cores; None for all.
+        longest: subwords of a line that are translated at once.
+        split: what has more is split; False: it is refused.
+        search: options of the beam search (``beam``, ``lenpen``, ``max_len_a``, ``max_len_b``, ``min_len``, ``unkpen``)
+            in place of those of the export.
+
+    Raises:
+        DataError: the directory is missing or damaged.
+        ConfigError: a value is out of its range.
+        MissingPackageError: the runtime is not installed.
+    """
+
+    def __init__(
+        self,
+        directory: PathLike,
+        *,
+        threads: int | None = None,
+        longest: int = 256,
+        split: bool = True,
+        **search: int | float,
+    ) -> None:
+        from fairseq_compress.corpus.segmentation import Segmenter
+        from fairseq_compress.inference.model_directory import ModelDirectory
+        from fairseq_compress.inference.open_model import open_model
+        from fairseq_compress.inference.search_options import SearchOptions
+
+        opened = ModelDirectory.open(directory)
+        options: Any = opened.metadata["search"] | search
+        self._search = SearchOptions(**options)
+        self._longest, self._split = longest, split
+        self._model = open_model(opened, self._search, self._search.beam, threads)
+        self._segmenter = Segmenter(opened.vocabulary)
+        self.metadata: dict[str, Any] = opened.metadata
+        """``metadata.json``: languages, architecture, parameters, quantization, what the check measured."""
+
+    def __call__(self, lines: Iterable[str]) -> list[str]:
+        """The best translation of each line.
+
+        Raises:
+            DataError: a line is too long and must not be split, or the files of the model were altered.
+        """
+        return [best[0].text for best in self.nbest(lines, 1)]
+
+    def nbest(self, lines: Iterable[str], n: int) -> list[list[Hypothesis]]:
+        """The ``n`` best translations of each line, best first; of an empty line one, of score 0.
+
+        Raises:
+            ConfigError: ``n`` is not in 1 to ``beam``.
+            DataError: as :meth:`__call__`.
+        """
+        from fairseq_compress.errors import ConfigError
+        from fairseq_compress.inference.translation_lines import LineOptions, translate_lines
+
+        if isinstance(lines, str):
+            raise TypeError("lines must be an iterable of strings, got one string; give [line]")
+        if not 1 <= n <= self._search.beam:
+            raise ConfigError(f"n: must be in 1 to beam ({self._search.beam}), got {n}")
+        encoded = (line.encode() for line in lines)
+        options = LineOptions(n, self._longest, self._split)
+        found = translate_lines(encoded, self._model, self._segmenter, options, lambda message: None)
+        return [[Hypothesis(*one) for one in translation.hypotheses] for translation in found]
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A trained model with what belongs to it."""
+
+    model: BaseFairseqModel
+    """In evaluation mode; ``model.train()`` to go on training."""
+    task: FairseqTask
+    """Of its training, without data."""
+    source_dictionary: Dictionary
+    target_dictionary: Dictionary
+    cfg: DictConfig
+    """The configuration of its training."""
+
+
+def load(path: PathLike, data: PathLike | None = None) -> LoadedModel:
+    """Load a checkpoint of fairseq, or a packed one of ``fairseq-compress pack``, on the CPU.
+
+    Nothing in the file is executed.
+
+    Args:
+        path: the checkpoint.
+        data: folder with ``dict.LANG.txt``; None: beside the checkpoint, else the folder that it was trained on.
+
+    Raises:
+        CheckpointError: the file is missing, damaged or unsafe.
+        ConfigError: there is no dictionary.
+        MissingPackageError: the extra ``train`` is not installed.
+    """
+    with explained():
+        _register()
+        from fairseq.tasks import TASK_REGISTRY
+
+        from fairseq_compress.checkpoint.load import build_model, load_upgraded
+        from fairseq_compress.teachers.dictionaries import find_dictionary
+
+    name, folder = os.fspath(path), None if data is None else os.fspath(data)
+    state, cfg = load_upgraded(name)
+    languages = (cfg.task.source_lang, cfg.task.target_lang)
+    source, target = (find_dictionary(name, cfg, language, folder, "data") for language in languages)
+    model = build_model(name, state, cfg, source, target).eval()
+    return LoadedModel(model, TASK_REGISTRY[cfg.task._name](cfg.task, source, target), source, target, cfg)
+
+
+def quantize(model: Model, plan: PathLike | Mapping[str, Any] | Plan) -> Model:
+    """A copy of a model whose weights are quantized by a plan, without training (docs/quantization.md).
+
+    The copy computes with quantized weights, in training with straight-through gradients; its state dict has the keys
+    of the plain model.
+
+    Args:
+        model: any module with linear layers and embeddings, such as ``load(path).model``. It is not changed.
+        plan: a YAML file, the same as a mapping, or a :class:`fairseq_compress.plans.rules.Plan`.
+
+    Raises:
+        ConfigError: the plan breaks a rule, or does not fit the model.
+        MissingPackageError: the extra ``train`` is not installed.
+    """
+    with explained():
+        from fairseq_compress.plans.attaching import attach_plan
+        from fairseq_compress.plans.configuration import set_plan
+        from fairseq_compress.plans.reading import parse_plan, read_plan
+
+    if isinstance(plan, (str, os.PathLike)):
+        plan = read_plan(os.fspath(plan))
+    elif isinstance(plan, Mapping):
+        plan = parse_plan(json.dumps(plan))
+    quantized = copy.deepcopy(model)
+    state = model.state_dict()
+    attach_plan(plan, quantized)
+    quantized.load_state_dict(state)
+    for name in ("args", "cfg"):
+        if (options := getattr(quantized, name, None)) is not None:
+            set_plan(options, plan)
+    return quantized
+
+
+def _register() -> None:
+    import fairseq.tasks.translation  # noqa: F401 - before register(), which fairseq's own tasks come before
+
+    import fairseq_compress
+
+    fairseq_compress.register()

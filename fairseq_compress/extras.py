@@ -1,0 +1,41 @@
+"""Optional packages: which extra of fairseq-compress brings a package that cannot be imported."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from fairseq_compress.errors import MissingPackageError
+
+# Import name -> extra, as setup.py declares them. Everything else that the package imports is a base requirement.
+EXTRA_OF = {
+    **dict.fromkeys(("torch", "fairseq", "fairseq_cli", "omegaconf", "sacrebleu", "sacremoses"), "train"),
+    **dict.fromkeys(("yaml", "safetensors", "onnx", "faiss"), "train"),
+    "ctranslate2": "ctranslate2",
+    "wandb": "wandb",
+    "matplotlib": "report",
+}
+# fairseq-fixed is built from source and needs these first; pip's isolated build would download a second torch.
+BUILD_TOOLS = "pip install torch numpy cython setuptools wheel"
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Turn a missing package of an extra into one line that says what to install.
+
+    Raises:
+        MissingPackageError: in place of the ModuleNotFoundError.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in EXTRA_OF:
+            raise
+        raise MissingPackageError(
+            f"requires the package {package}, which is not installed: {_command(EXTRA_OF[package])}"
+        ) from None
+
+
+def _command(extra: str) -> str:
+    if extra == "train":
+        return f"{BUILD_TOOLS} && pip install --no-build-isolation 'fairseq-compress[{extra}]'"
+    return f"pip install 'fairseq-compress[{extra}]'"
