@@ -34,9 +34,9 @@ EXTRAS = {
     ],
     "ctranslate2": ["ctranslate2>=4.8.1"],  # older ones overflow the heap when they load a damaged model
     "wandb": ["wandb>=0.17"],
-    "report": ["matplotlib>=3.8"],
+    "report": ["matplotlib>=3.8", "sacrebleu>=2.4", "sacremoses>=0.1.1"],
 }
-EXTRAS["all"] = [requirement for requirements in EXTRAS.values() for requirement in requirements]
+EXTRAS["all"] = list(dict.fromkeys(requirement for requirements in EXTRAS.values() for requirement in requirements))
 EXTRAS["dev"] = [
     "pytest>=8.0",
     "pytest-timeout>=2.3",

@@ -7,11 +7,10 @@ from fairseq_compress.errors import MissingPackageError
 
 # Import name -> extra, as setup.py declares them. Everything else that the package imports is a base requirement.
 EXTRA_OF = {
-    **dict.fromkeys(("torch", "fairseq", "fairseq_cli", "omegaconf", "sacrebleu", "sacremoses"), "train"),
-    **dict.fromkeys(("yaml", "safetensors", "onnx", "faiss"), "train"),
+    **dict.fromkeys(("torch", "fairseq", "fairseq_cli", "omegaconf", "yaml", "safetensors", "onnx", "faiss"), "train"),
+    **dict.fromkeys(("matplotlib", "sacrebleu", "sacremoses"), "report"),  # the last two are in train too
     "ctranslate2": "ctranslate2",
     "wandb": "wandb",
-    "matplotlib": "report",
 }
 # fairseq-fixed is built from source and needs these first; pip's isolated build would download a second torch.
 BUILD_TOOLS = "pip install torch numpy cython setuptools wheel"

@@ -30,13 +30,13 @@ find_python() {
     die "Python $1 is needed, but was not found"
 }
 
-# constraints NAME: prints the file with the exact versions. The oldest torch has a torchaudio of its own.
+# constraints NAME: prints the file with the exact versions. The oldest torch has a torchaudio and asks for a sympy of its own.
 constraints() {
     if [[ $1 != "$OLDEST" ]]; then
         printf '%s\n' "$ROOT/constraints.txt"
         return
     fi
-    sed -E "s/^(torch|torchaudio)==.*/\1==$OLDEST_TORCH/" constraints.txt >"$PYTHONS_DIR/$1.constraints.txt"
+    sed -E "s/^(torch|torchaudio)==.*/\1==$OLDEST_TORCH/; /^sympy==/d" constraints.txt >"$PYTHONS_DIR/$1.constraints.txt"
     printf '%s\n' "$PYTHONS_DIR/$1.constraints.txt"
 }
 

@@ -1,6 +1,7 @@
 """``fairseq-compress export`` and ``translate`` through both runtimes, against the checkpoint."""
 
 import itertools
+import os
 import random
 import subprocess
 import sys
@@ -9,13 +10,15 @@ from dataclasses import asdict
 import pytest
 import torch
 
+import fairseq_compress
 from fairseq_compress.cli.main import main
 from fairseq_compress.corpus.nbest import read_nbest
+from fairseq_compress.errors import ConfigError, DataError
 from fairseq_compress.export import ctranslate2_format, onnx_format
 from fairseq_compress.inference.model_directory import ModelDirectory
 from fairseq_compress.inference.open_model import open_model
 from fairseq_compress.inference.search_options import SearchOptions
-from tests.conftest import BIN, TINY, binarize, run_command
+from tests.conftest import BIN, ROOT, TINY, binarize, run_command
 
 RUNTIMES = {"onnx": onnx_format, "ctranslate2": ctranslate2_format}
 SYLLABLES = ["ba", "do", "ki", "lu", "me", "no", "ra", "si", "tu", "ve"]
@@ -128,10 +131,45 @@ def test_nbest_and_scores(exported, model):
     assert len(translate(text, "--model", exported, "--scores")[0].splitlines()) == 3
 
 
-def test_neither_torch_nor_fairseq_is_imported(exported):
+def test_the_python_api(exported, model):
+    """As the verb translates, and lists of hypotheses with the same scores."""
+    lines = (model / "test.en").read_text().splitlines()[:4]
+    text = "\n".join([*lines, "", " ".join(lines)]) + "\n"
+    translator = fairseq_compress.Translator(exported, longest=20)
+    expected, _ = translate(text.encode(), "--model", exported, "--longest", 20)
+    assert translator(text.split("\n")[:-1]) == expected.decode().split("\n")[:-1]
+    assert translator([]) == []
+    rows, _ = translate("\n".join(lines).encode(), "--model", exported, "--nbest", 3)
+    found = [[*one] for best in translator.nbest(iter(lines), 3) for one in best]
+    assert [text for _, text in found] == [row.split("\t")[2] for row in rows.decode().splitlines()]
+    scores = [float(row.split("\t")[1]) for row in rows.decode().splitlines()]
+    assert [score for score, _ in found] == pytest.approx(scores, abs=1e-5)
+    with pytest.raises(TypeError, match="got one string"):
+        translator(lines[0])
+    with pytest.raises(ConfigError, match=r"n: must be in 1 to beam \(5\), got 6"):
+        translator.nbest(lines, 6)
+    with pytest.raises(ConfigError, match="--beam: must be at least 1"):
+        fairseq_compress.Translator(exported, beam=0)
+    with pytest.raises(DataError, match="pieces, at most 3 are taken"):
+        fairseq_compress.Translator(exported, longest=3, split=False)(lines)
+
+
+def test_the_example_of_the_python_api(exported, model):
+    done = subprocess.run(
+        [sys.executable, ROOT / "docs/examples/api.py", exported, model / "checkpoint_last.pt", model / "bin"],
+        capture_output=True, text=True, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    *_, facts, divergence = done.stdout.splitlines()
+    assert facts.startswith(f"{exported.name.removeprefix('exported-')}, float32, ")
+    assert 0 < float(divergence.split()[-4]) < 1
+
+
+def test_a_base_installation_is_enough(exported):
+    """Neither torch nor fairseq nor anything else of an extra is imported, but the runtime."""
     code = (
         "import sys; from fairseq_compress.cli.main import main; assert main(sys.argv[1:]) == 0;"
-        "sys.exit(len({'torch', 'fairseq', 'sacrebleu', 'onnx'} & set(sys.modules)))"
+        "from fairseq_compress.extras import EXTRA_OF; found = set(EXTRA_OF) & set(sys.modules);"
+        "sys.exit(' '.join(found - {'ctranslate2', 'yaml'} if 'ctranslate2' in found else found) or 0)"
     )
     subprocess.run([sys.executable, "-c", code, "translate", "--model", str(exported)], input=b"badoki .\n", check=True)
 
