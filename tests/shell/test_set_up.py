@@ -4,6 +4,7 @@ import gzip
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -163,6 +164,60 @@ def test_the_fairseq_wheel(tools: Path, tmp_path: Path) -> None:
     result = build_wheel(tools, tmp_path / "w", PYTHON=python)
     assert result.returncode == 0, result.stderr
     assert os.listdir(tmp_path / "w") == ["fairseq_fixed-0.12.3.1-cp311-cp311-linux_x86_64.whl"]
+
+
+@pytest.fixture
+def pythons(clone: Path, tools: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """check_pythons.sh in a small repository; python3.12 is one whose pytest fails while the file 'broken' is there."""
+    for name in ("scripts/check_pythons.sh", "fairseq_compress/__init__.py", "pyproject.toml"):
+        (clone / name).parent.mkdir(parents=True, exist_ok=True)
+        (clone / name).write_bytes((ROOT / name).read_bytes())
+    for name in ("tests", "configs", "data", "docs"):
+        (clone / name).mkdir()
+    for name in ("sort", "xargs", "find", "tail"):
+        if not (tools / name).exists():
+            (tools / name).symlink_to(f"/usr/bin/{name}")
+    script = """
+        case "$*" in
+            "-m venv"*) mkdir -p "$4/bin"; cp "$0" "$4/bin/python"; : >"$4/bin/pip"; chmod +x "$4/bin/pip" ;;
+            *"pip install"*) echo "$@" ;;
+            *pytest*tests/unit) [ ! -f broken ] || { echo 1 failed; exit 1; }; echo 9 passed ;;
+            *pytest*) echo 2 passed ;;
+            *version.split*) echo "Python 3.12.1 torch 2" ;;
+        esac
+    """
+    add_tool(tools, "python3.12", script)
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["bash", str(clone / "scripts/check_pythons.sh"), *arguments], env={"PATH": str(tools), "HOME": "/none"},
+            text=True, capture_output=True, timeout=60, check=False,
+        )  # fmt: skip
+
+    return run
+
+
+def test_other_pythons(pythons: Callable[..., subprocess.CompletedProcess[str]], clone: Path) -> None:
+    """What passed is not repeated until a file changes; what fails is named, and the rest runs all the same."""
+    (clone / "broken").touch()
+    assert_one_line(pythons("3.12"), "failed: 3.12: unit tests; see the logs in")
+    (clone / "broken").unlink()
+    result = pythons("3.12")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines() == [
+        "check_pythons: 3.12, install: passed already", "check_pythons: 3.12, use: passed already",
+        "check_pythons: 3.12, unit", "3.12: Python 3.12.1 torch 2", "3.12.use.log: 2 passed", "3.12.unit.log: 9 passed",
+    ]  # fmt: skip
+    (clone / "tests/new.py").touch()
+    assert "3.12, unit\n" in pythons("3.12").stdout
+    log = (clone / ".pythons/3.12.install.log").read_text()
+    assert "--no-cache-dir --no-binary fairseq-fixed --no-build-isolation fairseq-fixed==0.12.3.1" in log
+    assert "-e .[all,dev]" in log
+
+
+def test_pythons_that_are_not_there(pythons: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+    assert_one_line(pythons("3.10"), "takes 3.11, 3.12, 3.13 and --oldest, got '3.10'")
+    assert_one_line(pythons("3.13"), "Python 3.13 is needed, but was not found")
 
 
 def test_pip_that_is_killed(clone: Path, tools: Path) -> None:
