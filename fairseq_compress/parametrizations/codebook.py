@@ -24,8 +24,12 @@ class Quantize(Protocol):
 class Codebook(WeightTransform):
     """Centroids are trained in place of the weight, which is looked up in them (arXiv:2004.07320).
 
-    The forward pass sees the centroids as they are stored, in float16 or int8. The gradient of a centroid is the mean
-    over the blocks that use it. A plain weight that is loaded is quantized.
+    The forward pass sees the centroids as they are stored, in float16 or int8. A plain weight that is loaded is
+    quantized.
+
+    The gradient of centroid k is the mean of the gradients of all N_k blocks of the matrix that it is assigned to
+    (arXiv:1907.05686): Σ_{j: a_j = k} ∂L/∂b_j / N_k. Blocks of rows that a batch does not use count with
+    a gradient of zero, so it is linear in the gradient of the weight: batches and processes may be cut in any way.
 
     Args:
         codes: centroids, assignments and rotation; of a model that is still to be loaded only the sizes count.
@@ -68,7 +72,7 @@ class Codebook(WeightTransform):
         if not self._filled:
             raise CheckpointError("a weight is to be made of centroids, but no trained weight was loaded")
         stored = straight_through(centroids, self._stored(centroids))
-        averaged = _MeanGradient.apply(stored, assignments)
+        averaged = _MeanGradient.apply(stored, self.assignments)
         rotation = None if self.rotation is None else self.rotation.float()
         return reconstruct(Codes(averaged.float(), assignments, rotation)).to(centroids.dtype)
 
@@ -113,7 +117,10 @@ def quantize_for_storage(weight: Tensor, quantize: Quantize, centroid_bits: int)
 
 
 class _MeanGradient(torch.autograd.Function):
-    """Identity; the gradient of each centroid is divided by the number of blocks that it is assigned to."""
+    """Identity; the gradient of each centroid is divided by the number of blocks that it is assigned to.
+
+    ``assignments`` are those of the whole matrix, also where only some of its rows are looked up.
+    """
 
     @staticmethod
     def forward(ctx: Any, centroids: Tensor, assignments: Tensor) -> Tensor:

@@ -140,6 +140,57 @@ def test_only_the_rows_of_a_batch_and_no_padding_give_a_gradient():
     assert touched == sorted(used)
 
 
+def by_hand(assignments, gradient, centroids, block):
+    """A slow loop in float64: the mean over all blocks of a matrix that have the centroid, used or not."""
+    blocks = gradient.double().view(-1, block)
+    found = torch.zeros(centroids, block, dtype=torch.float64)
+    for entry in range(centroids):
+        users = [each for each, own in zip(blocks, assignments.flatten().tolist(), strict=True) if own == entry]
+        for each in users:
+            found[entry] += each / len(users)
+    return found
+
+
+def tied_table(rows=40, width=8, centroids=7):
+    """An embedding with padding and an output layer that share a quantized table, and its dense weight in float64."""
+    torch.manual_seed(3)
+    table = nn.Embedding(rows, width, padding_idx=1)
+    output = nn.Linear(width, rows, bias=False)
+    output.weight = table.weight
+    codes = product_quantize(table.weight.detach(), 4, centroids)
+    quantize = lambda weight: product_quantize(weight, 4, centroids)  # noqa: E731
+    attach({"table": table, "output": output}, Codebook(codes, quantize, filled=True))
+    return table, output, table.weight.detach().double().requires_grad_()
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("parts", [1, 8])
+def test_the_gradient_of_an_embedding_is_the_mean_over_all_blocks_of_the_table(tied, parts):
+    """Whatever rows a batch uses, whether the table is the output layer too, and however the batch is cut."""
+    table, output, dense = tied_table()
+    tokens = torch.randint(2, 12, (8, 5))  # less than a third of the rows
+    tokens[:4, 3:] = 1
+    factors = torch.randn(8, 5, 40 if tied else 8)
+    for some, own in zip(tokens.chunk(parts), factors.chunk(parts), strict=True):
+        hidden = table(some)
+        ((output(hidden) if tied else hidden) * own).sum().backward()
+    hidden = nn.functional.embedding(tokens, dense, padding_idx=1)
+    ((hidden @ dense.t() if tied else hidden) * factors.double()).sum().backward()
+    expected = by_hand(transform_of(table).assignments, dense.grad, 7, 4)
+    torch.testing.assert_close(original_of(table).grad[0].double(), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_looked_up_rows_give_the_gradient_of_the_whole_matrix():
+    found = []
+    for whole in (False, True):
+        table, _, _ = tied_table()
+        tokens = torch.tensor([[5, 7, 5, 9], [1, 7, 2, 1]])
+        values = nn.functional.embedding(tokens, table.weight, padding_idx=1) if whole else table(tokens)
+        values.square().sum().backward()
+        found.append(original_of(table).grad)
+    torch.testing.assert_close(*found, rtol=1e-6, atol=1e-7)
+
+
 def test_finetuning_moves_centroids_and_keeps_assignments():
     model = quantized(PRODUCT).train()
     before = copy.deepcopy(model.state_dict())
