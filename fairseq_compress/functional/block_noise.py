@@ -1,6 +1,6 @@
 """Quant-noise (arXiv:2004.07320): in each forward a random fraction of the blocks of a weight is replaced.
 
-A block is some neighbouring entries of a row. Blocks that are not drawn pass with exact values and gradients.
+A block is some neighbouring entries of a row. Gradients go straight through to all of them.
 """
 
 import torch
@@ -24,6 +24,13 @@ def mix(weight: Tensor, quantized: Tensor, drawn: Tensor) -> Tensor:
     return straight_through(weight, torch.where(drawn, quantized, weight.detach()))
 
 
-def drop(weight: Tensor, drawn: Tensor) -> Tensor:
-    """Zeros where drawn, which is the proxy for product quantization; no gradient there."""
-    return weight.masked_fill(drawn, 0.0)
+def drop(weight: Tensor, drawn: Tensor, probability: float) -> Tensor:
+    """φ_proxy, the noise for a product quantization to come: zeros where drawn, the other entries times 1 / (1 - p).
+
+    The scale keeps the expected weight. The gradient is one everywhere, also where drawn (straight-through), as in the
+    paper and in ``fairseq.modules.quant_noise``, which unlike this function overwrites the weight itself.
+
+    Args:
+        probability: p with which blocks were drawn, less than 1.
+    """
+    return straight_through(weight, weight.detach().masked_fill(drawn, 0.0) * (1 / (1 - probability)))

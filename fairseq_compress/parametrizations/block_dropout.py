@@ -10,7 +10,12 @@ from fairseq_compress.parametrizations.transform import NoisyTransform
 
 
 class BlockDropout(NoisyTransform):
-    """In each training forward a random fraction p of the blocks is zero (arXiv:2004.07320); else the weight itself.
+    r"""Quant-noise with φ_proxy (arXiv:2004.07320): in each training forward a random fraction p of the blocks is zero.
+
+    .. math:: \hat w = \frac{1 - m}{1 - p} \odot w, \quad \partial L / \partial w := \partial L / \partial \hat w
+
+    with the mask m of drawn blocks, 1 with probability p: what ``fairseq.modules.quant_noise`` computes, but the weight
+    itself keeps its values. In evaluation ŵ = w.
 
     Args:
         probability: p, by updates.
@@ -25,7 +30,7 @@ class BlockDropout(NoisyTransform):
         return not self.training or self.p <= 0
 
     def transform(self, rows: Tensor, weight: Tensor) -> Tensor:
-        return drop(rows, draw_blocks(rows.shape[0], rows.shape[1], self.block, self.p, rows.device))
+        return drop(rows, draw_blocks(rows.shape[0], rows.shape[1], self.block, self.p, rows.device), self.p)
 
     def pack(self, weight: Tensor) -> Packed:
         return pack_plain(weight)

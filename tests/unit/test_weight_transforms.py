@@ -10,6 +10,7 @@ from test_models import lengths, make_batch, make_model
 from torch import nn
 
 from fairseq_compress.errors import ConfigError
+from fairseq_compress.functional.block_noise import drop
 from fairseq_compress.functional.linear_quantization import Linear, quantize_dequantize
 from fairseq_compress.functional.schedules import Ramp
 from fairseq_compress.parametrizations.attach import (
@@ -114,7 +115,7 @@ def test_noise_touches_its_share_of_every_weight(architecture, method, monkeypat
 
     def recorded(self, rows, weight):
         result = original(self, rows, weight)
-        changed = (result != rows).view(rows.shape[0], -1, block).any(dim=-1)
+        changed = (result == 0 if method is BlockDropout else result != rows).view(rows.shape[0], -1, block).any(dim=-1)
         touched.setdefault(names[id(self)], []).append(changed[rows.abs().sum(dim=1) > 0].flatten())
         return result
 
@@ -145,15 +146,50 @@ def test_what_the_noise_does_not_draw_is_untouched_and_what_it_draws_is_quantize
     assert torch.equal(quantizer.eval()(weight), quantize_dequantize(weight, INT4))
 
 
-def test_dropped_blocks_are_zero_and_have_no_gradient():
+def test_dropped_blocks_are_zero_and_the_others_scaled():
+    """Hand-worked: p = 0.2, so the other weights are times 1.25; the gradient is one everywhere."""
+    weight = nn.Parameter(torch.tensor([[1.0, 2.0, 4.0, 8.0]]))
+    drawn = torch.tensor([[True, True, False, False]])
+    result = drop(weight, drawn, 0.2)
+    assert result.tolist() == [[0, 0, 5, 10]]
+    (result * torch.tensor([[1.0, 2.0, 3.0, 4.0]])).sum().backward()
+    assert weight.grad.tolist() == [[1, 2, 3, 4]]
+
+
+def test_block_dropout_draws_whole_blocks_and_keeps_the_mean():
     weight = nn.Parameter(torch.randn(16, 20) + 3)
     noise = BlockDropout(Ramp(0.5, 0.5), block=8).train()
     result = noise(weight)
     result.sum().backward()
-    assert torch.equal(weight.grad != 0, result != 0)
+    assert torch.equal(weight.grad, torch.ones_like(weight))
     parts = [(result[:, start : start + 8] == 0) for start in (0, 8, 16)]
     assert all((part.all(1) | ~part.any(1)).all() for part in parts)
+    assert torch.equal(result[result != 0], 2 * weight[result != 0])
+    torch.manual_seed(1)
+    mean = torch.stack([noise(weight).detach() for _ in range(2000)]).mean(0)
+    torch.testing.assert_close(mean, weight.detach(), rtol=0.15, atol=0)
     assert noise.eval()(weight) is weight
+
+
+@pytest.mark.parametrize("p", [0.1, 0.5])
+def test_block_dropout_is_quant_noise_of_fairseq_with_the_same_mask(p):
+    """Outputs and gradients, but for the master weight, which fairseq's overwrites."""
+    torch.manual_seed(2)
+    weight, x = torch.randn(16, 24), torch.randn(5, 24)
+    theirs = nn.Linear(24, 16, bias=False)
+    theirs.weight.data = weight.clone()
+    quant_noise(theirs, p, 8).train()
+    output = theirs(x)
+    output.square().sum().backward()
+    mask = theirs.weight == 0
+    assert 0 < mask.sum() < mask.numel()
+    ours = nn.Parameter(weight.clone())
+    result = x @ drop(ours, mask, p).t()
+    result.square().sum().backward()
+    torch.testing.assert_close(result, output)
+    torch.testing.assert_close(ours.grad, theirs.weight.grad)
+    assert theirs.weight.grad[mask].abs().max() > 0
+    assert torch.equal(ours.data, weight)
 
 
 def test_fairseq_noise_misses_self_attention_and_destroys_weights():
