@@ -1,7 +1,7 @@
 """The ranges of the inputs of all linear layers, while a model decodes a text."""
 
 import tempfile
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
@@ -122,5 +122,6 @@ def find_ranges(
         own = onnx_format.write_graphs(folder, plain.model, plain.values, models.source, models.target, _Observed())
         positions = {"source": models.max_source_positions, "target": models.max_target_positions}
         model = _ObservedModel(ModelDirectory(folder, {"onnx": own, "positions": positions}), options)
-        model.translate(pieces)
+        for _, equal in groupby(sorted(pieces, key=len), key=len):  # padding would count in the ranges
+            model.translate(list(equal))
     return model.ranges

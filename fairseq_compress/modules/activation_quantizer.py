@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from fairseq_compress.functional.linear_quantization import fake_quantize_activations
 from fairseq_compress.functional.magnitudes import Magnitudes
+from fairseq_compress.modules.positions import current
 
 NAME = "input_quantizer"
 RANGE = f".{NAME}.largest"
@@ -17,23 +18,33 @@ RANGE = f".{NAME}.largest"
 class ActivationQuantizer(nn.Module):
     """x̂ of a layer's input, with S = M / E, E the moving average of max |x| (Q8BERT, arXiv:1910.06188).
 
-    E starts at the first training batch: E = max |x|; then E = decay · E + (1 - decay) · max |x| in each training
-    forward, the maximum over all processes. It is in the checkpoint; before it was set, each input has its own range.
+    In each update, m is max |x| over the tokens of all its training forwards, in all processes; padding and batches
+    with which a process only keeps up do not count. At its end, :func:`step_ranges` sets E = m in the first update,
+    later E = decay · E + (1 - decay) · m. E is in the checkpoint. Before it is set, the range of an input is its own
+    max |x|, over all tokens of the batch (dynamic).
 
     Args:
         bits: 2 to 8.
         decay: of the average.
+        time_first: whether inputs are ``(T, B, C)``, not ``(B, T, C)``.
     """
 
     largest: Tensor
+    """E; zero: not set."""
+    seen: Tensor
+    """m so far in this update; zero: nothing was seen."""
+    last: Tensor
+    """max |x| of the last training forward."""
     watching: Magnitudes | None
     """Where it is set, inputs pass as they are and are counted there."""
 
-    def __init__(self, bits: int = 8, decay: float = 0.9999) -> None:
+    def __init__(self, bits: int = 8, decay: float = 0.9999, time_first: bool = True) -> None:
         super().__init__()
-        self.bits, self.decay = bits, decay
+        self.bits, self.decay, self.time_first = bits, decay, time_first
         self.watching: Magnitudes | None = None
-        self.register_buffer("largest", torch.zeros(()))  # zero: not set
+        self.register_buffer("largest", torch.zeros(()))
+        for name in ("seen", "last"):
+            self.register_buffer(name, torch.zeros(()), persistent=False)
         self.register_load_state_dict_pre_hook(_start_anew_without_key)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -41,25 +52,47 @@ class ActivationQuantizer(nn.Module):
         if x.numel() == 0:
             return x
         if self.watching is not None:
-            self.watching.add(x.detach())
+            self.watching.add(current().of(x.detach(), self.time_first))
             return x
-        if self.training and torch.is_grad_enabled():  # not in the first pass of activation checkpointing
-            self._observe(x.detach())
-        if self.training or self.largest == 0:
-            largest = torch.where(self.largest == 0, x.detach().abs().amax().float(), self.largest)
-        else:
-            largest = self.largest
-        return fake_quantize_activations(x, largest, self.bits)
+        return fake_quantize_activations(x, self._range(x.detach()), self.bits)
 
-    def _observe(self, x: Tensor) -> None:
-        found = x.abs().amax().float()
-        if dist.is_available() and dist.is_initialized():
-            dist.all_reduce(found, op=dist.ReduceOp.MAX)
-        average = self.decay * self.largest + (1 - self.decay) * found
-        self.largest = torch.where(self.largest == 0, found, average).detach()
+    def _range(self, x: Tensor) -> Tensor:
+        if not self.training and self.largest > 0:
+            return self.largest
+        found = current().largest(x, self.time_first)
+        if current().observed:
+            self.seen, self.last = torch.maximum(self.seen, found), found
+        elif self.training:  # activation checkpointing: the same forward again, of which nothing but x is known
+            found = torch.where(self.last > 0, self.last, found)
+        return torch.where(self.largest > 0, self.largest, found) if self.training else found
+
+    def step(self, largest: Tensor) -> None:
+        """End an update in which ``largest`` was m; 0 leaves E as it is."""
+        average = torch.where(self.largest > 0, self.decay * self.largest + (1 - self.decay) * largest, largest)
+        self.largest = torch.where(largest > 0, average, self.largest)
+        self.seen, self.last = torch.zeros_like(self.seen), torch.zeros_like(self.last)
 
     def extra_repr(self) -> str:
         return f"bits={self.bits}, decay={self.decay:g}, largest={self.largest.item():.4g}"
+
+
+@torch.no_grad()
+def step_ranges(model: nn.Module, again: bool = False) -> None:
+    """Let the moving averages of all quantizers of a model go one step: called at the end of each update.
+
+    All processes of a training call it together.
+
+    Args:
+        again: the update was ended before, and repeated (``--amp``): no average moves, and what was seen is forgotten.
+    """
+    quantizers = [module for module in model.modules() if isinstance(module, ActivationQuantizer)]
+    if not quantizers:
+        return
+    seen = torch.stack([quantizer.seen.float() for quantizer in quantizers]) * (not again)
+    if dist.is_available() and dist.is_initialized():
+        dist.all_reduce(seen, op=dist.ReduceOp.MAX)
+    for quantizer, largest in zip(quantizers, seen, strict=True):
+        quantizer.step(largest)
 
 
 def quantize_input(layer: nn.Module, quantizer: ActivationQuantizer) -> None:

@@ -6,6 +6,7 @@ quantization of an activation, on ``q_proj`` therefore means one thing in traini
 Here each projection is called exactly once in every forward that needs it, whatever the mode.
 """
 
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from fairseq.modules import MultiheadAttention
 from torch import Tensor
 
 from fairseq_compress.errors import ConfigError
+from fairseq_compress.modules.positions import reading
 
 IncrementalState = dict[str, dict[str, Tensor | None]]
 
@@ -129,7 +131,8 @@ class HookableMultiheadAttention(MultiheadAttention):
         elif self.encoder_decoder_attention:
             key, padding = self._one_row_a_sentence(key, padding, query.size(1))
             value = key
-        k, v = self._split_heads(self.k_proj(key)), self._split_heads(self.v_proj(value))
+        with nullcontext() if self.self_attention else reading(padding):
+            k, v = self._split_heads(self.k_proj(key)), self._split_heads(self.v_proj(value))
         if state is None:
             return k, v, padding
 

@@ -12,6 +12,7 @@ from fairseq_compress.modules.activation_quantizer import RANGE, ActivationQuant
 from fairseq_compress.modules.attention import HookableMultiheadAttention
 from fairseq_compress.modules.factorized_embedding import FactorizedEmbedding
 from fairseq_compress.modules.factorized_output import FactorizedOutput
+from fairseq_compress.modules.positions import follow
 from fairseq_compress.modules.sparse_linear import SparseLinear
 from fairseq_compress.modules.tensor_train_embedding import TensorTrainEmbedding
 from fairseq_compress.parametrizations.attach import attach, original_of, tied_modules, transform_of
@@ -107,4 +108,7 @@ def _quantize_inputs(rules: tuple[ActivationRule, ...], model: nn.Module) -> Non
                     f"{place}: {name} is not called as a module by fairseq's own attention, so that its input cannot "
                     "be quantized; use one of our architectures, such as transformer_small, or leave it out"
                 )
-            quantize_input(modules[name], ActivationQuantizer(rule.bits, rule.decay))
+            # Layers of fairseq's encoders and decoders get (T, B, C), what is before and behind them (B, T, C).
+            quantize_input(modules[name], ActivationQuantizer(rule.bits, rule.decay, time_first=".layers." in name))
+    if rules and follow(model) == 0:
+        raise ConfigError("activations: must be those of a model with an encoder or a decoder, got one with neither")

@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from fairseq_compress.checkpoint.teacher_start import WIDTHS
 from fairseq_compress.compat import reset_optimizer
 from fairseq_compress.functional.layer_map import Transfer
+from fairseq_compress.modules.activation_quantizer import step_ranges
+from fairseq_compress.modules.positions import unobserved
 from fairseq_compress.plans.configuration import set_plan
 from fairseq_compress.plans.reading import read_plan
 from fairseq_compress.teachers.initial_weights import start_from_teacher
@@ -80,6 +82,8 @@ class TrainingState:
     epoch: int = 1
     counts: bool = True
     """False in a batch of nothing, with which a process keeps up with the others."""
+    ended: int | None = None
+    """The number of the update whose optimizer step came last."""
     rates: dict[nn.Parameter, float] = field(default_factory=dict)
     """Factors of the learning rate in the next step, for parameters that are to move less; 0 freezes them."""
     first: Transfer = field(default_factory=Transfer)
@@ -160,13 +164,17 @@ class CompressedTranslationTask(TranslationTask):
     ) -> Any:
         self.training.update, self.training.counts = update_num, not ignore_grad
         # Autocast must end before the backward pass, which runs inside fairseq's train_step: so it wraps the criterion.
-        return super().train_step(sample, model, self._under_autocast(criterion), optimizer, update_num, ignore_grad)
+        with unobserved() if ignore_grad else nullcontext():
+            return super().train_step(
+                sample, model, self._under_autocast(criterion), optimizer, update_num, ignore_grad
+            )
 
     def optimizer_step(self, optimizer: Any, model: Any, update_num: int) -> None:
         """One step; parameters in ``training.rates`` go that fraction of their way, as with a smaller learning rate.
 
         The first step after the training's first phase is that of a new optimizer. This follows from the number of the
-        update alone, so a resumed training needs no other state.
+        update alone, so a resumed training needs no other state. The step ends the update for the ranges of quantized
+        activations too.
         """
         if self.training.first.updates and update_num == self.training.first.updates:
             reset_optimizer(optimizer)
@@ -180,6 +188,8 @@ class CompressedTranslationTask(TranslationTask):
         with torch.no_grad():
             for parameter, old in before.items():
                 parameter.copy_(torch.lerp(old, parameter, self.training.rates[parameter]))
+        step_ranges(model, again=update_num == self.training.ended)
+        self.training.ended = update_num
 
     def valid_step(self, sample: Any, model: Any, criterion: Any) -> Any:
         return super().valid_step(sample, model, self._under_autocast(criterion))

@@ -7,7 +7,8 @@ import torch
 import torch.multiprocessing as processes
 
 from fairseq_compress.functional.linear_quantization import Linear, quantize_dequantize
-from fairseq_compress.modules.activation_quantizer import ActivationQuantizer
+from fairseq_compress.modules.activation_quantizer import ActivationQuantizer, step_ranges
+from fairseq_compress.modules.positions import Positions, within
 from tests.conftest import PLUGIN, TINY, run_command, train_in_two_processes
 
 PLAN = """
@@ -98,8 +99,11 @@ def test_resume_in_the_middle_of_a_schedule_is_bit_equal(stop, train_arguments, 
 
 
 def test_two_processes_give_the_gradient_of_one(train_arguments, teacher, tmp_path):
-    """One SGD step of QAT on two batches: two gloo processes with a batch each, or one that accumulates both."""
-    (tmp_path / "plan.yaml").write_text('weights: [{modules: ["*"], bits: 4}]')
+    """One SGD step of QAT on two batches: two gloo processes with a batch each, or one that accumulates both.
+
+    So do the ranges of activations, the largest of both batches.
+    """
+    (tmp_path / "plan.yaml").write_text('weights: [{modules: ["*"], bits: 4}]\nactivations: [{modules: ["*"]}]')
     base = [*train_arguments, *TINY, "--arch", "transformer_small", "--dropout", 0, "--finetune-from-model", teacher,
             "--compression-plan", tmp_path / "plan.yaml", "--lr", "1.0", "--clip-norm", 0,
             "--ddp-backend", "legacy_ddp", "--max-update", 1, "--save-interval-updates", 1]  # fmt: skip
@@ -110,7 +114,8 @@ def test_two_processes_give_the_gradient_of_one(train_arguments, teacher, tmp_pa
     one, two = (load(tmp_path / name / "checkpoint_1_1.pt")["model"] for name in ("one", "two"))
     for key, weight in one.items():
         torch.testing.assert_close(two[key], weight, rtol=1e-5, atol=1e-6, msg=key)
-    assert max((one[key] - start[key]).abs().max().item() for key in one) > 1e-3
+    assert max((one[key] - weight).abs().max().item() for key, weight in start.items()) > 1e-3
+    assert all(value > 0 for key, value in one.items() if key.endswith("input_quantizer.largest"))
 
 
 def test_autocast_quantizes_as_float32_does(train_arguments, teacher, tmp_path):
@@ -140,7 +145,9 @@ def _observe(rank, rendezvous, found):
     torch.distributed.init_process_group("gloo", f"file://{rendezvous}", rank=rank, world_size=2)
     quantizer = ActivationQuantizer(decay=0.5).train()
     for values in ((1.0, 3.0), (5.0, 2.0)):
-        quantizer(torch.tensor([values[rank]], requires_grad=True))
+        with within(Positions(observed=True)):
+            quantizer(torch.tensor([[values[rank]]], requires_grad=True))
+        step_ranges(quantizer)
     found[rank] = quantizer.largest.item()
     torch.distributed.destroy_process_group()
 

@@ -11,13 +11,17 @@ import pytest
 import torch
 
 import fairseq_compress
+from fairseq_compress.checkpoint.materialize import materialize
 from fairseq_compress.cli.main import main
 from fairseq_compress.corpus.nbest import read_nbest
+from fairseq_compress.corpus.segmentation import Segmenter
 from fairseq_compress.errors import ConfigError, DataError
 from fairseq_compress.export import ctranslate2_format, onnx_format
+from fairseq_compress.export.calibration import find_ranges
 from fairseq_compress.inference.model_directory import ModelDirectory
 from fairseq_compress.inference.open_model import open_model
 from fairseq_compress.inference.search_options import SearchOptions
+from fairseq_compress.teachers.loading import load_models
 from tests.conftest import BIN, ROOT, TINY, binarize, run_command
 
 RUNTIMES = {"onnx": onnx_format, "ctranslate2": ctranslate2_format}
@@ -203,6 +207,26 @@ def test_calibrated_ranges_make_translations_independent_of_their_batch(model, t
     for many, one in zip(exported_model.translate(sentences), alone, strict=True):
         assert many[0].pieces == one[0].pieces
         assert [best.score for best in many] == pytest.approx([best.score for best in one], abs=1e-3)
+
+
+def test_calibrated_ranges_are_those_of_sentences_without_padding(model, tmp_path):
+    """A text of long and short lines gives the union of what each line gives alone."""
+    fairseq_compress.register()
+    checkpoint = model / "checkpoint_last.pt"
+    fixed = materialize(checkpoint), load_models(str(checkpoint), model / "bin"), Segmenter(model / "spm.model")
+
+    def ranges(lines):
+        (tmp_path / "text").write_text("\n".join(lines))
+        return find_ranges(*fixed, tmp_path / "text", SearchOptions(beam=2, max_len_b=8))
+
+    lines = sorted((model / "train.en").read_text().splitlines()[:40], key=len)
+    lines = [lines[0], lines[10], lines[-1]]
+    alone = [ranges([line]) for line in lines]
+    together = ranges(lines)
+    assert len(together) == len(alone[0]) > 10
+    for name, (low, high) in together.items():
+        expected = min(each[name][0] for each in alone), max(each[name][1] for each in alone)
+        assert (low, high) == pytest.approx(expected, rel=1e-4, abs=1e-5), name
 
 
 def test_auto_keeps_the_fastest_and_tells_what_it_measured(model, tmp_path, capsys):
