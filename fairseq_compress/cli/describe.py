@@ -12,7 +12,7 @@ HELP = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the verb."""
     parser.add_argument("--checkpoint", required=True, metavar="C.pt", help="a checkpoint, packed or not")
-    parser.add_argument("--plan", metavar="PLAN.yaml", help="as if it had been compressed so")
+    parser.add_argument("--plan", metavar="PLAN", help="a YAML file or a built-in plan: as if compressed by it")
     parser.add_argument("--source-tokens", type=int, default=30, metavar="S", help="of a sentence, with its end symbol")
     parser.add_argument("--target-tokens", type=int, default=30, metavar="T", help="of its translation, likewise")
 

@@ -14,8 +14,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoint", required=True, metavar="C.pt", help="a checkpoint of any architecture")
     parser.add_argument("--output", required=True, metavar="C.safetensors", help="the packed one, without optimizer")
     parser.add_argument(
-        "--plan", metavar="PLAN.yaml",
-        help="compress by this plan, not by that of the training, if there was one (docs/quantization.md)",
+        "--plan", metavar="PLAN",
+        help="a YAML file or a built-in plan, such as int4: compress by it, not by the plan of the training "
+        "(docs/quantization.md)",
     )  # fmt: skip
 
 

@@ -3,6 +3,8 @@
 import argparse
 import shlex
 
+from fairseq_compress.shipped import shipped_names
+
 HELP = (
     "Quantize a trained model by a plan (docs/quantization.md). Without further words: at once and without training. "
     "With -- and the arguments of fairseq-train: stage by stage, with that training after each (iPQ); the same command "
@@ -12,9 +14,10 @@ HELP = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the verb."""
-    parser.usage = "%(prog)s --checkpoint C.pt --plan PLAN.yaml --output Q.pt [options] [-- DATA fairseq-train options]"
+    built_in = ", ".join(shipped_names("plans", suffix=".yaml"))
+    parser.usage = "%(prog)s --checkpoint C.pt --plan PLAN --output Q.pt [options] [-- DATA fairseq-train options]"
     parser.add_argument("--checkpoint", required=True, metavar="C.pt", help="the trained model")
-    parser.add_argument("--plan", required=True, metavar="PLAN.yaml", help="it takes the place of the model's own plan")
+    parser.add_argument("--plan", required=True, metavar="PLAN", help=f"a YAML file, or a built-in plan: {built_in}")
     parser.add_argument("--output", required=True, metavar="Q.pt", help="the quantized checkpoint, without optimizer")
     calibration = parser.add_argument_group("ranges of activations from sentences, else each input has its own")
     calibration.add_argument("--calibration-data", metavar="DATA", help="a folder of fairseq-preprocess")

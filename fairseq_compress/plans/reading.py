@@ -1,6 +1,7 @@
 """YAML to a checked plan, and a plan to one line of JSON, which is YAML too."""
 
 import json
+import os
 import re
 from dataclasses import MISSING, asdict, fields, is_dataclass
 from pathlib import Path
@@ -11,24 +12,43 @@ import yaml
 
 from fairseq_compress.errors import ConfigError
 from fairseq_compress.plans.rules import METHODS, Plan, WeightRule
+from fairseq_compress.shipped import did_you_mean, shipped, shipped_names
 
+PLANS, SUFFIX = "plans", ".yaml"
 EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
 
 
-def read_plan(path: str) -> Plan:
-    """The plan of a YAML file.
+def read_plan(path: str | os.PathLike[str]) -> Plan:
+    """The plan of a YAML file, or a built-in one by its name: ``int4`` is ``configs/plans/int4.yaml``.
 
     Raises:
         ConfigError: it cannot be read, or breaks a rule; the message has all problems.
     """
     origin = f"compression plan {path}"
+    path = Path(path)
+    if not path.is_file() and path.name == str(path) and not path.suffix:
+        path = built_in_plan(str(path))
     try:
         text = Path(path).read_text(encoding="utf-8")
     except OSError as error:
-        raise ConfigError(f"{origin}: cannot be read: {error.strerror}") from None
+        names = shipped_names(PLANS, suffix=SUFFIX)
+        built_in = f"; {path.stem} is a built-in plan" if path.stem in names else ""
+        raise ConfigError(f"{origin}: cannot be read: {error.strerror}{built_in}") from None
     except ValueError:
         raise ConfigError(f"{origin}: must be text in UTF-8") from None
     return parse_plan(text, origin)
+
+
+def built_in_plan(name: str) -> Path:
+    """The file of a built-in plan.
+
+    Raises:
+        ConfigError: unknown name.
+    """
+    known = shipped_names(PLANS, suffix=SUFFIX)
+    if name not in known:
+        raise ConfigError(f"compression plan {name}: neither a file nor a built-in plan{did_you_mean(name, known)}")
+    return shipped(PLANS, name + SUFFIX)
 
 
 def parse_plan(text: str, origin: str = "compression plan") -> Plan:

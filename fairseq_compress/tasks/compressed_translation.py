@@ -41,7 +41,10 @@ class CompressedTranslationConfig(TranslationConfig):
     )
     compression_plan: Optional[str] = field(  # noqa: UP045 - fairseq makes its option of this form only
         default=None,
-        metadata={"help": "YAML file: which weights and activations to compress in training (docs/quantization.md)"},
+        metadata={
+            "help": "YAML file, or name of a built-in plan such as int4: which weights and activations to compress in "
+            "training (docs/quantization.md)"
+        },
     )
     init_from_teacher: Optional[str] = field(  # noqa: UP045
         default=None,

@@ -13,6 +13,7 @@ from fairseq_compress.plans.attaching import attach_plan
 from fairseq_compress.plans.reading import parse_plan, plan_text, read_plan
 from fairseq_compress.plans.rules import ActivationRule, BlockDropoutRule, LinearRule, Noise, Plan
 from fairseq_compress.selection import select
+from fairseq_compress.shipped import FOLDERS, shipped, shipped_names
 
 NAMES = ["encoder.embed_tokens", "encoder.layers.0.fc1", "encoder.layers.0.fc2", "decoder.layers.0.fc1"]
 
@@ -116,6 +117,30 @@ def test_all_problems_at_once():
         parse_plan(text)
     for part in ("more: is no key", "noise.start", "noise.block", "activations[0].modules: is missing"):
         assert part in str(error.value)
+
+
+def test_built_in_plans_have_names(tmp_path, monkeypatch):
+    """A file of that name comes first, then the copy in an installed package, then the repository's folder."""
+    monkeypatch.chdir(tmp_path)
+    assert read_plan("int4") == read_plan(shipped("plans", "int4.yaml"))
+    assert "ipq-20x" in shipped_names("plans", suffix=".yaml")
+    with pytest.raises(ConfigError) as error:
+        read_plan("int5")
+    message = str(error.value)
+    assert message.startswith("compression plan int5: neither a file nor a built-in plan; did you mean int")
+    assert "available: int4, int4-noise, int8, " in message
+    with pytest.raises(ConfigError, match=r"int4\.yaml: cannot be read: No such file or directory; int4 is a built-in"):
+        read_plan("int4.yaml")
+    with pytest.raises(ConfigError, match=r"x: not shipped in configs/plans; available: int4, "):
+        shipped("plans", "x.yaml")
+    installed = tmp_path / "package" / "configs" / "plans"
+    installed.mkdir(parents=True)
+    (installed / "int4.yaml").write_text("weights: [{modules: ['*'], bits: 3}]")
+    monkeypatch.setattr("fairseq_compress.shipped.FOLDERS", (tmp_path / "package" / "configs", *FOLDERS))
+    assert read_plan("int4").weights[0].bits == 3
+    assert read_plan("int8").weights[0].bits == 8
+    (tmp_path / "int4").write_text("weights: [{modules: ['*'], bits: 2}]")
+    assert read_plan("int4").weights[0].bits == 2
 
 
 def test_files_that_cannot_be_read(tmp_path):
