@@ -1,6 +1,7 @@
 """What a student needs to be compared with a teacher of another shape, learned with it and thrown away after."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -46,7 +47,8 @@ class LayerMaps(nn.Module):
 
     def aligned(self, name: str, maps: Sequence[Tensor]) -> Tensor:
         """Ã (B, O, T, S), one for each head of the teacher, from the maps A (B, H, T, S) of the student's layers."""
-        convolution, stacked = self.heads[name], torch.cat(tuple(maps), dim=1)
+        stacked = torch.cat(tuple(maps), dim=1)
+        convolution: Any = self.heads[name]
         return F.conv2d(stacked, convolution.weight.to(stacked.dtype), convolution.bias.to(stacked.dtype))
 
     def nothing(self) -> Tensor | float:
