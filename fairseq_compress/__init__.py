@@ -43,6 +43,7 @@ def register() -> None:
     compat.read_checkpoints_also(is_packed, unpacked_state)
     compat_dictionaries.read_dictionaries_with(read_entries)
     compat_dictionaries.patch_language_pairs()
+    compat_dictionaries.patch_task_languages()
     import fairseq_compress.criterions.dual_vocab_kd
     import fairseq_compress.criterions.hidden_state_kd
     import fairseq_compress.criterions.label_smoothed

@@ -1,15 +1,18 @@
-"""What is mended in how fairseq finds and reads dictionaries.
+"""What is mended in how fairseq finds and reads dictionaries, and the languages that name them.
 
 * :func:`read_dictionaries_with` - a damaged ``dict.LANG.txt`` ends fairseq with a traceback that names no line, and a
   byte order mark becomes a part of the first symbol.
 * :func:`patch_language_pairs` - fairseq takes ``dict.zh-Hant.txt`` for text of ``zh`` and ``Hant``, and finds no pair
   in ``train.en-zh-Hant.en.idx``.
+* :func:`patch_task_languages` - a training without ``-s`` and ``-t`` finds its languages in the folder and does not
+  save them, so that nothing can translate with its checkpoint.
 """
 
 import functools
 from collections.abc import Callable, Container, Iterable
 from typing import Any
 
+from fairseq import tasks
 from fairseq.data import Dictionary, data_utils
 from fairseq.file_io import PathManager
 
@@ -20,7 +23,7 @@ def read_dictionaries_with(read: Callable[[str, Container[str]], Iterable[Any]])
     """Let every dictionary that fairseq loads by its path be read by ``read(path, symbols that it has already)``.
 
     Args:
-        read: yields entries with ``symbol``, ``count`` and ``overwrite``.
+        read: yields entries with ``symbol``, ``occurrences`` and ``overwrite``.
     """
     original = getattr(Dictionary.add_from_file, _PATCHED, Dictionary.add_from_file)
 
@@ -30,7 +33,7 @@ def read_dictionaries_with(read: Callable[[str, Container[str]], Iterable[Any]])
             original(self, f)
             return
         for entry in read(PathManager.get_local_path(f), frozenset(self.symbols)):
-            self.add_symbol(entry.symbol, n=entry.count, overwrite=entry.overwrite)
+            self.add_symbol(entry.symbol, n=entry.occurrences, overwrite=entry.overwrite)
 
     setattr(add_from_file, _PATCHED, original)
     Dictionary.add_from_file = add_from_file
@@ -56,6 +59,24 @@ def patch_language_pairs() -> None:
 
     setattr(infer_language_pair, _PATCHED, original)
     data_utils.infer_language_pair = infer_language_pair
+
+
+def patch_task_languages() -> None:
+    """Let the configuration, and so every checkpoint, have the languages that a task found in its folder."""
+    original = tasks.setup_task
+    if hasattr(original, _PATCHED):
+        return
+
+    @functools.wraps(original)
+    def setup_task(cfg: Any, **kwargs: Any) -> Any:
+        task = original(cfg, **kwargs)
+        for name in ("source_lang", "target_lang"):
+            if getattr(cfg, name, "") is None and (found := getattr(task.cfg, name, None)) is not None:
+                setattr(cfg, name, found)
+        return task
+
+    setattr(setup_task, _PATCHED, original)
+    tasks.setup_task = setup_task
 
 
 def _cuts(pair: str) -> list[tuple[str, str]]:

@@ -15,7 +15,7 @@ class Entry(NamedTuple):
 
     number: int  # from 1
     symbol: str
-    count: int
+    occurrences: int
     overwrite: bool  # it may be there twice; the first one's place counts
 
 
@@ -37,10 +37,10 @@ def read_entries(path: PathLike, taken: Container[str] = ()) -> Iterator[Entry]:
             text, _, field = text.rpartition(" ")
         place = f"{os.fspath(path)}, line {number}"
         try:
-            count = int(field)
+            count = int(field) if " " in line else None
         except ValueError:
             count = None
-        if count is None or " " not in line:
+        if count is None:
             raise DataError(f"{place}: must be a symbol, a space and its count, got {line[:60]!r}")
         if not overwrite and (text in lines or text in taken):
             where = f"in line {lines[text]}" if text in lines else "one of fairseq's own symbols"

@@ -4,7 +4,9 @@ import codecs
 from pathlib import Path
 
 import pytest
+from fairseq import tasks
 from fairseq.data import Dictionary, data_utils
+from omegaconf import OmegaConf
 
 import fairseq_compress
 from fairseq_compress.corpus.dictionary_file import Entry, read_entries
@@ -63,7 +65,7 @@ def test_what_fairseq_takes_is_taken(tmp_path: Path) -> None:
     with open(path, encoding="utf-8") as stream:
         theirs.add_from_file(stream)  # an open file goes fairseq's own way
     assert (ours.symbols, ours.count, ours.indices) == (theirs.symbols, theirs.count, theirs.indices)
-    assert Entry._fields == ("number", "symbol", "count", "overwrite")
+    assert Entry._fields == ("number", "symbol", "occurrences", "overwrite")
 
 
 def test_our_task_and_its_parents_say_it(tmp_path: Path) -> None:
@@ -73,6 +75,17 @@ def test_our_task_and_its_parents_say_it(tmp_path: Path) -> None:
     for task in (CompressedTranslationTask, CompressedTranslationTask.__mro__[1]):
         with pytest.raises(DataError, match=r"dict\.cs\.txt, line 6: must be a new symbol"):
             task.setup_task(cfg)
+
+
+@pytest.mark.parametrize("name", ["translation", "compressed_translation"])
+def test_a_task_tells_the_languages_that_it_found(tmp_path: Path, name: str) -> None:
+    for language in ("eng_Latn", "zh-Hant"):
+        write(tmp_path, TEXT, f"dict.{language}.txt")
+    (tmp_path / "train.eng_Latn-zh-Hant.eng_Latn.idx").touch()
+    options = OmegaConf.structured(tasks.TASK_DATACLASS_REGISTRY[name](data=str(tmp_path)))
+    cfg = OmegaConf.create(OmegaConf.to_container(options) | {"_name": name})
+    tasks.setup_task(cfg)
+    assert (cfg.source_lang, cfg.target_lang) == ("eng_Latn", "zh-Hant")
 
 
 @pytest.mark.parametrize(
