@@ -90,8 +90,10 @@ def normalize_line(text: str) -> str:
     :mod:`fairseq_compress.corpus.invisible`. Every text that becomes pieces goes through it: in ``prepare``,
     ``train-vocabulary``, ``encode``, ``encode-dual``, ``translate`` and wherever a :class:`Segmenter` is used.
     """
-    visible = drop_invisible(unicodedata.normalize("NFC", text).replace(PIECE_SPACE, " "))
-    return squeeze_whitespace(unicodedata.normalize("NFC", visible))  # what was dropped may have kept marks apart
+    line = unicodedata.normalize("NFC", text.replace(PIECE_SPACE, " "))
+    while (visible := unicodedata.normalize("NFC", drop_invisible(line))) != line:  # what is dropped may part marks
+        line = visible
+    return squeeze_whitespace(line)
 
 
 class Pair(NamedTuple):

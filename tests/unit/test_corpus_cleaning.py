@@ -1,6 +1,7 @@
 """Normalization and filtering of pairs."""
 
 import json
+import os
 import unicodedata
 from pathlib import Path
 
@@ -16,7 +17,9 @@ from fairseq_compress.corpus.cleaning import (
     PairCleaner,
     clean_parallel,
     normalize_line,
+    read_pairs,
 )
+from fairseq_compress.corpus.files import read_lines
 from fairseq_compress.errors import ConfigError, DataError
 
 any_text = st.text(st.characters(exclude_categories=["Cs"]))
@@ -169,3 +172,28 @@ def test_nothing_left_and_bad_file_lists(tmp_path: Path) -> None:
         clean(tmp_path, [source, source], [target])
     with pytest.raises(ConfigError, match=r"o\.cs is also an input"):
         clean(tmp_path, [source], [write(tmp_path, "o.cs", "x\n")])
+
+
+def data_folder() -> Path | None:
+    named = os.environ.get("FAIRSEQ_COMPRESS_DATA")
+    folder = Path(named) if named else Path(__file__).resolve().parents[3] / "shared" / "data"
+    return folder / "multi30k" if (folder / "multi30k" / "train.cs").is_file() else None
+
+
+@pytest.mark.shared_data
+@pytest.mark.skipif(data_folder() is None, reason="no real text: set FAIRSEQ_COMPRESS_DATA")
+def test_real_text_with_spaces_is_cleaned_by_what_separates_words() -> None:
+    folder = data_folder()
+    assert folder is not None
+    raw = zip(read_lines(folder / "train.en"), read_lines(folder / "train.cs"), strict=True)
+    lines = [tuple(" ".join(unicodedata.normalize("NFC", line).split()) for line in pair) for pair in raw]
+    kept, seen = [], set()
+    for number, pair in enumerate(lines, start=1):
+        short, long = sorted(len(line.split()) for line in pair)
+        if 1 <= short and long <= 40 and not (long - short > 5 and long > 1.5 * short) and pair not in seen:
+            seen.add(pair)
+            kept.append((number, *pair))
+    cleaner = PairCleaner(CleaningRules(max_words=40, max_ratio=1.5))
+    pairs = cleaner.select(read_pairs([folder / "train.en"], [folder / "train.cs"]))
+    assert [(pair.line_number, pair.source, pair.target) for pair in pairs] == kept
+    assert 0 < len(kept) < len(lines)
