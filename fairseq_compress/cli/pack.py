@@ -5,7 +5,7 @@ import sys
 
 HELP = (
     "Write the weights of a checkpoint as they are compressed, on top of safetensors: integers without gaps, scales, "
-    "shared tensors once. fairseq-generate reads it through the plugin. Prints where every byte is."
+    "shared tensors once. translate and all other verbs read it. Prints where every byte is."
 )
 
 

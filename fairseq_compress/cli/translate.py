@@ -17,7 +17,10 @@ HELP = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the verb."""
     parser.add_argument(
-        "--model", required=True, metavar="DIR|C.pt", help="a directory of fairseq-compress export, or a checkpoint"
+        "--model",
+        required=True,
+        metavar="DIR|C.pt",
+        help="a directory of fairseq-compress export, or a checkpoint, packed or not",
     )
     parser.add_argument(
         "--sentencepiece-model", metavar="M.model", help="with a checkpoint: that cut its training text"
