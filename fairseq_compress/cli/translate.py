@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--model",
         required=True,
         metavar="DIR|C.pt",
-        help="a directory of fairseq-compress export, or a checkpoint, packed or not",
+        help="a directory of export, or a checkpoint, packed or not",
     )
     parser.add_argument(
         "--sentencepiece-model", metavar="M.model", help="with a checkpoint: that cut its training text"

@@ -18,8 +18,10 @@ import sys
 import time
 from pathlib import Path
 
-import sacrebleu
 import torch
+from sacrebleu.metrics import BLEU, CHRF
+
+from fairseq_compress.corpus.bleu_tokenizer import bleu_tokenizer
 
 BIN = Path(sys.executable).parent
 CORES = len(os.sched_getaffinity(0))
@@ -91,24 +93,28 @@ def rows(args: argparse.Namespace) -> list[list[str]]:
             speeds.setdefault(f"export {kind}", []).append(value)
     medians = {name: statistics.median(values) for name, values in speeds.items()}
     metadata = json.loads((Path(args.exported) / "metadata.json").read_text(encoding="utf-8"))
+    bleu_metric = BLEU(tokenize=bleu_tokenizer(metadata["languages"]["target"]).name)
     references = [Path(args.reference).read_text(encoding="utf-8").split("\n")[:-1]]
     base_bytes = weights(args.teacher)
     base_rate, base_delay = max(medians[f"teacher {size}"] for size in MAX_TOKENS), 1000 / medians["teacher one"]
     table = []
     for name, path in zip(("teacher", "student", "export"), args.hypotheses, strict=True):
         text = Path(path).read_text(encoding="utf-8").split("\n")[:-1]
-        bleu, chrf = sacrebleu.corpus_bleu(text, references), sacrebleu.corpus_chrf(text, references)
+        bleu, chrf = bleu_metric.corpus_score(text, references), CHRF().corpus_score(text, references)
         if name == "export":
             size, rate, delay = metadata["bytes"], medians["export many"], medians["export one"]
+            rates, delays = speeds["export many"], speeds["export one"]
             label = f"the student, exported: {metadata['runtime']}, {metadata['quantization']}"
         else:
             size = weights(args.teacher if name == "teacher" else args.student)
-            rate = max(medians[f"{name} {tokens}"] for tokens in MAX_TOKENS)
-            delay = 1000 / medians[f"{name} one"]
+            best = max(MAX_TOKENS, key=lambda tokens: medians[f"{name} {tokens}"])
+            rate, rates = medians[f"{name} {best}"], speeds[f"{name} {best}"]
+            delay, delays = 1000 / medians[f"{name} one"], [1000 / value for value in speeds[f"{name} one"]]
             label = f"{name}, `fairseq-generate`, float32"
         table.append([
             label, f"{size / 1e6:.1f}", f"{base_bytes / size:.1f}x", f"{bleu.score:.2f}", f"{chrf.score:.2f}",
-            f"{delay:.1f}", f"{base_delay / delay:.1f}x", f"{rate:.1f}", f"{rate / base_rate:.1f}x",
+            f"{delay:.1f} ({min(delays):.1f} to {max(delays):.1f})", f"{base_delay / delay:.1f}x",
+            f"{rate:.1f} ({min(rates):.1f} to {max(rates):.1f})", f"{rate / base_rate:.1f}x",
         ])  # fmt: skip
     return table
 
@@ -130,7 +136,14 @@ def main() -> None:
         return
     head = ["system", "MB", "smaller", "BLEU", "chrF2", "ms a sentence", "faster", "sentences/s in batches", "faster"]
     lines = ["| " + " | ".join(row) + " |" for row in (head, ["---", *["---:"] * (len(head) - 1)], *rows(args))]
-    text = "\n".join([*lines, "", f"Beam {args.beam}, {CORES} cores, medians of {args.runs} runs.", ""])
+    text = "\n".join(
+        [
+            *lines,
+            "",
+            f"Beam {args.beam}, {CORES} cores, medians of {args.runs} runs, in brackets the least and the greatest.",
+            "",
+        ]
+    )
     if args.output:
         Path(args.output).write_text(text, encoding="utf-8")
     print(text)

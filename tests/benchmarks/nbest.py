@@ -22,8 +22,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-import sacrebleu
+from sacrebleu.metrics import BLEU
 
+from fairseq_compress.corpus.bleu_tokenizer import bleu_tokenizer
 from fairseq_compress.corpus.nbest import read_nbest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -94,7 +95,9 @@ def hypotheses_of_fairseq(log: str) -> dict[int, list[str]]:
     return found
 
 
-def compare(theirs: dict[int, list[str]], ours: dict[int, list[str]], references: list[str] | None) -> str:
+def compare(
+    theirs: dict[int, list[str]], ours: dict[int, list[str]], references: list[str] | None, target_lang: str
+) -> str:
     """How many sentences have the same hypotheses, all of them and the best; BLEU of the best."""
     filled = [index for index, texts in ours.items() if texts != [""]]
     whole = sum(ours[index] == theirs[index] for index in filled)
@@ -102,8 +105,9 @@ def compare(theirs: dict[int, list[str]], ours: dict[int, list[str]], references
     text = f"token for token as fairseq-generate: {whole} of {len(filled)} whole lists, {best} of the best"
     if references is None:
         return text
+    metric = BLEU(tokenize=bleu_tokenizer(target_lang).name)
     scores = [
-        sacrebleu.corpus_bleu([plain(lists[index][0]) for index in filled], [[references[index] for index in filled]])
+        metric.corpus_score([plain(lists[index][0]) for index in filled], [[references[index] for index in filled]])
         for lists in (theirs, ours)
     ]
     return f"{text}; BLEU {scores[1].score:.2f}, of fairseq-generate {scores[0].score:.2f}"
@@ -155,7 +159,7 @@ def main() -> None:
             references = [plain(line) for line in args.reference.read_text(encoding="utf-8").split("\n")[: len(lines)]]
         for precision, nbest in found.items():
             ours = {each.index: [text for _, text in each.hypotheses] for each in read_nbest(nbest)}
-            print(f"{precision}: {compare(hypotheses_of_fairseq(log), ours, references)}")
+            print(f"{precision}: {compare(hypotheses_of_fairseq(log), ours, references, pair[1])}")
 
 
 if __name__ == "__main__":
