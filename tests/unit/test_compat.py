@@ -21,6 +21,7 @@ from fairseq_compress.checkpoint.load import load_state
 from fairseq_compress.errors import CheckpointError
 from fairseq_compress.tasks.compressed_translation import CompressedTranslationConfig, CompressedTranslationTask
 
+compat.apply()  # before the tests name functions of fairseq, whatever was imported first
 COUNTS = [1, 5, 9, 1071]
 
 
