@@ -31,9 +31,10 @@ def shipped_names(*parts: str, suffix: str) -> list[str]:
     return sorted({path.stem for folder in FOLDERS for path in folder.joinpath(*parts).glob(f"*{suffix}")})
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """The end of an error message about an unknown name: the closest known one, and all of them."""
+def did_you_mean(name: str, known: Iterable[str], listed: bool = True) -> str:
+    """The end of an error message about an unknown name: the closest known one, and all of them if ``listed``."""
     names = list(known)
     closest = difflib.get_close_matches(name, names, 1)
-    guess = f"did you mean {closest[0]}? " if closest else ""
-    return f"; {guess}available: {', '.join(names) or 'none'}"
+    guess = [f"did you mean {closest[0]}?"] if closest else []
+    found = " ".join([*guess, *([f"available: {', '.join(names) or 'none'}"] if listed else [])])
+    return f"; {found}" if found else ""

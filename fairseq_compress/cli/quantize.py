@@ -2,13 +2,15 @@
 
 import argparse
 import shlex
+import sys
 
 from fairseq_compress.shipped import shipped_names
 
 HELP = (
     "Quantize a trained model by a plan (docs/quantization.md). Without further words: at once and without training. "
-    "With -- and the arguments of fairseq-train: stage by stage, with that training after each (iPQ); the same command "
-    "goes on after an interruption. The result is a checkpoint for fairseq's own commands; pack makes it small."
+    "With -- and the arguments of fairseq-train: stage by stage, with that training after each (iPQ). Architecture and "
+    "languages are the checkpoint's. The same command resumes after an interruption. The result is a checkpoint for "
+    "fairseq's own commands; pack makes it small."
 )
 
 
@@ -44,6 +46,7 @@ def run(args: argparse.Namespace) -> int:
 
     import fairseq_compress
     from fairseq_compress.errors import ConfigError
+    from fairseq_compress.evaluation.sizes import weight_bytes
     from fairseq_compress.plans.reading import read_plan
     from fairseq_compress.procedures.calibration import Calibration
     from fairseq_compress.procedures.post_training import quantize
@@ -61,11 +64,13 @@ def run(args: argparse.Namespace) -> int:
         for option in ("stages_dir", "train_command"):
             if getattr(args, option) is not None:
                 name = f"--{option.replace('_', '-')}"
-                raise ConfigError(f"{name}: goes with the arguments of a training, behind --")
+                raise ConfigError(f"{name}: requires the arguments of a training, after --")
         quantize(args.checkpoint, args.output, plan, calibration)
     else:
         command = TRAIN if args.train_command is None else shlex.split(args.train_command)
         folder = args.stages_dir or f"{args.output}.stages"
         quantize_in_stages(args.checkpoint, args.output, plan, folder, args.train, command, calibration)
+    before, after = (weight_bytes(path) for path in (args.checkpoint, args.output))
+    print(f"weights: {before:,} bytes -> {after:,} bytes, {before / after:.1f} times smaller (packed)", file=sys.stderr)
     print(args.output)
     return 0

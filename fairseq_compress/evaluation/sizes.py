@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fairseq_compress.checkpoint.average import PLACEHOLDER_BUFFER, VERSION_BUFFER, count_parameters, tied_groups
 from fairseq_compress.checkpoint.load import load_state
+from fairseq_compress.checkpoint.pack import pack_model
 from fairseq_compress.checkpoint.packed_file import HEADER, Entry, is_packed, read_packed, size_table
 from fairseq_compress.checkpoint.state import num_updates
 from fairseq_compress.evaluation.multiply_adds import DECODER, EMBEDDINGS, ENCODER, OUTPUT, part_of
@@ -96,6 +97,15 @@ def _directory_facts(directory: ModelDirectory) -> dict[str, Any]:
         **{name: told[option] for option, name in known.items() if told.get(option)},
         **{name: value for name, value in metadata.get("training", {}).items() if name == "updates" and value},
     }
+
+
+def weight_bytes(path: str | os.PathLike[str]) -> int:
+    """The bytes of the weights of a checkpoint as ``pack`` stores them, without what describes them.
+
+    Raises:
+        CheckpointError: the file cannot be loaded.
+    """
+    return sum(entry.bytes for entry in size_table(pack_model(path), 0) if entry.kind != HEADER)
 
 
 def size_lines(entries: list[Entry]) -> list[str]:

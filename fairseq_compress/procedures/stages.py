@@ -4,20 +4,21 @@ In stage s the weights of the rules of s are quantized as they have become by th
 centroids of all stages so far, with fixed assignments, and the weights that are not quantized yet. Each training is
 ``fairseq-train``, so criterion, optimizer, teacher, processes and devices are what its options say.
 
-Of each stage there is a folder: ``start.pt``, quantized and not yet trained, the checkpoints of fairseq, and
-``model.pt``, its result. What was killed goes on where it stopped.
+Of each stage there is a folder: ``start.pt``, quantized and not yet trained, the checkpoints of fairseq, ``errors.log``
+with the standard error of the training, and ``model.pt``, the result. What was killed resumes where it stopped.
 """
 
 import json
 import os
 import shutil
-import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from fairseq_compress.checkpoint.compress import check_plan
-from fairseq_compress.checkpoint.load import load_state
+from fairseq_compress.checkpoint.load import load_state, load_upgraded
+from fairseq_compress.checkpoint.materialize import dictionaries_of
 from fairseq_compress.checkpoint.state import num_updates, without_training_state, write_state
 from fairseq_compress.corpus.files import atomic_write, check_distinct, file_sha256
 from fairseq_compress.corpus.unit_log import take_lock
@@ -26,6 +27,14 @@ from fairseq_compress.plans.reading import plan_text
 from fairseq_compress.plans.rules import Plan
 from fairseq_compress.procedures.calibration import Calibration
 from fairseq_compress.procedures.post_training import quantize
+from fairseq_compress.procedures.training_options import (
+    TASK,
+    check_dictionaries,
+    check_training,
+    checkpoint_options,
+    last_value,
+)
+from fairseq_compress.procedures.training_run import run_training
 
 PLUGIN = Path(__file__).resolve().parents[1]
 TRAIN = (sys.executable, "-m", "fairseq_cli.train")
@@ -34,7 +43,7 @@ REFUSED = (
     *("--finetune-from-model", "--compression-plan", "--save-dir"),
     *("--restore-file", "--no-save", "--no-last-checkpoints"),
 )
-ADDED: dict[str, str | Path] = {"--user-dir": str(PLUGIN), "--task": "compressed_translation"}
+ADDED: dict[str, str | Path] = {"--user-dir": str(PLUGIN), "--task": TASK}
 
 
 def quantize_in_stages(
@@ -50,95 +59,144 @@ def quantize_in_stages(
 
     Args:
         path: the trained model to start from.
-        folder: of the stages; the same call goes on in it.
-        arguments: of ``fairseq-train``, its data first, for the training after each stage.
+        folder: of the stages; the same call resumes in it.
+        arguments: of ``fairseq-train``, its data first, for the training after each stage. Architecture and languages
+            are the checkpoint's, unless they are among them.
         command: what is called with them.
         calibration: of the ranges of activations, in the stage where they begin; else training finds them from nothing.
 
     Raises:
-        ConfigError: an argument is one that a stage sets itself; or the folder is that of a call with other arguments,
-            or another process works in it.
-        TrainingError: a training failed.
+        ConfigError: an argument is one that a stage sets itself, or one is missing; or the folder is that of a call
+            with other arguments, or another process works in it; or the data have other dictionaries.
+        TrainingError: a training failed, with its cause.
     """
     if refused := [word for word in arguments if word.split("=")[0] in REFUSED]:
         raise ConfigError(f"fairseq-train: {refused[0]} is not for the stages of a quantization, which have their own")
+    check_training(arguments)
     check_distinct([path], [output])
     check_plan(path, plan)
     top = Path(folder)
     top.mkdir(parents=True, exist_ok=True)
-    training = [*command, *arguments]
+    training = Training(tuple(command), tuple(arguments))
     with open(top / ".lock", "wb") as lock:
         if not take_lock(lock):
             raise ConfigError(f"--stages-dir: another process works in {top}")
-        model = Path(path)
-        for stage in plan.stages():
-            model = _Stage(top / f"stage-{stage}", model, plan.until(stage), calibration).run(training, lock.fileno())
+        model, numbers = Path(path), plan.stages()
+        for place, number in enumerate(numbers, 1):
+            title = f"stage {place} of {len(numbers)}"
+            stage = _Stage(title, top / f"stage-{number}", model, plan.until(number), calibration)
+            model = stage.run(training, lock.fileno())
     with open(model, "rb") as result, atomic_write(output, "wb") as file:
         shutil.copyfileobj(result, file)
+
+
+@dataclass(frozen=True)
+class Training:
+    """What trains after each stage."""
+
+    command: tuple[str, ...]
+    arguments: tuple[str, ...]
+    """Of ``fairseq-train``, from the user."""
+
+    def words(self, start: Path, own: Mapping[str, str | Path]) -> list[str]:
+        """The command that trains on from a checkpoint, with the options ``own`` of a stage.
+
+        Raises:
+            ConfigError: the data have other dictionaries, or the architecture is unknown.
+        """
+        state, cfg = load_upgraded(start)
+        added = {name: value for name, value in ADDED.items() if last_value(self.arguments, name) is None}
+        if "--task" in added and not self.arguments[0].startswith("-"):
+            entries = [len(dictionary) for dictionary in dictionaries_of(state["model"])]
+            check_dictionaries(self.arguments[0], cfg, self.arguments, entries)
+        options = [str(word) for pair in (added | dict(own)).items() for word in pair]
+        return [*self.command, *checkpoint_options(cfg, self.arguments), *self.arguments, *options]
 
 
 class _Stage:
     """One stage in its folder."""
 
-    def __init__(self, folder: Path, origin: Path, plan: Plan, calibration: Calibration | None) -> None:
-        self.folder, self.origin, self.plan, self.calibration = folder, origin, plan, calibration
+    def __init__(self, title: str, folder: Path, origin: Path, plan: Plan, calibration: Calibration | None) -> None:
+        self.title, self.folder, self.origin, self.plan, self.calibration = title, folder, origin, plan, calibration
 
-    def run(self, training: list[str], lock: int) -> Path:
+    def run(self, training: Training, lock: int) -> Path:
         """Do what is not done yet, and return the path of the result.
 
         Args:
-            training: the command without what a stage adds.
-            lock: a file that the training keeps open, so that nobody starts another one should this process be killed.
+            lock: see :func:`run_training`.
         """
         result = self.folder / "model.pt"
         self._claim(training)
         if result.exists():
+            self._say("done already")
             return result
         start, plan = self.folder / "start.pt", self.folder / "plan.yaml"
         if not start.exists():
+            self._say(f"quantizing {self._patterns()}")
             quantizes_new = any(rule.stage == self.plan.stages()[-1] for rule in self.plan.activations)
             quantize(self.origin, start, self.plan, self.calibration if quantizes_new else None)
         with atomic_write(plan) as file:
             file.write(plan_text(self.plan) + "\n")
         if not self._is_trained(training):
-            added = {name: value for name, value in ADDED.items() if name not in training}
-            own = {"--finetune-from-model": start, "--compression-plan": plan, "--save-dir": self.folder}
-            words = [str(word) for pair in (added | own).items() for word in pair]
-            ended = subprocess.run([*training, *words], pass_fds=(lock,), check=False).returncode
-            if ended != 0:
-                raise TrainingError(f"{self.folder}: the training ended with status {ended}; the same command goes on")
+            own: dict[str, str | Path] = {
+                "--finetune-from-model": start,
+                "--compression-plan": plan,
+                "--save-dir": self.folder,
+            }
+            self._train(training, own, lock)
         write_state(without_training_state(load_state(self._best())), result)
         return result
 
-    def _claim(self, training: list[str]) -> None:
-        """Note what this folder is for, or check that it is for that."""
+    def _say(self, what: str) -> None:
+        print(f"{self.title}: {what}", file=sys.stderr, flush=True)
+
+    def _patterns(self) -> str:
+        """What this stage adds, for the reader."""
+        last = self.plan.stages()[-1]
+        weights = [pattern for rule in self.plan.weights if rule.stage == last for pattern in rule.modules]
+        inputs = [pattern for rule in self.plan.activations if rule.stage == last for pattern in rule.modules]
+        found = [f"weights {' '.join(weights)}"] if weights else []
+        return ", ".join(found + ([f"activations {' '.join(inputs)}"] if inputs else []))
+
+    def _train(self, training: Training, own: dict[str, str | Path], lock: int) -> None:
+        """Run the training, or what is left of it."""
+        words, last = training.words(self.folder / "start.pt", own), self.folder / "checkpoint_last.pt"
+        self._say("resuming the training" if last.exists() else "training")
+        try:
+            run_training(words, self.folder / "errors.log", lock)
+        except TrainingError as error:
+            advice = "nothing was trained yet: correct the command and run it again"
+            if last.exists():
+                advice = "the same command resumes from the last checkpoint"
+            raise TrainingError(f"{self.title}: {error}; {advice}") from None
+
+    def _claim(self, training: Training) -> None:
+        """Note what this folder is for, or check that it is for that. Before anything is trained, that may change."""
         own = {
             "plan": json.loads(plan_text(self.plan)),
-            "training": training,
+            "training": [*training.command, *training.arguments],
             "model": file_sha256(self.origin),
             "calibration": None if self.calibration is None else vars(self.calibration),
         }
         note = self.folder / "stage.json"
-        if not note.exists():
-            with atomic_write(note) as file:
-                json.dump(own, file, indent=2)
+        noted = json.loads(note.read_text()) if note.exists() else {}
+        changed = [name for name, value in json.loads(json.dumps(own)).items() if noted.get(name) != value]
+        if noted and not changed:
             return
-        noted = json.loads(note.read_text())
-        if changed := [name for name, value in json.loads(json.dumps(own)).items() if noted.get(name) != value]:
+        if any((self.folder / name).exists() for name in ("model.pt", "checkpoint_last.pt", "checkpoint_best.pt")):
             raise ConfigError(
                 f"--stages-dir: {self.folder} was begun with another {' and another '.join(changed)}; "
                 "name another folder, or remove this one"
             )
+        if changed != ["training"]:
+            (self.folder / "start.pt").unlink(missing_ok=True)
+        with atomic_write(note) as file:
+            json.dump(own, file, indent=2)
 
-    def _is_trained(self, training: list[str]) -> bool:
+    def _is_trained(self, training: Training) -> bool:
         """Whether the last update was made, after which fairseq would make one more."""
-        last = self.folder / "checkpoint_last.pt"
-        words = [part for word in training for part in word.split("=", 1)]
-        if "--max-update" not in words or not last.exists():
-            return False
-        return num_updates(load_state(last)) >= int(
-            words[len(words) - words[::-1].index("--max-update")]
-        )  # of several the last
+        last, updates = self.folder / "checkpoint_last.pt", last_value(training.arguments, "--max-update")
+        return updates is not None and last.exists() and num_updates(load_state(last)) >= int(updates)
 
     def _best(self) -> Path:
         """The best checkpoint by validation; without validation the last."""

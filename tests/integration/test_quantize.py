@@ -1,5 +1,6 @@
 """``fairseq-compress quantize``: without training, with ranges of a text, and in stages with training between (iPQ)."""
 
+import argparse
 import os
 import re
 import shlex
@@ -10,8 +11,10 @@ import time
 import pytest
 import torch
 
+from fairseq_compress.checkpoint.load import load_upgraded
 from fairseq_compress.cli.main import main
 from fairseq_compress.functional.linear_quantization import Linear, quantize_dequantize
+from fairseq_compress.procedures.training_options import checkpoint_options
 from tests.conftest import BIN, TINY, TORCHRUN, UNDER_TORCHRUN, VARIABLES, run_command
 
 STAGES = """
@@ -19,11 +22,12 @@ weights:
   - {modules: ["*.fc?", "*.embed_tokens"], method: product, block: 4, centroids: 16, stage: 1}
   - {modules: ["*_proj"], method: product, block: 4, centroids: 8, stage: 5}
 """
-TRAIN = [
-    "-s", "en", "-t", "cs", "--cpu", "--arch", "transformer_small", *TINY, "--optimizer", "adam", "--lr", "1e-3",
-    "--max-tokens", "240", "--max-update", "4", "--seed", "3", "--dropout", "0.2", "--num-workers", "0",
-    "--save-interval-updates", "2", "--no-epoch-checkpoints",
+SHAPE = ["-s", "en", "-t", "cs", "--arch", "transformer_small", *TINY]
+WITHOUT_SHAPE = [
+    "--cpu", "--optimizer", "adam", "--lr", "1e-3", "--max-tokens", "240", "--max-update", "4", "--seed", "3",
+    "--dropout", "0.2", "--num-workers", "0", "--save-interval-updates", "2", "--no-epoch-checkpoints",
 ]  # fmt: skip
+TRAIN = [*SHAPE, *WITHOUT_SHAPE]
 
 
 def load(path):
@@ -175,7 +179,7 @@ def test_stages_of_other_settings_and_what_stages_set_themselves(staged, teacher
             ["--stages-dir", staged / "none", *options[2:]],
             "weights[1].modules: the pattern '*_projj' matches no module",  # before anything is trained
         ),
-        (STAGES, ["--stages-dir", "x"], "--stages-dir: goes with the arguments of a training, behind --"),
+        (STAGES, ["--stages-dir", "x"], "--stages-dir: requires the arguments of a training, after --"),
         (STAGES, [*options[:3], data_bin / "none", *TRAIN], "begun with another training"),
     ):
         result = quantize(teacher, staged, plan, *arguments, name="other.pt", check=False)
@@ -185,11 +189,62 @@ def test_stages_of_other_settings_and_what_stages_set_themselves(staged, teacher
     assert not (staged / "none" / "stage-1").exists()
 
 
-def test_a_training_that_fails_is_named(teacher, data_bin, tmp_path):
-    result = quantize(teacher, tmp_path, STAGES, "--", data_bin, *TRAIN, "--arch", "no_such", check=False)
-    assert result.returncode == 1
-    assert "stage-1: the training ended with status 2; the same command goes on" in result.stdout.splitlines()[-1]
-    assert not (tmp_path / "q.pt").exists()
+def test_a_training_that_fails_is_named_and_the_corrected_one_goes_on(teacher, data_bin, tmp_path):
+    """One line, no traceback and no usage; what was wrong can be mended in the same folder."""
+    plan = 'weights: [{modules: ["*.fc?"], method: product, block: 4, centroids: 16}]'
+    train = ["--", data_bin, *WITHOUT_SHAPE]
+    for more, message in (
+        (["--no-such-option"], "the training ended with status 2: unrecognized arguments: --no-such-option (see "),
+        (["--criterion", "word_level_kd", "--teacher-path", "no.pt"], "ended with status 1: checkpoint no.pt: no such"),
+    ):
+        result = quantize(teacher, tmp_path, plan, *train, *more, check=False)
+        assert result.returncode == 1
+        last = result.stdout.splitlines()[-1]
+        assert last.startswith("fairseq-compress quantize: error: stage 1 of 1: ")
+        assert message in last
+        assert last.endswith("; nothing was trained yet: correct the command and run it again")
+        assert "Traceback" not in result.stdout
+        assert "usage:" not in result.stdout
+        assert not (tmp_path / "q.pt").exists()
+    quantize(teacher, tmp_path, plan, *train)
+    assert (tmp_path / "q.pt").exists()
+    for arguments, message in (
+        ([data_bin, "--optimizer", "adam"], "requires one of --max-update, --max-epoch"),
+        ([*train[1:], "--arch", "transformr_small"], "unknown architecture 'transformr_small'; did you mean transf"),
+        ([tmp_path, *WITHOUT_SHAPE], "must be a folder of fairseq-preprocess, has no dict.en.txt"),
+    ):
+        result = quantize(teacher, tmp_path, plan, "--stages-dir", tmp_path / "x", "--", *arguments, check=False)
+        assert result.returncode == 1
+        assert message in result.stdout.splitlines()[-1]
+
+
+def test_a_stock_checkpoint_in_stages_without_its_shape(data_bin, tmp_path):
+    """Trained by fairseq without the plugin; its architecture, languages and dictionaries are those of the file."""
+    shape = ["--arch", "transformer", "--share-all-embeddings", "--encoder-learned-pos", *TINY]
+    run_command(
+        "fairseq-train", data_bin, "--task", "translation", "-s", "en", "-t", "cs", "--cpu", *shape, "--optimizer",
+        "adam", "--max-tokens", 240, "--max-update", 2, "--save-dir", tmp_path, "--disable-validation",
+        "--no-epoch-checkpoints", "--num-workers", 0,
+    )  # fmt: skip
+    stock = tmp_path / "checkpoint_last.pt"
+    result = quantize(stock, tmp_path, STAGES, "--", data_bin, *WITHOUT_SHAPE)
+    assert "stage 1 of 2: quantizing weights *.fc? *.embed_tokens\n" in result.stdout
+    assert "stage 2 of 2: quantizing weights *_proj\n" in result.stdout
+    assert re.search(r"^weights: [\d,]+ bytes -> [\d,]+ bytes, \d\.\d times smaller", result.stdout, re.MULTILINE)
+    assert len(hypotheses(tmp_path / "q.pt", data_bin)) == 9
+    again = quantize(stock, tmp_path, STAGES, "--", data_bin, *WITHOUT_SHAPE).stdout
+    assert "stage 2 of 2: done already" in again
+    old = load(stock)  # as before 2021: a namespace of arguments
+    groups = [vars(group) if isinstance(group, argparse.Namespace) else group for group in old["cfg"].values()]
+    old["args"] = argparse.Namespace(**{key: value for group in groups if group for key, value in group.items()})
+    old["args"].arch, old["args"].task = "transformer", "translation"
+    old["args"].optimizer, old["args"].criterion, old["args"].lr_scheduler = "adam", "cross_entropy", "fixed"
+    del old["cfg"]
+    torch.save(old, tmp_path / "old.pt")
+    found, new = ({*checkpoint_options(load_upgraded(path)[1], [])} for path in (tmp_path / "old.pt", stock))
+    assert new <= found
+    quantize(tmp_path / "old.pt", tmp_path, STAGES, name="old-q.pt")
+    assert len(hypotheses(tmp_path / "old-q.pt", data_bin)) == 9
 
 
 def test_int8_centroids_and_activations_follow(staged, teacher, data_bin, tmp_path):

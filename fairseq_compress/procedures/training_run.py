@@ -1,0 +1,101 @@
+"""A training in a process of its own: what it prints is passed on, and why it failed is told in one line."""
+
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TextIO
+
+from fairseq_compress.errors import TrainingError
+
+LONGEST_CAUSE = 300
+_RANK = re.compile(r"^\[(?:rank)?\d+\]: ?")  # how torch marks the lines of one of several processes
+_BLOCK = re.compile(r"Traceback \(most recent call last\):|usage: ")
+_BETWEEN = ("During handling of the above", "The above exception was the direct")
+_ERROR = re.compile(r"^[\w.-]+: error: (.+)")
+_LAUNCHER = "torch.distributed.elastic"
+
+
+class Errors:
+    """What a training wrote to its standard error: tracebacks and usage are held back, and the cause is found in them.
+
+    The cause is the first error: those after it are what it led to, in other processes and in launchers.
+    """
+
+    def __init__(self) -> None:
+        self.cause: str | None = None
+        self.held: list[str] = []
+        self._in_block = False
+
+    def passes(self, line: str) -> bool:
+        """Take a line; whether it is to be shown at once."""
+        text = _RANK.sub("", line.rstrip("\n"))
+        if _BLOCK.match(text):
+            self._in_block = True
+        elif self._in_block and text[:1].strip():  # the exception itself, behind the indented lines
+            self._in_block = False
+            self._note(text)
+        elif _ERROR.match(text):
+            self._note(text)
+        elif not self._in_block and not text.startswith(_BETWEEN):
+            return True
+        self.held.append(line)
+        return False
+
+    def _note(self, text: str) -> None:
+        error = _ERROR.match(text)
+        if self.cause is None and not text.startswith(_LAUNCHER):
+            cause = error[1] if error else text
+            self.cause = cause if len(cause) <= LONGEST_CAUSE else cause[:LONGEST_CAUSE] + " ..."
+
+
+def run_training(command: Sequence[str], log: Path, lock: int) -> None:
+    """Run a training to its end. What it writes to its standard error is in ``log`` too, in which nothing is held back.
+
+    Args:
+        lock: a file that the training keeps open, so that nobody starts another one should this process be killed.
+
+    Raises:
+        TrainingError: how it ended, and the cause.
+    """
+    errors = Errors()
+    # A file, not a pipe: a training that outlives this process can still write to it.
+    with (
+        open(log, "wb") as output,
+        open(log, errors="replace") as written,
+        subprocess.Popen(command, stderr=output, pass_fds=(lock,)) as process,
+    ):
+        try:
+            for line in _lines(written, process):
+                if errors.passes(line):
+                    print(line, end="", file=sys.stderr, flush=True)
+        except BaseException:
+            process.kill()
+            raise
+    if process.returncode == 0:
+        sys.stderr.writelines(errors.held)
+        return
+    ended = f"ended with status {process.returncode}"
+    if process.returncode < 0:
+        ended = f"was ended by {signal.Signals(-process.returncode).name}"
+    raise TrainingError(f"the training {ended}: {errors.cause or 'it gave no cause'} (see {log})")
+
+
+def _lines(file: TextIO, process: "subprocess.Popen[bytes]") -> Iterator[str]:
+    """The lines of a file that a process writes, as they come, until it ends."""
+    partial = ""
+    while True:
+        ended = process.poll() is not None
+        while text := file.readline():
+            partial += text
+            if partial.endswith("\n"):
+                yield partial
+                partial = ""
+        if ended:
+            break
+        time.sleep(0.1)
+    if partial:
+        yield partial + "\n"
