@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
 
     import fairseq_compress
     from fairseq_compress.errors import ConfigError
-    from fairseq_compress.evaluation.sizes import weight_bytes
+    from fairseq_compress.evaluation.sizes import packed_weight_bytes
     from fairseq_compress.plans.reading import read_plan
     from fairseq_compress.procedures.calibration import Calibration
     from fairseq_compress.procedures.post_training import quantize
@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
         command = TRAIN if args.train_command is None else shlex.split(args.train_command)
         folder = args.stages_dir or f"{args.output}.stages"
         quantize_in_stages(args.checkpoint, args.output, plan, folder, args.train, command, calibration)
-    before, after = (weight_bytes(path) for path in (args.checkpoint, args.output))
+    before, after = (packed_weight_bytes(path) for path in (args.checkpoint, args.output))
     print(f"weights: {before:,} bytes -> {after:,} bytes, {before / after:.1f} times smaller (packed)", file=sys.stderr)
     print(args.output)
     return 0

@@ -41,7 +41,7 @@ def checkpoint_facts(path: str | os.PathLike[str]) -> dict[str, Any]:
     embeddings = {name: tensor for name, tensor in weights.items() if part_of(name) in (EMBEDDINGS, OUTPUT)}
     return {
         "parameters": parameters,
-        "bytes": _packed_bytes(path) if is_packed(path) else _stored_bytes(weights),
+        "bytes": _entry_bytes(size_table(read_packed(path), 0)) if is_packed(path) else _stored_bytes(weights),
         "bytes_on_disk": os.path.getsize(path),
         "bytes_float32": FLOAT32_BYTES * parameters,
         "bytes_float32_of_embeddings": FLOAT32_BYTES * count_parameters(embeddings),
@@ -56,8 +56,8 @@ def _stored_bytes(weights: Mapping[str, Tensor]) -> int:
     return sum(kept[names[0]].numel() * kept[names[0]].element_size() for names in tied_groups(kept))
 
 
-def _packed_bytes(path: str | os.PathLike[str]) -> int:
-    return sum(entry.bytes for entry in size_table(read_packed(path), 0) if entry.kind != HEADER)
+def _entry_bytes(entries: list[Entry]) -> int:
+    return sum(entry.bytes for entry in entries if entry.kind != HEADER)
 
 
 def _architecture(state: Mapping[str, Any]) -> dict[str, Any]:
@@ -99,13 +99,13 @@ def _directory_facts(directory: ModelDirectory) -> dict[str, Any]:
     }
 
 
-def weight_bytes(path: str | os.PathLike[str]) -> int:
+def packed_weight_bytes(path: str | os.PathLike[str]) -> int:
     """The bytes of the weights of a checkpoint as ``pack`` stores them, without what describes them.
 
     Raises:
         CheckpointError: the file cannot be loaded.
     """
-    return sum(entry.bytes for entry in size_table(pack_model(path), 0) if entry.kind != HEADER)
+    return _entry_bytes(size_table(pack_model(path), 0))
 
 
 def size_lines(entries: list[Entry]) -> list[str]:
