@@ -91,6 +91,10 @@ newstest() {
 }
 
 CORPUS=${1:-}
+if [[ $CORPUS == -h || $CORPUS == --help ]]; then
+    sed -n -e '1d' -e '/^#/!q' -e 's/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+    exit
+fi
 DIR=${2:-$ROOT/data/raw/$CORPUS}
 [[ $CORPUS == multi30k || $CORPUS == wmt ]] || die "CORPUS must be multi30k or wmt, got '$CORPUS' (usage: download.sh CORPUS [DIR])"
 command -v curl >/dev/null || die "curl is needed; install it"

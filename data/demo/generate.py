@@ -17,11 +17,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from demo_grammar.sentences import Pair, Sentences
+from demo_grammar.sentences import MAX_WORDS, Pair, Sentences
 
 MAX_PAIRS = 1_000_000  # the grammar makes more, but drawing new ones gets slow
 # Far more than ever needed, unless train is too small to hold the words of the rest.
 MAX_TRIES, MAX_TRIES_PER_PAIR = 5000, 100
+FEWEST_MAX_WORDS = 5  # there are few shorter sentences
 
 
 class CorpusError(Exception):
@@ -74,9 +75,11 @@ def add_noise(pairs: list[Pair], rate: float, seed: int) -> list[Pair]:
     return [Pair(disturb(pair[0], words[0]), disturb(pair[1], words[1])) for pair in pairs]
 
 
-def make_corpus(seed: int, train: int, valid: int, test: int, noise: float = 0.0) -> dict[str, list[Pair]]:
+def make_corpus(
+    seed: int, train: int, valid: int, test: int, noise: float = 0.0, max_words: int = MAX_WORDS
+) -> dict[str, list[Pair]]:
     """The three parts; ``noise`` is for train alone. Raises: CorpusError."""
-    sentences = Sentences(seed)
+    sentences = Sentences(seed, max_words)
     seen: set[str] = set()
     corpus = {"train": draw(sentences.pair, train, "train", seen, lambda pair: True)}
     if noise > 0:
@@ -132,6 +135,12 @@ def _rate(text: str) -> float:
     raise argparse.ArgumentTypeError(f"must be a number from 0 to under 1, got {text!r}")
 
 
+def _max_words(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not FEWEST_MAX_WORDS <= int(text) <= MAX_WORDS:
+        raise argparse.ArgumentTypeError(f"must be a whole number from {FEWEST_MAX_WORDS} to {MAX_WORDS}, got {text!r}")
+    return int(text)
+
+
 class _Parser(argparse.ArgumentParser):
     """An argument parser whose errors are one line."""
 
@@ -147,9 +156,12 @@ def main(arguments: list[str] | None = None) -> int:
     for name, default in (("train", 12000), ("valid", 500), ("test", 500)):
         parser.add_argument(f"--{name}", type=_size, default=default, help=f"pairs in {name} (default: {default})")
     parser.add_argument("--noise", type=_rate, default=0.0, help="share of words of train that are wrong (default: 0)")
+    parser.add_argument(
+        "--max-words", type=_max_words, default=MAX_WORDS, help=f"of an English sentence (default: {MAX_WORDS})"
+    )
     options = parser.parse_args(arguments)
     try:
-        corpus = make_corpus(options.seed, options.train, options.valid, options.test, options.noise)
+        corpus = make_corpus(options.seed, options.train, options.valid, options.test, options.noise, options.max_words)
         write_corpus(corpus, options.output_dir)
     except CorpusError as error:
         print(f"generate.py: error: {error}", file=sys.stderr)

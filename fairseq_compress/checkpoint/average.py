@@ -27,6 +27,7 @@ CHECKPOINT_NAMES = {
     "epoch": re.compile(r"checkpoint(?P<number>\d+)\.pt"),
     "update": re.compile(r"checkpoint_\d+_(?P<number>\d+)\.pt"),
 }
+FINAL_CHECKPOINT = "checkpoint_last.pt"
 
 # Float buffers of fairseq that are no weights: `version` counts formats, `_float_tensor` is uninitialized memory.
 VERSION_BUFFER = "version"
@@ -71,11 +72,15 @@ def _are_tied(first: Tensor, second: Tensor) -> bool:
     return bool(first.numel() > 1 and torch.equal(first, second) and (first != first.flatten()[0]).any())
 
 
-def select_checkpoints(directory: str | os.PathLike[str], last: int, by: str = "epoch") -> list[Path]:
+def select_checkpoints(
+    directory: str | os.PathLike[str], last: int, by: str = "epoch", include_last: bool = False
+) -> list[Path]:
     """The newest ``last`` checkpoints of a ``--save-dir``, oldest first.
 
     Args:
         by: ``epoch`` takes ``checkpointE.pt``; ``update`` takes ``checkpoint_E_U.pt``, ordered by the update U.
+        include_last: ``checkpoint_last.pt`` is one of them where it has more updates than all of these: a training ends
+            between two saves when its limit is no multiple of their interval, or lies in the middle of an epoch.
 
     Raises:
         ConfigError: ``last`` is under 1, or ``by`` is unknown.
@@ -88,11 +93,18 @@ def select_checkpoints(directory: str | os.PathLike[str], last: int, by: str = "
     if not Path(directory).is_dir():
         raise CheckpointError(f"--checkpoint-dir {directory}: no such directory")
     matches = ((CHECKPOINT_NAMES[by].fullmatch(path.name), path) for path in Path(directory).iterdir())
-    found = sorted((int(match["number"]), path) for match, path in matches if match)
+    found = [path for _, path in sorted((int(match["number"]), path) for match, path in matches if match)]
+    final = Path(directory) / FINAL_CHECKPOINT
+    if include_last and final.is_file() and (not found or _updates(final) > _updates(found[-1])):
+        found.append(final)
     if len(found) < last:
         pattern = {"epoch": "checkpointE.pt", "update": "checkpoint_E_U.pt"}[by]
         raise CheckpointError(f"--last {last}: {directory} has only {len(found)} files named {pattern} (--by {by})")
-    return [path for _, path in found[-last:]]
+    return found[-last:]
+
+
+def _updates(path: Path) -> int:
+    return num_updates(load_state(path))
 
 
 def average_checkpoints(paths: Sequence[str | os.PathLike[str]], progress: bool = False) -> dict[str, Any]:

@@ -16,7 +16,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--by",
         choices=("epoch", "update"),
         help="with --checkpoint-dir: checkpointE.pt by epoch (the default), or checkpoint_E_U.pt by update;"
-        " best, last, crash and unfinished files are never taken",
+        " best, last (but for --include-last), crash and unfinished files are never taken",
+    )
+    parser.add_argument(
+        "--include-last",
+        action="store_true",
+        help="with --checkpoint-dir: checkpoint_last.pt is one of the N where training ended after the others",
     )
     parser.add_argument("--output", required=True, metavar="AVG.pt", help="the averaged checkpoint, without optimizer")
 
@@ -27,13 +32,13 @@ def run(args: argparse.Namespace) -> int:
     from fairseq_compress.errors import ConfigError
 
     if args.checkpoint_dir is None:
-        if args.last is not None or args.by is not None:
-            raise ConfigError("--last and --by choose from a --checkpoint-dir; they cannot go with --inputs")
+        if args.last is not None or args.by is not None or args.include_last:
+            raise ConfigError("--last, --by, --include-last: require --checkpoint-dir, got --inputs")
         paths = args.inputs
     else:
         if args.last is None:
             raise ConfigError("--checkpoint-dir needs --last N, the number of checkpoints to average")
-        paths = select_checkpoints(args.checkpoint_dir, args.last, args.by or "epoch")
+        paths = select_checkpoints(args.checkpoint_dir, args.last, args.by or "epoch", args.include_last)
     state = write_average(paths, args.output, progress=True)
     sources = ", ".join(f"{s['name']} ({s['num_updates']} updates)" for s in state["extra_state"]["averaged_from"])
     print(f"{args.output}: the average of {sources}", file=sys.stderr)

@@ -2,12 +2,12 @@
 # Purpose: compares the kinds of quantization on Multi30k, from one trained model: int8 and int4 without training, by
 #          quantization-aware training and with quant-noise; activations; product quantization, iPQ with and without noise and
 #          a teacher, iPQ + int8; codebooks at equal bits. BLEU, chrF2 and the bytes of the packed file.
-# Inputs:  JOBS=2: so much at a time, one thread each. SEEDS="1 2": of float32, int8 and int4. LONG=1: the long version, for
+# Inputs:  JOBS: so much at a time (default: one for each core). SEEDS="1 2": of float32, int8 and int4. LONG=1: the long version, for
 #          a GPU. The text: bash data/download.sh multi30k
 # Outputs: $WORK_DIR/comparison.md (default WORK_DIR: runs/quantization-multi30k-en-cs, with LONG=1 ...-long), printed at the
 #          end; $WORK_DIR/packed/NAME.safetensors. After an interruption the same command goes on.
-# Example: JOBS=2 bash scripts/experiments/quantization.sh
-# shellcheck source=scripts/lib/common.sh
+# Example: bash scripts/experiments/quantization.sh
+# shellcheck source=scripts/lib/common.sh disable=SC2154 # the configuration sets names in lower case
 source "$(dirname "${BASH_SOURCE[0]}")/../lib/common.sh"
 
 bash "$ROOT/scripts/bootstrap.sh"
@@ -44,8 +44,8 @@ system() {
 # staged NAME CHECKPOINT PLAN [arguments of the training]: quantizes in stages, with training between, for quantized NAME.
 # shellcheck disable=SC2034 # train_command reads the settings of STUDENT
 staged() {
-    local name=$1 checkpoint=$2 plan=configs/plans/$3.yaml STUDENT_MAX_UPDATE=$STAGE_MAX_UPDATE
-    local STUDENT_SAVE_INTERVAL=$STAGE_MAX_UPDATE training=() word criterion=fused_label_smoothed_cross_entropy
+    local name=$1 checkpoint=$2 plan=configs/plans/$3.yaml STUDENT_MAX_UPDATE=$stage_updates
+    local STUDENT_SAVE_INTERVAL=$stage_updates training=() word criterion=fused_label_smoothed_cross_entropy
     shift 3
     train_command STUDENT "$WORK_DIR/bin" "$TEACHER_ARCH" "$criterion"
     for word in "${COMMAND[@]:1}"; do
@@ -54,7 +54,7 @@ staged() {
     run_step "quantize-$name" "$WORK_DIR/quantized/$name" --folder --resume --log --in "$checkpoint" --in "$plan" \
         --in "$WORK_DIR/bin" --in "$(trained float32)" "${MACHINE_ARGUMENTS[@]}" -- \
         "$compress" quantize --checkpoint "$checkpoint" --plan "$plan" --output @OUT@/model.pt --stages-dir @OUT@/stages \
-        --calibration-data "$WORK_DIR/bin" --seed "$SEED" -- "${training[@]}" --total-num-update "$STAGE_MAX_UPDATE" "$@"
+        --calibration-data "$WORK_DIR/bin" --seed "$SEED" -- "${training[@]}" --total-num-update "$stage_updates" "$@"
 }
 
 stages() {
@@ -66,21 +66,21 @@ stages() {
         --kd-temperature "$KD_TEMPERATURE" --kd-alpha "$KD_ALPHA"
     )
     staged ipq-noise-teacher "$(trained product-noise)" ipq "${teacher[@]}"
-    STAGE_MAX_UPDATE=$LONGER_MAX_UPDATE
-    staged ipq-20x "$(trained product-noise)" ipq-20x "${teacher[@]}" --lr "$LONGER_LR" \
-        --dropout "$LONGER_DROPOUT"
+    stage_updates=$longer_updates
+    staged ipq-20x "$(trained product-noise)" ipq-20x "${teacher[@]}" --lr "$longer_lr" \
+        --dropout "$longer_dropout"
 }
 
 detect_device
+resolve_jobs
 if ((JOBS > 1 && DRY_RUN == 0)); then # they train while the others are translated
-    export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
     stages &
     trap 'kill $! 2>/dev/null || true' EXIT
 else
     stages
 fi
 
-for suffix in "${SUFFIXES[@]}"; do
+for suffix in "${suffixes[@]}"; do
     system "float32$suffix" "$(trained "float32$suffix")"
     for plan in int8 int4; do system "$plan$suffix" "$(trained "float32$suffix")" $plan; done
     for name in int8-qat int8-noise int4-qat int4-noise; do system "$name$suffix" "$(trained "$name$suffix")"; done

@@ -7,6 +7,10 @@
 # shellcheck source=scripts/lib/process.sh
 source "$(dirname "${BASH_SOURCE[0]}")/process.sh"
 
+# Threads that wait for each other at full speed take up to 30 times as long when something else uses a core: each spins while
+# the one that it waits for does not run. Asleep they cost nothing, and little time where every core is free.
+export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}
+
 # absolute_path PATH: a path of the caller's, made independent of the current directory.
 absolute_path() { realpath --canonicalize-missing --no-symlinks -- "$1"; }
 
@@ -20,6 +24,17 @@ path_from_root() {
 # stage_begin CONFIG [SYSTEM] [--dry-run]: loads and checks the configuration, takes the lock; sets CONFIG, SYSTEM, DRY_RUN.
 # A caller that reads raw text sets NEEDS_RAW_TEXT=1 first.
 stage_begin() {
+    parse_arguments "$@"
+    load_config "$CONFIG"
+    check_config
+    if [[ $DRY_RUN == 0 ]]; then
+        lock_work_dir
+        mkdir -p "$WORK_DIR/logs"
+    fi
+}
+
+# parse_arguments CONFIG [SYSTEM] [--dry-run]
+parse_arguments() {
     local positional=() argument
     DRY_RUN=${DRY_RUN:-0}
     for argument in "$@"; do
@@ -30,13 +45,7 @@ stage_begin() {
         esac
     done
     ((${#positional[@]} == 1 || ${#positional[@]} == 2)) || die "usage: ${0##*/} CONFIG [SYSTEM] [--dry-run]"
-    SYSTEM=${positional[1]:-}
-    load_config "${positional[0]}"
-    check_config
-    if [[ $DRY_RUN == 0 ]]; then
-        lock_work_dir
-        mkdir -p "$WORK_DIR/logs"
-    fi
+    CONFIG=${positional[0]} SYSTEM=${positional[1]:-}
 }
 
 # lock_work_dir: one run at a time in a work directory. run_all.sh holds the lock for the stages that it starts.
@@ -50,10 +59,14 @@ lock_work_dir() {
     export FC_LOCK_HELD
 }
 
+# shellcheck source=scripts/lib/names.sh
+source "$LIB/names.sh"
 # shellcheck source=scripts/lib/config.sh
 source "$LIB/config.sh"
 # shellcheck source=scripts/lib/fingerprints.sh
 source "$LIB/fingerprints.sh"
+# shellcheck source=scripts/lib/limits.sh
+source "$LIB/limits.sh"
 # shellcheck source=scripts/lib/steps.sh
 source "$LIB/steps.sh"
 # shellcheck source=scripts/lib/counts.sh

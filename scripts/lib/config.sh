@@ -4,8 +4,22 @@
 # Outputs: the settings as variables; NAME, the file name of the configuration without .env.
 # Example: load_config configs/demo-en-cs.env; check_config
 
-# load_config CONFIG: also changes to the root of the repository, where the relative paths of a configuration start.
+# load_config CONFIG: also changes to the root of the repository, where the relative paths of a configuration start. It has no
+# local variable: one of that name in a configuration would be gone afterwards.
 load_config() {
+    warn_of_environment
+    locate_config "$1"
+    cd "$ROOT" || exit
+    # shellcheck source=configs/defaults.env
+    source configs/defaults.env
+    names_before
+    # shellcheck source=/dev/null
+    source "$CONFIG"
+    names_after
+}
+
+# locate_config CONFIG: sets CONFIG and NAME, and makes the paths of the environment independent of the current directory.
+locate_config() {
     local variable
     CONFIG=$(absolute_path "$1")
     [[ -f $CONFIG ]] || die "CONFIG must be a file, got '$1'"
@@ -13,16 +27,12 @@ load_config() {
     for variable in WORK_DIR RAW_DIR FC_BIN; do
         if [[ -n ${!variable:-} ]]; then printf -v "$variable" %s "$(path_from_root "${!variable}")"; fi
     done
-    cd "$ROOT" || exit
-    # shellcheck source=configs/defaults.env
-    source configs/defaults.env
-    # shellcheck source=/dev/null
-    source "$CONFIG"
 }
 
 # check_config: prints every problem of the configuration, each on a line with the variable, the rule and the value.
 check_config() {
     PROBLEMS=()
+    check_names
     check_required
     check_numbers
     check_choices
@@ -58,10 +68,11 @@ check_required() {
 # check_numbers: the kind of each number. Empty required settings are reported by check_required already.
 check_numbers() {
     local variable role
-    for variable in VOCAB_SIZE MAX_WORDS PROCESSES NODES JOBS WORKERS BEAM TRANSLATE_MAX_TOKENS \
+    for variable in VOCAB_SIZE MAX_WORDS PROCESSES NODES WORKERS BEAM TRANSLATE_MAX_TOKENS \
         KD_BEAM KD_MAX_TOKENS KD_PROCESSES CACHE_MAX_TOKENS; do
         check_number "$variable" positive-integer
     done
+    [[ $JOBS == auto || $JOBS =~ ^[1-9][0-9]*$ ]] || problem JOBS "must be auto or a whole number over 0" "$JOBS"
     for variable in MAX_RATIO CHARACTER_COVERAGE KD_TEMPERATURE SEQUENCE_KD_TEMPERATURE; do
         check_number "$variable" positive
     done
@@ -79,15 +90,14 @@ check_numbers() {
     ((${#PROBLEMS[@]} > 0)) || for role in TEACHER STUDENT; do check_checkpoints "$role"; done
 }
 
-# check_checkpoints ROLE: a training must save as many checkpoints as are averaged, and one of them at its end.
+# check_checkpoints ROLE: a training must save as many checkpoints as are averaged; one is at its end.
 check_checkpoints() {
-    local last updates epochs interval
+    local last updates epochs interval saves
     last=$(setting "$1" AVERAGE_LAST) updates=$(setting "$1" MAX_UPDATE)
     epochs=$(setting "$1" MAX_EPOCH) interval=$(setting "$1" SAVE_INTERVAL)
     if ((interval > 0 && updates > 0)); then
-        ((updates % interval == 0)) || problem "$1_MAX_UPDATE" "must be a multiple of $1_SAVE_INTERVAL ($interval)" "$updates"
-        ((last <= updates / interval)) || problem "$1_AVERAGE_LAST" \
-            "must be at most $1_MAX_UPDATE / $1_SAVE_INTERVAL ($((updates / interval)))" "$last"
+        saves=$(((updates + interval - 1) / interval))
+        ((last <= saves)) || problem "$1_AVERAGE_LAST" "must be at most $1_MAX_UPDATE / $1_SAVE_INTERVAL, rounded up ($saves)" "$last"
     elif ((interval == 0 && updates == 0)); then
         ((last <= epochs)) || problem "$1_AVERAGE_LAST" "must be at most $1_MAX_EPOCH ($epochs)" "$last"
     fi
@@ -124,7 +134,8 @@ check_choice() {
     local variable=$1 value=$2 choice
     shift 2
     for choice in "$@"; do [[ $value != "$choice" ]] || return 0; done
-    problem "$variable" "must be one of: $*" "$value"
+    suggest "$value" "$@"
+    PROBLEMS+=("$variable must be one of: $*, got '$value'${REPLY:+ (did you mean $REPLY?)}")
 }
 
 # check_files: raw text that a step generates is not there yet and is checked when it is read.

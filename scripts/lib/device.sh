@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # Purpose: what this machine has: processor or GPU, bfloat16 or not, its name for the report.
 # Inputs:  DEVICE, AUTOCAST, FP16, HARDWARE of the configuration; FC_DEVICE, FC_AUTOCAST of run_all.sh, which asks once a run.
-# Outputs: FC_DEVICE (cpu or gpu), AUTOCAST (none or bfloat16), DEVICE_ARGUMENTS and MACHINE_ARGUMENTS.
+# Outputs: FC_DEVICE (cpu or gpu), AUTOCAST (none or bfloat16), JOBS, DEVICE_ARGUMENTS and MACHINE_ARGUMENTS.
 # Example: device_arguments; run_step ... "${MACHINE_ARGUMENTS[@]}" -- fairseq-generate "${DEVICE_ARGUMENTS[@]}"
 
 # detect_device: sets FC_DEVICE, and replaces AUTOCAST=auto by what this machine is fast with. Of the two only AUTOCAST
@@ -48,6 +48,24 @@ device_arguments() {
     MACHINE_ARGUMENTS=()
     if [[ $FC_DEVICE == cpu ]]; then MACHINE_ARGUMENTS+=(--unhashed --cpu); fi
     if [[ $FP16 == 1 ]]; then DEVICE_ARGUMENTS+=(--fp16); fi
+}
+
+# count_cores: those that this process may use.
+count_cores() { env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc 2>/dev/null || getconf _NPROCESSORS_ONLN; }
+
+# resolve_jobs: replaces JOBS=auto by the students that train at a time, and divides the cores among them. Several small models
+# with a thread each do more than one with all threads.
+resolve_jobs() {
+    local cores
+    cores=$(count_cores)
+    if [[ $JOBS == auto ]]; then
+        JOBS=1
+        if [[ $FC_DEVICE == cpu && -z $SYSTEM ]] && ! is_launched; then JOBS=$((cores < ${#STUDENTS[@]} ? cores : ${#STUDENTS[@]})); fi
+    fi
+    if ((JOBS > 1)); then
+        cores=$((cores / JOBS))
+        export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((cores > 1 ? cores : 1))}
+    fi
 }
 
 # hardware_name: processor and cores (and threads, when they are limited), or the GPU.

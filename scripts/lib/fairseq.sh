@@ -50,18 +50,40 @@ train_step() {
         export WANDB_NAME=$NAME-$name WANDB_DIR=$WORK_DIR
         if ! has_wandb_login; then export WANDB_MODE=${WANDB_MODE:-offline}; fi
     fi
-    run_step "$name" "$output" --log --resume "${MACHINE_ARGUMENTS[@]}" "${wandb[@]}" "$@" -- "${COMMAND[@]}"
+    training_limits
+    run_step "$name" "$output" --log --resume "${LIMIT_OPTIONS[@]}" "${MACHINE_ARGUMENTS[@]}" "${wandb[@]}" "$@" -- "${COMMAND[@]}"
+}
+
+# training_limits: sets LIMIT_OPTIONS, options of run_step: what of COMMAND says only where the training ends. A learning rate that falls until the
+# last update, as polynomial_decay does without --total-num-update, makes all of a training depend on its end.
+training_limits() {
+    local word previous="" scheduler="" total=""
+    for word in "${COMMAND[@]}"; do
+        case $previous in
+            --lr-scheduler) scheduler=$word ;;
+            --total-num-update) total=$word ;;
+        esac
+        case $word in
+            --lr-scheduler=*) scheduler=${word#*=} ;;
+            --total-num-update=*) total=${word#*=} ;;
+        esac
+        previous=$word
+    done
+    LIMIT_OPTIONS=()
+    case $scheduler/$total in
+        inverse_sqrt/* | fixed/* | polynomial_decay/?*) LIMIT_OPTIONS=(--limit --max-update --limit --max-epoch) ;;
+    esac
 }
 
 # has_wandb_login: wandb login writes its key to the netrc file.
 has_wandb_login() { [[ -n ${WANDB_API_KEY:-} ]] || grep -qsF api.wandb.ai "${NETRC:-$HOME/.netrc}"; }
 
-# average_step NAME CHECKPOINTS OUTPUT ROLE: the mean of the last checkpoints of a training.
+# average_step NAME CHECKPOINTS OUTPUT ROLE: the mean of the last checkpoints of a training, its end among them.
 average_step() {
     local by=epoch
     if (($(setting "$4" SAVE_INTERVAL) > 0)); then by=update; fi
     run_step "$1" "$3" --in "$2" -- "$FC_BIN/fairseq-compress" average --checkpoint-dir "$2" \
-        --last "$(setting "$4" AVERAGE_LAST)" --by "$by" --output @OUT@
+        --last "$(setting "$4" AVERAGE_LAST)" --by "$by" --include-last --output @OUT@
 }
 
 # generate_command DATA SUBSET CHECKPOINT BEAM MAX_TOKENS: the translations come as sentencepiece pieces, because only

@@ -2,7 +2,7 @@
 # Purpose: tells whether a step has to run: a fingerprint of what it does, a digest of what it made.
 # Inputs:  commands, files, folders, the .done files beside outputs.
 # Outputs: each function answers in REPLY, as bash's read does: a subshell for each of hundreds of questions takes seconds.
-# Example: step_fingerprint 3 cp a b a; echo "$REPLY"
+# Example: input_facts a; facts=$REPLY; words_fingerprint "$facts" cp a b; echo "$REPLY"
 #
 # The fingerprint is a sha256 over the command and its inputs. For a raw input it takes the content; for one that a step
 # made, that step's fingerprint and the digest. Machine paths are replaced by names first, so a work directory can be moved.
@@ -18,15 +18,22 @@ portable() {
     REPLY=${REPLY//"$ROOT"/@ROOT@}
 }
 
-# step_fingerprint COUNT COMMAND... INPUT...: sha256 over the COUNT words of the command and the inputs.
-step_fingerprint() {
-    local count=$1 facts="" word producer limit
+# words_fingerprint FACTS WORD...: sha256 over the words of a command and what input_facts told of its inputs.
+words_fingerprint() {
+    local facts=$1 words="" word
     shift
-    for word in "${@:1:count}"; do
+    for word in "$@"; do
         portable "$word"
-        facts+=$REPLY$'\n'
+        words+=$REPLY$'\n'
     done
-    for word in "${@:count+1}"; do
+    REPLY=$(sha256sum <<<"$words$facts")
+    REPLY=${REPLY%% *}
+}
+
+# input_facts INPUT...: a line for each input, with its name, the step that made it, and its digest.
+input_facts() {
+    local facts="" word producer limit
+    for word in "$@"; do
         producer_fingerprint "$word"
         producer=$REPLY limit=$HASH_LIMIT
         [[ $producer != raw ]] || limit=$((1 << 62)) # nothing but its content tells whether raw text changed
@@ -35,8 +42,7 @@ step_fingerprint() {
         digest "$word" "$limit"
         facts+=$REPLY$'\n'
     done
-    REPLY=$(sha256sum <<<"$facts")
-    REPLY=${REPLY%% *}
+    REPLY=$facts
 }
 
 # producer_fingerprint PATH: the fingerprint of the step that made PATH or a folder above it, or "raw".
@@ -51,7 +57,7 @@ producer_fingerprint() {
     REPLY=raw
 }
 
-# recorded KEY FILE: the value of fingerprint or digest in a .done file; empty when there is no such file.
+# recorded KEY FILE: the value of fingerprint, digest, start or limits in a .done file; empty when there is no such file.
 recorded() {
     local key value
     REPLY=

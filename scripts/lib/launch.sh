@@ -78,8 +78,8 @@ check_launcher() {
     if [[ $LAUNCHER == srun && $DRY_RUN == 0 ]] && ! command -v srun >/dev/null; then
         problem LAUNCHER "needs srun, which this machine does not have" "$LAUNCHER"
     fi
-    if [[ $JOBS != 1 && ($LAUNCHER == srun || $PROCESSES != 1 || $NODES != 1) ]]; then
-        problem JOBS "must be 1 when a launcher starts PROCESSES on NODES machines" "$JOBS"
+    if [[ $JOBS != 1 && $JOBS != auto && ($LAUNCHER == srun || $PROCESSES != 1 || $NODES != 1) ]]; then
+        problem JOBS "must be 1 or auto when a launcher starts PROCESSES on NODES machines" "$JOBS"
     fi
     if [[ $KD_PROCESSES != 1 && ($LAUNCHER == srun || $PROCESSES != 1 || $NODES != 1) ]]; then
         problem KD_PROCESSES "must be 1 when a launcher starts PROCESSES on NODES machines, for it starts these too" \

@@ -22,12 +22,15 @@ readonly PROGRESS_LINES='\| (train_inner|train|valid) \||(sentences|tokens)/s|do
 #   --stdout        the command's standard output is the output
 #   --log           what the command prints goes to logs/NAME.log, and only its lines of progress to the terminal
 #   --resume        the command can go on from what it left in its output folder
+#   --limit OPTION  with --resume: an option of the command whose number only says where it ends, 0 for nowhere; repeat it. When
+#                   such numbers were raised and nothing else changed, the command goes on from the output that is there
 #   --check WORD    a word of a shell command, to which the path of the finished temporary output is added; when that
 #                   command fails, so does the step; repeat it: --check check_same_lines --check "$text"
 #   --before WORD   a word put before the command that changes nothing in the output (a launcher); repeat it
 #   --unhashed ARG  an argument added to the command that changes nothing in the output (logging); repeat it
 run_step() {
-    local name=$1 output=$2 inputs=() before=() unhashed=() check=() folder=0 stdout=0 log=0 resume=0 fingerprint
+    local name=$1 output=$2 inputs=() before=() unhashed=() check=() limits=() folder=0 stdout=0 log=0 resume=0
+    local fingerprint record=()
     shift 2
     parse_step_options "$@"
     shift "$REPLY"
@@ -37,8 +40,7 @@ run_step() {
     fi
 
     require_inputs "$name" "${inputs[@]}"
-    step_fingerprint "$#" "$@" "${inputs[@]}"
-    fingerprint=$REPLY
+    describe_step "$@"
     adopt_output "$output" "$fingerprint"
     if step_is_done "$output" "$fingerprint"; then
         [[ -e $output.tmp ]] || rm -f "$output.tmp.fingerprint" # left by a kill right after the last rename
@@ -49,7 +51,7 @@ run_step() {
         say "take $name as it is"
         ((${#check[@]} == 0)) || "${check[@]}" "$output"
         digest "$output"
-        record_done "$output" "$fingerprint" "$REPLY"
+        record_done "$output" "$REPLY"
         return
     fi
     ! is_foreign "$output" ||
@@ -58,11 +60,24 @@ run_step() {
         refuse_many_machines "$name" "$output" "$stdout" "${before[@]}" "$@" "${unhashed[@]}"
     fi
     step_reason "$name" "$output" "$fingerprint"
-    begin_output "$output" "$fingerprint" "$resume"
+    begin_output "$output"
     ((folder == 0)) || mkdir -p "$output.tmp"
     execute_step "$name" "$output" "$stdout" "$log" "${before[@]}" "$@" "${unhashed[@]}"
     ((${#check[@]} == 0)) || "${check[@]}" "$output.tmp"
-    finish_output "$output" "$fingerprint"
+    finish_output "$output"
+}
+
+# describe_step COMMAND...: sets run_step's fingerprint, and its record: the lines that are kept beside the output.
+describe_step() {
+    local facts
+    input_facts "${inputs[@]}"
+    facts=$REPLY
+    words_fingerprint "$facts" "$@"
+    fingerprint=$REPLY record=("fingerprint $REPLY")
+    ((${#limits[@]} > 0)) || return 0
+    split_limits "$@"
+    words_fingerprint "$facts" "${START_WORDS[@]}"
+    record+=("start $REPLY" "limits $START_LIMITS")
 }
 
 # parse_step_options OPTION... -- ...: fills run_step's variables; REPLY is the number of words up to and with the --.
@@ -74,6 +89,7 @@ parse_step_options() {
             --check) check+=("$2") && shift ;;
             --before) before+=("$2") && shift ;;
             --unhashed) unhashed+=("$2") && shift ;;
+            --limit) limits+=("$2") && shift ;;
             --folder) folder=1 ;;
             --stdout) stdout=1 ;;
             --log) log=1 ;;
@@ -129,12 +145,16 @@ step_is_done() {
 
 # step_reason NAME OUTPUT FINGERPRINT: says why the step runs.
 step_reason() {
+    local made
     recorded fingerprint "$2.done"
-    if [[ -f $2.tmp.fingerprint && $(<"$2.tmp.fingerprint") == "$3" ]]; then
+    made=$REPLY
+    if is_begun "$2" "$3"; then
         say "run $1 (it was interrupted)"
-    elif [[ -n $REPLY && $REPLY != "$3" ]]; then
+    elif can_go_on "$2.tmp.fingerprint" || { can_go_on "$2.done" && same_digest "$2" "$2.done"; }; then
+        say "run $1 (goes on: only$(printf ' or %s' "${limits[@]}" | cut -c 4-) was raised)"
+    elif [[ -n $made && $made != "$3" ]]; then
         say "run $1 (inputs or settings changed)"
-    elif [[ -n $REPLY ]]; then
+    elif [[ -n $made ]]; then
         say "run $1 (its output was changed or removed)"
     else
         say "run $1"
@@ -144,7 +164,7 @@ step_reason() {
 # adopt_output OUTPUT FINGERPRINT: finishes a step that was killed between its last two renames. The digest alone does not
 # tell: it takes large files by their size, and training with other settings makes files of the same size.
 adopt_output() {
-    [[ ! -e $1 && -e $1.tmp && -f $1.tmp.fingerprint && $(<"$1.tmp.fingerprint") == "$2" ]] || return 0
+    [[ ! -e $1 && -e $1.tmp ]] && is_begun "$1" "$2" || return 0
     recorded fingerprint "$1.done"
     if [[ $REPLY == "$2" ]] && same_digest "$1.tmp" "$1.done"; then
         mv "$1.tmp" "$1"
@@ -155,13 +175,24 @@ adopt_output() {
 # is_foreign OUTPUT: it is there, and no step made it or was at it; it may be a folder of the user's own.
 is_foreign() { [[ -e $1 && ! -f $1.done && ! -f $1.tmp.fingerprint ]]; }
 
-# begin_output OUTPUT FINGERPRINT RESUME: what an interrupted command left is kept only if it can go on from there.
+# is_begun OUTPUT FINGERPRINT: OUTPUT.tmp is of the step with that fingerprint.
+is_begun() {
+    recorded fingerprint "$1.tmp.fingerprint"
+    [[ $REPLY == "$2" ]]
+}
+
+# begin_output OUTPUT: what an interrupted command left is kept only if it can go on from there. The output of lower limits is
+# copied: it stays for whoever sets those again, and a training overwrites its files.
 begin_output() {
     mkdir -p "$(dirname "$1")"
-    if [[ $3 == 0 || ! -f $1.tmp.fingerprint || $(<"$1.tmp.fingerprint") != "$2" ]]; then
-        rm -rf "$1.tmp" "$1.tmp.fingerprint"
+    if [[ $resume == 0 ]] || ! { is_begun "$1" "$fingerprint" || can_go_on "$1.tmp.fingerprint"; }; then
+        rm -rf "$1.tmp" "$1.tmp.fingerprint" "$1.tmp.copy"
+        if can_go_on "$1.done" && same_digest "$1" "$1.done"; then
+            cp -r --reflink=auto "$1" "$1.tmp.copy"
+            mv "$1.tmp.copy" "$1.tmp"
+        fi
     fi
-    printf '%s\n' "$2" >"$1.tmp.fingerprint.new"
+    printf '%s\n' "${record[@]}" >"$1.tmp.fingerprint.new"
     mv "$1.tmp.fingerprint.new" "$1.tmp.fingerprint"
 }
 
@@ -193,13 +224,13 @@ show_progress() { grep --line-buffered -E "$PROGRESS_LINES" || true; }
 finish_output() {
     digest "$1.tmp"
     rm -rf "$1"
-    record_done "$1" "$2" "$REPLY"
+    record_done "$1" "$REPLY"
     mv "$1.tmp" "$1"
     rm -f "$1.tmp.fingerprint"
 }
 
-# record_done OUTPUT FINGERPRINT DIGEST
+# record_done OUTPUT DIGEST
 record_done() {
-    printf 'fingerprint %s\ndigest %s\n' "$2" "$3" >"$1.done.new"
+    printf '%s\n' "${record[@]}" "digest $2" >"$1.done.new"
     mv "$1.done.new" "$1.done"
 }

@@ -180,13 +180,14 @@ check_targets() {
         problem KD_REVERSE_CHECKPOINT "must be a model of the other direction when KD_DROP_WORST is over 0" ""
 }
 
-# check_alone: the training of a dual-vocabulary student alone saves as many checkpoints as are averaged, one at its end.
+# check_alone: the training of a dual-vocabulary student alone saves as many checkpoints as are averaged.
 check_alone() {
-    local interval=$STUDENT_SAVE_INTERVAL
+    local interval=$STUDENT_SAVE_INTERVAL least
+    least=$((interval * (STUDENT_AVERAGE_LAST - 1) + 1))
     if ((interval == 0)); then
         problem STUDENT_SAVE_INTERVAL "must be over 0 with DUAL_ALONE_UPDATE" "$interval"
-    elif ((DUAL_ALONE_UPDATE % interval > 0 || DUAL_ALONE_UPDATE < interval * STUDENT_AVERAGE_LAST)); then
-        problem DUAL_ALONE_UPDATE "must be a multiple of STUDENT_SAVE_INTERVAL ($interval), at least STUDENT_AVERAGE_LAST \
-($STUDENT_AVERAGE_LAST) times it" "$DUAL_ALONE_UPDATE"
+    elif ((DUAL_ALONE_UPDATE < least)); then
+        problem DUAL_ALONE_UPDATE "must be 0 or at least $least, for STUDENT_AVERAGE_LAST ($STUDENT_AVERAGE_LAST) checkpoints" \
+            "$DUAL_ALONE_UPDATE"
     fi
 }

@@ -74,10 +74,12 @@ wait_for_one() {
     running=$((running - 1))
 }
 
+detect_device
+resolve_jobs
 if ((JOBS == 1 || DRY_RUN == 1)) || [[ -n $SYSTEM ]]; then
     for_each_student train_student
 else
-    export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} WORK_DIR RAW_DIR FC_BIN DEVICE
+    export WORK_DIR RAW_DIR FC_BIN DEVICE
     running=0 failed=0
     for_each_student train_in_own_process
     while ((running > 0)); do wait_for_one; done

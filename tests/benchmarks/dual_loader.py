@@ -2,7 +2,7 @@
 against what training takes: forward and backward of the smallest student (width 64, 3+1 layers) and its teacher
 (transformer_small), without an optimizer's step, on all cores.
 
-    python tests/benchmarks/dual_loader.py --text ../shared/data/multi30k/train [--workers 2] [--runs 3]
+    python tests/benchmarks/dual_loader.py --text data/raw/multi30k/train [--workers 2] [--runs 3]
 
 Both go through fairseq's EpochBatchIterator, over the same sentences in batches of the same size; the plain one is a
 LanguagePairDataset of the student's segmentation. Processor time is that of this process and its workers, their start

@@ -107,8 +107,14 @@ def train() -> None:
         with zipfile.ZipFile(last) as archive:
             done = int(archive.read("data.pkl").split()[0])
     print("wandb:", os.environ.get("WANDB_MODE", "as logged in"))
-    settings = [value for value in ARGUMENTS if not value.endswith(".tmp") and "/" not in value]
-    for epoch in range(done + 1, 4):
+    limits = ("--max-epoch", "--max-update")
+    settings = [
+        value
+        for before, value in zip(["", *ARGUMENTS], ARGUMENTS, strict=False)
+        if not value.endswith(".tmp") and "/" not in value and before not in limits
+    ]
+    ends = [number // unit for name, unit in zip(limits, (1, 10), strict=True) if (number := int(option(name, "0")))]
+    for epoch in range(done + 1, min(ends) + 1):
         print(
             f"2026 | INFO | train_inner | epoch {epoch}: num_updates={epoch * 10}, train_wall={epoch * 10 + 5}, wall=9"
         )
@@ -236,8 +242,10 @@ def extract_student() -> None:
 
 
 def average() -> None:
-    names = sorted(path.name for path in Path(option("--checkpoint-dir")).glob("checkpoint[0-9].pt"))
-    write_lines(option("--output"), names[-int(option("--last")) :])
+    paths = sorted(Path(option("--checkpoint-dir")).glob("checkpoint[0-9].pt"))[-int(option("--last")) :]
+    write_lines(
+        option("--output"), [f"{path.name} {zipfile.ZipFile(path).read('data.pkl').decode()}" for path in paths]
+    )
 
 
 def score() -> None:

@@ -64,7 +64,7 @@ class Pipeline:
         (binaries / "python").symlink_to(sys.executable)
         self.environment = os.environ | {
             "WORK_DIR": str(self.work), "RAW_DIR": str(self.raw), "FC_BIN": str(binaries), "DEVICE": "cpu",
-            "HARDWARE": "a fake", "HOME": str(folder),
+            "HARDWARE": "a fake", "JOBS": "1", "HOME": str(folder),
             "FAKE_RECORD": str(self.record), "FAKE_PID": str(self.pid_file), "FC_LOCK_WAIT": "10",
         }  # fmt: skip
         for name in NOT_OF_THE_TESTS:
@@ -110,6 +110,10 @@ class Pipeline:
         for path, name in names.items():
             lines = [line.replace(path, name) for line in lines]
         return [json.loads(line) for line in lines]
+
+    def run_log(self, step: str) -> str:
+        """All that the runs of a step printed."""
+        return (self.work / f"logs/{step}.log").read_text()
 
     def results(self) -> dict[str, str]:
         """Everything in the work directory but logs and the lock, as text."""

@@ -4,12 +4,12 @@ import pytest
 from fake_pipeline import Pipeline, find, name_of, value
 
 ROWS = """
-OWN="--encoder-layers 2 --projection-loss up --p-mix 0.3 --dropout 0.2"
+own="--encoder-layers 2 --projection-loss up --p-mix 0.3 --dropout 0.2"
 BASELINE=alone
 STUDENTS=(
     "plain transformer_student_tiny gold label_smoothed_cross_entropy"
     "alone@s transformer_student_tiny gold@40 fused_label_smoothed_cross_entropy"
-    "dual@s transformer_student_tiny gold@40 dual_vocab_kd $OWN"
+    "dual@s transformer_student_tiny gold@40 dual_vocab_kd $own"
     "alone transformer_student_tiny gold label_smoothed_cross_entropy"
 )
 """

@@ -123,6 +123,84 @@ def test_training_goes_on_where_it_was(pipeline: Pipeline, first_run: FirstRun) 
     assert again.read_bytes() == (first_run[0].work / "teacher/checkpoints/checkpoint3.pt").read_bytes()
 
 
+def epochs(output: str) -> list[str]:
+    """Those that the fake training went through."""
+    return [line.split()[7] for line in output.splitlines() if "| train | epoch" in line]
+
+
+def test_a_raised_limit_goes_on_from_the_last_checkpoint(make_pipeline: Callable[[str], Pipeline]) -> None:
+    raised, direct = make_pipeline("raised"), make_pipeline("direct")
+    raised.run("--to", "08")
+    settings = {"TEACHER_MAX_EPOCH": "5", "STUDENT_MAX_UPDATE": "40"}
+    raised.set(**settings)
+    direct.set(**settings)
+    output = raised.run("--to", "08").stdout
+    reason = "(goes on: only --max-update or --max-epoch was raised)"
+    assert f"run train-teacher {reason}\n" in output
+    assert f"run train-one {reason}\n" in output
+    assert epochs(raised.run_log("train-teacher")) == ["1", "2", "3", "4", "5"]
+    assert epochs(raised.run_log("train-one")) == ["1", "2", "3", "4"]
+    direct.run("--to", "08")
+    assert raised.results() == direct.results()
+    assert steps(raised.run("--to", "08").stdout, "run") == []
+
+
+def test_an_interrupted_training_goes_on_when_its_limit_is_raised(pipeline: Pipeline) -> None:
+    kill_inside(pipeline, "fairseq-train")
+    pipeline.set(TEACHER_MAX_EPOCH="4")
+    assert "(goes on: only --max-update or --max-epoch was raised)" in pipeline.run("--to", "04").stdout
+    assert epochs(pipeline.run_log("train-teacher")) == ["1", "2", "3", "4"]
+
+
+def test_a_kill_of_a_training_that_goes_on_loses_nothing(finished: Pipeline, first_run: FirstRun) -> None:
+    """What the lower limit made stays until the new output is whole."""
+    finished.set(TEACHER_MAX_EPOCH="5")
+    (finished.work / "teacher/checkpoints.tmp.copy").mkdir()  # of a kill while it was copied
+    broken = Path(finished.environment["FC_BIN"]) / "fairseq-train"
+    working = broken.read_text()
+    broken.write_text("#!/bin/sh\nexit 3\n")
+    finished.run("--from", "04", status=1)
+    broken.write_text(working)
+    assert (finished.work / "teacher/checkpoints/checkpoint3.pt").read_bytes() == (
+        first_run[0].work / "teacher/checkpoints/checkpoint3.pt"
+    ).read_bytes()
+    assert "run train-teacher (it was interrupted)" in finished.run("--from", "04", "--to", "04").stdout
+    assert epochs(finished.run_log("train-teacher"))[-2:] == ["4", "5"]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"TEACHER_MAX_EPOCH": "2"},  # lower
+        {"TEACHER_MAX_EPOCH": "5", "TEACHER_LR": "1e-3"},
+        {"TEACHER_MAX_EPOCH": "0", "TEACHER_MAX_UPDATE": "50"},  # of two limits one is lower
+    ],
+)
+def test_what_does_not_go_on(finished: Pipeline, settings: dict[str, str]) -> None:
+    finished.set(**settings)
+    output = finished.run("--from", "04", "--to", "04").stdout
+    assert "run train-teacher (inputs or settings changed)" in output
+    assert "epoch 1 " in output
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "goes_on"),
+    [
+        ("polynomial_decay --total-num-update $TEACHER_MAX_EPOCH", False),  # another schedule
+        ("polynomial_decay --total-num-update 50", True),
+        ("polynomial_decay", False),  # falls until --max-update
+        ("cosine", False),
+        ("fixed", True),
+    ],
+)
+def test_a_schedule_that_depends_on_the_end_is_not_mixed(pipeline: Pipeline, scheduler: str, goes_on: bool) -> None:
+    extra = f"(--lr-scheduler {scheduler})"
+    pipeline.set(TEACHER_EXTRA=extra)
+    pipeline.run("--to", "04")
+    pipeline.set(TEACHER_MAX_EPOCH="4", TEACHER_EXTRA=extra)
+    assert ("(goes on: " in pipeline.run("--to", "04").stdout) == goes_on
+
+
 def test_changed_settings_start_training_afresh(pipeline: Pipeline) -> None:
     kill_inside(pipeline, "fairseq-train")
     pipeline.set(TEACHER_LR="1e-3")
@@ -153,7 +231,7 @@ def test_kill_between_the_last_two_renames(tmp_path: Path) -> None:
         DRY_RUN=0 ADOPT=0 WORK_DIR=work RAW_DIR=raw FC_BIN=bin
         make() {{ run_step make work/a/b --folder -- bash -c 'echo x >"$0/c"' @OUT@; }}
         make; mv work/a/b work/a/b.tmp
-        sed -n 's/fingerprint //p' work/a/b.done >work/a/b.tmp.fingerprint
+        cp work/a/b.done work/a/b.tmp.fingerprint
         make; cat work/a/b/c
     """
     output = subprocess.run(["bash", "-c", script], text=True, capture_output=True, check=True).stdout

@@ -25,7 +25,7 @@ from .trees import (
     Subject,
 )
 
-MIN_WORDS, MAX_WORDS = 2, 35  # of the English sentence; others are drawn again
+MIN_WORDS, MAX_WORDS = 2, 35  # of an English sentence; others are drawn again
 
 # How often a sentence is of each kind.
 KINDS = (
@@ -73,10 +73,11 @@ def realize(sentence: Sentence) -> Pair:
 
 
 class Sentences(Clauses):
-    """Draws sentences: the same seed gives the same sequence."""
+    """Draws sentences of at most ``max_words`` English words: the same seed gives the same sequence."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, max_words: int = MAX_WORDS) -> None:
         super().__init__(Draw(seed))
+        self._max_words = max_words
         self._kinds = {
             "simple": self._simple, "thing": self._thing, "coordinate": self._coordinate,
             "subordinate": self._subordinate, "report": self._report, "wish": self._wish,
@@ -91,7 +92,7 @@ class Sentences(Clauses):
         """The next pair of a good length."""
         while True:
             pair = realize(self.tree())
-            if MIN_WORDS <= len(pair.english.split()) <= MAX_WORDS:
+            if MIN_WORDS <= len(pair.english.split()) <= self._max_words:
                 return pair
 
     def _adorned(self, clause: Clause, may_front: bool = True) -> Clause:
