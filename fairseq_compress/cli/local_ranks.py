@@ -32,13 +32,14 @@ def run_processes(verb: str, args: argparse.Namespace) -> int:
     """
     from fairseq_compress.corpus.sharded_work import VARIABLES
     from fairseq_compress.errors import ConfigError
+    from fairseq_compress.system import available_cores
 
     if args.processes < 1:
         raise ConfigError(f"--processes: must be at least 1, got {args.processes}")
     if taken := [name for pair in VARIABLES for name in pair if name in os.environ]:
         raise ConfigError(f"--processes: cannot go with {taken[0]} in the environment, got {args.processes}")
     command = [sys.executable, "-m", "fairseq_compress.cli.main", verb, *_options(vars(args))]
-    threads = str(max(1, len(os.sched_getaffinity(0)) // args.processes))
+    threads = str(max(1, available_cores() // args.processes))
     running = []
     try:
         for rank in range(args.processes):

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from fairseq_compress.corpus.files import PathLike, atomic_write
-from fairseq_compress.corpus.unit_log import UnitLog, open_sealed, pack_entry, read_entry, take_lock
+from fairseq_compress.corpus.unit_log import UnitLog, open_sealed, pack_entry, read_entry
 from fairseq_compress.errors import ConfigError, DataError
+from fairseq_compress.system import take_lock
 
 FORMAT = "fairseq-compress work 1"
 VARIABLES = (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_NTASKS"))

@@ -4,10 +4,7 @@ A header line (the run's fingerprint, rank and number of ranks), then one entry 
 A kill leaves a part of the last entry at most; the next start cuts off what is not whole.
 """
 
-import errno
-import fcntl
 import hashlib
-import logging
 import os
 import struct
 import zlib
@@ -16,12 +13,10 @@ from typing import IO
 
 from fairseq_compress.corpus.files import Digest
 from fairseq_compress.errors import DataError
-
-logger = logging.getLogger(__name__)
+from fairseq_compress.system import take_lock
 
 ENTRY = struct.Struct("<QQI")  # unit, bytes of the payload, CRC-32 of those two numbers and the payload
 NUMBERS = struct.Struct("<QQ")
-NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP}  # what file systems without flock answer
 
 
 class UnitLog:
@@ -140,16 +135,3 @@ def read_entry(log: IO[bytes], unit: int) -> bytes | None:
     if zlib.crc32(payload, zlib.crc32(NUMBERS.pack(found, length))) != checksum:
         return None
     return payload
-
-
-def take_lock(file: IO[bytes]) -> bool:
-    """Take the lock of an open file, which ends with the process; False if somebody has it."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError as error:
-        if error.errno not in NO_LOCKS:
-            raise
-        logger.warning("no locks on this file system: start no rank of %s twice", file.name)
-    return True

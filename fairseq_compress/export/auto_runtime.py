@@ -1,6 +1,5 @@
 """Which runtime is the fastest for this model, on this machine? All are exported, checked and timed; the best stays."""
 
-import os
 import statistics
 import time
 from dataclasses import replace
@@ -15,6 +14,7 @@ from fairseq_compress.export.self_check import CheckOptions
 from fairseq_compress.inference.model_directory import FORMAT, ModelDirectory
 from fairseq_compress.inference.open_model import open_model
 from fairseq_compress.inference.translation_lines import PieceTranslator
+from fairseq_compress.system import available_cores
 
 CANDIDATES = (
     ("onnx", "float32"),
@@ -97,7 +97,7 @@ def export_fastest(
         models.clear()
         _keep(folder, str(best), len(tried))
         return whole[best] | {
-            "auto": {"objective": objective, "cores": len(os.sched_getaffinity(0)), "candidates": results}
+            "auto": {"objective": objective, "cores": available_cores(), "candidates": results}
         }
 
     return create_directory(output, fill)

@@ -1,7 +1,6 @@
 """Making a model directory: complete, or not there."""
 
 import errno
-import fcntl
 import glob
 import json
 import os
@@ -15,6 +14,7 @@ from typing import Any
 from fairseq_compress.corpus.files import PathLike, file_sha256
 from fairseq_compress.errors import ConfigError
 from fairseq_compress.inference.model_directory import FORMAT, METADATA, ModelDirectory
+from fairseq_compress.system import lock_file
 
 
 def create_directory(output: PathLike, fill: Callable[[Path], dict[str, Any]]) -> ModelDirectory:
@@ -59,7 +59,8 @@ def _fill(folder: Path, fill: Callable[[Path], dict[str, Any]]) -> dict[str, Any
     metadata = fill(folder)
     files = sorted(file for file in folder.rglob("*") if file.is_file())
     facts: dict[str, dict[str, Any]] = {
-        str(file.relative_to(folder)): {"bytes": file.stat().st_size, "sha256": file_sha256(file)} for file in files
+        file.relative_to(folder).as_posix(): {"bytes": file.stat().st_size, "sha256": file_sha256(file)}
+        for file in files
     }
     total = sum(fact["bytes"] for fact in facts.values())
     whole = {"format": FORMAT, **metadata, "bytes": total, "files": facts}
@@ -97,12 +98,14 @@ def _make_temporary(path: Path) -> tuple[Path, int | None]:
 def _lock(folder: Path, wait: bool = False) -> int | None:
     """An open file that holds the folder's lock; None if somebody else holds it, or there are no locks here."""
     try:
-        file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    except OSError:
+        file = os.open(folder, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOFOLLOW", 0))
+    except OSError:  # Windows opens no folders
         return None
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        taken = lock_file(file, wait)
     except OSError:
+        taken = False
+    if not taken:
         os.close(file)
         return None
     return file

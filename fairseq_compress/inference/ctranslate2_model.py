@@ -1,6 +1,5 @@
 """A model directory of CTranslate2 as a function of pieces."""
 
-import os
 from typing import Any
 
 import ctranslate2
@@ -9,6 +8,7 @@ from fairseq_compress.errors import ConfigError, DataError
 from fairseq_compress.inference.model_directory import ModelDirectory
 from fairseq_compress.inference.search_options import SearchOptions
 from fairseq_compress.inference.translation_lines import Hypothesis
+from fairseq_compress.system import available_cores
 
 # Small batches of one thread each keep its products in the cache: with int8 twice the speed of large ones.
 TOKENS_AT_ONCE = 512
@@ -43,7 +43,7 @@ class CTranslate2Model:
             raise ConfigError(f"--beam: must be at most {most} with this dictionary, got {options.beam}")
         directory.verify()  # before: some damaged models crash it
         self._path = directory.path
-        workers = threads or len(os.sched_getaffinity(0))
+        workers = threads or available_cores()
         try:
             self._translator = ctranslate2.Translator(
                 str(directory.path), device="cpu", inter_threads=workers, intra_threads=1

@@ -1,6 +1,5 @@
 """A model directory of ONNX Runtime as a function of pieces."""
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from fairseq_compress.inference.onnx_steps import OnnxSteps, Shape
 from fairseq_compress.inference.search_options import SearchOptions
 from fairseq_compress.inference.translation_lines import Hypothesis
 from fairseq_compress.inference.vocabulary import read_symbols
+from fairseq_compress.system import available_cores
 
 ENCODER, STEP, WEIGHTS = "encoder.onnx", "step.onnx", "weights.bin"
 TOKENS_AT_ONCE = (
@@ -57,7 +57,7 @@ class OnnxModel:
         if problem := wrong_type(metadata, _NEEDED):
             raise DataError(f"{directory.path / METADATA}: is damaged: {problem}")
         self._options, self._nbest, self._path = options, nbest, directory.path
-        self._threads = threads or len(os.sched_getaffinity(0))
+        self._threads = threads or available_cores()
         self.longest: int = metadata["positions"]["source"] - 1
         self._longest_target: int = metadata["positions"]["target"] - 1
         onnx = metadata["onnx"]

@@ -21,7 +21,6 @@ from fairseq_compress.checkpoint.load import load_state, load_upgraded
 from fairseq_compress.checkpoint.materialize import dictionaries_of
 from fairseq_compress.checkpoint.state import num_updates, without_training_state, write_state
 from fairseq_compress.corpus.files import atomic_write, check_distinct, file_sha256
-from fairseq_compress.corpus.unit_log import take_lock
 from fairseq_compress.errors import ConfigError, TrainingError
 from fairseq_compress.plans.reading import plan_text
 from fairseq_compress.plans.rules import Plan
@@ -35,6 +34,7 @@ from fairseq_compress.procedures.training_options import (
     last_value,
 )
 from fairseq_compress.procedures.training_run import run_training
+from fairseq_compress.system import take_lock
 
 PLUGIN = Path(__file__).resolve().parents[1]
 TRAIN = (sys.executable, "-m", "fairseq_cli.train")
