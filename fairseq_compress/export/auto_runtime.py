@@ -96,9 +96,7 @@ def export_fastest(
         best = min(models, key=lambda number: sign * results[number][key])
         models.clear()
         _keep(folder, str(best), len(tried))
-        return whole[best] | {
-            "auto": {"objective": objective, "cores": available_cores(), "candidates": results}
-        }
+        return whole[best] | {"auto": {"objective": objective, "cores": available_cores(), "candidates": results}}
 
     return create_directory(output, fill)
 

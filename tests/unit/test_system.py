@@ -12,7 +12,6 @@ from fairseq_compress.export.model_writer import create_directory
 from fairseq_compress.system import available_cores, lock_file, take_lock
 
 
-
 def fill(folder):
     (folder / "model.bin").write_bytes(b"weights")
     return {}
