@@ -62,6 +62,7 @@ def run(args: argparse.Namespace) -> int:
     from fairseq_compress.teachers.cache_writer import CacheOptions, write_split
     from fairseq_compress.teachers.frozen import FrozenTeachers
     from fairseq_compress.teachers.loading import pick_device
+    from fairseq_compress.teachers.word_ids import count_unknown, warn_of_unknown
 
     fairseq_compress.register()
     _check(args)
@@ -75,6 +76,12 @@ def run(args: argparse.Namespace) -> int:
     for split in dict.fromkeys(args.splits):
         output = Path(args.output) / split
         dataset, facts = _load(task, split, args.teacher_path)
+        if shard.rank == 0:
+            for side, language, entries in (
+                (dataset.src, task.cfg.source_lang, task.source_dictionary),
+                (dataset.tgt, task.cfg.target_lang, task.target_dictionary),
+            ):
+                warn_of_unknown(f"{args.data}, {split} in {language}", *count_unknown(side, entries))
         meta = write_split(output, dataset, facts, teachers, options, shard, args.join_only)
         if meta is None:
             print(f"{output}: share {shard.rank} of {shard.world_size} is done, the last one joins", file=sys.stderr)

@@ -5,11 +5,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from fairseq_compress.cli.sentencepiece_models import add_sentencepiece_arguments, given_models
 from fairseq_compress.inference.search_options import SearchOptions, add_search_arguments, given_search
 
 HELP = (
     "Convert a checkpoint for another runtime, translate with both, and keep the result if it loses no more BLEU than "
-    "it may. The directory holds the model, the sentencepiece model and metadata.json."
+    "it may. The directory holds the model, the sentencepiece model (or both) and metadata.json."
 )
 
 
@@ -17,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the verb."""
     parser.add_argument("--checkpoint", required=True, metavar="C.pt", help="of any architecture of ours")
     parser.add_argument("--data", metavar="DIR", help="folder with dict.LANG.txt; default: beside the checkpoint")
-    parser.add_argument("--sentencepiece-model", required=True, metavar="M.model", help="that cut its training text")
+    add_sentencepiece_arguments(parser, "that cut its training text")
     parser.add_argument("--output", required=True, metavar="DIR", help="must not be there yet")
     parser.add_argument(
         "--runtime", choices=("onnx", "ctranslate2", "auto"), default="onnx",
@@ -66,17 +67,20 @@ def run(args: argparse.Namespace) -> int:
         check = CheckOptions(
             Path(args.check_source), Path(args.check_reference), args.check_sentences, args.max_bleu_loss
         )
+    if (models := given_models(args)) is None:
+        raise ConfigError("--sentencepiece-model: must be given, or one for each side")
     auto = args.runtime == "auto"
     runtime, quantization = ("onnx", "int8") if auto else (args.runtime, args.quantization or "int8")
     options = ExportOptions(
         args.checkpoint,
         args.data,
-        args.sentencepiece_model,
+        models[0],
         runtime,
         quantization,
         None if auto else args.calibration,
         args.licence,
         search,
+        models[1],
     )
     if auto:
         if check is None:

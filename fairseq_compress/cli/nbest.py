@@ -12,6 +12,7 @@ from fairseq_compress.cli.local_ranks import (
     make_products_reproducible,
     run_processes,
 )
+from fairseq_compress.cli.sentencepiece_models import add_sentencepiece_arguments, given_models
 from fairseq_compress.inference.search_options import SearchOptions, add_search_arguments, given_search
 
 HELP = (
@@ -33,9 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     files.add_argument("--output", required=True, metavar="FILE", help="n-best file, and FILE.json")
     files.add_argument("--data", metavar="DIR", help="folder with dict.LANG.txt; default: beside the checkpoint")
-    files.add_argument(
-        "--sentencepiece-model", metavar="M.model", help="take raw text and write raw text; without it both are pieces"
-    )
+    add_sentencepiece_arguments(files, "take raw text and write raw text; without it both are pieces")
     files.add_argument("--source-lang", metavar="LANG", help="default: that of the checkpoint")
     files.add_argument("--target-lang", metavar="LANG", help="default: that of the checkpoint")
     search = parser.add_argument_group("search, as in fairseq-generate")
@@ -131,16 +130,22 @@ def _open_teacher(args: argparse.Namespace, search: Any, device: Any) -> tuple[A
 def _prepare(args: argparse.Namespace, options: Any, teacher: Any, device: Any) -> tuple[Any, dict[str, Any]]:
     """The corpus, and everything that decides the output's bytes."""
     from fairseq_compress.corpus.files import file_sha256
-    from fairseq_compress.corpus.segmentation import Segmenter
     from fairseq_compress.teachers.nbest import Corpus
 
-    pieces = args.sentencepiece_model
-    corpus = Corpus(args.source, teacher.source, teacher.max_source_positions, Segmenter(pieces) if pieces else None)
+    models = given_models(args)
+    segmenter = None if models is None else teacher.open_segmenter(*models)
+    corpus = Corpus(args.source, teacher.source, teacher.max_source_positions, segmenter)
+    facts_of_models = {
+        f"{side}sentencepiece_model": file_sha256(path)
+        for side, path in zip(("", "target_"), models or (), strict=False)
+        if path is not None
+    }
     facts = {
         "work": "nbest 1",
         "source": file_sha256(args.source),
         **teacher.facts,
-        "sentencepiece_model": file_sha256(pieces) if pieces else None,
+        "sentencepiece_model": None,
+        **facts_of_models,
         "source_lang": teacher.source_lang,
         "target_lang": teacher.target_lang,
         **options.facts(),
@@ -154,5 +159,5 @@ def _check_files(args: argparse.Namespace) -> None:
     from fairseq_compress.corpus.files import check_distinct
     from fairseq_compress.corpus.nbest import sidecar_path
 
-    models = [args.sentencepiece_model] if args.sentencepiece_model else []
+    models = [path for path in given_models(args) or () if path]
     check_distinct([args.source, *args.checkpoint.split(":"), *models], [args.output, sidecar_path(args.output)])

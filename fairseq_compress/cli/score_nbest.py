@@ -4,6 +4,7 @@ import argparse
 import sys
 
 from fairseq_compress.cli.local_ranks import add_processes_argument, die_with_parent, run_processes
+from fairseq_compress.cli.sentencepiece_models import add_sentencepiece_arguments, given_models
 
 HELP = (
     "Score each hypothesis of an n-best file by the log-probability that a reverse model gives to its source, divided "
@@ -25,9 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--output", required=True, metavar="FILE", help="scores, one a hypothesis, and FILE.json")
     parser.add_argument("--data", metavar="DIR", help="folder with the model's dict.LANG.txt (beside the checkpoint)")
-    parser.add_argument(
-        "--sentencepiece-model", metavar="M.model", help="the n-best file and the source are text: cut it into pieces"
-    )
+    add_sentencepiece_arguments(parser, "the n-best file and the source are text: cut it into pieces")
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32", help="type of the weights")
     parser.add_argument("--max-tokens", type=int, default=4000, metavar="N", help="of a batch, padding counted")
     parser.add_argument("--max-sentences", type=int, metavar="N", help="of a batch")
@@ -50,7 +49,6 @@ def run(args: argparse.Namespace) -> int:
     import fairseq_compress
     from fairseq_compress.corpus.files import check_distinct, file_sha256
     from fairseq_compress.corpus.nbest import sidecar_path
-    from fairseq_compress.corpus.segmentation import Segmenter
     from fairseq_compress.corpus.sharded_work import ShardedWork, shard_from_environment
     from fairseq_compress.corpus.windows import check_limits
     from fairseq_compress.teachers.loading import load_models, pick_device
@@ -71,10 +69,11 @@ def run(args: argparse.Namespace) -> int:
     inputs = [args.nbest, sidecar_path(args.nbest), args.source, *args.checkpoint.split(":")]
     check_distinct(inputs, [args.output, sidecar_path(args.output)])
     models = load_models(args.checkpoint, args.data, precision=args.precision, device=pick_device(args.device))
-    model = args.sentencepiece_model
-    pieces = file_sha256(model) if model else None
+    files = given_models(args)
+    pieces = ",".join(file_sha256(path) for path in files if path) if files else None
     options = ForcedOptions(args.precision, args.max_tokens, args.max_sentences, args.window, pieces)
-    scoring = ScoringRun(args.nbest, args.source, models, options, Segmenter(model) if model else None)
+    segmenter = models.open_segmenter(*files) if files else None
+    scoring = ScoringRun(args.nbest, args.source, models, options, segmenter)
     if finished(scoring, args.output):
         remove_leftovers(args.output, scoring.facts())
         print(f"{args.output}: is there already, made from the same", file=sys.stderr)

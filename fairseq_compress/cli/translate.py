@@ -3,14 +3,22 @@
 import argparse
 import os
 import sys
-from collections.abc import Iterable, Iterator
-from typing import IO, Any
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
+from fairseq_compress.cli.sentencepiece_models import OPTIONS, add_sentencepiece_arguments, given_models
 from fairseq_compress.inference.search_options import SearchOptions, add_search_arguments, given_search
 
+if TYPE_CHECKING:
+    from fairseq_compress.corpus.segmentation import Segmenter
+    from fairseq_compress.inference.translation_lines import PieceTranslator, Translation
+
+    Opened = tuple[PieceTranslator, Segmenter, tuple[str, str]]  # and the languages
+
 HELP = (
-    "Translate the lines of the standard input, in order, in bounded memory. Empty lines stay empty; a line that is "
-    "not UTF-8 is reported and left as it is."
+    "Translate the lines of the standard input, in order, in bounded memory; when the input pauses, what has come is "
+    "translated and written. Empty lines stay empty; a line that is not UTF-8 is reported and left as it is."
 )
 
 
@@ -22,9 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR|C.pt",
         help="a directory of export, or a checkpoint, packed or not",
     )
-    parser.add_argument(
-        "--sentencepiece-model", metavar="M.model", help="with a checkpoint: that cut its training text"
-    )
+    add_sentencepiece_arguments(parser, "with a checkpoint: that cut its training text")
     parser.add_argument("--data", metavar="DIR", help="with a checkpoint: folder with dict.LANG.txt")
     parser.add_argument("--threads", type=int, metavar="N", help="default: all cores")
     lines = parser.add_argument_group("lines")
@@ -33,12 +39,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     lines.add_argument(
         "--long-lines", choices=("split", "refuse"), default="split",
-        help="cut longer ones at ends of sentences or words, or stop there",
+        help="cut longer ones at ends of sentences, clauses or words, or stop there",
     )  # fmt: skip
     lines.add_argument(
         "--nbest", type=int, metavar="K", help="write K lines 'number<TAB>score<TAB>text' for each line, from 0"
     )
     lines.add_argument("--scores", action="store_true", help="the same with K = 1")
+    lines.add_argument(
+        "--flush-every", type=int, metavar="N",
+        help="translate and write N lines at a time, whether the input pauses or not; 1: line by line",
+    )  # fmt: skip
     search = parser.add_argument_group("search; defaults: those of the export, else of fairseq-generate")
     add_search_arguments(search)
 
@@ -46,10 +56,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Translate stdin to stdout."""
     from fairseq_compress.errors import ConfigError
+    from fairseq_compress.inference.line_input import read_lines, read_lines_as_they_come
     from fairseq_compress.inference.translation_lines import LINES_AT_ONCE, LineOptions, translate_lines
 
-    if args.threads is not None and args.threads < 1:
-        raise ConfigError(f"--threads: must be at least 1, got {args.threads}")
+    for option, value in (("--threads", args.threads), ("--flush-every", args.flush_every)):
+        if value is not None and value < 1:
+            raise ConfigError(f"{option}: must be at least 1, got {value}")
     for name, stream in (("input", sys.stdin), ("output", sys.stdout)):
         if stream is None:  # it is, when the shell has closed it
             raise ConfigError(f"standard {name}: must be open, is closed")
@@ -58,47 +70,50 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(
             f"--model: must be a directory of fairseq-compress export or a checkpoint, {args.model} is not there"
         )
-    model, segmenter = _open_directory(args) if os.path.isdir(args.model) else _open_checkpoint(args)
-    numbered = args.nbest is not None or args.scores
-    output = sys.stdout.buffer
-    typed = sys.stdin.isatty()  # who types a line waits for its translation
-    found = translate_lines(_lines(sys.stdin.buffer), model, segmenter, options, _report, 1 if typed else LINES_AT_ONCE)
+    model, segmenter, languages = _open_directory(args) if os.path.isdir(args.model) else _open_checkpoint(args)
+    options = replace(options, source_lang=languages[0], target_lang=languages[1])
+    output, every = sys.stdout.buffer, args.flush_every
+    lines = read_lines_as_they_come(sys.stdin.buffer, output.flush) if every is None else read_lines(sys.stdin.buffer)
+    found = translate_lines(lines, model, segmenter, options, _report, every or LINES_AT_ONCE)
     for number, translation in enumerate(_progress(found)):
-        if numbered:
-            for score, text in translation.hypotheses:
-                output.write(f"{number}\t{score:.6f}\t{text}\n".encode())
-        else:
-            output.write((translation.raw or translation.hypotheses[0][1].encode()) + b"\n")
-        if typed:
+        output.write(_line(number, translation, args.nbest is not None or args.scores))
+        if every is not None and (number + 1) % every == 0:
             output.flush()
     output.flush()
     return 0
 
 
-def _open_directory(args: argparse.Namespace) -> tuple[Any, Any]:
-    from fairseq_compress.corpus.segmentation import Segmenter
+def _line(number: int, translation: "Translation", numbered: bool) -> bytes:
+    """What is written for a line of the input."""
+    if numbered:
+        return "".join(f"{number}\t{score:.6f}\t{text}\n" for score, text in translation.hypotheses).encode()
+    return (translation.raw or translation.hypotheses[0][1].encode()) + b"\n"
+
+
+def _open_directory(args: argparse.Namespace) -> "Opened":
     from fairseq_compress.errors import ConfigError
     from fairseq_compress.inference.model_directory import ModelDirectory
     from fairseq_compress.inference.open_model import open_model
 
-    for option in ("sentencepiece_model", "data"):
+    for option in (*OPTIONS, "data"):
         if getattr(args, option) is not None:
-            raise ConfigError(f"--{option.replace('_', '-')}: goes with a checkpoint, {args.model} is a directory")
+            raise ConfigError(f"--{option.replace('_', '-')}: requires a checkpoint, {args.model} is a directory")
     directory = ModelDirectory.open(args.model)
     search = _search(args, directory.metadata["search"])
-    return open_model(directory, search, args.nbest or 1, args.threads), Segmenter(directory.vocabulary)
+    model = open_model(directory, search, args.nbest or 1, args.threads)
+    languages = directory.metadata["languages"]
+    return model, directory.segmenter(), (languages["source"], languages["target"])
 
 
-def _open_checkpoint(args: argparse.Namespace) -> tuple[Any, Any]:
+def _open_checkpoint(args: argparse.Namespace) -> "Opened":
     from fairseq_compress.errors import ConfigError
 
-    if args.sentencepiece_model is None:
+    if (files := given_models(args)) is None:
         raise ConfigError(f"--sentencepiece-model: must be given with the checkpoint {args.model}")
     import fairseq.tasks.translation  # noqa: F401 - before register(), which does nothing without fairseq
     import torch
 
     import fairseq_compress
-    from fairseq_compress.corpus.segmentation import Segmenter
     from fairseq_compress.teachers.loading import load_models, pick_device
     from fairseq_compress.teachers.translator import CheckpointModel
 
@@ -106,7 +121,9 @@ def _open_checkpoint(args: argparse.Namespace) -> tuple[Any, Any]:
     if args.threads:
         torch.set_num_threads(args.threads)
     models = load_models(args.model, args.data, device=pick_device("auto"))
-    return CheckpointModel(models, _search(args, {}), args.nbest or 1), Segmenter(args.sentencepiece_model)
+    segmenter = models.open_segmenter(*files)
+    model = CheckpointModel(models, _search(args, {}), args.nbest or 1)
+    return model, segmenter, (models.source_lang, models.target_lang)
 
 
 def _search(args: argparse.Namespace, defaults: dict[str, Any]) -> SearchOptions:
@@ -119,19 +136,13 @@ def _search(args: argparse.Namespace, defaults: dict[str, Any]) -> SearchOptions
     return search
 
 
-def _lines(stream: IO[bytes]) -> Iterator[bytes]:
-    for line in stream:
-        yield line.removesuffix(b"\n").removesuffix(b"\r")
-
-
 def _progress(items: Iterable[Any]) -> Iterable[Any]:
     """A counter on a terminal, when the translations go elsewhere."""
     if not sys.stderr.isatty() or sys.stdout.isatty():
         return items
-    from tqdm import tqdm
+    from fairseq_compress.corpus.files import progress
 
-    counted: Iterable[Any] = tqdm(items, unit=" lines", file=sys.stderr)
-    return counted
+    return progress(items, None, "translate")
 
 
 def _report(message: str) -> None:

@@ -19,6 +19,7 @@ from fairseq_compress.corpus.dictionary_file import read_entries
 from fairseq_compress.corpus.dual_text import FORMAT, META, SPECIALS, UNK, VOCABULARIES
 from fairseq_compress.corpus.files import PathLike, check_parallel, file_sha256, progress, read_lines
 from fairseq_compress.corpus.segmentation import BATCH_LINES
+from fairseq_compress.corpus.vocabulary_match import Entries, mismatch
 from fairseq_compress.corpus.word_segmentation import DualSegmenter, Word, WordSegmenter
 from fairseq_compress.errors import ConfigError, DataError
 from fairseq_compress.languages import check_language
@@ -181,6 +182,9 @@ def _dictionary_of(model: WordSegmenter, path: PathLike) -> dict[str, str]:
         raise DataError(
             f"{os.fspath(path)}: must have all pieces of {model.path}, lacks {len(missing)}, such as {missing[0]!r}"
         )
+    counts = [int(line.rpartition(" ")[2]) for line in entries.values()]
+    if problem := mismatch(Entries(list(entries), counts), model):
+        raise DataError(f"{os.fspath(path)}: must be the dictionary of {model.path}: {problem}")
     return entries
 
 

@@ -153,9 +153,12 @@ def file_sha256(path: PathLike) -> str:
         raise _unreadable(path, error) from error
 
 
-def progress(lines: Iterable[Item], total: int, description: str) -> Iterable[Item]:
+def progress(lines: Iterable[Item], total: int | None, description: str) -> Iterable[Item]:
     """The same items, one a line, with a progress bar on the standard error when that is a terminal."""
-    from tqdm import tqdm  # which takes a tenth of the time to the first translation
+    try:
+        from tqdm import tqdm  # which takes a tenth of the time to the first translation
+    except ImportError:  # of an installation that only translates
+        return lines
 
     return tqdm(lines, total=total, desc=description, unit=" lines", disable=None, mininterval=0.5)
 

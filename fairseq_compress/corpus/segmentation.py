@@ -2,15 +2,16 @@
 
 import os
 from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
 
 import sentencepiece
 
-from fairseq_compress.corpus.cleaning import normalize_line, squeeze_whitespace
+from fairseq_compress.corpus.cleaning import PIECE_SPACE, normalize_line, squeeze_whitespace
 from fairseq_compress.corpus.files import PathLike, atomic_write, check_distinct, check_not_empty, progress, read_lines
+from fairseq_compress.corpus.windows import groups
 from fairseq_compress.errors import DataError
 
 BATCH_LINES = 4096  # one call into sentencepiece, which spreads it over the cores
+BATCH_CHARACTERS = 1 << 19  # whose pieces take some 20 MB
 
 
 class Segmenter:
@@ -20,12 +21,18 @@ class Segmenter:
 
     Args:
         model: path of the ``.model`` file.
+        target: of a second one that decodes, if the languages have models of their own.
+
+    Attributes:
+        target: the segmenter of the target language, this one itself without a second model.
 
     Raises:
         DataError: the file is missing or no sentencepiece model.
     """
 
-    def __init__(self, model: PathLike) -> None:
+    def __init__(self, model: PathLike, target: PathLike | None = None) -> None:
+        self.path = os.fspath(model)
+        self.target = self if target is None else Segmenter(target)
         self._processor = sentencepiece.SentencePieceProcessor()
         try:
             with open(model, "rb") as stream:
@@ -35,19 +42,33 @@ class Segmenter:
         except RuntimeError as error:
             raise DataError(f"{os.fspath(model)} is not a sentencepiece model") from error
 
-    def pieces(self) -> list[str]:
-        """All pieces but the special ones."""
+    def entries(self) -> list[str]:
+        """All pieces that a line may become, bytes included; they are what a fairseq dictionary has."""
+        return [self._processor.id_to_piece(index) for index in self._text_ids()]
+
+    def merges(self) -> list[str]:
+        """Of a byte-pair encoding the pieces of several characters, in the order in which they are made; else none."""
         model = self._processor
-        return [
-            model.id_to_piece(index)
-            for index in range(model.get_piece_size())
-            if not (model.is_control(index) or model.is_unknown(index) or model.is_byte(index))
-        ]
+        scores = [(index, model.get_score(index)) for index in self._text_ids() if not model.is_byte(index)]
+        if not all(score == int(score) for _, score in scores):  # log-probabilities of a unigram model
+            return []
+        pieces = (model.id_to_piece(index) for index, _ in scores)
+        return [piece for piece in pieces if len(piece) > 1]
+
+    def is_unknown(self, piece: str) -> bool:
+        """Whether the model does not know the text of a piece, so that encoding leaves it as it is."""
+        ids = self._processor.encode(piece.replace(PIECE_SPACE, " "), out_type=int)
+        space = self._processor.piece_to_id(PIECE_SPACE)
+        others = [index for index in ids if index != space]
+        return bool(others) and all(map(self._processor.is_unknown, others))
+
+    def _text_ids(self) -> list[int]:
+        model = self._processor
+        return [index for index in range(len(model)) if not (model.is_control(index) or model.is_unknown(index))]
 
     def encode(self, lines: Iterable[str]) -> Iterator[str]:
         """Yield the pieces of each line, separated by spaces; an empty line stays one."""
-        remaining = iter(lines)
-        while batch := [normalize_line(line) for line in islice(remaining, BATCH_LINES)]:
+        for batch in groups(map(normalize_line, lines), len, BATCH_LINES, BATCH_CHARACTERS):
             for pieces in self._processor.encode(batch, out_type=str):
                 yield " ".join(pieces)
 
@@ -59,7 +80,7 @@ class Segmenter:
         for line in lines:
             # Line by line: sentencepiece takes a batch that starts with an empty list for one single line.
             pieces = line.split()
-            yield squeeze_whitespace(self._processor.decode(pieces)) if pieces else ""
+            yield squeeze_whitespace(self.target._processor.decode(pieces)) if pieces else ""
 
 
 def encode_file(model: PathLike, source: PathLike, output: PathLike) -> int:

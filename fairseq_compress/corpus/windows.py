@@ -74,6 +74,30 @@ def iterate_batches(
         first += len(part)
 
 
+def groups(
+    items: Iterable[Item | None], size: Callable[[Item], int], most_items: int, most_size: int
+) -> Iterator[list[Item]]:
+    """Yield items in groups of at most ``most_items`` that are no larger than ``most_size`` together.
+
+    An item that is larger makes a group of its own. None ends a group early.
+    """
+    group: list[Item] = []
+    total = 0
+    for item in items:
+        if group and (item is None or total + size(item) > most_size):
+            yield group
+            group, total = [], 0
+        if item is None:
+            continue
+        group.append(item)
+        total += size(item)
+        if len(group) == most_items:
+            yield group
+            group, total = [], 0
+    if group:
+        yield group
+
+
 def check_limits(max_tokens: int, max_sentences: int | None = None, window: int = WINDOW) -> None:
     """Raise a ConfigError that names the options that are below 1."""
     limits = {"--max-tokens": max_tokens, "--max-sentences": max_sentences, "--window": window}

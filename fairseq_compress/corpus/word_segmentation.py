@@ -4,7 +4,6 @@ A word is what white space separates in the line as the models normalize it. Pie
 sentencepiece's defaults never cross white space, and the mark U+2581 that begins a piece begins a word.
 """
 
-import os
 import re
 from collections.abc import Iterable, Iterator
 from functools import cache
@@ -38,7 +37,6 @@ class WordSegmenter(Segmenter):
 
     def __init__(self, model: PathLike) -> None:
         super().__init__(model)
-        self.path = os.fspath(model)
         pieces = self.entries()
         if crossing := [piece for piece in pieces if PIECE_SPACE in piece[1:]]:
             raise DataError(
@@ -48,15 +46,6 @@ class WordSegmenter(Segmenter):
         if PIECE_SPACE not in pieces:
             raise DataError(f"{self.path}: needs the piece {PIECE_SPACE}, so that a piece can begin with every word")
         self._has_bytes = any(self._processor.is_byte(index) for index in range(len(self._processor)))
-
-    def entries(self) -> list[str]:
-        """All pieces that a line may become, bytes included; they are what a fairseq dictionary has."""
-        model = self._processor
-        return [
-            model.id_to_piece(index)
-            for index in range(len(model))
-            if not (model.is_control(index) or model.is_unknown(index))
-        ]
 
     def words(self, lines: Iterable[str]) -> Iterator[list[Word]]:
         """Yield the words of each line; an empty line has none."""

@@ -14,19 +14,19 @@ import fairseq_compress
 from fairseq_compress.checkpoint.average import count_parameters
 from fairseq_compress.checkpoint.materialize import Materialized, materialize
 from fairseq_compress.corpus.files import PathLike, file_sha256
-from fairseq_compress.corpus.segmentation import Segmenter
 from fairseq_compress.errors import ConfigError
 from fairseq_compress.export.calibration import find_ranges, learned_ranges
 from fairseq_compress.export.model_writer import create_directory
 from fairseq_compress.export.onnx_linear import Range
 from fairseq_compress.export.self_check import CheckOptions, SelfCheck
-from fairseq_compress.inference.model_directory import FORMAT, VOCABULARY, ModelDirectory
+from fairseq_compress.inference.model_directory import FORMAT, VOCABULARIES, VOCABULARY, ModelDirectory
 from fairseq_compress.inference.open_model import open_model
 from fairseq_compress.inference.search_options import SearchOptions
 from fairseq_compress.teachers.loading import LoadedModels, load_models
 from fairseq_compress.teachers.translator import CheckpointModel
 
 CALIBRATED = "int8_calibrated"
+MOST_UNKNOWN = 0.1  # of the pieces of the check
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,8 @@ class ExportOptions:
     """Raw source text, in which the ranges of activations are looked for."""
     licence: str | None = None
     search: SearchOptions = field(default_factory=SearchOptions)
+    target_sentencepiece_model: PathLike | None = None
+    """If the target side has its own."""
 
     def __post_init__(self) -> None:
         known = _format(self.runtime).QUANTIZATIONS
@@ -74,14 +76,14 @@ class Exporter:
     def __init__(self, options: ExportOptions, check: CheckOptions | None) -> None:
         if ":" in options.checkpoint:
             raise ConfigError(f"--checkpoint: must be one model, no ensemble, got {options.checkpoint}")
-        self._segmenter = Segmenter(options.sentencepiece_model)
         self._models = load_models(options.checkpoint, options.data)
-        _check_vocabulary(self._segmenter, self._models, options.sentencepiece_model)
+        self._segmenter = self._models.open_segmenter(options.sentencepiece_model, options.target_sentencepiece_model)
         self._plain = materialize(options.checkpoint)
         self._check = None
         if check is not None:
             original = CheckpointModel(self._models, options.search)
             self._check = SelfCheck(original, self._segmenter, check, self._models.target_lang)
+            self._check_unknown(check)
 
     def fill(self, folder: Path, options: ExportOptions) -> dict[str, Any]:
         """Write the files into a folder that is there, check them, and return the metadata.
@@ -95,12 +97,23 @@ class Exporter:
         own = _format(options.runtime).write_model(
             folder, plain.model, plain.values, models.source, models.target, options.quantization, ranges
         )
-        shutil.copyfile(options.sentencepiece_model, folder / VOCABULARY)
+        for name, path in _sentencepiece_files(options).items():
+            shutil.copyfile(path, folder / name)
         metadata = describe(options, models, plain) | {options.runtime: own, "check": None}
         if self._check is not None:
             exported = open_model(ModelDirectory(folder, {"format": FORMAT, **metadata}), options.search)
             metadata["check"] = self._check.compare(exported, options.quantization)
         return metadata
+
+    def _check_unknown(self, check: CheckOptions) -> None:
+        """Refuse a text of which the model does not know a tenth: it is not cut as the training text was."""
+        pieces = [piece for sentence in self.check_pieces() for piece in sentence]
+        unknown = sum(piece not in self._models.source.indices for piece in pieces)
+        if unknown > MOST_UNKNOWN * len(pieces):
+            raise ConfigError(
+                f"--sentencepiece-model: must be that of the checkpoint; of {check.source}, which it cut, "
+                f"{unknown / len(pieces):.1%} of the pieces are not in the source dictionary"
+            )
 
     def _ranges(self, options: ExportOptions) -> dict[str, Range]:
         """Of the inputs of the linear layers: of a text, else what the training learned."""
@@ -151,7 +164,10 @@ def describe(options: ExportOptions, models: LoadedModels, plain: Materialized) 
         "vocabulary": {
             "source_entries": len(models.source),
             "target_entries": len(models.target),
-            "sentencepiece_sha256": file_sha256(options.sentencepiece_model),
+            **{
+                name.replace(".model", "_sha256"): file_sha256(path)
+                for name, path in _sentencepiece_files(options).items()
+            },
             **{name: models.facts[name] for name in ("source_dictionary", "target_dictionary")},
         },
         "positions": {"source": models.max_source_positions, "target": models.max_target_positions},
@@ -185,12 +201,9 @@ def _training(cfg: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _check_vocabulary(segmenter: Segmenter, models: LoadedModels, path: PathLike) -> None:
-    """Refuse a sentencepiece model whose pieces the dictionary hardly knows: it is that of another model."""
-    pieces = segmenter.pieces()
-    known = sum(piece in models.source.indices for piece in pieces)
-    if 2 * known < len(pieces):
-        raise ConfigError(
-            f"--sentencepiece-model: must be that of the checkpoint, whose dictionary has {known} of the {len(pieces)} "
-            f"pieces of {path}"
-        )
+def _sentencepiece_files(options: ExportOptions) -> dict[str, PathLike]:
+    """Name in the directory -> file, for one model of both sides or one of each."""
+    if options.target_sentencepiece_model is None:
+        return {VOCABULARY: options.sentencepiece_model}
+    models = (options.sentencepiece_model, options.target_sentencepiece_model)
+    return dict(zip(VOCABULARIES.values(), models, strict=True))

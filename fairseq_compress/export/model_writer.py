@@ -13,7 +13,7 @@ from typing import Any
 
 from fairseq_compress.corpus.files import PathLike, file_sha256
 from fairseq_compress.errors import ConfigError
-from fairseq_compress.inference.model_directory import FORMAT, METADATA, ModelDirectory
+from fairseq_compress.inference.model_directory import FORMAT, FORMAT_OF_TWO, METADATA, VOCABULARIES, ModelDirectory
 from fairseq_compress.system import lock_file
 
 
@@ -63,7 +63,8 @@ def _fill(folder: Path, fill: Callable[[Path], dict[str, Any]]) -> dict[str, Any
         for file in files
     }
     total = sum(fact["bytes"] for fact in facts.values())
-    whole = {"format": FORMAT, **metadata, "bytes": total, "files": facts}
+    form = FORMAT_OF_TWO if VOCABULARIES["target"] in facts else FORMAT
+    whole = {"format": form, **metadata, "bytes": total, "files": facts}
     (folder / METADATA).write_text(json.dumps(whole, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     for file in [*files, folder / METADATA]:
         with open(file, "rb") as stream:

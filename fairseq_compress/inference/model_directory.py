@@ -1,4 +1,4 @@
-"""A model directory: the files of a runtime, ``sentencepiece.model`` and ``metadata.json``.
+"""A model directory: the files of a runtime, ``sentencepiece.model`` (or one of each side) and ``metadata.json``.
 
 ``metadata.json`` has the format, the runtime and its version, the quantization, languages, architecture, parameters,
 the size and SHA-256 of every other file, how the model was trained, and what the check of the export measured.
@@ -11,12 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from fairseq_compress.corpus.files import PathLike, file_sha256
+from fairseq_compress.corpus.segmentation import Segmenter
 from fairseq_compress.errors import ConfigError, DataError
 from fairseq_compress.inference.search_options import SearchOptions
 
 FORMAT = "fairseq-compress model 1"
+FORMAT_OF_TWO = "fairseq-compress model 2"  # with a sentencepiece model of each side, which older versions would mix up
 METADATA = "metadata.json"
 VOCABULARY = "sentencepiece.model"
+VOCABULARIES = {side: f"{side}_{VOCABULARY}" for side in ("source", "target")}
 SMALL = 1 << 21  # bytes, which take some milliseconds
 RUNTIMES = ("ctranslate2", "onnx")
 
@@ -52,8 +55,8 @@ class ModelDirectory:
         except (ValueError, RecursionError):
             raise DataError(f"{folder / METADATA}: is damaged: it must be JSON") from None
         found = metadata.get("format") if isinstance(metadata, dict) else None
-        if found != FORMAT:
-            raise DataError(f"{folder}: must have the format {FORMAT!r}, has {found!r}")
+        if found not in (FORMAT, FORMAT_OF_TWO):
+            raise DataError(f"{folder}: must have the format {FORMAT!r} or {FORMAT_OF_TWO!r}, has {found!r}")
         if problem := _problem(metadata):
             raise DataError(f"{folder / METADATA}: is damaged: {problem}")
         for name, facts in metadata["files"].items():
@@ -77,10 +80,15 @@ class ModelDirectory:
             if file_sha256(self.path / name) != facts["sha256"]:
                 raise DataError(f"{self.path / name}: was altered, its SHA-256 is not that of {METADATA}")
 
-    @property
-    def vocabulary(self) -> Path:
-        """The sentencepiece model."""
-        return self.path / VOCABULARY
+    def sentencepiece_model(self, side: str) -> Path:
+        """The sentencepiece model of a side, ``source`` or ``target``; most directories have one for both."""
+        own = self.path / VOCABULARIES[side]
+        return own if own.is_file() else self.path / VOCABULARY
+
+    def segmenter(self) -> Segmenter:
+        """Raw text to pieces of the source, and pieces of the target to raw text."""
+        source, target = map(self.sentencepiece_model, ("source", "target"))
+        return Segmenter(source, None if target == source else target)
 
 
 def wrong_type(metadata: dict[str, Any], needed: Mapping[str, type]) -> str | None:
@@ -113,4 +121,6 @@ def _problem(metadata: dict[str, Any]) -> str | None:
     for name, facts in metadata["files"].items():
         if not isinstance(facts, dict) or not {"bytes", "sha256"} <= facts.keys():
             return f"files must tell bytes and sha256 of {name}"
-    return None if VOCABULARY in metadata["files"] else f"files must name {VOCABULARY}"
+    if VOCABULARY in metadata["files"] or metadata["files"].keys() >= set(VOCABULARIES.values()):
+        return None
+    return f"files must name {VOCABULARY}, or {' and '.join(VOCABULARIES.values())}"

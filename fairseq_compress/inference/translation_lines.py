@@ -2,15 +2,19 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
 from typing import NamedTuple, Protocol
 
+from fairseq_compress.corpus.cleaning import normalize_line
 from fairseq_compress.corpus.segmentation import Segmenter
+from fairseq_compress.corpus.text_cutting import cut_text
+from fairseq_compress.corpus.windows import groups
 from fairseq_compress.errors import ConfigError, DataError
+from fairseq_compress.languages import base_language, is_unspaced
 
-LINES_AT_ONCE = 4096  # which a model sorts by length; memory holds so many lines
-SENTENCE_ENDS = (".", "!", "?", "…", ":", ";")
-WORD_START = "\N{LOWER ONE EIGHTH BLOCK}"  # of sentencepiece
+LINES_AT_ONCE = 4096  # which a model sorts by length
+BYTES_AT_ONCE = 1 << 19  # memory grows by some 100 bytes for each
+# Languages with spaces between sentences, though not between words.
+SPACES_BETWEEN_SENTENCES = frozenset(("th", "tts", "nod", "lo", "km", "my", "mnw", "shn", "ksw", "kht", "bo", "dz"))
 
 
 class Hypothesis(NamedTuple):
@@ -43,6 +47,9 @@ class LineOptions:
     longest: int = 256
     """Pieces of a line; a longer one is split or refused."""
     split: bool = True
+    source_lang: str | None = None
+    """For the abbreviations of the language; with ``target_lang`` for the white space between parts of a line."""
+    target_lang: str | None = None
 
     def __post_init__(self) -> None:
         if self.nbest < 1:
@@ -60,8 +67,16 @@ class Translation(NamedTuple):
     """Scores and texts, best first; of an empty line one of score 0."""
 
 
+class _Part(NamedTuple):
+    """Of a line, which a model translates at once."""
+
+    gap: str
+    """Between the translation of the part before and this one's."""
+    pieces: list[str]
+
+
 def translate_lines(
-    lines: Iterable[bytes],
+    lines: Iterable[bytes | None],
     model: PieceTranslator,
     segmenter: Segmenter,
     options: LineOptions,
@@ -71,64 +86,88 @@ def translate_lines(
     """Translate lines (without their line feeds), each one in its place.
 
     Empty lines stay empty. A line that is not UTF-8 is reported and kept as it is. One of more than
-    ``options.longest`` pieces is cut at ends of sentences, or else of words, and translated part by part; its score is
-    the mean of the parts'.
+    ``options.longest`` pieces is cut (:func:`fairseq_compress.corpus.text_cutting.cut_text`) and translated part by
+    part; the translations are joined as the parts were, and the score is the mean of theirs.
 
     Args:
-        lines_at_once: read before they are translated.
+        lines: a None among them stands for a pause: what came before it is translated then.
+        lines_at_once: read before they are translated, or as many as have half a megabyte.
 
     Raises:
         DataError: a line is too long and must not be split.
     """
-    remaining = enumerate(lines, start=1)
     limit = min(options.longest, model.longest)
-    while batch := list(islice(remaining, lines_at_once)):
-        texts, broken = _decode(batch, report)
-        parts = [split_pieces(pieces.split(), limit) for pieces in segmenter.encode(texts)]
-        for (number, _), cut in zip(batch, parts, strict=True):
-            if len(cut) > 1 and not options.split:
-                length = sum(map(len, cut))
-                raise DataError(
-                    f"line {number}: {length} pieces, at most {limit} are taken; --long-lines split cuts them"
-                )
-        jobs = [part for cut in parts for part in cut]
+    number = 0
+    for batch in groups(lines, len, lines_at_once, BYTES_AT_ONCE):
+        texts, broken = _decode(batch, number, report)
+        cuts: list[list[_Part]] = []
+        for text, pieces in zip(texts, segmenter.encode(texts), strict=True):
+            number += 1
+            cuts.append(_cut(text, pieces.split(), limit, segmenter, options, number))
+        jobs = [part.pieces for parts in cuts for part in parts]
         found = iter(model.translate(jobs) if jobs else [])
-        for place, cut in enumerate(parts):
-            whole = _join([next(found) for _ in cut], options.nbest, segmenter)
+        for place, parts in enumerate(cuts):
+            whole = _join(parts, [next(found) for _ in parts], options.nbest, segmenter)
             yield Translation(broken.get(place), whole)
 
 
-def split_pieces(pieces: list[str], limit: int) -> list[list[str]]:
-    """Cut a sentence into parts of at most ``limit`` pieces: behind the last end of a sentence in the second half of
-    what fits, else before the last word that starts in it, else in the middle of a word. No pieces give no part."""
-    parts = []
-    while len(pieces) > limit:
-        ends = (place for place in range(limit, limit // 2, -1) if pieces[place - 1].endswith(SENTENCE_ENDS))
-        words = (place for place in range(limit, 0, -1) if pieces[place].startswith(WORD_START))
-        place = next(ends, None) or next(words, None) or limit
-        parts.append(pieces[:place])
-        pieces = pieces[place:]
-    return [*parts, pieces] if pieces else parts
-
-
-def _decode(batch: list[tuple[int, bytes]], report: Callable[[str], None]) -> tuple[list[str], dict[int, bytes]]:
+def _decode(batch: list[bytes], before: int, report: Callable[[str], None]) -> tuple[list[str], dict[int, bytes]]:
     texts, broken = [], {}
-    for place, (number, raw) in enumerate(batch):
+    for place, raw in enumerate(batch):
         try:
             texts.append(raw.decode("utf-8"))
         except UnicodeDecodeError as error:
-            report(f"line {number}: not UTF-8 at byte {error.start + 1}; it is left as it is")
+            report(f"line {before + place + 1}: not UTF-8 at byte {error.start + 1}; it is left as it is")
             broken[place] = raw
             texts.append("")
     return texts, broken
 
 
-def _join(parts: list[list[Hypothesis]], nbest: int, segmenter: Segmenter) -> list[tuple[float, str]]:
+def _cut(
+    text: str, pieces: list[str], limit: int, segmenter: Segmenter, options: LineOptions, number: int
+) -> list[_Part]:
+    """The parts of a line; none if it is empty."""
+    if len(pieces) <= limit:
+        return [_Part("", pieces)] if pieces else []
+    if not options.split:
+        raise DataError(f"line {number}: {len(pieces)} pieces, at most {limit} are taken; --long-lines split cuts them")
+    texts = cut_text(
+        normalize_line(text), limit, lambda part: len(next(segmenter.encode([part])).split()), options.source_lang
+    )
+    parts: list[_Part] = []
+    before = ""
+    for part, encoded in zip(texts, segmenter.encode(texts), strict=True):
+        gap = _gap(before, part, options.source_lang, options.target_lang) if parts else ""
+        cut = encoded.split()
+        for start in range(0, len(cut), limit):  # a single character may have more pieces
+            parts.append(_Part("" if start else gap, cut[start : start + limit]))
+        before = part
+    return parts
+
+
+def _gap(before: str, behind: str, source: str | None, target: str | None) -> str:
+    """What is between the translations of two parts: what is between the parts, but for languages that differ in it."""
+    gap = " " if before.endswith(" ") else ""
+    if source is None or target is None or is_unspaced(source) == is_unspaced(target):
+        return gap
+    if is_unspaced(target):
+        return gap if base_language(target) in SPACES_BETWEEN_SENTENCES else ""
+    within_word = before[-1:].isascii() and behind[:1].isascii()  # an address among Chinese, that was cut
+    return gap if within_word else " "
+
+
+def _join(
+    parts: list[_Part], found: list[list[Hypothesis]], nbest: int, segmenter: Segmenter
+) -> list[tuple[float, str]]:
     if not parts:
         return [(0.0, "")]
-    count = min(nbest, *(len(part) for part in parts)) if len(parts) > 1 else min(nbest, len(parts[0]))
     whole = []
-    for rank in range(count):
-        texts = segmenter.decode(" ".join(part[rank].pieces) for part in parts)
-        whole.append((sum(part[rank].score for part in parts) / len(parts), " ".join(filter(None, texts))))
+    for rank in range(min(nbest, *map(len, found))):
+        texts = segmenter.decode(" ".join(each[rank].pieces) for each in found)
+        joined = gap = ""
+        for part, text in zip(parts, texts, strict=True):
+            gap = part.gap or gap
+            if text:
+                joined, gap = (joined + gap + text if joined else text), ""
+        whole.append((sum(each[rank].score for each in found) / len(found), joined))
     return whole

@@ -8,7 +8,8 @@ from typing import Any
 
 from fairseq.data import Dictionary
 
-from fairseq_compress.corpus.files import PathLike
+from fairseq_compress.corpus.files import PathLike, file_sha256
+from fairseq_compress.corpus.segmentation import Segmenter
 from fairseq_compress.errors import ConfigError, DataError
 from fairseq_compress.inference.model_directory import ModelDirectory
 from fairseq_compress.inference.open_model import open_model
@@ -34,7 +35,7 @@ class ExportedTeacher:
     def __init__(
         self, path: PathLike, options: SearchOptions, source_lang: str | None = None, target_lang: str | None = None
     ) -> None:
-        directory = ModelDirectory.open(path)
+        directory = self._directory = ModelDirectory.open(path)
         directory.verify()
         metadata = directory.metadata
         self.source_lang: str = metadata["languages"]["source"]
@@ -56,6 +57,19 @@ class ExportedTeacher:
         self.precision: str = metadata["quantization"]
         threads = os.environ.get("OMP_NUM_THREADS", "")  # of a process beside others: its share of the cores
         self._model = open_model(directory, options, options.beam, int(threads) if threads.isdigit() else None)
+
+    def open_segmenter(self, model: PathLike, target: PathLike | None = None) -> Segmenter:
+        """Open sentencepiece models, which must be those of the directory.
+
+        Raises:
+            DataError: a file is missing.
+            ConfigError: it is another model.
+        """
+        for side, path in (("source", model), ("target", model if target is None else target)):
+            own = self._directory.sentencepiece_model(side)
+            if file_sha256(path) != file_sha256(own):
+                raise ConfigError(f"--{side}-sentencepiece-model: must be {own}, got {os.fspath(path)}")
+        return self._directory.segmenter()
 
     def search(self, sentences: Sequence[Sequence[int]]) -> list[list[Found]]:
         """As :meth:`fairseq_compress.teachers.beam_search.BeamSearch.search`."""

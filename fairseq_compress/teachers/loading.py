@@ -16,9 +16,11 @@ from fairseq.models import BaseFairseqModel
 from torch import Tensor, nn
 
 from fairseq_compress.checkpoint.load import build_model, load_upgraded
-from fairseq_compress.corpus.files import file_sha256
+from fairseq_compress.corpus.files import PathLike, file_sha256
+from fairseq_compress.corpus.segmentation import Segmenter
 from fairseq_compress.errors import ConfigError
 from fairseq_compress.teachers.dictionaries import find_dictionary
+from fairseq_compress.teachers.segmenters import open_segmenter
 
 # Types of the weights as they are loaded; the decoding step makes its own integers of them (see projections.py).
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.float32}
@@ -37,6 +39,10 @@ class LoadedModels:
     """SHA-256 of every checkpoint and of both dictionaries, as JSON can hold it."""
     precision: str = "float32"
     """Of the decoding step, a key of :data:`PRECISIONS`."""
+
+    def open_segmenter(self, model: PathLike, target: PathLike | None = None) -> Segmenter:
+        """See :func:`fairseq_compress.teachers.segmenters.open_segmenter`."""
+        return open_segmenter(model, target, self.source, self.target)
 
     @property
     def max_source_positions(self) -> int:

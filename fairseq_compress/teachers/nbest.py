@@ -22,6 +22,7 @@ from fairseq_compress.corpus.work_progress import write_units
 from fairseq_compress.errors import ConfigError, DataError
 from fairseq_compress.inference.search_options import SearchOptions
 from fairseq_compress.teachers.beam_search import Found
+from fairseq_compress.teachers.word_ids import warn_of_unknown
 
 Search = Callable[[Sequence[Sequence[int]]], list[list[Found]]]
 
@@ -72,6 +73,8 @@ class Sentence(NamedTuple):
     ids: list[int]
     """Tokens with EOS; EOS alone if the line is empty."""
     too_long: bool
+    unknown: int = 0
+    """Tokens that the dictionary does not have."""
 
     @property
     def length(self) -> int:
@@ -110,7 +113,7 @@ class Corpus:
         for line in pieces:
             ids = [indices.get(piece, unknown) for piece in line.split()]
             ids.append(eos)
-            yield Sentence(checksums.popleft(), ids, len(ids) > self.longest)
+            yield Sentence(checksums.popleft(), ids, len(ids) > self.longest, ids.count(unknown))
 
 
 class Share(NamedTuple):
@@ -123,17 +126,19 @@ class Share(NamedTuple):
 
 
 def survey(corpus: Corpus, options: NBestOptions, shard: Shard) -> Share:
-    """Read the whole source before anything is decoded.
+    """Read the whole source before anything is decoded, and warn if many of its words are unknown.
 
     Raises:
         DataError: the source is missing, empty or not UTF-8, or with ``--long-lines refuse`` a line is too long.
     """
     check_not_empty(corpus.path)
-    lines = own = too_long = 0
+    lines = own = too_long = words = unknown = 0
     first: tuple[int, int] | None = None  # number and length of the first line that is too long
     for batch in _batches(corpus, options):
         lines += len(batch.items)
         own += len(batch.items) if batch.unit % shard.world_size == shard.rank else 0
+        words += sum(len(item.ids) - 1 for item in batch.items)
+        unknown += sum(item.unknown for item in batch.items)
         long = [(index, len(item.ids)) for index, item in zip(batch.indices, batch.items, strict=True) if item.too_long]
         too_long += len(long)
         first = min([*long, *([first] if first else [])], default=None)
@@ -142,6 +147,8 @@ def survey(corpus: Corpus, options: NBestOptions, shard: Shard) -> Share:
             f"{os.fspath(corpus.path)}, line {first[0] + 1}: {first[1]} tokens, the model takes {corpus.longest}; "
             f"{too_long} of {lines} lines are too long; --long-lines skip leaves them untranslated"
         )
+    if shard.rank == 0:
+        warn_of_unknown(os.fspath(corpus.path), unknown, words)
     return Share(lines, own, too_long)
 
 

@@ -3,9 +3,9 @@
 import hashlib
 import os
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
-from itertools import chain, islice
+from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,7 +20,7 @@ from fairseq_compress.corpus.work_progress import write_units
 from fairseq_compress.errors import DataError
 from fairseq_compress.teachers.forced_scores import UNSCORED, Record, device_of, record_scores
 from fairseq_compress.teachers.loading import LoadedModels
-from fairseq_compress.teachers.word_ids import word_ids
+from fairseq_compress.teachers.word_ids import warn_of_unknown, word_ids
 
 LISTS_AT_ONCE = 1024  # through the segmenter
 MOST_UNKNOWN = 0.5  # of all words: more are text for a model of pieces, or pieces of another model
@@ -34,7 +34,7 @@ class ForcedOptions:
     max_tokens: int = 4000  # of a batch, padding counted, the longer side
     max_sentences: int | None = None
     window: int = WINDOW
-    sentencepiece_model: str | None = None  # SHA-256 of the model of the segmenter
+    sentencepiece_model: str | None = None  # SHA-256 of the model of the segmenter, or of both joined by a comma
 
 
 class ScoredCounts(NamedTuple):
@@ -94,11 +94,13 @@ class ScoringRun:
         """Each list with the pieces of its source and of its hypotheses."""
         lists = read_with_source(self.nbest, self.source)
         while part := list(islice(lists, LISTS_AT_ONCE)):
-            texts = [[line, *(found.text for found in nbest.hypotheses)] for nbest, line in part]
-            if self.segmenter is not None:
-                pieces = self.segmenter.encode(chain.from_iterable(texts))
-                texts = [list(islice(pieces, len(of_list))) for of_list in texts]
-            yield from ((nbest, of_list) for (nbest, _), of_list in zip(part, texts, strict=True))
+            lines: Iterable[str] = [line for _, line in part]
+            texts: Iterable[str] = [found.text for nbest, _ in part for found in nbest.hypotheses]
+            if self.segmenter is not None:  # the model translates hypotheses into the source
+                lines, texts = self.segmenter.target.encode(lines), self.segmenter.encode(texts)
+            hypotheses = iter(texts)
+            for (nbest, _), line in zip(part, lines, strict=True):
+                yield nbest, [line, *islice(hypotheses, len(nbest.hypotheses))]
 
 
 def _length(record: Record) -> int:
@@ -120,17 +122,24 @@ def survey(run: ScoringRun, shard: Shard) -> int:
     Raises:
         DataError: an input is damaged, they do not belong together, or most words are unknown to the model.
     """
-    own = words = unknown = 0
+    own, words, unknown = 0, np.zeros(2, np.int64), np.zeros(2, np.int64)  # of hypotheses, of sources
+    dictionaries = run.models.source, run.models.target
     for batch in run.batches():
         own += len(batch.items) if batch.unit % shard.world_size == shard.rank else 0
         for record in batch.items:
-            words += len(record.hypothesis) - 1
-            unknown += int(np.count_nonzero(record.hypothesis == run.models.source.unk()))
-    if unknown > MOST_UNKNOWN * words:
-        raise DataError(
-            f"{os.fspath(run.nbest)}: {unknown:,} of {words:,} words are not in the model's dictionary; it needs the "
-            "pieces that it was trained on: --sentencepiece-model cuts text"
-        )
+            sides = (record.hypothesis, record.source)
+            words += [len(side) - 1 for side in sides]
+            unknown += [
+                np.count_nonzero(side == entries.unk()) for side, entries in zip(sides, dictionaries, strict=True)
+            ]
+    for path, of_text, of_unknown in zip((run.nbest, run.source), words.tolist(), unknown.tolist(), strict=True):
+        if of_unknown > MOST_UNKNOWN * of_text:
+            raise DataError(
+                f"{os.fspath(path)}: {of_unknown:,} of {of_text:,} words are not in the model's dictionary; it needs "
+                "the pieces that it was trained on: --sentencepiece-model cuts text"
+            )
+        if shard.rank == 0:
+            warn_of_unknown(os.fspath(path), of_unknown, of_text)
     return own
 
 

@@ -1,7 +1,14 @@
-"""Words to the entries of a dictionary."""
+"""Words to the entries of a dictionary, and what to say of those that it does not have."""
+
+import logging
+from typing import Any
 
 import numpy as np
 from fairseq.data import Dictionary
+
+logger = logging.getLogger(__name__)
+
+UNKNOWN_TOLD = 0.05  # of all words; text in the pieces of a model has next to none
 
 
 def word_ids(line: str, dictionary: Dictionary) -> np.ndarray:
@@ -13,3 +20,21 @@ def word_ids(line: str, dictionary: Dictionary) -> np.ndarray:
     indices, unknown = dictionary.indices, dictionary.unk()
     ids = [indices.get(word, unknown) for word in line.split()]
     return np.array([*ids, dictionary.eos()], dtype=np.int64)
+
+
+def count_unknown(sentences: Any, dictionary: Dictionary, most: int = 10_000) -> tuple[int, int]:
+    """How many of the tokens of a data set are unknown, and how many there are; of ``most`` sentences all over it."""
+    step = max(1, len(sentences) // most)
+    sample = [sentences[index] for index in range(0, len(sentences), step)]
+    unknown = sum(int((sentence == dictionary.unk()).sum()) for sentence in sample)
+    return unknown, sum(len(sentence) - 1 for sentence in sample)
+
+
+def warn_of_unknown(text: str, unknown: int, words: int) -> None:
+    """Warn if many words of a text are unknown: then it was not cut into the pieces of the model."""
+    if unknown > UNKNOWN_TOLD * words:
+        logger.warning(
+            "%s: %.1f%% of its %s words are unknown to the model (<unk>): it must be encoded into the pieces that the "
+            "model was trained on (fairseq-compress encode, or --sentencepiece-model where the verb has it)",
+            text, 100 * unknown / words, f"{words:,}",
+        )  # fmt: skip

@@ -3,8 +3,9 @@
 import pytest
 
 from fairseq_compress.errors import ConfigError, DataError
+from fairseq_compress.inference import translation_lines
 from fairseq_compress.inference.search_options import SearchOptions
-from fairseq_compress.inference.translation_lines import Hypothesis, LineOptions, split_pieces, translate_lines
+from fairseq_compress.inference.translation_lines import Hypothesis, LineOptions, translate_lines
 
 
 class Words:
@@ -98,21 +99,76 @@ def test_nbest_of_whole_and_split_lines():
     assert found[1].hypotheses == [(-1.0, "A B C D E F G H"), (-2.0, "B C D F G H")]
 
 
+class Copy:
+    """A model that copies."""
+
+    longest = 1000
+
+    def translate(self, sentences):
+        return [[Hypothesis(-1.0, pieces)] for pieces in sentences]
+
+
+class Characters(Words):
+    """In place of a sentencepiece model: characters, with a mark before each word."""
+
+    def encode(self, lines):
+        for line in lines:
+            yield " ".join("".join(f"▁{word}" for word in line.split()))
+
+
 @pytest.mark.parametrize(
-    ("pieces", "expected"),
+    "line",
     [
-        ([], []),
-        (["▁a", "▁b"], [["▁a", "▁b"]]),
-        (["▁a", "▁b", "▁c", "▁d", "▁e"], [["▁a", "▁b", "▁c", "▁d"], ["▁e"]]),
-        (["▁a", "▁b", "▁c.", "▁d", "▁e"], [["▁a", "▁b", "▁c."], ["▁d", "▁e"]]),  # behind the end of a sentence
-        (["▁a.", "▁b", "▁c", "▁d", "▁e"], [["▁a.", "▁b", "▁c", "▁d"], ["▁e"]]),  # not if that is too early
-        (["▁a", "▁b", "▁c", "d", "e", "f"], [["▁a", "▁b"], ["▁c", "d", "e", "f"]]),  # words stay whole
-        (["▁a", "b", "c", "d", "e"], [["▁a", "b", "c", "d"], ["e"]]),  # if they can
+        'He paid 37.4 euro at 12:30. "I saw him." She went to www.example.org, or wrote to user@example.org today.',
+        "私は日本人です。「はい。」と言った。2019年3月に東京でコンピューターを買いました。",
+        "一封邮件user@example.org和一个地址http://例子.测试/路径/很长的路径",
+        "x" * 50,
     ],
 )
-def test_where_a_line_is_split(pieces, expected):
-    assert split_pieces(pieces, 4) == expected
-    assert [piece for part in split_pieces(pieces, 1) for piece in part] == pieces
+@pytest.mark.parametrize("limit", [1, 7, 20, 33])
+def test_a_model_that_copies_gives_the_line_back(line, limit):
+    assert texts(run([line.encode()], Copy(), longest=limit)[0]) == [line]
+    found = translate_lines([line.encode()], Copy(), Characters(), LineOptions(longest=limit), print)
+    assert texts(found) == [line]
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "line", "expected"),
+    [
+        ("ja", "en", "犬。猫。", "犬。 猫。"),
+        ("ja", "zh-Hans", "犬。猫。", "犬。猫。"),
+        ("zh", "ja", "犬。 猫。", "犬。 猫。"),
+        ("en", "zh_CN", "Dog. Cat.", "Dog.Cat."),
+        ("en", "th", "Dog. Cat.", "Dog. Cat."),
+        ("eng_Latn", "ces_Latn", "Dog. Cat.", "Dog. Cat."),
+        (None, None, "犬。猫。", "犬。猫。"),
+        ("zh", "en", "abcdefghi", "abcdefghi"),
+    ],
+)
+def test_white_space_between_parts_is_that_of_the_target_language(source, target, line, expected):
+    options = LineOptions(longest=5, source_lang=source, target_lang=target)
+    assert texts(translate_lines([line.encode()], Copy(), Characters(), options, print)) == [
+        expected if len(line) > 4 else line
+    ]
+
+
+def test_a_pause_ends_a_batch():
+    model = Upper()
+    lines = [b"a", None, None, b"b", b"c", None, b"", b"d \xff"]
+    reports = []
+    found = list(translate_lines(lines, model, Words(), LineOptions(), reports.append))
+    assert texts(found) == ["A", "B", "C", "", ""]
+    assert model.calls == [1, 2]
+    assert reports == ["line 5: not UTF-8 at byte 3; it is left as it is"]
+
+
+def test_batches_are_bounded_by_bytes(monkeypatch):
+    monkeypatch.setattr(translation_lines, "BYTES_AT_ONCE", 10)
+    model = Upper()
+    assert texts(run([b"a" * 4, b"b" * 4, b"c" * 4, b"d" * 30, b"e"], model)[0]) == [
+        "AAAA", "BBBB", "CCCC", "D" * 30, "E"
+    ]  # fmt: skip
+    assert model.calls == [2, 1, 1, 1]
 
 
 def test_options_out_of_range():

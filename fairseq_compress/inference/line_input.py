@@ -1,0 +1,67 @@
+"""Lines of a stream as they come, with the pauses between them."""
+
+import os
+import select
+import stat
+import time
+from collections.abc import Callable, Iterator
+from typing import IO
+
+PAUSE_SECONDS = 0.1  # without input; a program that writes a line after the other is faster
+LONGEST_WAIT = 1.0  # seconds from the first line until those that have come are worth a translation
+CHUNK = 1 << 16
+
+
+def read_lines_as_they_come(stream: IO[bytes], before_waiting: Callable[[], None]) -> Iterator[bytes | None]:
+    """Yield the lines without their ends (LF or CRLF), and None when the input pauses after at least one line.
+
+    A regular file has no pauses, nor has any stream on Windows, where nothing tells that a pipe is empty.
+
+    Args:
+        before_waiting: called before it waits for input; what was written must be flushed then.
+    """
+    if not _may_pause(stream):
+        yield from read_lines(stream)
+        return
+    file, rest = stream.fileno(), []
+    since: float | None = None  # when the first line came that no pause has followed
+    while True:
+        if since is not None and (time.monotonic() - since > LONGEST_WAIT or not _is_ready(file, PAUSE_SECONDS)):
+            yield None
+            since = None
+        if not _is_ready(file, 0.0):
+            before_waiting()
+        chunk = os.read(file, CHUNK)
+        if not chunk:
+            break
+        *lines, last = chunk.split(b"\n")
+        for line in lines:
+            since = since or time.monotonic()
+            yield _without_end(b"".join([*rest, line]))
+            rest = []
+        rest.append(last)
+    if end := b"".join(rest):
+        yield _without_end(end)
+
+
+def read_lines(stream: IO[bytes]) -> Iterator[bytes]:
+    """Yield the lines without their ends."""
+    return map(_without_end, stream)
+
+
+def _may_pause(stream: IO[bytes]) -> bool:
+    if os.name == "nt":
+        return False
+    try:
+        return not stat.S_ISREG(os.fstat(stream.fileno()).st_mode)
+    except (OSError, AttributeError):  # it is in memory
+        return False
+
+
+def _is_ready(file: int, seconds: float) -> bool:
+    """Whether there is something to read, the end of the input included, in so many seconds."""
+    return bool(select.select([file], [], [], seconds)[0])
+
+
+def _without_end(line: bytes) -> bytes:
+    return line.removesuffix(b"\n").removesuffix(b"\r")
