@@ -29,12 +29,10 @@ def load_state(path: str | os.PathLike[str]) -> dict[str, Any]:
     if is_packed(path):
         return unpacked_state(path)
     compat.allow_checkpoint_classes()
-    state = compat.guarded_load(
-        str(path), lambda: torch.load(path, map_location="cpu", weights_only=True, mmap=_can_map(path))
+    return compat.guarded_load(
+        str(path),
+        lambda: compat.completed_state(torch.load(path, map_location="cpu", weights_only=True, mmap=_can_map(path))),
     )
-    if not isinstance(state, dict) or "model" not in state:
-        raise CheckpointError(f"checkpoint {path}: has no weights under the key 'model', so fairseq did not write it")
-    return state
 
 
 def _can_map(path: str | os.PathLike[str]) -> bool:

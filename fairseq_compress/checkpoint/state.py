@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from fairseq_compress.compat import START_OF_DATA
 from fairseq_compress.corpus.files import atomic_write
 
 
@@ -30,7 +31,7 @@ def without_training_state(state: Mapping[str, Any]) -> dict[str, Any]:
         "criterion": None,
         "task_state": {},
         # A training that starts from these weights starts at the beginning of its data.
-        "extra_state": {"train_iterator": {"version": 2, "epoch": 1, "iterations_in_epoch": 0, "shuffle": True}},
+        "extra_state": {"train_iterator": dict(START_OF_DATA)},
     }
 
 

@@ -6,6 +6,7 @@ import pickle
 import random
 import subprocess
 import sys
+import zipfile
 
 import numpy as np
 import omegaconf
@@ -81,9 +82,12 @@ def test_an_epoch_holds_every_pair_for_any_task(task_class, config, count, shard
     assert sorted(seen) == list(range(count))
 
 
+HISTORY = {"criterion_name": "A", "optimizer_name": "B", "lr_scheduler_state": {}, "num_updates": 3}
+
+
 def save(path, **extra):
     torch.save(
-        {"model": {"w": torch.ones(2)}, "args": None, "optimizer_history": [{}], "extra_state": {}} | extra, path
+        {"model": {"w": torch.ones(2)}, "args": None, "optimizer_history": [HISTORY], "extra_state": {}} | extra, path
     )
 
 
@@ -124,6 +128,127 @@ def test_what_fairseq_writes_loads(tmp_path):
     state = load_state(tmp_path / "c.pt")
     assert state["args"] == argparse.Namespace(arch="transformer", lr=[0.1])
     assert state["cfg"].model.names[1] == "b"
+
+
+RECONSTRUCT, SCALAR = np.array([1]).__reduce__()[0], np.float64(1).__reduce__()[0]
+NUMPY_VALUES = [
+    *(
+        np.float64(1.5),
+        np.float32(-0.1),
+        np.int64(7),
+        np.bool_(True),
+        np.complex64(1 - 2j),
+        np.str_("čau"),
+        np.bytes_(b"x"),
+    ),
+    *(
+        np.array([3, 1, 2]),
+        np.array([[1.5, 2.5], [3.5, 4.5]], order="F"),
+        np.zeros((0, 3)),
+        np.array(2.5),
+        np.array([""]),
+    ),
+    *(np.array(["ab", "c"]), np.array([1, 2], dtype=">i4"), np.arange(6, dtype=np.float16).reshape(2, 3)[:, ::2]),
+]
+
+
+@pytest.mark.parametrize("load", [load_state, checkpoint_utils.load_checkpoint_to_cpu])
+@pytest.mark.parametrize("core", ["numpy.core", "numpy._core"], ids=["numpy 1", "numpy 2"])
+def test_numbers_texts_and_arrays_of_numpy_load_as_they_were(load, core, tmp_path, monkeypatch):
+    """``--eval-bleu`` leaves them in ``extra_state``; numpy 1 and 2 write other names of modules."""
+    extra = {"best": NUMPY_VALUES[0], "nested": ({"a": NUMPY_VALUES}, NUMPY_VALUES[0].dtype)}
+    save(tmp_path / "c.pt", extra_state=extra)
+    rename_modules(tmp_path / "c.pt", SCALAR.__module__, f"{core}.multiarray")
+    extra = load(str(tmp_path / "c.pt"))["extra_state"]
+    found, dtype = extra["nested"]
+    assert type(extra["best"]) is np.float64
+    assert extra["best"] == 1.5
+    assert dtype == np.dtype("f8")
+    for value, ours in zip(NUMPY_VALUES, found["a"], strict=True):
+        assert type(ours) is type(value)
+        assert (ours.dtype, ours.shape) == (value.dtype, value.shape)
+        assert np.array_equal(ours, value)
+    assert pickle.loads(pickle.dumps(extra))["best"] == 1.5
+
+
+def rename_modules(path, old, new):
+    """Rewrite the pickle in a checkpoint file with other names of modules."""
+    with zipfile.ZipFile(path) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in parts.items():
+            archive.writestr(name, data.replace(f"c{old}\n".encode(), f"c{new}\n".encode()))
+
+
+def test_several_processes_may_send_numpy_values(tmp_path):
+    """fairseq sends a checkpoint as a pickle that is read without our loader: what comes out pickles as numpy's."""
+    torch.save({"a": np.array([1.5, 2.5])}, tmp_path / "sent.pt")
+    received = torch.load(tmp_path / "sent.pt", weights_only=True)
+    torch.save(received, tmp_path / "again.pt")
+    again = torch.load(tmp_path / "again.pt", weights_only=False)["a"]
+    assert type(again) is np.ndarray
+    assert again.tolist() == [1.5, 2.5]
+
+
+class Lie:
+    """Pickles as a call of ``function`` with a state of our choice."""
+
+    def __init__(self, function, *arguments, state=None):
+        self.call = (function, arguments) if state is None else (function, arguments, state)
+
+    def __reduce__(self):
+        return self.call
+
+
+def double(names=None, fields=None, size=-1, alignment=-1, flags=0):
+    return Lie(np.dtype, "f8", False, True, state=(3, "<", None, names, fields, size, alignment, flags))
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (np.array([{"a": 1}], dtype=object), "numpy values of dtype 'O8'"),
+        (np.array([(1, 2.0)], dtype=[("a", "i4"), ("b", "f8")]), "numpy values of dtype 'V12'"),
+        (np.datetime64("2020-01-01"), "numpy values of dtype 'M8'"),
+        # bytes that would become pointers
+        (Lie(SCALAR, double(("a",), {"a": ("O", 0)}, 8, 8, 63), b"x" * 8), "numpy values of a structured dtype"),
+        (Lie(SCALAR, double(), b"short"), "bytes and shape differ"),
+        (Lie(SCALAR, 3, b"short"), "no dtype"),
+        (Lie(RECONSTRUCT, np.ndarray, (0,), b"b", state=(1, (-2, -4), double(), False, b"x" * 64)), "bytes and shape"),
+        (Lie(RECONSTRUCT, np.ndarray, (0,), b"b", state=(1, (9,), double(), False, b"x" * 64)), "bytes and shape"),
+        (Lie(RECONSTRUCT, dict, (0,), b"b"), "an array of the class"),
+        (Lie(np.fromfile, "/dev/zero"), "the class numpy.fromfile"),
+    ],
+)  # fmt: skip
+def test_what_is_no_plain_number_or_text_of_numpy_is_refused(value, message, tmp_path):
+    save(tmp_path / "c.pt", extra_state=value)
+    with pytest.raises(CheckpointError, match=rf"c\.pt: refused, it holds .*{message}") as refusal:
+        load_state(tmp_path / "c.pt")
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("keys", [("model", "cfg"), ("model", "args"), ("model", "cfg", "extra_state"), ("model",)])
+def test_a_checkpoint_of_weights_and_configuration_alone_loads(keys, tmp_path):
+    whole = {
+        "model": {"w": torch.ones(2)},
+        "cfg": {"model": {"layers": 3}},
+        "args": argparse.Namespace(arch="transformer"),
+        "extra_state": {},
+    }
+    torch.save({key: whole[key] for key in keys}, tmp_path / "r.pt")
+    for load in (load_state, checkpoint_utils.load_checkpoint_to_cpu):
+        state = load(str(tmp_path / "r.pt"))
+        assert torch.equal(state["model"]["w"], torch.ones(2))
+        assert state["optimizer_history"][-1]["num_updates"] == 0
+        assert state["last_optimizer_state"] is None
+    assert state["extra_state"]["train_iterator"]["iterations_in_epoch"] == 0
+
+
+def test_a_checkpoint_without_weights_is_called_that(tmp_path):
+    torch.save({"cfg": {"model": {"layers": 3}}}, tmp_path / "r.pt")
+    for load in (load_state, checkpoint_utils.load_checkpoint_to_cpu):
+        with pytest.raises(CheckpointError, match=r"^checkpoint \S*r\.pt: has no weights under the key 'model'"):
+            load(str(tmp_path / "r.pt"))
 
 
 def test_truncated_missing_and_foreign_files(tmp_path):

@@ -1,0 +1,63 @@
+"""All glue for versions of fairseq, torch and numpy; nothing of it lives anywhere else.
+
+What is mended, and why (each was tried with fairseq-fixed 0.12.3.1 and torch 2.13):
+
+* :func:`patch_batch_by_size` - fairseq drops the last batch when its size is no multiple of
+  ``--required-batch-size-multiple``: up to seven sentences of every set are never trained on, scored or translated.
+* :func:`allow_checkpoint_classes` and :func:`patch_checkpoint_loading` - torch >= 2.6 unpickles with an allow-list.
+  We add the exact classes that fairseq writes, read numpy's values ourselves (:mod:`.numpy_values`), and turn every
+  refusal into one clear line. Safety stays on. The same list lets several processes load a checkpoint, which fairseq
+  sends from the first to the others as a pickle. Checkpoints of weights and configuration alone load, too.
+* :func:`patch_checkpoint_copies` - fairseq copies a new checkpoint over ``checkpoint_last.pt`` and
+  ``checkpoint_best.pt`` in place: a training that is killed meanwhile leaves half a file, from which nothing resumes.
+* :func:`patch_task_state` - fairseq saves the state of a task in every checkpoint and never loads it again.
+* :func:`patch_learning_rate` - fairseq has one schedule of the learning rate for a training, and no place for a phase
+  that comes before it; :func:`reset_optimizer` gives the training after such a phase an optimizer without moments.
+* :func:`patch_average_of_weights` - fairseq's EMA (``--store-ema``) fails on integers in a state dict.
+* :func:`after_building_models` - fairseq has no place in which to change a model between its making and the making of
+  its optimizer, for whatever task builds it.
+* :func:`install_excepthook` - ``fairseq-train`` reports our own errors as one line, with status 1.
+"""
+
+from fairseq_compress.compat.batches import patch_batch_by_size
+from fairseq_compress.compat.commands import install_excepthook
+from fairseq_compress.compat.loading import (
+    CHECKPOINT_CLASSES,
+    START_OF_DATA,
+    allow_checkpoint_classes,
+    completed_state,
+    guarded_load,
+    patch_checkpoint_loading,
+    read_checkpoints_also,
+)
+from fairseq_compress.compat.schedules import patch_learning_rate, reset_optimizer
+from fairseq_compress.compat.training import (
+    after_building_models,
+    patch_average_of_weights,
+    patch_checkpoint_copies,
+    patch_task_state,
+)
+
+__all__ = [
+    "CHECKPOINT_CLASSES",
+    "START_OF_DATA",
+    "after_building_models",
+    "allow_checkpoint_classes",
+    "apply",
+    "completed_state",
+    "guarded_load",
+    "read_checkpoints_also",
+    "reset_optimizer",
+]
+
+
+def apply() -> None:
+    """Apply every mend of this package. Calling it again changes nothing."""
+    allow_checkpoint_classes()
+    patch_batch_by_size()
+    patch_checkpoint_loading()
+    patch_checkpoint_copies()
+    patch_task_state()
+    patch_learning_rate()
+    patch_average_of_weights()
+    install_excepthook()

@@ -1,0 +1,30 @@
+"""What the commands of fairseq print."""
+
+import os
+import sys
+from types import TracebackType
+
+from fairseq_compress.compat.replacing import is_replaced, replace
+from fairseq_compress.errors import FairseqCompressError
+
+
+def install_excepthook() -> None:
+    """Print an uncaught :class:`FairseqCompressError` as one line; Python then exits with status 1.
+
+    ``fairseq-hydra-train`` would print a traceback of its own, unless it is told to let errors through.
+    """
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+    previous = sys.excepthook
+    if is_replaced(previous):
+        return
+
+    def excepthook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        ours: BaseException | None = error
+        while ours is not None and not isinstance(ours, FairseqCompressError):
+            ours = ours.__context__  # fairseq's trainer hides what went wrong behind "cannot load model parameters"
+        if ours is None:
+            previous(kind, error, trace)
+        else:
+            print(f"fairseq-compress: error: {ours}", file=sys.stderr)
+
+    replace(sys, "excepthook", previous, excepthook)

@@ -1,0 +1,154 @@
+"""Reading checkpoints: safely, of any age and reduced to any part, with one clear line for what cannot be read."""
+
+import argparse
+import collections
+import functools
+import pickle
+import re
+import struct
+import zipfile
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import omegaconf
+import torch
+from fairseq import checkpoint_utils
+from fairseq.distributed import utils as distributed_utils
+
+from fairseq_compress.compat.numpy_values import NUMPY_CLASSES, plain_arrays
+from fairseq_compress.compat.replacing import is_replaced, replace
+from fairseq_compress.errors import CheckpointError
+
+# Exactly the classes that checkpoints of fairseq are made of, besides tensors and numpy's values: Namespace holds the
+# arguments of argparse-style models; the others are a configuration that was not turned into a plain dict (fairseq
+# 1.0.0a, 2020-21).
+CHECKPOINT_CLASSES: tuple[Any, ...] = (
+    argparse.Namespace,
+    omegaconf.DictConfig,
+    omegaconf.ListConfig,
+    omegaconf.base.ContainerMetadata,
+    omegaconf.base.Metadata,
+    omegaconf.nodes.AnyNode,
+    collections.defaultdict,
+    *(dict, list, str, int, float, bool),
+    Any,
+)
+
+# fairseq's trainer sends a checkpoint from its first process to the others as a pickle with these in place of tensors:
+# without them no training of several processes can resume, or start from another model.
+_BROADCAST_CLASSES = (distributed_utils._TensorPlaceholder,)
+
+# A damaged file fails in as many ways as there are bytes to flip.
+_DAMAGED = (
+    *(AttributeError, EOFError, IndexError, KeyError, OSError, OverflowError, RuntimeError, TypeError, ValueError),
+    *(struct.error, zipfile.BadZipFile),
+)
+# Of an iterator over epochs, as fairseq saves it.
+START_OF_DATA = {"version": 2, "epoch": 1, "iterations_in_epoch": 0, "shuffle": True}
+_OTHER_FORMATS: list[tuple[Callable[[str], bool], Callable[[str], dict[str, Any]]]] = []
+
+
+def allow_checkpoint_classes() -> None:
+    """Let ``torch.load(weights_only=True)`` build the classes of checkpoints and broadcasts, and no other class."""
+    torch.serialization.add_safe_globals([*CHECKPOINT_CLASSES, *NUMPY_CLASSES, *_BROADCAST_CLASSES])
+
+
+def patch_checkpoint_loading() -> None:
+    """Make fairseq's own loader raise :class:`CheckpointError` with one clear line for a file it cannot load.
+
+    It also takes checkpoints of weights and configuration alone (see :func:`completed_state`).
+    """
+    original, upgrade = checkpoint_utils.load_checkpoint_to_cpu, checkpoint_utils._upgrade_state_dict
+    if is_replaced(original):
+        return
+
+    @functools.wraps(upgrade)
+    def upgrade_state_dict(state: dict[str, Any]) -> dict[str, Any]:
+        upgraded: dict[str, Any] = upgrade(completed_state(state))
+        return upgraded
+
+    @functools.wraps(original)
+    def load_checkpoint_to_cpu(
+        path: str, arg_overrides: dict[str, Any] | None = None, *args: Any, **kwargs: Any
+    ) -> dict[str, Any]:
+        for recognizes, read in _OTHER_FORMATS:
+            if recognizes(path):
+                return _as_fairseq_has_it(read(path), arg_overrides)
+        return guarded_load(path, lambda: original(path, arg_overrides, *args, **kwargs))
+
+    replace(checkpoint_utils, "_upgrade_state_dict", upgrade, upgrade_state_dict)
+    replace(checkpoint_utils, "load_checkpoint_to_cpu", original, load_checkpoint_to_cpu)
+
+
+def completed_state(state: Any) -> dict[str, Any]:
+    """A checkpoint with the least that fairseq's loaders ask for in place of what was taken out of it.
+
+    Released models often hold ``model`` and ``cfg`` (or ``args``) alone: no optimizer, no number of updates, no place
+    in the data. A training that starts from one starts at the beginning of its data, with a new optimizer.
+
+    Raises:
+        CheckpointError: there are no weights.
+    """
+    if not isinstance(state, dict) or not isinstance(state.get("model"), Mapping):
+        raise CheckpointError("has no weights under the key 'model', so fairseq did not write it")
+    if not state.get("optimizer_history") and "best_loss" not in state:  # fairseq of 2017 had no history
+        names = {"criterion_name": None, "optimizer_name": None}
+        state["optimizer_history"] = [names | {"lr_scheduler_state": {}, "num_updates": 0}]
+        state["last_optimizer_state"] = None
+    if "epoch" not in state and not isinstance(state.get("extra_state"), dict):
+        state["extra_state"] = {"train_iterator": dict(START_OF_DATA)}
+    return state
+
+
+def read_checkpoints_also(recognizes: Callable[[str], bool], read: Callable[[str], dict[str, Any]]) -> None:
+    """Let fairseq's loader read files of another format.
+
+    Args:
+        recognizes: whether a path is such a file.
+        read: its path -> a checkpoint in today's layout, with ``cfg`` in plain values and namespaces.
+    """
+    if (recognizes, read) not in _OTHER_FORMATS:
+        _OTHER_FORMATS.append((recognizes, read))
+
+
+def _as_fairseq_has_it(state: dict[str, Any], arg_overrides: dict[str, Any] | None) -> dict[str, Any]:
+    """What fairseq's loader does after unpickling."""
+    state["cfg"] = omegaconf.OmegaConf.create(state["cfg"], flags={"allow_objects": True})
+    if arg_overrides is not None:
+        checkpoint_utils.overwrite_args_by_name(state["cfg"], arg_overrides)
+    return state
+
+
+def guarded_load(path: str, load: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Run ``load()`` and translate what goes wrong with the file at ``path``.
+
+    Raises:
+        CheckpointError: the file is missing, empty, truncated, no checkpoint, or holds a class that is not allowed.
+    """
+    try:
+        state: dict[str, Any] = plain_arrays(load())
+        return state
+    except CheckpointError as error:
+        raise CheckpointError(f"checkpoint {path}: {error}") from None
+    except FileNotFoundError:
+        raise CheckpointError(f"checkpoint {path}: no such file") from None
+    except IsADirectoryError:
+        raise CheckpointError(f"checkpoint {path}: is a directory, a file is needed") from None
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(f"checkpoint {path}: refused, {_refused_class(str(error))}") from None
+    except _DAMAGED as error:
+        cause = f"{type(error).__name__}: {_first_line(error)}"
+        raise CheckpointError(f"checkpoint {path}: truncated, or not a checkpoint of fairseq ({cause})") from None
+
+
+def _refused_class(message: str) -> str:
+    """The part of torch's long message that a user needs: which class was refused."""
+    for name in re.findall(r"[Uu]nsupported (?:global: )?GLOBAL (\S+)", message):
+        return f"it holds the class {name}, which is not on the list of classes that a checkpoint may hold"
+    found = re.search(r"WeightsUnpickler error:\s*(.+)", message)
+    cause = found[1] if found else _first_line(message)
+    return cause if cause.startswith("it holds") else f"it is not a safe checkpoint ({cause})"
+
+
+def _first_line(error: object) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,61 @@
+"""A training of two phases: the learning rate and the optimizer of the second start anew."""
+
+import functools
+from typing import Any
+
+import torch
+from fairseq.logging import metrics
+from fairseq.optim.lr_scheduler.reduce_lr_on_plateau import ReduceLROnPlateauLRSchedule
+from fairseq.trainer import Trainer
+
+from fairseq_compress.compat.replacing import is_replaced, replace
+from fairseq_compress.errors import ConfigError
+
+
+def patch_learning_rate() -> None:
+    """Let a task begin its schedule of the learning rate late: with ``learning_rate(update)``, if it has it.
+
+    That gives the updates which the scheduler is told of, and a factor of ``--lr`` where that counts instead, or None.
+    """
+    original = Trainer.lr_step_update
+    if is_replaced(original):
+        return
+
+    @functools.wraps(original)
+    def lr_step_update(self: Any) -> Any:
+        made = self.get_num_updates()
+        ask = getattr(self.task, "learning_rate", lambda update: (update, None))
+        self._num_updates, factor = ask(made)
+        try:
+            if self._num_updates != made or factor is not None:
+                _check_schedule(self)
+            rate = original(self)
+        finally:
+            self._num_updates = made
+        if factor is not None:
+            rate = factor * self.cfg.optimization.lr[0]
+            self.optimizer.set_lr(rate)
+            metrics.log_scalar("lr", rate, weight=0, priority=300)
+        return rate
+
+    replace(Trainer, "lr_step_update", original, lr_step_update)
+
+
+def reset_optimizer(optimizer: Any) -> None:
+    """Set the moments and step counts of a fairseq optimizer to zero, as they are in a new one."""
+    inner = optimizer.optimizer
+    for state in inner.state.values():
+        for name, value in state.items():
+            state[name] = torch.zeros_like(value) if torch.is_tensor(value) else type(value)(0)
+    for group in inner.param_groups:
+        if "step" in group:
+            group["step"] = 0
+
+
+def _check_schedule(trainer: Any) -> None:
+    """Refuse what a second phase cannot start again: a rate that is kept in the optimizer, several optimizers."""
+    schedules = "--lr-scheduler: must be inverse_sqrt, polynomial_decay, cosine, fixed or another that counts updates"
+    if isinstance(trainer.lr_scheduler, ReduceLROnPlateauLRSchedule):
+        raise ConfigError(f"{schedules}, in a training of two phases, got reduce_lr_on_plateau")
+    if not hasattr(trainer.optimizer.optimizer, "state"):
+        raise ConfigError("--optimizer: must be a single one in a training of two phases, got composite")
