@@ -39,8 +39,10 @@ def register() -> None:
     from fairseq_compress.checkpoint.packed_file import is_packed
     from fairseq_compress.checkpoint.unpack import unpacked_state
     from fairseq_compress.corpus.dictionary_file import read_entries
+    from fairseq_compress.inference.repeated_ngrams import repeating_tokens
 
     compat.read_checkpoints_also(is_packed, unpacked_state)
+    compat.patch_ngram_blocking(repeating_tokens)
     compat_dictionaries.read_dictionaries_with(read_entries)
     compat_dictionaries.patch_language_pairs()
     compat_dictionaries.patch_task_languages()

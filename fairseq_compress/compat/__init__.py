@@ -16,11 +16,13 @@ What is mended, and why (each was tried with fairseq-fixed 0.12.3.1 and torch 2.
 * :func:`patch_average_of_weights` - fairseq's EMA (``--store-ema``) fails on integers in a state dict.
 * :func:`after_building_models` - fairseq has no place in which to change a model between its making and the making of
   its optimizer, for whatever task builds it.
+* :func:`patch_ngram_blocking` - fairseq's ``--no-repeat-ngram-size`` compares with padding and forbids nothing.
 * :func:`install_excepthook` - ``fairseq-train`` reports our own errors as one line, with status 1.
 """
 
 from fairseq_compress.compat.batches import patch_batch_by_size
 from fairseq_compress.compat.commands import install_excepthook
+from fairseq_compress.compat.generation import patch_ngram_blocking
 from fairseq_compress.compat.loading import (
     CHECKPOINT_CLASSES,
     START_OF_DATA,
@@ -46,13 +48,14 @@ __all__ = [
     "apply",
     "completed_state",
     "guarded_load",
+    "patch_ngram_blocking",
     "read_checkpoints_also",
     "reset_optimizer",
 ]
 
 
 def apply() -> None:
-    """Apply every mend of this package. Calling it again changes nothing."""
+    """Apply every mend of this package that needs nothing of the others. Calling it again changes nothing."""
     allow_checkpoint_classes()
     patch_batch_by_size()
     patch_checkpoint_loading()

@@ -15,8 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fairseq_compress.errors import DataError
+from fairseq_compress.inference.repeated_ngrams import History
 from fairseq_compress.inference.search_options import SearchOptions
 
+BANNED_AT_ONCE = 8  # tokens asked for in place of those that repeat an n-gram come in such numbers
 SHRINK_BELOW = 0.8  # finished sentences leave the batch when they are more than a fifth of it
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -89,7 +91,7 @@ def beam_search(
         DataError: the model gives NaN.
     """
     beam = options.beam
-    book = _Book(longest, options)
+    book, history = _Book(longest, options), History(len(longest), options.no_repeat_ngram_size)
     tokens = np.full((len(longest), 1), symbols.eos)
     scores = np.zeros((len(longest), 1), np.float32)
     penalty = np.zeros(entries, np.float32)
@@ -97,7 +99,7 @@ def beam_search(
     penalty[symbols.unk] -= options.unkpen
     for step in range(int(longest.max()) + 1):
         penalty[symbols.eos] = -np.inf if step < options.min_len else 0.0
-        best = steps.best(tokens, penalty, min(2 * beam, entries - 1))
+        best = _best(steps, tokens, penalty, min(2 * beam, entries - 1), history.repeating())
         if np.isnan(best.eos).any():
             raise DataError("the model gives NaN: its weights are damaged, or its quantization is too coarse for it")
         found = _candidates(best, scores, 2 * beam, symbols.eos, book.longest == step)
@@ -109,13 +111,32 @@ def beam_search(
         active = np.argsort(ends, axis=1, kind="stable")[:, :beam]
         tokens, parents, scores = (pick(part, active) for part in (found.tokens, found.parents, found.scores))
         book.go_on(tokens, parents)
+        history.go_on(tokens, parents)
         steps.reorder(parents)
         if unfinished.sum() < SHRINK_BELOW * len(unfinished):
             rows = np.flatnonzero(unfinished)
-            book.keep(rows)
-            steps.keep(rows)
+            for part in (book, history, steps):
+                part.keep(rows)
             tokens, scores = tokens[rows], scores[rows]
     return book.read()
+
+
+def _best(steps: Steps, tokens: Ints, penalty: Floats, count: int, repeating: tuple[Ints, Ints]) -> Best:
+    """The best tokens but for those that repeat an n-gram: hypotheses, and a token each."""
+    hypotheses, forbidden = repeating
+    if not len(hypotheses):
+        return steps.best(tokens, penalty, count)
+    most = -(-int(np.bincount(hypotheses).max()) // BANNED_AT_ONCE) * BANNED_AT_ONCE
+    best = steps.best(tokens, penalty, min(count + most, len(penalty) - 1))
+    batch, group, width = best.tokens.shape
+    banned = np.zeros((batch * group, width), np.bool_)
+    np.logical_or.at(banned, hypotheses, best.tokens.reshape(banned.shape)[hypotheses] == forbidden[:, None])
+    log_probs = np.where(banned, np.float32(-np.inf), best.log_probs.reshape(banned.shape))
+    order = np.argsort(banned, axis=1, kind="stable")[:, :count]
+    shape = (batch, group, order.shape[1])
+    return Best(
+        pick(log_probs, order).reshape(shape), pick(best.tokens.reshape(banned.shape), order).reshape(shape), best.eos
+    )
 
 
 def _candidates(best: Best, scores: Floats, count: int, eos: int, forced: NDArray[np.bool_]) -> _Candidates:

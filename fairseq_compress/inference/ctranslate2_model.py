@@ -60,7 +60,8 @@ class CTranslate2Model:
                 results: list[Any] = self._translator.translate_batch(
                     [sentences[place] for place in places], beam_size=options.beam, num_hypotheses=self._nbest,
                     length_penalty=options.lenpen, max_decoding_length=length, min_decoding_length=options.min_len,
-                    max_input_length=0, return_scores=True, max_batch_size=TOKENS_AT_ONCE, batch_type="tokens",
+                    no_repeat_ngram_size=options.no_repeat_ngram_size, max_input_length=0, return_scores=True,
+                    max_batch_size=TOKENS_AT_ONCE, batch_type="tokens",
                 )  # fmt: skip
             except _ERRORS as error:
                 raise DataError(f"{self._path}: CTranslate2 cannot translate with it: {_first_line(error)}") from None

@@ -49,7 +49,7 @@ class OnnxSteps:
         """See :class:`fairseq_compress.inference.beam_search.Steps`."""
         if self._step == self._past.shape[3]:
             self._grow()
-        if self._binding is None:
+        if self._binding is None or count != self._constants[0]:
             self._bind(len(tokens), tokens.shape[1], count)
         np.copyto(self._tokens, tokens)
         np.copyto(self._position[0, 0], self._positions[self._step])

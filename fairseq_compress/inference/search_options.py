@@ -26,6 +26,8 @@ class SearchOptions:
     """The shortest has so many, EOS not counted."""
     unkpen: float = 0.0
     """Taken off the log-probability of an unknown word."""
+    no_repeat_ngram_size: int = 0
+    """No sequence of so many tokens occurs twice in a translation; 0: any may."""
 
     def __post_init__(self) -> None:
         problems = []
@@ -41,6 +43,8 @@ class SearchOptions:
             problems.append(f"--min-len: must be 0 to --max-len-b ({self.max_len_b}), got {self.min_len}")
         if math.isnan(self.unkpen):
             problems.append(f"--unkpen: must be a number, got {self.unkpen}")
+        if self.no_repeat_ngram_size < 0:
+            problems.append(f"--no-repeat-ngram-size: must not be negative, got {self.no_repeat_ngram_size}")
         if problems:
             raise ConfigError("; ".join(problems))
 
@@ -58,6 +62,7 @@ def add_search_arguments(parser: argparse._ActionsContainer, defaults: SearchOpt
         ("--max-len-b", int, "B", "see --max-len-a"),
         ("--min-len", int, "N", "at least N tokens"),
         ("--unkpen", float, "P", "taken off the log-probability of an unknown word"),
+        ("--no-repeat-ngram-size", int, "N", "no sequence of N tokens occurs twice in a translation; 0: any may"),
     )
     for option, kind, metavar, text in declared:
         default = getattr(defaults, option[2:].replace("-", "_"), None)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from fairseq_compress.errors import CheckpointError, ConfigError
+from fairseq_compress.inference.repeated_ngrams import History
 from fairseq_compress.inference.search_options import SearchOptions
 from fairseq_compress.teachers.loading import LoadedModels
 from fairseq_compress.teachers.step_decoders import State, step_decoder
@@ -77,10 +78,11 @@ class BeamSearch:
         max_len = min(self.options.greatest_length(source.size(1)), self.longest)
         states: list[State] = [decoder.start(source, lengths) for decoder in self.decoders]
         book = _Book(len(sentences), self.options, self.device)
+        history = History(len(sentences), self.options.no_repeat_ngram_size)
         tokens = torch.full((len(sentences), 1), self.eos, device=self.device)
         scores = torch.zeros(len(sentences), 1, device=self.device)
         for step in range(max_len + 1):
-            found = self._candidates(states, tokens, scores, step, step == max_len)
+            found = self._candidates(states, tokens, scores, self._banned(step, history), step == max_len)
             ends = found.tokens.eq(self.eos) & found.scores.ne(-math.inf)
             unfinished = book.finish(found, ends, step)
             if unfinished == 0 or step == max_len:
@@ -90,29 +92,38 @@ class BeamSearch:
             active = (ends * ends.size(1) + order).topk(self.options.beam, dim=1, largest=False).indices
             tokens, scores, parents = (part.gather(1, active) for part in (found.tokens, found.scores, found.parents))
             book.go_on(tokens, parents)
+            if self.options.no_repeat_ngram_size:
+                history.go_on(tokens.cpu().numpy(), parents.cpu().numpy())
             for state in states:
                 state.reorder(parents)
             if unfinished < SHRINK_BELOW * tokens.size(0):
                 rows = book.drop_finished()
                 tokens, scores = tokens[rows], scores[rows]
+                history.keep(rows.cpu().numpy())
                 for state in states:
                     state.keep(rows)
         return book.read()
 
+    def _banned(self, step: int, history: History) -> "Banned":
+        hypotheses, tokens = (torch.from_numpy(part).to(self.device) for part in history.repeating())
+        return Banned([self.pad, self.eos] if step < self.options.min_len else [self.pad], hypotheses, tokens)
+
     def _candidates(
-        self, states: Sequence[State], tokens: Tensor, scores: Tensor, step: int, forced: bool
+        self, states: Sequence[State], tokens: Tensor, scores: Tensor, banned: "Banned", forced: bool
     ) -> "Candidates":
         """The best continuations; ``tokens`` and ``scores`` ``(B, G)`` are those of the hypotheses so far."""
-        banned = [self.pad, self.eos] if step < self.options.min_len else [self.pad]
         if len(states) == 1 and isinstance(states[0], TreeState):
             hidden = states[0].hidden(tokens).view(*tokens.shape, -1)
             decoder = states[0].decoder
             size = max(1, LOGITS_AT_ONCE[self.device.type] // (tokens.size(1) * decoder.columns))
-            parts = []
+            parts: list[Candidates] = []
             for some, their_scores in zip(hidden.split(size), scores.split(size), strict=True):
                 logits = decoder.logits(some.flatten(0, 1))
                 log_probs = torch.log_softmax(logits, dim=-1).view(*their_scores.shape, -1)
-                parts.append(self._choose(log_probs, their_scores, banned, forced))
+                first = len(parts) * size * tokens.size(1)
+                parts.append(
+                    self._choose(log_probs, their_scores, banned.among(first, some.size(0) * tokens.size(1)), forced)
+                )
             return Candidates(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
         members = [state.log_probs(tokens) for state in states]
         mean = members[0]
@@ -120,14 +131,30 @@ class BeamSearch:
             mean = torch.logsumexp(torch.stack(members), dim=0) - math.log(len(states))
         return self._choose(mean.view(*tokens.shape, -1), scores, banned, forced)
 
-    def _choose(self, log_probs: Tensor, scores: Tensor, banned: list[int], forced: bool) -> "Candidates":
+    def _choose(self, log_probs: Tensor, scores: Tensor, banned: "Banned", forced: bool) -> "Candidates":
         if forced:
             best, parents = (log_probs[:, :, self.eos] + scores).sort(dim=1, descending=True)
             return Candidates(best, torch.full_like(parents, self.eos), parents)
-        for token in banned:
+        for token in banned.always:
             log_probs[:, :, token] = -math.inf
+        log_probs.view(-1, log_probs.size(2))[banned.hypotheses, banned.tokens] = -math.inf
         log_probs[:, :, self.unk] -= self.options.unkpen
         return best_candidates(log_probs, scores, 2 * self.options.beam)
+
+
+class Banned(NamedTuple):
+    """Tokens that must not follow."""
+
+    always: list[int]
+    hypotheses: Tensor
+    """Numbers of hypotheses that a token may not follow, because it would repeat an n-gram."""
+    tokens: Tensor
+    """That token."""
+
+    def among(self, first: int, count: int) -> "Banned":
+        """What counts for so many hypotheses."""
+        inside = (self.hypotheses >= first) & (self.hypotheses < first + count)
+        return Banned(self.always, self.hypotheses[inside] - first, self.tokens[inside])
 
 
 class Candidates(NamedTuple):

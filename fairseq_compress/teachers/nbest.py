@@ -56,9 +56,12 @@ class NBestOptions:
         return self.search.beam if self.nbest is None else self.nbest
 
     def facts(self) -> dict[str, Any]:
-        """All of them, as JSON can hold them."""
+        """All of them, as JSON can hold them; without an option that was added later and forbids nothing."""
+        search = asdict(self.search)
+        if not self.search.no_repeat_ngram_size:
+            del search["no_repeat_ngram_size"]
         return {
-            **asdict(self.search),
+            **search,
             "nbest": self.kept,
             "max_tokens": self.max_tokens,
             "window": self.window,

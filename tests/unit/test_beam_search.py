@@ -1,6 +1,7 @@
 """Our beam search against fairseq's SequenceGenerator: token for token, on small random models of several shapes."""
 
 import logging
+import math
 from argparse import Namespace
 from types import SimpleNamespace
 
@@ -8,8 +9,10 @@ import pytest
 import torch
 from fairseq.data import Dictionary
 from fairseq.models.transformer import TransformerModel, base_architecture
+from fairseq.ngram_repeat_block import NGramRepeatBlock
 from fairseq.sequence_generator import SequenceGenerator
 
+import fairseq_compress
 from fairseq_compress.errors import CheckpointError, ConfigError
 from fairseq_compress.inference.search_options import SearchOptions
 from fairseq_compress.models.compressed_transformer import CompressedTransformerModel
@@ -18,6 +21,7 @@ from fairseq_compress.teachers.loading import LoadedModels, load_models
 from fairseq_compress.teachers.step_decoders import GeneralDecoder, step_decoder
 from fairseq_compress.teachers.tree_decoder import TreeDecoder
 
+fairseq_compress.register()
 SHAPES = {
     "post-norm": {},
     "pre-norm, learned positions, gelu": {
@@ -76,6 +80,7 @@ def of_fairseq(models, batch, options):
     generator = SequenceGenerator(
         models, models[0].decoder.dictionary, beam_size=options.beam, len_penalty=options.lenpen,
         max_len_a=options.max_len_a, max_len_b=options.max_len_b, min_len=options.min_len, unk_penalty=options.unkpen,
+        no_repeat_ngram_size=options.no_repeat_ngram_size,
     )  # fmt: skip
     lengths = torch.tensor([len(sentence) for sentence in batch])
     source = torch.full((len(batch), int(lengths.max())), 1)
@@ -112,6 +117,61 @@ def test_equal_for_every_beam(beam, lenpen):
 @pytest.mark.parametrize("options", [{"min_len": 7}, {"min_len": 0}, {"unkpen": 3.5}, {"unkpen": -3.5}])
 def test_equal_for_every_option(options):
     check_equal([build(2)], sentences(), SearchOptions(beam=4, max_len_b=30, **options))
+
+
+class SlowBlock(torch.nn.Module):
+    """The definition, token by token: v is forbidden after w if w·v has its last n-gram twice."""
+
+    def __init__(self, no_repeat_ngram_size):
+        super().__init__()
+        self.size = no_repeat_ngram_size
+
+    def forward(self, tokens, lprobs, bsz, beam_size, step):
+        for row in range(len(tokens)):
+            words = tokens[row, 1 : step + 1].tolist()
+            for token in range(lprobs.size(1)):
+                if repeats([*words, token], self.size):
+                    lprobs[row, token] = -math.inf
+        return lprobs
+
+
+def repeats(words, size):
+    ngrams = [tuple(words[start : start + size]) for start in range(len(words) - size + 1)]
+    return len(set(ngrams)) < len(ngrams)
+
+
+NGRAMS = [(1, 2), (4, 1), (4, 2), (5, 3)]
+
+
+@pytest.mark.parametrize("seed", [0, 2])
+@pytest.mark.parametrize(("beam", "size"), NGRAMS)
+def test_no_ngram_twice(beam, size, seed, monkeypatch):
+    """With the slow definition in fairseq's generator, with fairseq's own block as it is mended, and ours."""
+    model = build(seed)
+    options = SearchOptions(beam=beam, max_len_b=30, min_len=12, no_repeat_ngram_size=size)
+    found = check_equal([model], sentences(), options)
+    assert not any(repeats(best.tokens, size) for each in found for best in each)
+    monkeypatch.setattr("fairseq.sequence_generator.NGramRepeatBlock", SlowBlock)
+    check_equal([model], sentences(), options)
+    check_equal([model, build(seed + 10)], sentences(), options)
+
+
+def test_ngrams_repeat_where_they_may():
+    """What the tests above forbid would be there."""
+    for beam, size in NGRAMS:
+        found = BeamSearch(loaded(build(2)), SearchOptions(beam=beam, max_len_b=30, min_len=12))
+        assert any(repeats(best.tokens, size) for each in found.search(sentences()) for best in each), (beam, size)
+
+
+def test_stock_fairseq_forbids_nothing():
+    """If this fails, fairseq was repaired and the mend can go."""
+    stock = NGramRepeatBlock.forward._fairseq_compress_original
+    tokens = torch.tensor([[2, 5, 6, 5, 1, 1, 1]])
+    assert stock(NGramRepeatBlock(2), tokens, torch.zeros(1, 9), 1, 1, 3).eq(0).all()
+    mended = NGramRepeatBlock(2)(tokens, torch.zeros(1, 9), 1, 1, 3)
+    assert mended.isinf().nonzero().tolist() == [[0, 6]]
+    mended = NGramRepeatBlock(1)(tokens, torch.zeros(1, 9), 1, 1, 3)
+    assert mended.isinf().nonzero().tolist() == [[0, 5], [0, 6]]  # not EOS, with which fairseq's hypotheses begin
 
 
 @pytest.mark.parametrize(("a", "b"), [(0, 1), (0, 3), (0.2, 2), (0, 200)])  # 200: the positions of the model end first

@@ -12,7 +12,7 @@ from fairseq_compress.export.onnx_linear import Float32, quantize_rows
 from fairseq_compress.inference.model_directory import ModelDirectory
 from fairseq_compress.inference.onnx_model import OnnxModel, sinusoids
 from fairseq_compress.inference.search_options import SearchOptions
-from tests.unit.test_beam_search import SHAPES, build, of_fairseq, sentences
+from tests.unit.test_beam_search import NGRAMS, SHAPES, build, of_fairseq, repeats, sentences
 
 OTHERS = {
     "tanh": {"activation_fn": "tanh"},
@@ -57,8 +57,9 @@ def test_equal_for_every_shape(shape, tmp_path):
 
 @pytest.mark.parametrize("beam", [1, 2, 5])
 @pytest.mark.parametrize(
-    "options", [{"lenpen": 0.5}, {"min_len": 7}, {"min_len": 0}, {"unkpen": 3.5}, {"unkpen": -3.5}]
-)
+    "options", [{"lenpen": 0.5}, {"min_len": 7}, {"min_len": 0}, {"unkpen": 3.5}, {"unkpen": -3.5},
+                {"no_repeat_ngram_size": 1}, {"no_repeat_ngram_size": 2, "min_len": 12}],
+)  # fmt: skip
 def test_equal_for_every_option(beam, options, tmp_path):
     check_equal(tmp_path / "m", build(2), SearchOptions(beam=beam, max_len_b=30, **options))
 
@@ -66,6 +67,13 @@ def test_equal_for_every_option(beam, options, tmp_path):
 @pytest.mark.parametrize(("a", "b"), [(0, 1), (0, 3), (0.2, 2), (0, 200)])  # 200: the positions of the model end first
 def test_equal_at_the_greatest_length(a, b, tmp_path):
     check_equal(tmp_path / "m", build(3), SearchOptions(beam=4, max_len_a=a, max_len_b=b))
+
+
+@pytest.mark.parametrize(("beam", "size"), NGRAMS)
+def test_no_ngram_twice(beam, size, tmp_path):
+    options = SearchOptions(beam=beam, max_len_b=30, min_len=12, no_repeat_ngram_size=size)
+    found = check_equal(tmp_path / "m", build(2), options)
+    assert not any(repeats(best.pieces, size) for each in found for best in each)
 
 
 def test_words_that_the_dictionary_lacks(tmp_path):

@@ -1,0 +1,53 @@
+"""No n-gram twice in a translation (arXiv:1705.04304): which tokens would repeat one."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ints = NDArray[np.int64]
+
+
+def repeating_tokens(history: Ints, size: int) -> tuple[Ints, Ints]:
+    """The tokens that would complete an n-gram of ``size`` tokens for the second time.
+
+    Args:
+        history: the tokens of N hypotheses so far, without the EOS that fairseq begins with, ``(N, T)``.
+        size: n, at least 1; 0 forbids nothing.
+
+    Returns:
+        numbers of hypotheses, and a token that each of them must not go on with; a pair may be there several times.
+    """
+    steps = history.shape[1]
+    if size == 0 or steps < size:
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    ngrams = np.lib.stride_tricks.sliding_window_view(history, size, axis=1)
+    context = history[:, steps - size + 1 :]
+    rows, places = np.nonzero((ngrams[:, :, :-1] == context[:, None]).all(2))
+    return rows, ngrams[rows, places, -1]
+
+
+class History:
+    """The tokens of the hypotheses of a batch, B sentences of G hypotheses; nothing is kept where nothing is forbidden.
+
+    Args:
+        batch: B; at first a sentence has one hypothesis without tokens.
+        size: n of the n-grams, 0 to forbid nothing.
+    """
+
+    def __init__(self, batch: int, size: int) -> None:
+        self._size = size
+        self._tokens: Ints = np.zeros((batch, 1, 0), np.int64)
+
+    def go_on(self, tokens: NDArray[np.integer], parents: NDArray[np.integer]) -> None:
+        """Let the new hypotheses continue ``parents`` by ``tokens``, ``(B, G)`` each."""
+        if self._size:
+            continued = self._tokens[np.arange(len(parents))[:, None], parents]
+            self._tokens = np.concatenate([continued, tokens[:, :, None]], axis=2)
+
+    def keep(self, rows: NDArray[np.integer]) -> None:
+        """Go on with the sentences ``rows`` only."""
+        self._tokens = self._tokens[rows]
+
+    def repeating(self) -> tuple[Ints, Ints]:
+        """Numbers of hypotheses, ``b * G + g``, and tokens that they must not go on with."""
+        batch, group, steps = self._tokens.shape
+        return repeating_tokens(self._tokens.reshape(batch * group, steps), self._size)
