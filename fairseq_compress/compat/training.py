@@ -32,7 +32,10 @@ def patch_checkpoint_copies() -> None:
 
 
 def patch_task_state() -> None:
-    """Give a resumed training its task's state back. ``extra_state`` is what reaches every process."""
+    """Give a resumed training its task's state back. ``extra_state`` is what reaches every process.
+
+    What a task decided itself for options of its own (``task.resolved_options``) stands in the checkpoint's ``cfg``.
+    """
     save, load = Trainer.state_dict, Trainer.load_checkpoint
     if is_replaced(load):
         return
@@ -41,6 +44,8 @@ def patch_task_state() -> None:
     def state_dict(self: Any) -> dict[str, Any]:
         state: dict[str, Any] = save(self)
         state["extra_state"]["task_state"] = state["task_state"]
+        if resolved := getattr(self.task, "resolved_options", None):
+            state["cfg"]["task"].update(resolved)
         return state
 
     @functools.wraps(load)

@@ -1,5 +1,6 @@
 """Task ``compressed_translation``: fairseq's translation and what compression needs beside it."""
 
+import logging
 import weakref
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from fairseq_compress.checkpoint.teacher_start import WIDTHS
 from fairseq_compress.compat import reset_optimizer
+from fairseq_compress.functional.autocast import AUTOCAST_DTYPES, native_autocast, warn_if_emulated
 from fairseq_compress.functional.layer_map import Transfer
 from fairseq_compress.modules.activation_quantizer import step_ranges
 from fairseq_compress.modules.positions import unobserved
@@ -24,8 +26,7 @@ from fairseq_compress.plans.reading import read_plan
 from fairseq_compress.teachers.initial_weights import start_from_teacher
 
 Wrap = Callable[[str, FairseqDataset], FairseqDataset]
-# No float16: it needs its gradients scaled, which is what fairseq's own --fp16 does.
-AUTOCAST_DTYPES = {"none": None, "bfloat16": torch.bfloat16}
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -36,7 +37,8 @@ class CompressedTranslationConfig(TranslationConfig):
         default="none",
         metadata={
             "help": "run matrix products in this type (torch.autocast) in training, validation and generation; "
-            "weights, gradients and optimizer stay float32. On a CPU with bfloat16 instructions: faster"
+            "weights, gradients and optimizer stay float32. auto: bfloat16 where the processor or GPU has instructions "
+            "for it, else none; emulated it is up to 20 times slower"
         },
     )
     compression_plan: Optional[str] = field(  # noqa: UP045 - fairseq makes its option of this form only
@@ -107,6 +109,8 @@ class CompressedTranslationTask(TranslationTask):
         self._student: Callable[[], Any] = lambda: None
         self.training = TrainingState()
         self.from_teacher: frozenset[str] | None = None
+        self.resolved_options: dict[str, Any] = {}
+        self._trained_with: str | None = None  # --autocast-dtype of the checkpoint that a training resumes from
         with open_dict(cfg) if isinstance(cfg, DictConfig) else nullcontext():
             cfg.rebuild_batches = True  # get_batch_iterator reads it; an option of a few other tasks
 
@@ -166,6 +170,7 @@ class CompressedTranslationTask(TranslationTask):
         self, sample: Any, model: Any, criterion: Any, optimizer: Any, update_num: int, ignore_grad: bool = False
     ) -> Any:
         self.training.update, self.training.counts = update_num, not ignore_grad
+        self._tell_autocast(sample, model)
         # Autocast must end before the backward pass, which runs inside fairseq's train_step: so it wraps the criterion.
         with unobserved() if ignore_grad else nullcontext():
             return super().train_step(
@@ -205,17 +210,49 @@ class CompressedTranslationTask(TranslationTask):
         prefix_tokens: Tensor | None = None,
         constraints: Tensor | None = None,
     ) -> Any:
-        with self._autocast(sample["net_input"]["src_tokens"].device):
+        with self._autocast(sample, models[0]):
             return super().inference_step(generator, models, sample, prefix_tokens, constraints)
 
     def _under_autocast(self, criterion: Any) -> Any:
         def forward(model: Any, sample: Any) -> Any:
-            with self._autocast(sample["net_input"]["src_tokens"].device):
+            with self._autocast(sample, model):
                 return criterion(model, sample)
 
         return forward
 
-    def _autocast(self, device: torch.device) -> AbstractContextManager[Any]:
+    def _autocast(self, sample: Any, model: Any) -> AbstractContextManager[Any]:
+        dtype = AUTOCAST_DTYPES[self._autocast_dtype(sample, model)]
+        device = sample["net_input"]["src_tokens"].device.type
+        return nullcontext() if dtype is None else torch.autocast(device, dtype=dtype)
+
+    def _autocast_dtype(self, sample: Any, model: Any) -> str:
+        """The value of ``--autocast-dtype``; ``auto`` is resolved with the first batch, which is on the device."""
         # A checkpoint of stock fairseq has no such option.
-        dtype = AUTOCAST_DTYPES[str(getattr(self.cfg, "autocast_dtype", "none"))]
-        return nullcontext() if dtype is None else torch.autocast(device.type, dtype=dtype)
+        given = str(getattr(self.cfg, "autocast_dtype", "none"))
+        if "autocast_dtype" not in self.resolved_options and given != "none":
+            device = sample["net_input"]["src_tokens"].device.type
+            chosen = given
+            if given == "auto":
+                weights = next(model.parameters()).dtype  # those of --fp16 and --bf16 are of another type already
+                chosen = native_autocast(device) if weights is torch.float32 else "none"
+                logger.info(f"--autocast-dtype auto: {chosen} on this {device}")
+            elif given == "bfloat16":
+                warn_if_emulated("--autocast-dtype", device)
+            self.resolved_options["autocast_dtype"] = chosen
+        return str(self.resolved_options.get("autocast_dtype", given))
+
+    def _tell_autocast(self, sample: Any, model: Any) -> None:
+        """Say so once if a training goes on in another type than it had; results will differ in their last digits."""
+        now = self._autocast_dtype(sample, model)
+        if self._trained_with not in (None, now):
+            logger.warning(f"--autocast-dtype: {now} from here, this training had {self._trained_with} so far")
+        self._trained_with = None
+
+    def state_dict(self) -> dict[str, Any]:
+        state: dict[str, Any] = super().state_dict()
+        given = str(getattr(self.cfg, "autocast_dtype", "none"))
+        return state | {"autocast_dtype": self.resolved_options.get("autocast_dtype", given)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._trained_with = state_dict.get("autocast_dtype")
+        super().load_state_dict({name: value for name, value in state_dict.items() if name != "autocast_dtype"})

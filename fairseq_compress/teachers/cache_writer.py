@@ -20,6 +20,7 @@ from fairseq_compress.corpus.files import atomic_write, file_sha256
 from fairseq_compress.corpus.sharded_work import Shard, ShardedWork
 from fairseq_compress.corpus.work_progress import WorkProgress
 from fairseq_compress.errors import ConfigError, DataError
+from fairseq_compress.functional.autocast import warn_if_emulated
 from fairseq_compress.functional.outputs import shape_of
 from fairseq_compress.teachers.cache import TeacherCache
 from fairseq_compress.teachers.cache_format import CacheMeta, record_dtype
@@ -63,7 +64,8 @@ def make_records(
     places = _places(sample, batch)
     if options.device == "cuda":
         sample, places = utils.move_to_cuda(sample), places.cuda()
-    low = options.precision == "bfloat16"
+    if low := options.precision == "bfloat16":
+        warn_if_emulated("--precision", options.device)
     with torch.autocast(options.device, torch.bfloat16) if low else contextlib.nullcontext():
         outputs = teachers.outputs(sample)
     vocabulary = len(dataset.tgt_dict)

@@ -19,6 +19,7 @@ from fairseq_compress.checkpoint.load import build_model, load_upgraded
 from fairseq_compress.corpus.files import PathLike, file_sha256
 from fairseq_compress.corpus.segmentation import Segmenter
 from fairseq_compress.errors import ConfigError
+from fairseq_compress.functional.autocast import warn_if_emulated
 from fairseq_compress.teachers.dictionaries import find_dictionary
 from fairseq_compress.teachers.segmenters import open_segmenter
 
@@ -82,6 +83,8 @@ def load_models(
         raise ConfigError("--checkpoint: must name at least one checkpoint, got an empty value")
     if precision == "int8" and torch.device(device).type != "cpu":
         raise ConfigError("--precision: must be float32 or bfloat16 on a GPU, got int8")
+    if precision == "bfloat16":
+        warn_if_emulated("--precision", torch.device(device).type)
     loaded: list[tuple[BaseFairseqModel, Dictionary, Dictionary]] = []
     for name in names:
         state, cfg = load_upgraded(name)

@@ -23,22 +23,15 @@ detect_device() {
 # ask_torch EXPRESSION: true or false; false when there is no torch, for a dry run needs none.
 ask_torch() { "$FC_BIN/python" -c "import sys, torch; sys.exit(not ($1))" 2>/dev/null; }
 
-# native_autocast: bfloat16 where it is multiplied by instructions of its own. Emulated it is many times slower than
-# float32: 8 times on a processor with AVX2 alone.
+# native_autocast: bfloat16 where it is multiplied by instructions of its own (fairseq_compress/functional/autocast.py), none
+# with fairseq's own mixed precision and where there is no torch.
 native_autocast() {
-    local native=none
-    if [[ $FP16 == 1 ]]; then
-        : # fairseq's own mixed precision
-    elif [[ $FC_DEVICE == cpu ]]; then
-        if cpu_has_bfloat16 /proc/cpuinfo; then native=bfloat16; fi
-    elif ask_torch 'torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)'; then
-        native=bfloat16
+    local kind=${FC_DEVICE/gpu/cuda}
+    if [[ $FP16 == 1 ]] || ! PYTHONPATH=$ROOT${PYTHONPATH:+:$PYTHONPATH} \
+        "$FC_BIN/python" -m fairseq_compress.functional.autocast "$kind" 2>/dev/null; then
+        echo none
     fi
-    echo "$native"
 }
-
-# cpu_has_bfloat16 CPUINFO
-cpu_has_bfloat16() { grep -qswE 'avx512_bf16|amx_bf16' "$1"; }
 
 # device_arguments: what every fairseq command needs to know about precision and the plugin, in DEVICE_ARGUMENTS; about the
 # machine, in MACHINE_ARGUMENTS, options of run_step that do not enter the fingerprint.

@@ -119,6 +119,21 @@ def test_raw_text_as_the_checkpoint_translates_it(exported, model):
     assert "line 8: not UTF-8 at byte 3; it is left as it is" in reports
 
 
+def test_no_bigram_twice(exported, model):
+    """Forced to be long, it repeats itself; every runtime can be told not to."""
+    lines = (model / "test.en").read_text().splitlines()[:12]
+    sentences = [line.split() for line in Segmenter(model / "spm.model").encode(lines)]
+    repeating = {}
+    for size in (0, 2):
+        options = SearchOptions(beam=2, max_len_b=24, min_len=20, no_repeat_ngram_size=size)
+        found = open_model(ModelDirectory.open(exported), options, 2).translate(sentences)
+        pieces = [best.pieces for each in found for best in each]
+        assert min(map(len, pieces)) >= 20
+        repeating[size] = sum(len(set(itertools.pairwise(one))) < len(one) - 1 for one in pieces)
+    assert repeating[0] > 0
+    assert repeating[2] == 0
+
+
 def test_nbest_and_scores(exported, model):
     text = b"".join((model / "test.en").read_bytes().splitlines(keepends=True)[:3])
     rows = [line.split("\t") for line in translate(text, "--model", exported, "--nbest", 4)[0].decode().splitlines()]

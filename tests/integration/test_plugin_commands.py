@@ -5,6 +5,7 @@ import re
 import pytest
 import torch
 
+from fairseq_compress.functional.autocast import native_autocast
 from tests.conftest import PLUGIN, ROOT, TINY, run_command, train_under_torchrun
 
 PLUGIN_OPTIONS = ["--user-dir", str(PLUGIN), "--task", "compressed_translation", "-s", "en", "-t", "cs", "--cpu"]
@@ -25,7 +26,7 @@ def test_every_architecture_trains_at_its_full_size(architecture, train_argument
     assert all(torch.isfinite(weight).all() for weight in state["model"].values())
 
 
-@pytest.mark.parametrize("dtype", ["none", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["none", "auto", "bfloat16"])
 def test_word_level_kd_trains_and_logs_its_parts(dtype, train_arguments, teacher, tmp_path):
     options = ["--teacher-path", teacher, "--kd-temperature", 2, "--kd-alpha", 0.5, "--label-smoothing", 0.1]
     log = run_command(
@@ -38,6 +39,8 @@ def test_word_level_kd_trains_and_logs_its_parts(dtype, train_arguments, teacher
     assert kd > 0
 
     state = torch.load(tmp_path / "checkpoint_1_2.pt", weights_only=False)
+    kept = native_autocast("cpu") if dtype == "auto" else dtype
+    assert state["cfg"]["task"]["autocast_dtype"] == state["task_state"]["autocast_dtype"] == kept
     plain = torch.load(teacher, weights_only=False)
     assert list(state["model"]) == list(plain["model"])  # the same keys: nothing of the teacher came along
     assert not state.get("criterion")

@@ -61,6 +61,12 @@ def decode(source, output, shard=ALONE, options=OPTIONS, longest=20):
     return work
 
 
+def test_facts_of_an_option_that_was_added_later():
+    """What was decoded before it existed is still what these options ask for."""
+    assert "no_repeat_ngram_size" not in OPTIONS.facts()
+    assert NBestOptions(SearchOptions(no_repeat_ngram_size=3)).facts()["no_repeat_ngram_size"] == 3
+
+
 def test_the_file(source, tmp_path):
     counts = join(decode(source, tmp_path / "out"), source, tmp_path / "out", facts(source))
     lists = list(read_nbest(tmp_path / "out", source))
