@@ -33,7 +33,7 @@ def __getattr__(name: str) -> Any:
 
 def register() -> None:
     """Mend fairseq (:mod:`fairseq_compress.compat`) and register every task, criterion and model. Idempotent."""
-    from fairseq_compress import compat, compat_dictionaries
+    from fairseq_compress import compat
 
     compat.apply()
     from fairseq_compress.checkpoint.packed_file import is_packed
@@ -43,9 +43,7 @@ def register() -> None:
 
     compat.read_checkpoints_also(is_packed, unpacked_state)
     compat.patch_ngram_blocking(repeating_tokens)
-    compat_dictionaries.read_dictionaries_with(read_entries)
-    compat_dictionaries.patch_language_pairs()
-    compat_dictionaries.patch_task_languages()
+    compat.read_dictionaries_with(read_entries)
     import fairseq_compress.criterions.dual_vocab_kd
     import fairseq_compress.criterions.hidden_state_kd
     import fairseq_compress.criterions.label_smoothed

@@ -13,6 +13,12 @@ What is mended, and why (each was tried with fairseq-fixed 0.12.3.1 and torch 2.
 * :func:`patch_task_state` - fairseq saves the state of a task in every checkpoint and never loads it again.
 * :func:`patch_learning_rate` - fairseq has one schedule of the learning rate for a training, and no place for a phase
   that comes before it; :func:`reset_optimizer` gives the training after such a phase an optimizer without moments.
+* :func:`read_dictionaries_with` - a damaged ``dict.LANG.txt`` ends fairseq with a traceback that names no line, and a
+  byte order mark becomes a part of the first symbol.
+* :func:`patch_language_pairs` - fairseq takes ``dict.zh-Hant.txt`` for text of ``zh`` and ``Hant``, and finds no pair
+  in ``train.en-zh-Hant.en.idx``.
+* :func:`patch_task_languages` - a training without ``-s`` and ``-t`` finds its languages in the folder and does not
+  save them, so that nothing can translate with its checkpoint.
 * :func:`patch_average_of_weights` - fairseq's EMA (``--store-ema``) fails on integers in a state dict.
 * :func:`after_building_models` - fairseq has no place in which to change a model between its making and the making of
   its optimizer, for whatever task builds it.
@@ -22,6 +28,7 @@ What is mended, and why (each was tried with fairseq-fixed 0.12.3.1 and torch 2.
 
 from fairseq_compress.compat.batches import patch_batch_by_size
 from fairseq_compress.compat.commands import install_excepthook
+from fairseq_compress.compat.dictionaries import patch_language_pairs, patch_task_languages, read_dictionaries_with
 from fairseq_compress.compat.generation import patch_ngram_blocking
 from fairseq_compress.compat.loading import (
     CHECKPOINT_CLASSES,
@@ -50,6 +57,7 @@ __all__ = [
     "guarded_load",
     "patch_ngram_blocking",
     "read_checkpoints_also",
+    "read_dictionaries_with",
     "reset_optimizer",
 ]
 
@@ -63,4 +71,6 @@ def apply() -> None:
     patch_task_state()
     patch_learning_rate()
     patch_average_of_weights()
+    patch_language_pairs()
+    patch_task_languages()
     install_excepthook()

@@ -1,12 +1,4 @@
-"""What is mended in how fairseq finds and reads dictionaries, and the languages that name them.
-
-* :func:`read_dictionaries_with` - a damaged ``dict.LANG.txt`` ends fairseq with a traceback that names no line, and a
-  byte order mark becomes a part of the first symbol.
-* :func:`patch_language_pairs` - fairseq takes ``dict.zh-Hant.txt`` for text of ``zh`` and ``Hant``, and finds no pair
-  in ``train.en-zh-Hant.en.idx``.
-* :func:`patch_task_languages` - a training without ``-s`` and ``-t`` finds its languages in the folder and does not
-  save them, so that nothing can translate with its checkpoint.
-"""
+"""How fairseq finds and reads dictionaries, and the languages that name them."""
 
 import functools
 from collections.abc import Callable, Container, Iterable
@@ -16,7 +8,7 @@ from fairseq import tasks
 from fairseq.data import Dictionary, data_utils
 from fairseq.file_io import PathManager
 
-_PATCHED = "_fairseq_compress_original"
+from fairseq_compress.compat.replacing import PATCHED, is_replaced, replace
 
 
 def read_dictionaries_with(read: Callable[[str, Container[str]], Iterable[Any]]) -> None:
@@ -25,7 +17,7 @@ def read_dictionaries_with(read: Callable[[str, Container[str]], Iterable[Any]])
     Args:
         read: yields entries with ``symbol``, ``occurrences`` and ``overwrite``.
     """
-    original = getattr(Dictionary.add_from_file, _PATCHED, Dictionary.add_from_file)
+    original = getattr(Dictionary.add_from_file, PATCHED, Dictionary.add_from_file)
 
     @functools.wraps(original)
     def add_from_file(self: Any, f: Any) -> None:
@@ -35,14 +27,13 @@ def read_dictionaries_with(read: Callable[[str, Container[str]], Iterable[Any]])
         for entry in read(PathManager.get_local_path(f), frozenset(self.symbols)):
             self.add_symbol(entry.symbol, n=entry.occurrences, overwrite=entry.overwrite)
 
-    setattr(add_from_file, _PATCHED, original)
-    Dictionary.add_from_file = add_from_file
+    replace(Dictionary, "add_from_file", original, add_from_file)
 
 
 def patch_language_pairs() -> None:
     """Let fairseq find the languages of a data folder also where their codes have hyphens: by its dictionaries."""
     original = data_utils.infer_language_pair
-    if hasattr(original, _PATCHED):
+    if is_replaced(original):
         return
 
     @functools.wraps(original)
@@ -57,14 +48,13 @@ def patch_language_pairs() -> None:
                         return source, target
         return None, None
 
-    setattr(infer_language_pair, _PATCHED, original)
-    data_utils.infer_language_pair = infer_language_pair
+    replace(data_utils, "infer_language_pair", original, infer_language_pair)
 
 
 def patch_task_languages() -> None:
     """Let the configuration, and so every checkpoint, have the languages that a task found in its folder."""
     original = tasks.setup_task
-    if hasattr(original, _PATCHED):
+    if is_replaced(original):
         return
 
     @functools.wraps(original)
@@ -75,8 +65,7 @@ def patch_task_languages() -> None:
                 setattr(cfg, name, found)
         return task
 
-    setattr(setup_task, _PATCHED, original)
-    tasks.setup_task = setup_task
+    replace(tasks, "setup_task", original, setup_task)
 
 
 def _cuts(pair: str) -> list[tuple[str, str]]:
