@@ -44,6 +44,10 @@ CASES = {
         "a.en, line 1: 4 words, over --max-words 3",
     ),
     "same language twice": (f"{PREPARE} --source-lang cs --source a.en --target a.cs", "output out.cs is also"),
+    "no language code": (
+        f"{PREPARE} --target-lang c/s --source a.en --target a.cs",
+        "--target-lang: must be a language code (letters and digits, joined by '-', '_' or '@', such as en, pt_BR",
+    ),
     "bad limits": (
         f"{PREPARE} --source a.en --target a.cs --max-words 0 --max-ratio 0.5",
         "--max-words: must be at least --min-words (1), got 0; --max-ratio: must be at least 1, got 0.5",
