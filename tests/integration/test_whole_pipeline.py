@@ -71,9 +71,17 @@ def test_raw_text_to_report_then_nothing_left_to_do(tmp_path):
             work / ("teacher" if role == "teacher" else f"students/{name}") / "averaged.pt"
         ).stat().st_size  # fmt: skip
         assert "version:" in record["bleu"]["signature"]
+        model = record["checkpoint"]
+        assert model["architecture"] == ("transformer_small" if role == "teacher" else "transformer_student_tiny")
+        assert (model["encoder_layers"], model["decoder_layers"]) == (1, 1)
+        assert model["updates"] == (4 if role == "teacher" else 2)
+        assert (len(record["speed"]["timings"]), record["speed"]["timed_sentences"]) == (3, 13)
     page = (work / "report" / "report.md").read_text()
     assert "A test." in page
     assert all(name in page for name in ("teacher", "both"))
+    table = (work / "report" / "report.json").read_text()
+    assert [system["name"] for system in json.loads(table)["systems"]] == ["teacher", "both"]
+    assert str(tmp_path) not in table
     lines = (work / "prepared" / "train" / "text.en").read_text().splitlines()
     assert sentences(work / "bin" / "train.en-cs.cs.idx") == len(lines)
     report = json.loads((work / "kd" / "kd" / "report.json").read_text())
