@@ -1,15 +1,20 @@
 """fairseq-compress: distil and compress fairseq translation models.
 
 Importing the package is cheap. It registers its tasks, criterions and models with fairseq, and mends what is
-broken in fairseq, only when fairseq is in the process already; that is so under ``--user-dir``, where fairseq does
-the importing. The verbs of ``fairseq-compress`` that need neither fairseq nor torch never load them.
+broken in fairseq, as soon as fairseq is in the process: at once under ``--user-dir``, where fairseq does the
+importing, else when fairseq is imported. The verbs of ``fairseq-compress`` that need neither fairseq nor torch never
+load them.
 
 The Python API (docs/api.md): :class:`Translator`, :func:`load`, :func:`quantize`, and the losses of
 :mod:`fairseq_compress.functional`.
 """
 
 import importlib
+import importlib.util
 import sys
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.2.0.dev0"
@@ -55,5 +60,34 @@ def register() -> None:
     import fairseq_compress.tasks.dual_vocab_translation  # noqa: F401
 
 
+class _AfterFairseq(MetaPathFinder):
+    """Calls :func:`register` once fairseq was imported."""
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+        if name != "fairseq":
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
+        if spec is None or spec.loader is None:
+            return spec
+        execute = spec.loader.exec_module
+
+        def exec_module(module: ModuleType) -> None:
+            execute(module)
+            if not _is_importing():
+                register()
+
+        spec.loader.exec_module = exec_module  # type: ignore[method-assign]
+        return spec
+
+
+def _is_importing() -> bool:
+    """Whether a module of ours is half imported, and so no other may import it; whoever imported it registers."""
+    ours = [module for name, module in sys.modules.items() if name.startswith("fairseq_compress.")]
+    return any(getattr(module.__spec__, "_initializing", False) for module in ours)
+
+
 if "fairseq" in sys.modules:
     register()
+else:
+    sys.meta_path.insert(0, _AfterFairseq())

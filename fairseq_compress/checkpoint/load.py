@@ -12,6 +12,7 @@ from fairseq.models import BaseFairseqModel
 from fairseq.tasks import TASK_REGISTRY
 from omegaconf import DictConfig
 
+import fairseq_compress
 from fairseq_compress import compat
 from fairseq_compress.checkpoint.packed_file import is_packed
 from fairseq_compress.checkpoint.unpack import unpacked_state
@@ -52,7 +53,7 @@ def load_upgraded(path: str | os.PathLike[str]) -> tuple[dict[str, Any], DictCon
     """
     if not Path(path).is_file():
         raise CheckpointError(f"checkpoint {path}: no such file")
-    compat.apply()
+    fairseq_compress.register()  # the classes of its model and task
     state = checkpoint_utils.load_checkpoint_to_cpu(str(path))
     if state.get("cfg") is not None:
         return state, state["cfg"]

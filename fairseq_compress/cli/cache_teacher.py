@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
     options = CacheOptions(args.top_k, args.temperature, args.dtype, args.precision, args.max_tokens, device.type)
     shard = shard_from_environment()
     task = _task(args)
-    teachers = functools.cache(lambda: FrozenTeachers(args.teacher_path, task, args.teacher_data))
+    teachers = functools.cache(lambda: FrozenTeachers(args.teacher_path, task, args.teacher_data, False))
     for split in dict.fromkeys(args.splits):
         output = Path(args.output) / split
         dataset, facts = _load(task, split, args.teacher_path)

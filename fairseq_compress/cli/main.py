@@ -22,6 +22,7 @@ PROGRAM = "fairseq-compress"
 
 # verb -> (module in this package, one line of help); the modules are imported only when their verb is called
 VERBS: dict[str, tuple[str, str]] = {
+    "user-dir": ("user_dir", "the folder of this package, for --user-dir of fairseq's commands"),
     "prepare": ("prepare", "normalize, filter and deduplicate parallel text"),
     "train-vocabulary": ("train_vocabulary", "train a sentencepiece vocabulary and the fairseq dictionary for it"),
     "encode": ("encode", "text to subword pieces, line by line"),

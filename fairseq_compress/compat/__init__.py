@@ -24,10 +24,11 @@ What is mended, and why (each was tried with fairseq-fixed 0.12.3.1 and torch 2.
   its optimizer, for whatever task builds it.
 * :func:`patch_ngram_blocking` - fairseq's ``--no-repeat-ngram-size`` compares with padding and forbids nothing.
 * :func:`install_excepthook` - ``fairseq-train`` reports our own errors as one line, with status 1.
+* :func:`patch_missing_architecture` - without ``--arch`` it raises ``RuntimeError()``, which says nothing.
 """
 
 from fairseq_compress.compat.batches import patch_batch_by_size
-from fairseq_compress.compat.commands import install_excepthook
+from fairseq_compress.compat.commands import install_excepthook, patch_missing_architecture
 from fairseq_compress.compat.dictionaries import patch_language_pairs, patch_task_languages, read_dictionaries_with
 from fairseq_compress.compat.generation import patch_ngram_blocking
 from fairseq_compress.compat.loading import (
@@ -74,3 +75,4 @@ def apply() -> None:
     patch_language_pairs()
     patch_task_languages()
     install_excepthook()
+    patch_missing_architecture()

@@ -1,11 +1,15 @@
 """What the commands of fairseq print."""
 
+import functools
 import os
 import sys
 from types import TracebackType
+from typing import Any
+
+from fairseq import options
 
 from fairseq_compress.compat.replacing import is_replaced, replace
-from fairseq_compress.errors import FairseqCompressError
+from fairseq_compress.errors import ConfigError, FairseqCompressError
 
 
 def install_excepthook() -> None:
@@ -28,3 +32,21 @@ def install_excepthook() -> None:
             print(f"fairseq-compress: error: {ours}", file=sys.stderr)
 
     replace(sys, "excepthook", previous, excepthook)
+
+
+def patch_missing_architecture() -> None:
+    """Name the option that is missing where fairseq-train raises a bare ``RuntimeError()``."""
+    original = options.parse_args_and_arch
+    if is_replaced(original):
+        return
+
+    @functools.wraps(original)
+    def parse_args_and_arch(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return original(*args, **kwargs)
+        except RuntimeError as error:
+            if error.args:
+                raise
+            raise ConfigError("--arch: must name an architecture, such as transformer_small, got none") from None
+
+    replace(options, "parse_args_and_arch", original, parse_args_and_arch)

@@ -95,6 +95,7 @@ def completed_state(state: Any) -> dict[str, Any]:
         names = {"criterion_name": None, "optimizer_name": None}
         state["optimizer_history"] = [names | {"lr_scheduler_state": {}, "num_updates": 0}]
         state["last_optimizer_state"] = None
+    state.setdefault("criterion", None)
     if "epoch" not in state and not isinstance(state.get("extra_state"), dict):
         state["extra_state"] = {"train_iterator": dict(START_OF_DATA)}
     return state

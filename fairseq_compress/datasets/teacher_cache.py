@@ -14,8 +14,9 @@ from torch import Tensor
 
 from fairseq_compress.corpus.files import PathLike
 from fairseq_compress.errors import ConfigError
+from fairseq_compress.teachers.agreement import reading_of_task
 from fairseq_compress.teachers.cache import TeacherCache
-from fairseq_compress.teachers.cache_checksums import data_checksums, task_settings, teacher_checksums
+from fairseq_compress.teachers.cache_checksums import data_checksums, teacher_checksums
 
 logger = logging.getLogger(__name__)
 SAMPLE_KEY = "teacher_topk"
@@ -91,8 +92,9 @@ def attach_teacher_cache(task: FairseqTask, directory: PathLike, teacher_path: s
         temperature: of the distillation term.
 
     Raises:
-        ConfigError: the task cannot carry a cache, several data folders, another temperature, other settings.
-        DataError: no cache of the training split; other data, dictionaries or teacher; records cut or altered.
+        ConfigError: the task cannot carry a cache, several data folders; or another temperature, another teacher,
+            other languages, dictionaries or lengths than those of the cache, all in one message.
+        DataError: no cache of the training split; other data; records cut or altered.
     """
     if not hasattr(task, "wrap_datasets"):
         raise ConfigError(f"--teacher-cache: needs --task compressed_translation, got {type(task).__name__}")
@@ -117,12 +119,9 @@ class _Attachment:
     def open(self, split: str) -> TeacherCache:
         """The cache of a split, checked as far as it can be without the data."""
         cache = TeacherCache(self.directory / split)
-        cache.check_temperature(self.temperature)
-        cache.check_dictionaries(self.task.source_dictionary, self.task.target_dictionary)
-        cache.check_settings(task_settings(self.task.cfg))
-        cache.check_lengths(self.task.max_positions())
-        if self.teacher_path:
-            cache.check_teacher(self.teacher_path, self.teachers)
+        student = reading_of_task(self.task)
+        if problems := cache.differences(student, self.temperature, self.teacher_path, self.teachers):
+            raise ConfigError("; ".join(problems))
         return cache
 
     def __call__(self, split: str, dataset: FairseqDataset) -> FairseqDataset:

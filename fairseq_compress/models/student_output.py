@@ -33,12 +33,23 @@ def student_output(model: nn.Module, net_input: dict[str, Any], source: str = "a
             small gradients need products of float32.
 
     Raises:
-        ConfigError: ``hidden`` is asked for where logits are more than a product with one plain matrix.
+        ConfigError: ``hidden`` is asked for where logits are more than a product with one plain matrix; or there are
+            no logits of the whole dictionary.
     """
+    if reason := why_no_logits(unwrapped(model)):
+        raise ConfigError(reason)
     if takes_hidden(model, source):
         return projected(model, net_input)
     logits = model(**net_input)[0]
     return logits.reshape(-1, logits.size(-1))
+
+
+def why_no_logits(model: Any) -> str | None:
+    """None if a model without wrappers gives a logit for each entry of the dictionary, else why not."""
+    decoder = getattr(model, "decoder", model)
+    if getattr(decoder, "adaptive_softmax", None) is not None:
+        return "--adaptive-softmax-cutoff: must not be given here, the loss needs logits of the whole dictionary"
+    return None
 
 
 def takes_hidden(model: nn.Module, source: str, part: Any = None) -> bool:

@@ -6,18 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from fairseq.data import Dictionary
 
 from fairseq_compress.corpus.files import PathLike, file_sha256
-from fairseq_compress.errors import ConfigError, DataError
-from fairseq_compress.teachers.cache_checksums import dictionary_facts, teacher_checksums
+from fairseq_compress.errors import DataError
+from fairseq_compress.teachers.agreement import Entries, Reading, differences
 from fairseq_compress.teachers.cache_format import read_meta
 
 
 class TeacherCache:
     """The records of one split. Nothing but the records that are asked for is read into memory.
 
-    Each ``check_...`` refuses, with one line, a cache that is not of what the training uses. Call :meth:`align`
+    :meth:`differences` and each ``check_...`` tell of a cache that is not of what the training uses. Call :meth:`align`
     before :meth:`records`.
 
     Raises:
@@ -91,68 +90,40 @@ class TeacherCache:
                     f"{self}: made from other data: {name} has {_short(theirs)}, the cache was made from {_short(ours)}"
                 )
 
-    def check_dictionaries(self, source: Dictionary, target: Dictionary) -> None:
-        """Compare with the dictionaries of a task, entry by entry in their order.
+    def reading(self) -> Reading:
+        """What its teachers read and wrote."""
+        settings = self.meta.settings
+        source, target = (
+            Entries(facts["entries"], facts["sha256"])
+            for facts in (self.meta.dictionaries[side] for side in ("source", "target"))
+        )
+        return Reading(
+            languages=(settings.get("source_lang"), settings.get("target_lang")),
+            entries=(source, target),
+            truncated_to=settings.get("source_truncated_to"),
+            longest=(self.meta.longest[0], self.meta.longest[1]) if self.meta.unread else None,
+            unread=self.meta.unread,
+        )
 
-        Raises:
-            DataError: one of them is another.
+    def differences(self, student: Reading, temperature: float, teacher: str | None, checksums: list[str]) -> list[str]:
+        """Whatever a training has that the records were not made for, in words.
+
+        Args:
+            student: what it reads.
+            temperature: of its distillation term; the records hold probabilities at one temperature.
+            teacher: the checkpoints that it names, separated by ``:``, and their ``checksums``; None for any.
         """
-        for side, dictionary in (("source", source), ("target", target)):
-            ours, theirs = self.meta.dictionaries[side], dictionary_facts(dictionary)
-            if ours != theirs:
-                raise DataError(
-                    f"{self}: made with another {side} dictionary, of {ours['entries']} entries and "
-                    f"{_short(ours['sha256'])}; the task has {theirs['entries']} entries and {_short(theirs['sha256'])}"
-                )
-
-    def check_teacher(self, paths: str, checksums: list[str] | None = None) -> None:
-        """Compare with checkpoints separated by ``:``, or with their checksums where those are known already.
-
-        Raises:
-            DataError: the cache was made with others.
-        """
-        found = teacher_checksums(paths) if checksums is None else checksums
-        if found != self.meta.teachers:
-            raise DataError(
-                f"--teacher-path {paths}: is not the teacher of {self}: {_short(*found)}, "
-                f"the cache was made with {_short(*self.meta.teachers)}"
-            )
-
-    def check_temperature(self, temperature: float) -> None:
-        """Compare with the temperature of a training.
-
-        Raises:
-            ConfigError: the records hold probabilities at another one.
-        """
+        problems = differences(str(self), self.reading(), student)
         if not math.isclose(temperature, self.meta.temperature, rel_tol=1e-6):
-            raise ConfigError(
+            problems.append(
                 f"--kd-temperature: must be {self.meta.temperature}, the temperature of {self}, got {temperature}"
             )
-
-    def check_settings(self, settings: Mapping[str, Any]) -> None:
-        """Compare with :func:`~fairseq_compress.teachers.cache_checksums.task_settings` of a task.
-
-        Raises:
-            ConfigError: an option of the task gives the teacher something else to read.
-        """
-        for name, theirs in settings.items():
-            ours = self.meta.settings.get(name)
-            if ours != theirs:
-                raise ConfigError(f"{self}: made with {name}={ours}, the task has {name}={theirs}")
-
-    def check_lengths(self, longest: tuple[int, int]) -> None:
-        """Compare the longest sentence of each side that the task lets through with what the teachers read.
-
-        Raises:
-            ConfigError: the training may use a sentence whose records say nothing.
-        """
-        names = ("--max-source-positions", "--max-target-positions")
-        for name, ours, theirs in zip(names, self.meta.longest, longest, strict=True):
-            if self.meta.unread and theirs > ours:
-                raise ConfigError(
-                    f"{name}: must be at most {ours}, got {theirs}: {self.meta.unread} longer sentences of {self} "
-                    f"were not read by the teacher"
-                )
+        if teacher and checksums != self.meta.teachers:
+            problems.append(
+                f"--teacher-path {teacher}: is not the teacher of {self}: {_short(*checksums)}, "
+                f"the cache was made with {_short(*self.meta.teachers)}"
+            )
+        return problems
 
     def __str__(self) -> str:
         return f"--teacher-cache {self.folder}"

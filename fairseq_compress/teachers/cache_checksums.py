@@ -11,7 +11,8 @@ from fairseq.tasks import FairseqTask
 
 from fairseq_compress.corpus.files import PathLike, file_sha256
 from fairseq_compress.errors import ConfigError, DataError
-from fairseq_compress.teachers.loading import dictionary_sha256
+from fairseq_compress.teachers.agreement import truncation
+from fairseq_compress.teachers.dictionaries import dictionary_sha256
 
 
 def data_checksums(folder: PathLike, split: str, source: str, target: str, parts: int) -> dict[str, str]:
@@ -68,11 +69,10 @@ def teacher_checksums(paths: str) -> list[str]:
 
 def task_settings(cfg: Any) -> dict[str, Any]:
     """The options of a translation task that change what a teacher reads. Padding on either side does not."""
-    truncated = int(cfg.max_source_positions) if cfg.truncate_source else None
     return {
         "source_lang": str(cfg.source_lang),
         "target_lang": str(cfg.target_lang),
-        "source_truncated_to": truncated,
+        "source_truncated_to": truncation(cfg),
     }
 
 

@@ -1,9 +1,9 @@
-"""Whether a teacher speaks the student's language: the languages, and its dictionaries, which are found here."""
+"""The dictionaries of a checkpoint: where they are, and their checksums."""
 
+import hashlib
 from pathlib import Path
 
 from fairseq.data import Dictionary
-from fairseq.tasks import FairseqTask
 from omegaconf import DictConfig
 
 from fairseq_compress.errors import ConfigError
@@ -32,33 +32,6 @@ def find_dictionary(
     )
 
 
-def check_languages(option: str, cfg: DictConfig, task: FairseqTask) -> None:
-    """Refuse a teacher, the value of ``option`` with the configuration ``cfg``, of other languages than the student's.
-
-    Raises:
-        ConfigError: naming both pairs.
-    """
-    theirs = (cfg.task.get("source_lang"), cfg.task.get("target_lang"))
-    ours = (task.cfg.source_lang, task.cfg.target_lang)
-    if theirs != ours:
-        raise ConfigError(
-            f"{option}: the teacher must translate {ours[0]}-{ours[1]} as the student does, "
-            f"it translates {theirs[0]}-{theirs[1]}"
-        )
-
-
-def check_same(option: str, language: str, teacher: Dictionary, student: Dictionary) -> None:
-    """Refuse a teacher, the value of ``option``, whose dictionary differs: its entry i would be another piece.
-
-    Raises:
-        ConfigError: naming the first entry that differs.
-    """
-    for index in range(max(len(teacher), len(student))):
-        theirs = teacher.symbols[index] if index < len(teacher) else None
-        ours = student.symbols[index] if index < len(student) else None
-        if theirs != ours:
-            raise ConfigError(
-                f"{option}: the teacher's {language} dictionary must equal the student's; the first "
-                f"difference is entry {index}: teacher {theirs!r}, student {ours!r} "
-                f"({len(teacher)} and {len(student)} entries)"
-            )
+def dictionary_sha256(dictionary: Dictionary) -> str:
+    """SHA-256 of the symbols in their order; counts do not matter."""
+    return hashlib.sha256("\n".join(dictionary.symbols).encode()).hexdigest()

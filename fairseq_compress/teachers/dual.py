@@ -20,7 +20,7 @@ from fairseq_compress.corpus.files import file_sha256
 from fairseq_compress.errors import ConfigError
 from fairseq_compress.models.structure import Structure
 from fairseq_compress.plans.configuration import plan_of, set_options
-from fairseq_compress.teachers.dictionaries import check_languages, check_same, find_dictionary
+from fairseq_compress.teachers.agreement import Entries, why_no_teacher
 
 # Options of a transformer that no architecture sets.
 KNOWN = {option.name for option in fields(Structure)} | {"max_source_positions", "max_target_positions"}
@@ -86,14 +86,16 @@ def trained_teacher(task: Any, folder: Path, union: Dictionary) -> tuple[dict[st
             f"--dual-teacher-model: must be the teacher's model that {folder} was made with, got {sentencepiece_model}"
         )
     state, cfg = load_upgraded(path)
-    check_languages(f"--dual-teacher-path {path}", cfg, task)
     dictionary = Dictionary.load(str(folder / "dict.teacher.txt"))
-    for language in (task.cfg.source_lang, task.cfg.target_lang):
-        found = find_dictionary(path, cfg, language, task.cfg.dual_teacher_data, "--dual-teacher-data")
-        check_same(f"--dual-teacher-path {path}", language, found, dictionary)
-    options = _plain(cfg.model)
+    entries = (Entries.of(dictionary), Entries.of(dictionary))
+    problems = why_no_teacher(
+        "--dual-teacher-path", path, cfg, task, task.cfg.dual_teacher_data, "--dual-teacher-data", entries, False
+    )
     if plan_of(cfg.model) is not None:
-        raise ConfigError(f"--dual-teacher-path {path}: must be a plain model, got a compressed one (materialize it)")
+        problems.append(f"--dual-teacher-path {path}: must be a plain model, got a compressed one (materialize it)")
+    if problems:
+        raise ConfigError("; ".join(problems))
+    options = _plain(cfg.model)
     weights = extend_vocabulary(state["model"], union, dictionary, piece_segmenter(sentencepiece_model))
     model = new_teacher(options, union)
     model.load_state_dict(weights, strict=True)

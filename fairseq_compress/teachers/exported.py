@@ -16,7 +16,7 @@ from fairseq_compress.inference.open_model import open_model
 from fairseq_compress.inference.search_options import SearchOptions
 from fairseq_compress.inference.vocabulary import read_symbols
 from fairseq_compress.teachers.beam_search import Found
-from fairseq_compress.teachers.loading import dictionary_sha256
+from fairseq_compress.teachers.dictionaries import dictionary_sha256
 
 
 class ExportedTeacher:

@@ -12,9 +12,11 @@ from torch import nn
 from fairseq_compress.checkpoint.load import build_model, load_upgraded
 from fairseq_compress.errors import ConfigError
 from fairseq_compress.functional.outputs import Output
-from fairseq_compress.models.student_output import projected, student_output, why_no_output_matrix
-from fairseq_compress.teachers.dictionaries import check_languages, check_same, find_dictionary
+from fairseq_compress.models.student_output import projected, student_output, why_no_logits, why_no_output_matrix
+from fairseq_compress.teachers.agreement import why_no_teacher
 from fairseq_compress.teachers.loading import contiguous_inputs
+
+OPTION = "--teacher-path"
 
 
 class FrozenTeachers:
@@ -27,17 +29,35 @@ class FrozenTeachers:
         paths: checkpoints separated by ``:``, as fairseq separates the members of an ensemble.
         task: the student's task; its languages and dictionaries are the rule.
         dictionary_dir: where the teachers' ``dict.LANG.txt`` are, see :func:`find_dictionary`.
+        all_lengths: whether they are asked about every sentence that the task lets through.
 
     Raises:
-        ConfigError: no path, another language pair, another dictionary.
+        ConfigError: no path, or whatever a teacher differs in from the student (:mod:`.agreement`), in one message.
         CheckpointError: a file is missing, damaged or unsafe.
     """
 
-    def __init__(self, paths: str, task: FairseqTask, dictionary_dir: str | None = None) -> None:
+    def __init__(
+        self, paths: str, task: FairseqTask, dictionary_dir: str | None = None, all_lengths: bool = True
+    ) -> None:
         names = [path for path in paths.split(":") if path]
         if not names:
-            raise ConfigError("--teacher-path: must name at least one checkpoint, got an empty value")
-        self.models = [_load(name, task, dictionary_dir) for name in names]
+            raise ConfigError(f"{OPTION}: must name at least one checkpoint, got an empty value")
+        loaded = {name: load_upgraded(name) for name in names}
+        problems = [
+            problem
+            for name, (_, cfg) in loaded.items()
+            for problem in why_no_teacher(OPTION, name, cfg, task, dictionary_dir, "--teacher-data", None, all_lengths)
+        ]
+        if problems:
+            raise ConfigError("; ".join(problems))
+        self.models = [_build(name, *loaded[name], task) for name in names]
+        problems = [
+            f"{OPTION} {name}: the teacher must give a logit for each entry of the dictionary, got adaptive softmax"
+            for name, model in zip(names, self.models, strict=True)
+            if why_no_logits(model)
+        ]
+        if problems:
+            raise ConfigError("; ".join(problems))
 
     def outputs(
         self,
@@ -118,15 +138,7 @@ def dropout_modules(model: nn.Module) -> list[nn.Module]:
     return [module for module in model.modules() if isinstance(module, (FairseqDropout, MultiheadAttention))]
 
 
-def _load(path: str, task: FairseqTask, dictionary_dir: str | None) -> BaseFairseqModel:
-    state, cfg = load_upgraded(path)
-    check_languages(f"--teacher-path {path}", cfg, task)
-    pairs = (
-        (task.cfg.source_lang, task.source_dictionary),
-        (task.cfg.target_lang, task.target_dictionary),
-    )
-    for language, dictionary in pairs:
-        check_same(f"--teacher-path {path}", language, find_dictionary(path, cfg, language, dictionary_dir), dictionary)
+def _build(path: str, state: dict[str, Any], cfg: Any, task: FairseqTask) -> BaseFairseqModel:
     model = build_model(path, state, cfg, task.source_dictionary, task.target_dictionary)
     # The input of a plain output matrix is contiguous already, and a hook would make it one that is not plain.
     plain = model.decoder.output_projection if why_no_output_matrix(model) is None else None

@@ -7,7 +7,6 @@ import logging
 from typing import Any
 
 import torch
-from fairseq.models import ARCH_MODEL_REGISTRY, MODEL_REGISTRY
 from fairseq.models.transformer import TransformerModelBase
 from fairseq.tasks import FairseqTask
 from torch import nn
@@ -19,7 +18,7 @@ from fairseq_compress.checkpoint.teacher_layers import Layers, choose_layers, pa
 from fairseq_compress.checkpoint.teacher_start import take_over, why_not_by_size
 from fairseq_compress.checkpoint.transformer_axes import axis_sizes
 from fairseq_compress.errors import ConfigError, FairseqCompressError
-from fairseq_compress.teachers.dictionaries import check_languages, check_same, find_dictionary
+from fairseq_compress.teachers.agreement import architecture, is_transformer, why_no_teacher
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +58,7 @@ def start_from_teacher(student: nn.Module, task: FairseqTask, finetuned: str | N
         )
     try:
         state, cfg = load_upgraded(path)
-        problems += _why_no_teacher(path, cfg, task, folder)
+        problems += _problems(path, cfg, task, folder)
         teacher = _build(path, state, cfg)
     except FairseqCompressError as error:
         if not problems:
@@ -102,26 +101,15 @@ def _useless(layers: str | None, widths: Any, folder: str | None) -> list[str]:
     ]
 
 
-def _why_no_teacher(path: str, cfg: Any, task: FairseqTask, folder: str | None) -> list[str]:
+def _problems(path: str, cfg: Any, task: FairseqTask, folder: str | None) -> list[str]:
     """What keeps this checkpoint from being the teacher: its kind of model, its languages, its dictionaries."""
-    option = f"--init-from-teacher {path}"
     problems = []
-    if not _is_transformer(cfg):
+    if not is_transformer(cfg):
         problems.append(
-            f"{option}: the teacher must be a transformer known here, got the architecture {_architecture(cfg)}"
+            f"--init-from-teacher {path}: the teacher must be a transformer known here, got the architecture "
+            f"{architecture(cfg)}"
         )
-    try:
-        check_languages(option, cfg, task)
-    except ConfigError as error:  # its dictionaries are of no interest then
-        return [*problems, str(error)]
-    languages = (task.cfg.source_lang, task.cfg.target_lang)
-    for language, dictionary in zip(languages, (task.source_dictionary, task.target_dictionary), strict=True):
-        try:
-            found = find_dictionary(path, cfg, language, folder, "--init-teacher-data")
-            check_same(option, language, found, dictionary)
-        except ConfigError as error:
-            problems.append(str(error))
-    return problems
+    return problems + why_no_teacher("--init-from-teacher", path, cfg, task, folder, "--init-teacher-data", None, False)
 
 
 def _build(path: str, state: dict[str, Any], cfg: Any) -> TransformerModelBase | None:
@@ -129,20 +117,10 @@ def _build(path: str, state: dict[str, Any], cfg: Any) -> TransformerModelBase |
 
     Over stand-ins for its dictionaries, so that all that is wrong can be told even if those are.
     """
-    if not _is_transformer(cfg):
+    if not is_transformer(cfg):
         return None
     with torch.random.fork_rng(devices=[]):
         return build_model(path, state, cfg, *dictionaries_of(state["model"]))
-
-
-def _is_transformer(cfg: Any) -> bool:
-    name = _architecture(cfg)
-    kind = ARCH_MODEL_REGISTRY.get(name) or MODEL_REGISTRY.get(name)
-    return kind is not None and issubclass(kind, TransformerModelBase)
-
-
-def _architecture(cfg: Any) -> Any:
-    return getattr(cfg.model, "_name", None) or getattr(cfg.model, "arch", None)
 
 
 def _warn_of_other_meanings(path: str, teacher: Any, student: Any) -> None:

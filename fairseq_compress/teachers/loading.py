@@ -3,7 +3,6 @@
 The models' classes must be registered: call :func:`fairseq_compress.register` before.
 """
 
-import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from fairseq_compress.corpus.files import PathLike, file_sha256
 from fairseq_compress.corpus.segmentation import Segmenter
 from fairseq_compress.errors import ConfigError
 from fairseq_compress.functional.autocast import warn_if_emulated
-from fairseq_compress.teachers.dictionaries import find_dictionary
+from fairseq_compress.teachers.dictionaries import dictionary_sha256, find_dictionary
 from fairseq_compress.teachers.segmenters import open_segmenter
 
 # Types of the weights as they are loaded; the decoding step makes its own integers of them (see projections.py).
@@ -118,11 +117,6 @@ def pick_device(name: str) -> torch.device:
         return torch.device("cpu")
     local_rank = os.environ.get("LOCAL_RANK") or os.environ.get("SLURM_LOCALID") or "0"
     return torch.device("cuda", int(local_rank) % devices)
-
-
-def dictionary_sha256(dictionary: Dictionary) -> str:
-    """SHA-256 of the symbols in their order; counts do not matter."""
-    return hashlib.sha256("\n".join(dictionary.symbols).encode()).hexdigest()
 
 
 def _languages(path: str, cfg: Any, wanted: tuple[str | None, str | None]) -> tuple[str, str]:

@@ -3,6 +3,7 @@
 import shutil
 
 import pytest
+import torch
 
 from tests.conftest import PLUGIN, ROOT, TINY, binarize, run_command, write_pair
 
@@ -53,6 +54,11 @@ def test_hydra_gives_one_line_too(data_bin, teacher, tmp_path):
         ("truncated", "truncated, or not a checkpoint of fairseq"),
         ("other languages", "the teacher must translate en-cs as the student does, it translates cs-en"),
         ("other dictionary", "the teacher's en dictionary must equal the student's; the first difference is entry"),
+        ("shorter", "--max-source-positions: must be at most 50, got 1024: the teacher of --teacher-path"),
+        ("other task", "the teacher's task must be translation or compressed_translation, got translation_lev"),
+        ("all at once", "must equal the student's; the first difference is entry"),
+        ("all at once", "; --max-target-positions: must be at most 60, got 1024: the teacher of --teacher-path"),
+        ("all at once", "the teacher's task must be translation or compressed_translation, got translation_lev; "),
         ("no dictionary", "--teacher-data: must name the folder with the teacher's dict.en.txt"),
     ],
 )
@@ -70,11 +76,18 @@ def test_bad_teachers(make, message, train_arguments, teacher, tmp_path):
         reverse[reverse.index("-s") + 1], reverse[reverse.index("-t") + 1] = "cs", "en"
         run_command("fairseq-train", *reverse, *TINY, "--arch", "transformer_small", "--save-dir", bad.parent)
         bad, arguments = bad.parent / "checkpoint_1_2.pt", list(train_arguments)
-    elif make == "other dictionary":
+    elif make in ("other dictionary", "all at once"):
         write_pair(tmp_path / "other", 30, 7, first="other")
         options = ["--teacher-data", binarize(tmp_path / "other-bin", {"trainpref": str(tmp_path / "other")})]
     elif make == "no dictionary":
         options = ["--teacher-data", tmp_path]
+    if make in ("shorter", "other task", "all at once"):
+        state = torch.load(bad, weights_only=False)
+        if make != "other task":
+            vars(state["cfg"]["model"]).update(max_source_positions=50, max_target_positions=60)
+        if make != "shorter":
+            state["cfg"]["task"]["_name"] = "translation_lev"
+        torch.save(state, bad)
     line = refused([*arguments, "--criterion", "word_level_kd", "--teacher-path", bad, *options], tmp_path)
     assert line.startswith("fairseq-compress: error: ")
     assert message in line

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shutil
 import tracemalloc
 from dataclasses import replace
@@ -14,6 +15,7 @@ from fairseq.data import Dictionary
 from fairseq_compress.corpus.files import file_sha256
 from fairseq_compress.corpus.sharded_work import Shard, ShardedWork
 from fairseq_compress.errors import CheckpointError, ConfigError, DataError
+from fairseq_compress.teachers.agreement import Entries
 from fairseq_compress.teachers.cache import TeacherCache
 from fairseq_compress.teachers.cache_checksums import data_checksums, dictionary_facts, teacher_checksums
 from fairseq_compress.teachers.cache_format import read_meta, record_dtype
@@ -268,21 +270,10 @@ def test_damaged_files_are_refused(name, change, message, cache):
 def test_what_was_not_the_cache_s_is_refused(cache, tmp_path):
     opened = TeacherCache(cache)
     opened.check_data(FACTS["data"])
-    opened.check_temperature(1.0)
-    opened.check_settings(FACTS["settings"])
-    opened.check_lengths((9, 9))
-    (tmp_path / "teacher.pt").write_bytes(b"weights")
-    other = Dictionary()
-    other.add_symbol("word")
     refusals = [
         (lambda: opened.check_data(FACTS["data"] | {"train target.bin": "dd"}), "train target.bin has sha256 dd"),
         (lambda: opened.check_data({"train source.bin": "aa"}), "train target.bin has no such file"),
         (lambda: opened.check_data(FACTS["data"] | {"train1 source.bin": "ee"}), "train1 source.bin has sha256 ee"),
-        (lambda: opened.check_dictionaries(other, other), "another source dictionary"),
-        (lambda: opened.check_teacher(str(tmp_path / "teacher.pt")), "is not the teacher of --teacher-cache"),
-        (lambda: opened.check_temperature(2.0), "--kd-temperature: must be 1.0"),
-        (lambda: opened.check_settings({"source_truncated_to": 100}), "source_truncated_to=None, the task has"),
-        (lambda: opened.check_lengths((9, 10)), "--max-target-positions: must be at most 9, got 10"),
         (lambda: opened.align(np.array([1, 2])), "has 150 sentences .* the data have 2 of 3"),
     ]
     for call, message in refusals:
@@ -292,10 +283,40 @@ def test_what_was_not_the_cache_s_is_refused(cache, tmp_path):
         assert str(cache) in str(caught.value)
 
 
+def fitting(opened):
+    """What a student reads that fits the cache."""
+    return replace(opened.reading(), longest=(9, 9), unread=0)
+
+
+def test_whatever_differs_comes_in_one_list(cache):
+    opened = TeacherCache(cache)
+    student = fitting(opened)
+    assert opened.differences(student, 1.0, None, []) == []
+    assert opened.differences(student, 1.0, "t.pt", FACTS["teachers"]) == []
+    option = f"--teacher-cache {cache}"
+    other = Dictionary()
+    other.add_symbol("word")
+    different = replace(student, entries=(Entries.of(other),) * 2, truncated_to=100, longest=(10, 9))
+    expected = [
+        rf"{option}: the teacher's en dictionary must equal .*; teacher 12 entries of .*, student 5 entries of .*",
+        rf"{option}: the teacher's cs dictionary must equal .*; teacher 12 entries of .*, student 5 entries of .*",
+        rf"--truncate-source: .* with the teacher, whole sources \({option}\), got sources cut to 100 tokens",
+        rf"--max-source-positions: must be at most 9, got 10: \d+ longer sentences of {option} were not read .*",
+        rf"--kd-temperature: must be 1.0, the temperature of {option}, got 2.0",
+        rf"--teacher-path t.pt: is not the teacher of {option}: sha256 ee, the cache was made with .*",
+    ]
+    found = opened.differences(different, 2.0, "t.pt", ["ee"])
+    assert len(found) == len(expected)
+    for message, pattern in zip(found, expected, strict=True):
+        assert re.fullmatch(pattern, message), message
+    (languages,) = opened.differences(replace(student, languages=("de", "en")), 1.0, None, [])
+    assert languages.startswith(f"{option}: the teacher must translate de-en as the student does, it translates ")
+
+
 def test_where_every_sentence_was_read_any_limit_will_do(cache):
     opened = TeacherCache(cache)
     opened.meta = replace(opened.meta, unread=0)
-    opened.check_lengths((5000, 5000))
+    assert opened.differences(replace(fitting(opened), longest=(5000, 5000)), 1.0, None, []) == []
 
 
 def test_checksums_of_data_and_teachers(tmp_path):
