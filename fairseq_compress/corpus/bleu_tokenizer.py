@@ -12,37 +12,24 @@ translations too. Scores of different tokenizers have different signatures of sa
 """
 
 import os
-import re
-from collections.abc import Iterable
 from typing import NamedTuple
 
 from sacrebleu.metrics import BLEU
 from sacrebleu.tokenizers.tokenizer_spm import SPM_MODELS
 from sacrebleu.utils import SACREBLEU_DIR
 
+from fairseq_compress.languages import base_language, is_unspaced, script
+
 DEFAULT, CHARACTERS, SUBWORDS = "13a", "char", "flores200"
-_CHINESE, _JAPANESE, _KOREAN, _UNSPACED = ("zh",), ("ja-mecab",), ("ko-mecab",), ()
 _PACKAGES = {"ja-mecab": "sacrebleu[ja]", "ko-mecab": "sacrebleu[ko]"}
 
-# ISO 639-1 and 639-3; a script of ISO 15924 in the code (zho_Latn) counts more.
-_LANGUAGES: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(("zh", "zho", "chi", "cmn", "yue", "wuu", "hak", "gan", "hsn", "nan", "lzh"), _CHINESE),
-    **dict.fromkeys(("ja", "jpn"), _JAPANESE),
-    **dict.fromkeys(("ko", "kor"), _KOREAN),
-    **dict.fromkeys(("th", "tha", "nod", "tts", "lo", "lao", "km", "khm", "my", "mya", "bur", "shn"), _UNSPACED),
-    **dict.fromkeys(("bo", "bod", "tib", "dz", "dzo"), _UNSPACED),
-}
-_SCRIPTS: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(("hans", "hant", "hani", "hanb", "bopo"), _CHINESE),
-    **dict.fromkeys(("jpan", "hrkt", "hira", "kana"), _JAPANESE),
-    **dict.fromkeys(("kore", "hang"), _KOREAN),
-    **dict.fromkeys(("thai", "laoo", "khmr", "mymr", "tibt"), _UNSPACED),
-}
-# Thai, Lao, Tibetan; Burmese; Khmer; kana; Han with its extensions.
-_UNSPACED_LETTERS = re.compile(
-    "[\u0e01-\u0fff\u1000-\u109f\u1780-\u17ff\u3041-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
-)
-_LETTERS = re.compile(r"[^\W\d_]")
+# Scripts of ISO 15924, which count more, and languages.
+_TOKENIZERS = {
+    "Hans": "zh", "Hant": "zh", "Hani": "zh", "Hanb": "zh", "Bopo": "zh",
+    "zh": "zh", "yue": "zh", "wuu": "zh", "lzh": "zh", "nan": "zh", "hak": "zh", "gan": "zh", "hsn": "zh",
+    "Jpan": "ja-mecab", "Hrkt": "ja-mecab", "Hira": "ja-mecab", "Kana": "ja-mecab", "ja": "ja-mecab",
+    "Kore": "ko-mecab", "Hang": "ko-mecab", "ko": "ko-mecab",
+}  # fmt: skip
 
 
 class Tokenizer(NamedTuple):
@@ -62,12 +49,13 @@ def bleu_tokenizer(language: str | None) -> Tokenizer:
     """
     if language is None:
         return Tokenizer(DEFAULT)
-    wanted = _preferred(language)
-    if wanted is None or wanted == _CHINESE:
-        return Tokenizer(DEFAULT if wanted is None else wanted[0])
-    if wanted and _works(wanted[0]):
-        return Tokenizer(wanted[0])
-    reason = f"{wanted[0]} needs pip install '{_PACKAGES[wanted[0]]}'" if wanted else "it has no spaces between words"
+    named = script(language)
+    wanted = _TOKENIZERS.get(named or base_language(language))
+    if wanted is None and not is_unspaced(language):
+        return Tokenizer(DEFAULT)
+    if wanted is not None and _works(wanted):
+        return Tokenizer(wanted)
+    reason = f"{wanted} needs pip install '{_PACKAGES[wanted]}'" if wanted else "it has no spaces between words"
     if os.path.exists(os.path.join(SACREBLEU_DIR, "models", os.path.basename(SPM_MODELS[SUBWORDS]["url"]))):
         return Tokenizer(SUBWORDS, f"BLEU of {language}: subwords of {SUBWORDS} for words, as {reason}")
     return Tokenizer(
@@ -77,25 +65,9 @@ def bleu_tokenizer(language: str | None) -> Tokenizer:
     )
 
 
-def unspaced_share(lines: Iterable[str]) -> float:
-    """Of all letters, those of scripts that are written without spaces between words: 0 to 1."""
-    letters = unspaced = 0
-    for line in lines:
-        letters += len(_LETTERS.findall(line))
-        unspaced += sum(character.isalpha() for character in _UNSPACED_LETTERS.findall(line))
-    return unspaced / max(1, letters)
-
-
-def _preferred(language: str) -> tuple[str, ...] | None:
-    """sacreBLEU's tokenizer of a language; none of its own for what has no spaces; None for 13a."""
-    first, *others = re.split(r"[-_.]", language.lower())
-    for script in others:
-        if len(script) == 4 and script.isalpha():
-            return _SCRIPTS.get(script)
-    return _LANGUAGES.get(first)
-
-
 def _works(name: str) -> bool:
+    if name not in _PACKAGES:
+        return True
     try:
         BLEU(tokenize=name)
     except (RuntimeError, ImportError, AssertionError):  # not installed, or another dictionary than sacreBLEU's

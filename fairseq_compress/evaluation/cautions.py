@@ -3,7 +3,8 @@
 import re
 from collections.abc import Sequence
 
-from fairseq_compress.corpus.bleu_tokenizer import DEFAULT, Tokenizer, unspaced_share
+from fairseq_compress.corpus.bleu_tokenizer import DEFAULT, Tokenizer
+from fairseq_compress.languages import unspaced_share
 
 # A subword of sentencepiece, of BPE, or a byte of sentencepiece's byte fallback. In text they come once in many lines.
 SUBWORD = re.compile(r"\u2581|@@(?=\s|$)|<0x[0-9A-F]{2}>")
@@ -21,7 +22,7 @@ def score_cautions(hypotheses: Sequence[str], references: Sequence[str], tokeniz
                 f"{share:.0%} of the lines of the {name} are subword pieces, not text: a BLEU of pieces cannot be "
                 "compared with one of words; decode them first (fairseq-compress decode)"
             )
-    share = unspaced_share(references)
+    share = unspaced_share(" ".join(references))
     if tokenizer.name == DEFAULT and share > MOST_LETTERS:
         found.append(
             f"{share:.0%} of the letters of the reference are of a script without spaces between words, of which the "

@@ -8,7 +8,6 @@ with another. The tokenizer of BLEU follows the target language (:mod:`fairseq_c
 import json
 import math
 import os
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
@@ -19,9 +18,11 @@ from sacrebleu.metrics.base import Metric
 
 from fairseq_compress.corpus.bleu_tokenizer import bleu_tokenizer
 from fairseq_compress.corpus.files import atomic_write, check_parallel, file_sha256, read_lines
+from fairseq_compress.corpus.words import count_words
 from fairseq_compress.errors import ConfigError
 from fairseq_compress.evaluation import significance
 from fairseq_compress.evaluation.cautions import score_cautions
+from fairseq_compress.languages import check_language
 
 PathLike = str | os.PathLike[str]
 
@@ -103,7 +104,7 @@ def translation_speed(
     for value in seconds:
         if not (math.isfinite(value) and value > 0):
             raise ConfigError(f"--translation-seconds: must be finite numbers above 0, got {value}")
-    words = [len(line.split()) for line in read_lines(hypothesis)]
+    words = [count_words(line) for line in read_lines(hypothesis)]
     timed = len(words) if sentences is None else sentences
     if not 1 <= timed <= len(words):
         raise ConfigError(f"--timed-sentences: must be in [1, {len(words)}], the lines of the hypothesis, got {timed}")
@@ -146,8 +147,8 @@ def system_record(
         CheckpointError: the checkpoint cannot be loaded.
     """
     for option, language in (("--source-lang", source_lang), ("--target-lang", target_lang)):
-        if language is not None and not re.fullmatch(r"[\w-]+", language):
-            raise ConfigError(f"{option} must be a language code such as en, got {language!r}")
+        if language is not None:
+            check_language(option, language)
     if cost_tokens is not None and checkpoint is None:
         raise ConfigError(f"--cost-tokens: must be given with --checkpoint, got {cost_tokens} alone")
     if timed_sentences is not None and translation_seconds is None:

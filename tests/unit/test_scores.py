@@ -147,7 +147,7 @@ def test_record_holds_size_speed_and_facts(tmp_path: Path, pair: tuple[Path, Pat
         system_record(*pair, "en", "cs", timed_sentences=3)
     part = system_record(*pair, "en", "cs", translation_seconds=[0.5, 1.0, 2.0], timed_sentences=5)["speed"]
     assert (part["sentences_per_second"], part["words_per_second"]) == (5.0, pytest.approx(words / 3))
-    with pytest.raises(ConfigError, match="--source-lang must be"):
+    with pytest.raises(ConfigError, match="--source-lang: must be"):
         system_record(*pair, "", "cs")
 
 
