@@ -120,7 +120,7 @@ def _open_teacher(args: argparse.Namespace, search: Any, device: Any) -> tuple[A
         return models, lambda: BeamSearch(models, search).search
     for option, value, default in (("--data", args.data, None), ("--precision", args.precision, "float32")):
         if value != default:
-            raise ConfigError(f"{option}: goes with a checkpoint, {args.checkpoint} is a directory; got {value}")
+            raise ConfigError(f"{option}: requires a checkpoint, {args.checkpoint} is a directory; got {value}")
     if args.device == "cuda":
         raise ConfigError(f"--device: must be cpu for the directory {args.checkpoint}, got cuda")
     teacher = ExportedTeacher(args.checkpoint, search, args.source_lang, args.target_lang)

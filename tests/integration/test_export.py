@@ -327,7 +327,7 @@ def test_damage_and_wrong_options_of_translate(exported, tmp_path, capsys):
             "--model: must be a directory of fairseq-compress export",
         ),
         (["--model", str(tmp_path)], "is no model directory"),
-        (["--model", str(exported), "--data", "x"], "--data: goes with a checkpoint"),
+        (["--model", str(exported), "--data", "x"], "--data: requires a checkpoint"),
         (["--model", str(exported), "--nbest", "9"], "--nbest: must be at most --beam (5), got 9"),
         (["--model", str(exported), "--threads", "0"], "--threads: must be at least 1, got 0"),
     ):
@@ -353,8 +353,8 @@ def test_nbest_with_an_exported_teacher(exported, model, tmp_path, capsys):
     )
     assert sum(one == two for one, two in zip(found, expected, strict=True)) >= 36  # of 40; equal scores change places
     for arguments, message in (
-        (["--data", str(model)], "--data: goes with a checkpoint"),
-        (["--precision", "int8"], "--precision: goes with a checkpoint"),
+        (["--data", str(model)], "--data: requires a checkpoint"),
+        (["--precision", "int8"], "--precision: requires a checkpoint"),
         (["--source-lang", "de"], "--source-lang: must be en"),
         (["--beam", "999"], "--beam: must be at most"),
     ):

@@ -170,7 +170,11 @@ def test_inputs(server, command, model, tmp_path):
         ("--sentencepiece-model", "nowhere", "No such file"),
         ("--sentencepiece-model", "empty", "is not a sentencepiece model"),
         ("--sentencepiece-model", "half.pt", "is not a sentencepiece model"),
-        ("--sentencepiece-model", "other.model", "must be that of the checkpoint, whose dictionary has"),
+        (
+            "--sentencepiece-model",
+            "other.model",
+            "does not belong to its source dictionary: 306 of the dictionary's 327 entries are no pieces",
+        ),
         ("--check-source", "nowhere", "No such file"),
         ("--check-source", ".", "is no regular file"),
         ("--check-reference", "nowhere", "No such file"),

@@ -33,9 +33,25 @@ def test_what_is_written_is_read(directory):
     assert again.metadata == directory.metadata
     assert again.metadata["bytes"] == 706
     assert sorted(again.metadata["files"]) == ["model.bin", "sentencepiece.model"]
-    assert again.vocabulary.read_bytes() == b"pieces"
+    assert again.sentencepiece_model("source").read_bytes() == b"pieces"
+    assert again.sentencepiece_model("target") == again.sentencepiece_model("source")
+    assert again.metadata["format"] == "fairseq-compress model 1"  # which older versions read
     assert os.listdir(directory.path.parent) == ["model"]
     assert directory.path.stat().st_mode & 0o777 == 0o755
+
+
+def test_a_sentencepiece_model_of_each_side(tmp_path):
+    def fill_both(folder):
+        for side in ("source", "target"):
+            (folder / f"{side}_sentencepiece.model").write_bytes(side.encode())
+        return METADATA
+
+    directory = create_directory(tmp_path / "model", fill_both)
+    again = ModelDirectory.open(directory.path)
+    assert again.metadata["format"] == "fairseq-compress model 2"  # which they refuse
+    assert [again.sentencepiece_model(side).read_bytes() for side in ("source", "target")] == [b"source", b"target"]
+    with pytest.raises(DataError, match=r"files must name sentencepiece\.model, or source_sent.* and target_sent"):
+        ModelDirectory.open(create_directory(tmp_path / "none", lambda folder: METADATA).path)
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
@@ -89,7 +105,7 @@ def test_what_is_no_model_directory(directory, tmp_path):
     metadata = directory.path / "metadata.json"
     metadata.write_text(json.dumps(directory.metadata | {"format": "fairseq-compress model 9"}))
     with pytest.raises(
-        DataError, match="must have the format 'fairseq-compress model 1', has 'fairseq-compress model 9'"
+        DataError, match="must have the format 'fairseq-compress model 1' or .*, has 'fairseq-compress model 9'"
     ):
         ModelDirectory.open(directory.path)
     metadata.write_text("{")

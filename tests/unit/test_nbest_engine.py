@@ -82,6 +82,18 @@ def test_the_file(source, tmp_path):
     assert not is_complete(tmp_path / "out", facts(source) | {"beam": 4})
 
 
+def test_a_source_of_unknown_words_is_told(source, caplog):
+    survey(corpus(source), OPTIONS, ALONE)
+    assert caplog.text == ""
+    lines = source.read_text().splitlines()
+    source.write_text("\n".join(line.upper() for line in lines[:20]) + "\n" + "\n".join(lines[20:]) + "\n")
+    survey(corpus(source), OPTIONS, Shard(1, 2))
+    assert caplog.text == ""  # the first process tells
+    survey(corpus(source), OPTIONS, ALONE)
+    unknown, words = (sum(len(line.split()) for line in part) for part in (lines[:20], lines))
+    assert f"{100 * unknown / words:.1f}% of its {words} words are unknown to the model" in caplog.text
+
+
 @pytest.mark.parametrize("world_size", [2, 3, 50])
 def test_any_number_of_processes_gives_the_same_bytes(source, tmp_path, world_size):
     join(decode(source, tmp_path / "one"), source, tmp_path / "one", facts(source))

@@ -1,0 +1,146 @@
+"""Which dictionaries belong to a sentencepiece model: written from its vocabulary, or counted in text that it cut."""
+
+import random
+from collections import Counter
+
+import pytest
+import sentencepiece
+from fairseq.data import Dictionary
+
+from fairseq_compress.corpus.segmentation import Segmenter
+from fairseq_compress.corpus.vocabulary import VocabularySettings, build_vocabulary
+from fairseq_compress.corpus.vocabulary_match import Entries, joint_mismatch, mismatch
+from fairseq_compress.errors import ConfigError
+from fairseq_compress.teachers.segmenters import open_segmenter
+
+SYLLABLES = [first + second for first in "bdfgklmnprstvz" for second in "aeiou"]
+
+
+def text(seed, lines=3000):
+    """Words of a made-up language; a seed draws other words of the same syllables."""
+    draw = random.Random(seed)
+    words = ["".join(draw.choices(SYLLABLES, k=draw.randint(1, 4))) for _ in range(400)]
+    weights = [1 / (rank + 1) for rank in range(len(words))]
+    return [" ".join(draw.choices(words, weights, k=draw.randint(3, 12))) for _ in range(lines)]
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """Models by name: of the text, larger ones of the same text, of other text, and without bytes."""
+    folder = tmp_path_factory.mktemp("models")
+    for name, seed, size in (("own", 1, 600), ("larger", 1, 620), ("much", 1, 900), ("other", 2, 600)):
+        (folder / "text").write_text("\n".join(text(seed)))
+        build_vocabulary([folder / "text"], str(folder / name), VocabularySettings(size))
+    for name, kind in (("unigram", "unigram"), ("few", "bpe")):
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(text(1)), model_prefix=str(folder / name), vocab_size=300, model_type=kind,
+            minloglevel=2, hard_vocab_limit=False,
+        )  # fmt: skip
+    return {path.stem: Segmenter(path) for path in folder.glob("*.model")}
+
+
+def written(model):
+    """As train-vocabulary writes it."""
+    return Entries(model.entries(), [1] * len(model.entries()))
+
+
+def counted(model, lines, padding=8):
+    """As fairseq-preprocess writes it."""
+    dictionary = Dictionary()
+    for line in model.encode(lines):
+        for piece in line.split():
+            dictionary.add_symbol(piece)
+    dictionary.finalize(padding_factor=padding)
+    return Entries(dictionary.symbols[dictionary.nspecial :], dictionary.count[dictionary.nspecial :])
+
+
+@pytest.mark.parametrize("name", ["own", "larger", "much", "other", "unigram", "few"])
+def test_a_model_s_own_dictionaries(models, name):
+    own, lines = models[name], text(2 if name == "other" else 1)
+    assert mismatch(written(own), own) is None
+    for part in (lines, lines[:300], lines[:20], lines[:3]):
+        assert mismatch(counted(own, part), own) is None
+
+
+def test_written_dictionaries_are_exact(models):
+    own = models["own"]
+    symbols, counts = written(own)
+    extended = Entries([*symbols, "__en__", "<2cs>", "[cs_CZ]", "madeupword0000", "<mask>"], [*counts, 0, 0, 1, 0, 1])
+    assert mismatch(extended, own) is None
+    assert "lacks 1 of its" in mismatch(Entries(symbols[:-1], counts[:-1]), own)
+    swapped = [*symbols[:300], symbols[301], symbols[300], *symbols[302:]]
+    assert f"piece 301 is {symbols[300]!r}, the entry {symbols[301]!r}" in mismatch(Entries(swapped, counts), own)
+    assert "1 of the dictionary's 598 entries are no pieces, such as 'bab'" in mismatch(
+        Entries([*symbols, "bab"], [*counts, 1]), own
+    )
+
+
+@pytest.mark.parametrize(
+    "make", [written, lambda model: counted(model, text(1)), lambda model: counted(model, text(1, 300))]
+)
+def test_another_model_of_the_same_languages(models, make):
+    entries = make(models["own"])
+    for name in ("larger", "much", "other", "unigram", "few"):
+        assert mismatch(entries, models[name]), name
+    for name in ("larger", "much", "other"):
+        assert mismatch(make(models[name]), models["own"]), name
+
+
+def test_a_larger_model_of_the_same_text_is_told_by_its_last_merges(models):
+    """All entries are pieces of it: a rule that only looks for foreign entries takes it."""
+    entries = counted(models["own"], text(1))
+    assert set(entries.symbols) - set(models["much"].entries()) <= {s for s in entries.symbols if "madeup" in s}
+    assert "300 more merges" in mismatch(entries, models["much"])
+    assert "20 more merges" in mismatch(entries, models["larger"])
+
+
+def test_text_that_a_model_does_not_know(models):
+    few = models["few"]
+    lines = [*text(1), "漢字 ba", "漢 ba"]
+    entries = counted(few, lines)
+    assert any("漢" in symbol for symbol in entries.symbols)
+    assert mismatch(entries, few) is None
+    assert mismatch(entries, models["unigram"])
+    assert mismatch(Entries(["漢字", "漢", "ba"], [50, 40, 10]), few)
+    assert "entries are no pieces, such as '<0x00>'" in mismatch(written(models["own"]), few)
+
+
+def test_two_models_with_one_dictionary(models):
+    own, other = models["own"], models["other"]
+    both = Counter(dict(zip(*counted(own, text(1)), strict=True))) + Counter(
+        dict(zip(*counted(other, text(2)), strict=True))
+    )
+    entries = Entries(list(both), list(both.values()))
+    assert joint_mismatch(entries, own, other) is None
+    assert mismatch(entries, own)
+    assert mismatch(entries, other)
+    assert joint_mismatch(entries, own, models["unigram"])
+    assert f"all entries are pieces of {own.path} by itself" in joint_mismatch(counted(own, text(1)), own, other)
+
+
+def dictionary(model):
+    entries = Dictionary()
+    for piece in model.entries():
+        entries.add_symbol(piece)
+    return entries
+
+
+def test_both_dictionaries_are_compared(models):
+    own, other = models["own"], models["other"]
+    mine, theirs = dictionary(own), dictionary(other)
+    assert open_segmenter(own.path, None, mine, mine).target.path == own.path
+    assert open_segmenter(own.path, other.path, mine, theirs).target.path == other.path
+    for arguments, side in (
+        ((own.path, None, mine, theirs), "target"), ((own.path, None, theirs, mine), "source"),
+        ((other.path, own.path, mine, theirs), "source"), ((own.path, other.path, mine, mine), "shared"),
+    ):  # fmt: skip
+        with pytest.raises(ConfigError, match=f"--sentencepiece-model: .* does not belong to its {side} dictionary"):
+            open_segmenter(*arguments)
+
+
+def test_each_side_has_its_own_pieces(models):
+    own, other = models["own"], models["other"]
+    both = Segmenter(own.path, other.path)
+    assert next(both.encode(["babe"])) == next(own.encode(["babe"]))
+    line = text(2)[0]
+    assert list(both.decode(other.encode([line]))) == [line]
