@@ -11,6 +11,7 @@ import time
 import pytest
 import torch
 
+import fairseq_compress
 from fairseq_compress.checkpoint.load import load_upgraded
 from fairseq_compress.cli.main import main
 from fairseq_compress.functional.linear_quantization import Linear, quantize_dequantize
@@ -241,6 +242,7 @@ def test_a_stock_checkpoint_in_stages_without_its_shape(data_bin, tmp_path):
     old["args"].optimizer, old["args"].criterion, old["args"].lr_scheduler = "adam", "cross_entropy", "fixed"
     del old["cfg"]
     torch.save(old, tmp_path / "old.pt")
+    fairseq_compress.register()
     found, new = ({*checkpoint_options(load_upgraded(path)[1], [])} for path in (tmp_path / "old.pt", stock))
     assert new <= found
     quantize(tmp_path / "old.pt", tmp_path, STAGES, name="old-q.pt")
