@@ -6,6 +6,7 @@ there before it starts, none of ours.
 """
 
 import atexit
+import contextlib
 import json
 import os
 import runpy
@@ -62,7 +63,8 @@ class CommandServer:
 def serve(descriptor: int, modules: tuple[str, ...]) -> None:
     """Answers every request with the status of its command, until nobody asks any more."""
     for module in modules:
-        __import__(module)
+        with contextlib.suppress(ModuleNotFoundError):  # torch 2.6 lacks one; the command imports what it needs
+            __import__(module)
     connection = socket.socket(fileno=descriptor)
     for line in connection.makefile("r"):
         request, children = json.loads(line), set()
