@@ -76,10 +76,16 @@ def add_noise(pairs: list[Pair], rate: float, seed: int) -> list[Pair]:
 
 
 def make_corpus(
-    seed: int, train: int, valid: int, test: int, noise: float = 0.0, max_words: int = MAX_WORDS
+    seed: int,
+    train: int,
+    valid: int,
+    test: int,
+    noise: float = 0.0,
+    max_words: int = MAX_WORDS,
+    choice: int | None = None,
 ) -> dict[str, list[Pair]]:
     """The three parts; ``noise`` is for train alone. Raises: CorpusError."""
-    sentences = Sentences(seed, max_words)
+    sentences = Sentences(seed, max_words, choice)
     seen: set[str] = set()
     corpus = {"train": draw(sentences.pair, train, "train", seen, lambda pair: True)}
     if noise > 0:
@@ -159,9 +165,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--max-words", type=_max_words, default=MAX_WORDS, help=f"of an English sentence (default: {MAX_WORDS})"
     )
+    parser.add_argument(
+        "--choice", type=_size, help="of how many words each word is chosen, the most frequent that fit (default: all)"
+    )
     options = parser.parse_args(arguments)
     try:
-        corpus = make_corpus(options.seed, options.train, options.valid, options.test, options.noise, options.max_words)
+        sizes = (options.train, options.valid, options.test)
+        corpus = make_corpus(options.seed, *sizes, options.noise, options.max_words, options.choice)
         write_corpus(corpus, options.output_dir)
     except CorpusError as error:
         print(f"generate.py: error: {error}", file=sys.stderr)

@@ -31,10 +31,15 @@ Item = TypeVar("Item")
 
 
 class Draw:
-    """Draws words and choices; the same seed gives the same sequence on every Python."""
+    """Draws words and choices; the same seed gives the same sequence on every Python.
 
-    def __init__(self, seed: int) -> None:
+    Args:
+        words: of how many words each word is chosen, the most frequent that fit; None: of all that fit.
+    """
+
+    def __init__(self, seed: int, words: int | None = None) -> None:
         self._random = random.Random(seed).random
+        self._words = words
         self._tables: dict[object, tuple[Sequence[Ranked], list[float]]] = {}
 
     def chance(self, probability: float) -> bool:
@@ -53,9 +58,11 @@ class Draw:
     def ranked(self, key: object, entries: Sequence[Entry]) -> Entry:
         """One of the entries by the Zipf law of their ranks; ``key`` names the table, for its weights to be kept."""
         if key not in self._tables:
+            if self._words is not None:
+                entries = sorted(entries, key=lambda entry: entry.rank)[: self._words]
             weights = [1.0 / (entry.rank + ZIPF_OFFSET) ** ZIPF_EXPONENT for entry in entries]
             self._tables[key] = (entries, list(accumulate(weights)))
-        _, sums = self._tables[key]
+        entries, sums = self._tables[key]  # type: ignore[assignment]
         return entries[min(bisect_right(sums, self._random() * sums[-1]), len(entries) - 1)]
 
 

@@ -73,10 +73,15 @@ def realize(sentence: Sentence) -> Pair:
 
 
 class Sentences(Clauses):
-    """Draws sentences of at most ``max_words`` English words: the same seed gives the same sequence."""
+    """Draws sentences: the same seed gives the same sequence.
 
-    def __init__(self, seed: int, max_words: int = MAX_WORDS) -> None:
-        super().__init__(Draw(seed))
+    Args:
+        max_words: of an English sentence.
+        choice: of how many words each word is chosen, as :class:`Draw`.
+    """
+
+    def __init__(self, seed: int, max_words: int = MAX_WORDS, choice: int | None = None) -> None:
+        super().__init__(Draw(seed, choice))
         self._max_words = max_words
         self._kinds = {
             "simple": self._simple, "thing": self._thing, "coordinate": self._coordinate,
