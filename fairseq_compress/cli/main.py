@@ -45,6 +45,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "pack": ("pack", "a checkpoint as it is compressed, in a safetensors file"),
     "export": ("export", "a checkpoint as a model directory for another runtime, tried and described"),
     "translate": ("translate", "raw text in, raw text out, with a model directory or a checkpoint"),
+    "time-translation": ("time_translation", "a text through an exported model, with its speed from several timings"),
     "score": ("score", "sacreBLEU and chrF of a translation, as JSON"),
     "report": ("report", "a table and a picture out of the scores of several systems"),
     "compare": ("compare", "a table of an experiment: systems over their seeds, against a baseline"),

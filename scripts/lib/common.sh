@@ -77,6 +77,8 @@ source "$LIB/device.sh"
 source "$LIB/launch.sh"
 # shellcheck source=scripts/lib/students.sh
 source "$LIB/students.sh"
+# shellcheck source=scripts/lib/exports.sh
+source "$LIB/exports.sh"
 # shellcheck source=scripts/lib/fairseq.sh
 source "$LIB/fairseq.sh"
 # shellcheck source=scripts/lib/text.sh

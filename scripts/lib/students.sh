@@ -134,7 +134,8 @@ check_students() {
         [[ -z $BASELINE || $STUDENT_SYSTEM == "$(baseline_system)" || -n $REPLY ]] ||
             problem BASELINE "must have a row with the seed $STUDENT_SEED, as $name has" "$(baseline_system)"
     done
-    [[ -z $SYSTEM || $seen == *" $SYSTEM "* ]] || problem SYSTEM "must be teacher or a name in STUDENTS" "$SYSTEM"
+    # shellcheck disable=SC2086 # a list of names
+    check_exports $seen
     check_targets
 }
 

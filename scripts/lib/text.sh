@@ -60,7 +60,7 @@ score_step() {
         options=(--baseline "$WORK_DIR/translations/$3.$TARGET_LANG")
         inputs+=(--in "${options[1]}")
     fi
-    if ((COST_TOKENS > 0)); then options+=(--cost-tokens "$COST_TOKENS"); fi
+    if ((COST_TOKENS > 0)) && [[ $checkpoint != "$WORK_DIR/exported/"* ]]; then options+=(--cost-tokens "$COST_TOKENS"); fi
     shift 3
     if [[ $DRY_RUN == 0 ]]; then
         require_inputs "score-$name" "$log"

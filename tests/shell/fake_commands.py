@@ -248,6 +248,19 @@ def average() -> None:
     )
 
 
+def export() -> None:
+    folder = Path(option("--output"))
+    folder.mkdir()
+    write_lines(folder / "model", [option("--quantization"), *read_lines(option("--checkpoint"))])
+
+
+def time_translation() -> None:
+    lines = [f"převod {line}" for line in read_lines(option("--source"))]
+    if os.environ.get("FAKE_LOSE") == ACTION:
+        lines = [*lines[:-2], f"{lines[-2]} {lines[-1]}"]
+    print(*lines, f"# sentences: {len(lines)}", "# seconds: 0.5 0.4 0.6", sep="\n")
+
+
 def score() -> None:
     settings = [value for value in ARGUMENTS if "/" not in value]
     write_lines(option("--output"), [json.dumps(settings), *read_lines(option("--hypothesis"))])
@@ -269,7 +282,7 @@ ACTIONS = {
     "collect-hypotheses": collect, "nbest": nbest, "score-nbest": score_nbest, "select-hypotheses": select,
     "encode-hypotheses": encode_hypotheses, "binarize-hypotheses": binarize_hypotheses, "cache-teacher": cache_teacher,
     "encode-dual": encode_dual, "extract-student": extract_student, "average": average,
-    "score": score, "report": report, "compare": compare, "torchrun": torchrun, "srun": srun,
+    "export": export, "time-translation": time_translation, "score": score, "report": report, "compare": compare, "torchrun": torchrun, "srun": srun,
 }  # fmt: skip
 
 if __name__ == "__main__":

@@ -154,6 +154,17 @@ def test_words_of_a_row_have_suggestions(pipeline: Pipeline) -> None:
     assert criterion.endswith("got 'word_levelkd' (did you mean word_level_kd?)")
 
 
+def test_rows_of_exports(pipeline: Pipeline) -> None:
+    pipeline.set(EXPORT="('a/b one' 'two one' 'x onne' 'x teacher')")
+    known = "must be one of: teacher one two"
+    assert errors(pipeline) == [
+        "EXPORT name must have only letters, digits, dots, dashes and @, got 'a/b'",
+        "EXPORT name must occur once and be no name in STUDENTS, nor teacher, got 'two'",
+        f"EXPORT x system {known}, got 'onne' (did you mean one?)",
+        "EXPORT name must occur once and be no name in STUDENTS, nor teacher, got 'x'",
+    ]
+
+
 def test_near_misses_in_the_environment_are_told(pipeline: Pipeline) -> None:
     error = pipeline.run("--dry-run", WORKDIR="/x", DEVICES="2", JOB="1").stderr
     assert error.splitlines() == [
@@ -202,10 +213,10 @@ def test_missing_config(pipeline: Pipeline) -> None:
 
 
 def test_unknown_stage_option_and_system(pipeline: Pipeline) -> None:
-    assert "no such stage: 13" in pipeline.run("--from", "13", status=1).stderr
+    assert "no such stage: 14" in pipeline.run("--from", "14", status=1).stderr
     assert "unknown option --fast" in pipeline.run("--fast", status=1).stderr
     error = pipeline.run("three", script="stages/07_train_students.sh", status=1).stderr
-    assert "SYSTEM must be teacher or a name in STUDENTS, got 'three'" in error
+    assert "SYSTEM must be teacher or a name in STUDENTS or EXPORT, got 'three'" in error
 
 
 def test_a_stage_before_its_inputs(pipeline: Pipeline) -> None:

@@ -2,7 +2,7 @@
 # Purpose: one table, for people and as JSON, and one picture of all systems: BLEU against size and speed.
 # Inputs:  $WORK_DIR/translations/NAME.json
 # Outputs: $WORK_DIR/report/report.{md,png,json}; with BASELINE also $WORK_DIR/comparison.{md,json}, each system over its seeds
-# Example: bash scripts/stages/12_report.sh configs/demo-en-cs.env
+# Example: bash scripts/stages/13_report.sh configs/demo-en-cs.env
 # shellcheck source=scripts/lib/common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../lib/common.sh"
 stage_begin "$@"
@@ -11,6 +11,8 @@ SYSTEM=
 scores=("$WORK_DIR/translations/teacher.json")
 list_scores() { scores+=("$WORK_DIR/translations/$STUDENT_NAME.json"); }
 for_each_student list_scores
+list_exports() { scores+=("$WORK_DIR/translations/$EXPORT_NAME.json"); }
+for_each_export list_exports
 
 inputs=() options=(--title "${REPORT_TITLE:-$NAME: $SOURCE_LANG to $TARGET_LANG}")
 for file in "${scores[@]}"; do inputs+=(--in "$file"); done

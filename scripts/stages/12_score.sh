@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Purpose: scores each translation with sacreBLEU on plain text; size and layers of its checkpoint, speed and facts of the training
 #          go with it.
-# Inputs:  $WORK_DIR/translations/NAME.LANG and NAME.log, $WORK_DIR/prepared/test, the averaged checkpoints
+# Inputs:  $WORK_DIR/translations/NAME.LANG and NAME.log, $WORK_DIR/prepared/test, the averaged checkpoints, $WORK_DIR/exported
 # Outputs: $WORK_DIR/translations/NAME.json
-# Example: bash scripts/stages/11_score.sh configs/demo-en-cs.env
+# Example: bash scripts/stages/12_score.sh configs/demo-en-cs.env
 # shellcheck source=scripts/lib/common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../lib/common.sh"
 stage_begin "$@"
@@ -27,3 +27,15 @@ if [[ -z $SYSTEM || $SYSTEM == teacher ]]; then
         "seed=$SEED"
 fi
 for_each_student score_student
+
+# An export is tested against the baseline of its student, as that is.
+score_export() {
+    local facts=(role=exported "of=$EXPORT_OF" "seed=${STUDENT_SEED:-$SEED}") baseline=
+    if [[ -n $BASELINE && -n $STUDENT_NAME ]]; then
+        baseline_of_student
+        baseline=$REPLY
+        facts+=("system=$EXPORT_NAME")
+    fi
+    score_step "$EXPORT_NAME" "$(export_folder)" "$baseline" "${facts[@]}"
+}
+for_each_export score_export
