@@ -65,7 +65,6 @@ class Translator:
         split: bool = True,
         **search: int | float,
     ) -> None:
-        from fairseq_compress.corpus.segmentation import Segmenter
         from fairseq_compress.inference.model_directory import ModelDirectory
         from fairseq_compress.inference.open_model import open_model
         from fairseq_compress.inference.search_options import SearchOptions
@@ -75,7 +74,7 @@ class Translator:
         self._search = SearchOptions(**options)
         self._longest, self._split = longest, split
         self._model = open_model(opened, self._search, self._search.beam, threads)
-        self._segmenter = Segmenter(opened.vocabulary)
+        self._segmenter = opened.segmenter()
         self.metadata: dict[str, Any] = opened.metadata
         """``metadata.json``: languages, architecture, parameters, quantization, what the check measured."""
 
@@ -102,7 +101,8 @@ class Translator:
         if not 1 <= n <= self._search.beam:
             raise ConfigError(f"n: must be in 1 to beam ({self._search.beam}), got {n}")
         encoded = (line.encode() for line in lines)
-        options = LineOptions(n, self._longest, self._split)
+        languages = self.metadata["languages"]
+        options = LineOptions(n, self._longest, self._split, languages["source"], languages["target"])
         found = translate_lines(encoded, self._model, self._segmenter, options, lambda message: None)
         return [[Hypothesis(*one) for one in translation.hypotheses] for translation in found]
 

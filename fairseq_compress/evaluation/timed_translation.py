@@ -1,7 +1,7 @@
 """Text through an exported model, and a sample of it several times again, for the speed.
 
-What is timed is raw text to raw text, without loading: segmentation is in it, which ``fairseq-compress generate`` does not
-time for a checkpoint.
+What is timed is raw text to raw text, without loading: segmentation is in it, which ``fairseq-compress generate`` does
+not time for a checkpoint.
 """
 
 import time
@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from fairseq_compress.corpus.files import PathLike
-from fairseq_compress.corpus.segmentation import Segmenter
 from fairseq_compress.inference.model_directory import ModelDirectory
 from fairseq_compress.inference.open_model import open_model
 from fairseq_compress.inference.search_options import SearchOptions
@@ -34,10 +33,12 @@ def translate_and_time(directory: PathLike, lines: Sequence[str], runs: int) -> 
         DataError: the directory is missing or damaged.
     """
     opened = ModelDirectory.open(directory)
-    model, segmenter = open_model(opened, SearchOptions(**opened.metadata["search"])), Segmenter(opened.vocabulary)
+    model, segmenter = open_model(opened, SearchOptions(**opened.metadata["search"])), opened.segmenter()
+    languages = opened.metadata["languages"]
+    options = LineOptions(source_lang=languages["source"], target_lang=languages["target"])
 
     def translate(some: Sequence[str]) -> list[str]:
-        found = translate_lines((line.encode() for line in some), model, segmenter, LineOptions(), lambda message: None)
+        found = translate_lines((line.encode() for line in some), model, segmenter, options, lambda message: None)
         return [translation.hypotheses[0][1] for translation in found]
 
     translated = translate(lines)

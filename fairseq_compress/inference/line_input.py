@@ -23,7 +23,8 @@ def read_lines_as_they_come(stream: IO[bytes], before_waiting: Callable[[], None
     if not _may_pause(stream):
         yield from read_lines(stream)
         return
-    file, rest = stream.fileno(), []
+    file = stream.fileno()
+    rest: list[bytes] = []
     since: float | None = None  # when the first line came that no pause has followed
     while True:
         if since is not None and (time.monotonic() - since > LONGEST_WAIT or not _is_ready(file, PAUSE_SECONDS)):

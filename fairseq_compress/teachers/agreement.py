@@ -75,9 +75,9 @@ def differences(option: str, teacher: Reading, student: Reading) -> list[str]:
         option: that names the teacher, with its value.
     """
     if teacher.languages != student.languages:
-        theirs, ours = ("-".join(map(str, languages)) for languages in (teacher.languages, student.languages))
+        pairs = ["-".join(map(str, languages)) for languages in (student.languages, teacher.languages)]
         # of other languages the dictionaries are of no interest
-        return [f"{option}: the teacher must translate {ours} as the student does, it translates {theirs}"]
+        return [f"{option}: the teacher must translate {pairs[0]} as the student does, it translates {pairs[1]}"]
     problems = []
     if teacher.entries and student.entries:
         for language, theirs, ours in zip(student.languages, teacher.entries, student.entries, strict=True):
@@ -90,11 +90,11 @@ def differences(option: str, teacher: Reading, student: Reading) -> list[str]:
         problems.append(
             f"--truncate-source: must be as with the teacher, {_cut(teacher)} ({option}), got {_cut(student)}"
         )
-    for name, theirs, ours in zip(LIMITS, teacher.longest or (), student.longest or (), strict=False):
-        if ours > theirs:
+    for name, most, got in zip(LIMITS, teacher.longest or (), student.longest or (), strict=False):
+        if got > most:
             why = f"{teacher.unread} longer sentences of {option} were not read by the teacher"
             why = why if teacher.unread else f"the teacher of {option} takes no longer sentences"
-            problems.append(f"{name}: must be at most {theirs}, got {ours}: {why}")
+            problems.append(f"{name}: must be at most {most}, got {got}: {why}")
     return problems
 
 

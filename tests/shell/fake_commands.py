@@ -282,7 +282,8 @@ ACTIONS = {
     "collect-hypotheses": collect, "nbest": nbest, "score-nbest": score_nbest, "select-hypotheses": select,
     "encode-hypotheses": encode_hypotheses, "binarize-hypotheses": binarize_hypotheses, "cache-teacher": cache_teacher,
     "encode-dual": encode_dual, "extract-student": extract_student, "average": average,
-    "export": export, "time-translation": time_translation, "score": score, "report": report, "compare": compare, "torchrun": torchrun, "srun": srun,
+    "export": export, "time-translation": time_translation, "score": score, "report": report, "compare": compare,
+    "torchrun": torchrun, "srun": srun,
 }  # fmt: skip
 
 if __name__ == "__main__":

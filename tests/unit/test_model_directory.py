@@ -105,7 +105,7 @@ def test_what_is_no_model_directory(directory, tmp_path):
     metadata = directory.path / "metadata.json"
     metadata.write_text(json.dumps(directory.metadata | {"format": "fairseq-compress model 9"}))
     with pytest.raises(
-        DataError, match="must have the format 'fairseq-compress model 1' or .*, has 'fairseq-compress model 9'"
+        DataError, match=r"must have the format 'fairseq-compress model 1' or .*, has 'fairseq-compress model 9'"
     ):
         ModelDirectory.open(directory.path)
     metadata.write_text("{")
