@@ -4,8 +4,8 @@ import argparse
 
 HELP = (
     "Translate a text with a directory of fairseq-compress export, then a sample of it several times again. The "
-    "standard output has a line for each line of the text, then '# sentences: N' and '# seconds: S S S', which are for score "
-    "--timed-sentences and --translation-seconds."
+    "standard output has a line for each line of the text, then '# sentences: N' and '# seconds: S S S', which are for "
+    "score --timed-sentences and --translation-seconds."
 )
 
 

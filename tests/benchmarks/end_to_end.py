@@ -52,7 +52,6 @@ def of_export(args: argparse.Namespace) -> tuple[float, float]:
 def measure(args: argparse.Namespace) -> None:
     from dataclasses import replace
 
-    from fairseq_compress.corpus.segmentation import Segmenter
     from fairseq_compress.inference.model_directory import ModelDirectory
     from fairseq_compress.inference.open_model import open_model
     from fairseq_compress.inference.search_options import SearchOptions
@@ -60,7 +59,7 @@ def measure(args: argparse.Namespace) -> None:
 
     directory = ModelDirectory.open(args.measure)
     search = replace(SearchOptions(**directory.metadata["search"]), beam=args.beam)
-    model, segmenter = open_model(directory, search), Segmenter(directory.vocabulary)
+    model, segmenter = open_model(directory, search), directory.segmenter()
     lines = Path(args.text).read_bytes().split(b"\n")[:-1]
 
     def translate(some: list[bytes]) -> float:

@@ -14,7 +14,7 @@ from fairseq_compress.cli.main import main
 from fairseq_compress.corpus.nbest import Hypothesis, NBestList, read_nbest, source_checksum, untranslated
 from fairseq_compress.corpus.nbest_scores import ScoreReader
 from fairseq_compress.corpus.segmentation import Segmenter
-from fairseq_compress.teachers import scoring_run
+from fairseq_compress.teachers import scoring_run, segmenters
 from tests.conftest import PLUGIN, TINY, run_command
 from tests.k_best_corpus import binarize_lines, write_nbest
 
@@ -148,7 +148,7 @@ def test_a_run_that_stopped_goes_on(
 
 
 def test_text_is_cut_into_pieces(
-    reverse: Reverse, scores: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    reverse: Reverse, scores: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """An n-best file of text, cut by the sentencepiece model, has the scores of the same file in pieces."""
     (tmp_path / "text").write_text("ab ba\n" * 3)
@@ -166,6 +166,9 @@ def test_text_is_cut_into_pieces(
     monkeypatch.setattr(scoring_run, "MOST_UNKNOWN", 1.0)  # the model knows no such pieces
     pieces = write_nbest(tmp_path / "pieces", list(segmenter.encode(reverse.sources)), lists)
     options = ("--sentencepiece-model", f"{prefix}.model")
+    assert reverse.score(tmp_path / "one", *options) == 1
+    assert f"{prefix}.model does not belong to its source dictionary" in capsys.readouterr().err
+    monkeypatch.setattr(segmenters, "mismatch", lambda *arguments: None)
     assert reverse.score(tmp_path / "one", *options) == 0
     assert reverse.score(tmp_path / "two", "--nbest", pieces, "--source", f"{pieces}.src") == 0
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes() != scores.read_bytes()

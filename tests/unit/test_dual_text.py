@@ -221,6 +221,7 @@ def test_a_failure_leaves_nothing(folder: Path, tmp_path: Path) -> None:
     Path(f"{tmp_path}/broken.en").write_bytes(b"a\n\xff\n")
     Path(f"{tmp_path}/broken.cs").write_bytes(b"a\nb\n")
     (tmp_path / "short.txt").write_text("".join(f"{symbol} 1\n" for symbol in symbols(student.dictionary)[4:-3]))
+    (tmp_path / "more.txt").write_text("".join(f"{symbol} 1\n" for symbol in [*symbols(student.dictionary)[4:], "qx"]))
     (tmp_path / "twice.txt").write_text("a 1\nb 1\na 1\n")
     cases: list[tuple[dict[str, Any], type[Exception], str]] = [
         ({"parts": {"train": good, "valid": uneven}}, DataError, "line counts differ"),
@@ -231,6 +232,11 @@ def test_a_failure_leaves_nothing(folder: Path, tmp_path: Path) -> None:
         ({"languages": ("en", "c/s")}, ConfigError, r"--target-lang: must be a language code .*, got 'c/s'"),
         ({"languages": ("en", "en")}, ConfigError, "must differ, got en twice"),
         ({"student": student._replace(dictionary=tmp_path / "short.txt")}, DataError, r"short\.txt: .* lacks 3, such"),
+        (
+            {"student": student._replace(dictionary=tmp_path / "more.txt")},
+            DataError,
+            r"more\.txt: must be the dictionary of .*: 1 of the dictionary's .* no pieces, such as 'qx'",
+        ),
         ({"teacher": teacher._replace(dictionary=tmp_path / "twice.txt")}, DataError, r"line 3: .* 'a' is in line 1"),
         ({"output": folder}, ConfigError, r"--output: must not be there yet"),
         ({"output": tmp_path / "good.en" / "dual"}, DataError, r"cannot make the folder"),
