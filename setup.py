@@ -16,8 +16,8 @@ BASE = [
     "numpy>=1.26",
     "onnxruntime>=1.22",
     "sentencepiece>=0.2.0",
+    "sentencex>=1.0",  # cuts long lines into sentences; in Rust, without packages of its own
     "tqdm>=4.66",
-    # the sentence splitter of long lines belongs here
 ]
 # The import names of these packages are in fairseq_compress/extras.py, which names the extra when one is missing.
 # train: pip builds fairseq-fixed from source; in isolation it would download a second torch: docs/installation.md.
