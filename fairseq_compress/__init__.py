@@ -2,8 +2,9 @@
 
 Importing the package is cheap. It registers its tasks, criterions and models with fairseq, and mends what is
 broken in fairseq, as soon as fairseq is in the process: at once under ``--user-dir``, where fairseq does the
-importing, else when fairseq is imported. The verbs of ``fairseq-compress`` that need neither fairseq nor torch never
-load them.
+importing, else when fairseq is imported. Who imports a module of ours that needs fairseq, such as
+:mod:`fairseq_compress.criterions`, before fairseq itself, calls :func:`register`. The verbs of ``fairseq-compress``
+that need neither fairseq nor torch never load them.
 
 The Python API (docs/api.md): :class:`Translator`, :func:`load`, :func:`quantize`, and the losses of
 :mod:`fairseq_compress.functional`.
@@ -61,19 +62,26 @@ def register() -> None:
 
 
 class _AfterFairseq(MetaPathFinder):
-    """Calls :func:`register` once fairseq was imported."""
+    """Calls :func:`register` once fairseq was imported; whoever only asks where it is finds it as without us."""
+
+    _asks = False
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
-        if name != "fairseq":
+        if name != "fairseq" or self._asks:
             return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(name)
+        self._asks = True
+        try:
+            spec = importlib.util.find_spec(name)
+        finally:
+            self._asks = False
         if spec is None or spec.loader is None:
             return spec
         execute = spec.loader.exec_module
 
         def exec_module(module: ModuleType) -> None:
             execute(module)
+            if self in sys.meta_path:
+                sys.meta_path.remove(self)
             if not _is_importing():
                 register()
 

@@ -76,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(verb, str(error))
     except BrokenPipeError:
         _drop_output()
-        return 128 + signal.SIGPIPE
+        return 141  # 128 + SIGPIPE, which Windows does not have
     except OSError as error:  # a full disk, a folder without permission
         return _fail(verb, str(error))
     except KeyboardInterrupt:

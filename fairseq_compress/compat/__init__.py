@@ -11,7 +11,7 @@ What is mended, and why (each was tried with fairseq-fixed 0.12.3.1 and torch 2.
 * :func:`patch_checkpoint_copies` - fairseq copies a new checkpoint over ``checkpoint_last.pt`` and
   ``checkpoint_best.pt`` in place: a training that is killed meanwhile leaves half a file, from which nothing resumes.
 * :func:`patch_task_state` - fairseq saves the state of a task in every checkpoint and never loads it again.
-* :func:`patch_learning_rate` - fairseq has one schedule of the learning rate for a training, and no place for a phase
+* :func:`patch_phases` - fairseq has one schedule of the learning rate for a training, and no place for a phase
   that comes before it; :func:`reset_optimizer` gives the training after such a phase an optimizer without moments.
 * :func:`read_dictionaries_with` - a damaged ``dict.LANG.txt`` ends fairseq with a traceback that names no line, and a
   byte order mark becomes a part of the first symbol.
@@ -37,10 +37,11 @@ from fairseq_compress.compat.loading import (
     allow_checkpoint_classes,
     completed_state,
     guarded_load,
+    patch_checkpoint_broadcast,
     patch_checkpoint_loading,
     read_checkpoints_also,
 )
-from fairseq_compress.compat.schedules import patch_learning_rate, reset_optimizer
+from fairseq_compress.compat.schedules import patch_phases, reset_optimizer
 from fairseq_compress.compat.training import (
     after_building_models,
     patch_average_of_weights,
@@ -68,9 +69,10 @@ def apply() -> None:
     allow_checkpoint_classes()
     patch_batch_by_size()
     patch_checkpoint_loading()
+    patch_checkpoint_broadcast()
     patch_checkpoint_copies()
     patch_task_state()
-    patch_learning_rate()
+    patch_phases()
     patch_average_of_weights()
     patch_language_pairs()
     patch_task_languages()

@@ -50,7 +50,7 @@ _OTHER_FORMATS: list[tuple[Callable[[str], bool], Callable[[str], dict[str, Any]
 
 def allow_checkpoint_classes() -> None:
     """Let ``torch.load(weights_only=True)`` build the classes of checkpoints and broadcasts, and no other class."""
-    torch.serialization.add_safe_globals([*CHECKPOINT_CLASSES, *NUMPY_CLASSES, *_BROADCAST_CLASSES])
+    torch.serialization.add_safe_globals([*CHECKPOINT_CLASSES, *_BROADCAST_CLASSES])
 
 
 def patch_checkpoint_loading() -> None:
@@ -96,8 +96,9 @@ def completed_state(state: Any) -> dict[str, Any]:
         state["optimizer_history"] = [names | {"lr_scheduler_state": {}, "num_updates": 0}]
         state["last_optimizer_state"] = None
     state.setdefault("criterion", None)
-    if "epoch" not in state and not isinstance(state.get("extra_state"), dict):
-        state["extra_state"] = {"train_iterator": dict(START_OF_DATA)}
+    extra = state.get("extra_state")
+    if "epoch" not in state and not (isinstance(extra, dict) and {"train_iterator", "epoch"} & set(extra)):
+        state["extra_state"] = (extra if isinstance(extra, dict) else {}) | {"train_iterator": dict(START_OF_DATA)}
     return state
 
 
@@ -127,7 +128,7 @@ def guarded_load(path: str, load: Callable[[], dict[str, Any]]) -> dict[str, Any
         CheckpointError: the file is missing, empty, truncated, no checkpoint, or holds a class that is not allowed.
     """
     try:
-        state: dict[str, Any] = plain_arrays(load())
+        state: dict[str, Any] = _with_numpy_values(load)
         return state
     except CheckpointError as error:
         raise CheckpointError(f"checkpoint {path}: {error}") from None
@@ -140,6 +141,25 @@ def guarded_load(path: str, load: Callable[[], dict[str, Any]]) -> dict[str, Any
     except _DAMAGED as error:
         cause = f"{type(error).__name__}: {_first_line(error)}"
         raise CheckpointError(f"checkpoint {path}: truncated, or not a checkpoint of fairseq ({cause})") from None
+
+
+def patch_checkpoint_broadcast() -> None:
+    """Let the other processes of a training read numpy values in the checkpoint that the first one sends."""
+    original = distributed_utils._broadcast_object_slow
+    if is_replaced(original):
+        return
+
+    @functools.wraps(original)
+    def broadcast(*args: Any, **kwargs: Any) -> Any:
+        return _with_numpy_values(lambda: original(*args, **kwargs))
+
+    replace(distributed_utils, "_broadcast_object_slow", original, broadcast)
+
+
+def _with_numpy_values(load: Callable[[], Any]) -> Any:
+    """Run ``load()`` with numpy's values on torch's list of classes; at other times torch loads what it always did."""
+    with torch.serialization.safe_globals(list(NUMPY_CLASSES)):
+        return plain_arrays(load())
 
 
 def _refused_class(message: str) -> str:

@@ -1,4 +1,4 @@
-"""A training of two phases: the learning rate and the optimizer of the second start anew."""
+"""A training of two phases: the second has a new schedule of the learning rate and a new optimizer."""
 
 import functools
 from typing import Any
@@ -12,19 +12,21 @@ from fairseq_compress.compat.replacing import is_replaced, replace
 from fairseq_compress.errors import ConfigError
 
 
-def patch_learning_rate() -> None:
-    """Let a task begin its schedule of the learning rate late: with ``learning_rate(update)``, if it has it.
+def patch_phases() -> None:
+    """Let a task have a first phase, if it has the methods ``learning_rate_of_phase`` and ``drop_frozen_gradients``.
 
-    That gives the updates which the scheduler is told of, and a factor of ``--lr`` where that counts instead, or None.
+    ``learning_rate_of_phase(update)`` gives the updates that the scheduler is told of, and a factor of ``--lr`` where
+    that counts instead, or None. ``drop_frozen_gradients()`` is called before gradients are clipped: those of
+    parameters that do not move are no part of the norm.
     """
-    original = Trainer.lr_step_update
+    original, clip = Trainer.lr_step_update, Trainer.clip_grad_norm
     if is_replaced(original):
         return
 
     @functools.wraps(original)
     def lr_step_update(self: Any) -> Any:
         made = self.get_num_updates()
-        ask = getattr(self.task, "learning_rate", lambda update: (update, None))
+        ask = getattr(self.task, "learning_rate_of_phase", lambda update: (update, None))
         self._num_updates, factor = ask(made)
         try:
             if self._num_updates != made or factor is not None:
@@ -38,7 +40,13 @@ def patch_learning_rate() -> None:
             metrics.log_scalar("lr", rate, weight=0, priority=300)
         return rate
 
+    @functools.wraps(clip)
+    def clip_grad_norm(self: Any, clip_norm: float) -> Any:
+        getattr(self.task, "drop_frozen_gradients", lambda: None)()
+        return clip(self, clip_norm)
+
     replace(Trainer, "lr_step_update", original, lr_step_update)
+    replace(Trainer, "clip_grad_norm", clip, clip_grad_norm)
 
 
 def reset_optimizer(optimizer: Any) -> None:

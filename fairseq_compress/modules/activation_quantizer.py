@@ -43,8 +43,8 @@ class ActivationQuantizer(nn.Module):
         self.bits, self.decay, self.time_first = bits, decay, time_first
         self.watching: Magnitudes | None = None
         self.register_buffer("largest", torch.zeros(()))
-        for name in ("seen", "last"):
-            self.register_buffer(name, torch.zeros(()), persistent=False)
+        # No buffers: each process has seen its own, and --broadcast-buffers would replace them.
+        self.seen, self.last = torch.zeros(()), torch.zeros(())
         self.register_load_state_dict_pre_hook(_start_anew_without_key)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -61,9 +61,9 @@ class ActivationQuantizer(nn.Module):
             return self.largest
         found = current().largest(x, self.time_first)
         if current().observed:
-            self.seen, self.last = torch.maximum(self.seen, found), found
+            self.seen, self.last = torch.maximum(self.seen.to(found), found), found
         elif self.training:  # activation checkpointing: the same forward again, of which nothing but x is known
-            found = torch.where(self.last > 0, self.last, found)
+            found = torch.where(self.last.to(found) > 0, self.last.to(found), found)
         return torch.where(self.largest > 0, self.largest, found) if self.training else found
 
     def step(self, largest: Tensor) -> None:
@@ -88,7 +88,7 @@ def step_ranges(model: nn.Module, again: bool = False) -> None:
     quantizers = [module for module in model.modules() if isinstance(module, ActivationQuantizer)]
     if not quantizers:
         return
-    seen = torch.stack([quantizer.seen.float() for quantizer in quantizers]) * (not again)
+    seen = torch.stack([quantizer.seen.to(quantizer.largest) for quantizer in quantizers]) * (not again)
     if dist.is_available() and dist.is_initialized():
         dist.all_reduce(seen, op=dist.ReduceOp.MAX)
     for quantizer, largest in zip(quantizers, seen, strict=True):

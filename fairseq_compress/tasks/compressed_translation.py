@@ -134,8 +134,8 @@ class CompressedTranslationTask(TranslationTask):
         self._student = weakref.ref(model)
         return model
 
-    def learning_rate(self, update: int) -> tuple[int, float | None]:
-        """What :func:`fairseq_compress.compat.patch_learning_rate` asks for.
+    def learning_rate_of_phase(self, update: int) -> tuple[int, float | None]:
+        """What :func:`fairseq_compress.compat.schedules.patch_phases` asks for.
 
         Returns:
             The updates that the scheduler is to know of, and in the training's first phase the part of ``--lr``.
@@ -177,6 +177,12 @@ class CompressedTranslationTask(TranslationTask):
                 sample, model, self._under_autocast(criterion), optimizer, update_num, ignore_grad
             )
 
+    def drop_frozen_gradients(self) -> None:
+        """Parameters whose rate is 0 have no part in the norm of the gradient, in moments and in weight decay."""
+        for parameter, rate in self.training.rates.items():
+            if rate == 0:
+                parameter.grad = None
+
     def optimizer_step(self, optimizer: Any, model: Any, update_num: int) -> None:
         """One step; parameters in ``training.rates`` go that fraction of their way, as with a smaller learning rate.
 
@@ -186,12 +192,7 @@ class CompressedTranslationTask(TranslationTask):
         """
         if self.training.first.updates and update_num == self.training.first.updates:
             reset_optimizer(optimizer)
-        before = {}
-        for parameter, rate in self.training.rates.items():
-            if rate == 0:
-                parameter.grad = None  # no moments, no weight decay
-            else:
-                before[parameter] = parameter.detach().clone()
+        before = {parameter: parameter.detach().clone() for parameter, rate in self.training.rates.items() if rate > 0}
         super().optimizer_step(optimizer, model, update_num)
         with torch.no_grad():
             for parameter, old in before.items():

@@ -14,12 +14,13 @@ from fairseq.models.transformer import (
     DEFAULT_MAX_TARGET_POSITIONS,
     TransformerModelBase,
 )
-from fairseq.tasks import FairseqTask
+from fairseq.tasks import TASK_REGISTRY, FairseqTask
+from fairseq.tasks.translation import TranslationTask
 
 from fairseq_compress.errors import ConfigError
 from fairseq_compress.teachers.dictionaries import dictionary_sha256, find_dictionary
 
-# Tasks whose sentences are the tokens of both sides with EOS and nothing else; others add languages or masks.
+# Tasks whose sentences are the tokens of both sides with EOS and nothing else; fairseq's others add languages or masks.
 TASKS = ("translation", "compressed_translation")
 LIMITS = ("--max-source-positions", "--max-target-positions")
 
@@ -61,6 +62,13 @@ def reading_of_task(task: FairseqTask) -> Reading:
         truncated_to=truncation(cfg),
         longest=task.max_positions(),
     )
+
+
+def _has_plain_sentences(name: str | None) -> bool:
+    """Whether a task is one of :data:`TASKS`, or a plugin's own that is derived from ``translation``."""
+    task = TASK_REGISTRY.get(name)
+    own = task is not None and issubclass(task, TranslationTask)
+    return name in TASKS or (own and not task.__module__.startswith(("fairseq.", "fairseq_compress.")))
 
 
 def truncation(cfg: Any) -> int | None:
@@ -136,7 +144,7 @@ def why_no_teacher(
     """
     option = f"{option} {checkpoint}"
     problems = []
-    if (name := cfg.task.get("_name")) not in TASKS:
+    if not _has_plain_sentences(name := cfg.task.get("_name")):
         problems.append(f"{option}: the teacher's task must be {' or '.join(TASKS)}, got {name}")
     student = reading_of_task(task)
     if entries is not None:

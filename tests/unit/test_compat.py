@@ -1,12 +1,14 @@
 """The mends of fairseq: no sentence is lost, checkpoints load safely, our errors are one line."""
 
 import argparse
+import io
 import os
 import pickle
 import random
 import subprocess
 import sys
 import zipfile
+from types import SimpleNamespace
 
 import numpy as np
 import omegaconf
@@ -15,7 +17,10 @@ import torch
 from fairseq import checkpoint_utils, optim, options
 from fairseq.data import Dictionary, LanguagePairDataset, ListDataset, data_utils
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+from fairseq.distributed import utils as distributed_utils
 from fairseq.tasks.translation import TranslationConfig, TranslationTask
+from fairseq.trainer import Trainer
+from omegaconf import OmegaConf
 
 from fairseq_compress import compat
 from fairseq_compress.checkpoint.load import load_state
@@ -180,14 +185,24 @@ def rename_modules(path, old, new):
             archive.writestr(name, data.replace(f"c{old}\n".encode(), f"c{new}\n".encode()))
 
 
-def test_several_processes_may_send_numpy_values(tmp_path):
-    """fairseq sends a checkpoint as a pickle that is read without our loader: what comes out pickles as numpy's."""
-    torch.save({"a": np.array([1.5, 2.5])}, tmp_path / "sent.pt")
-    received = torch.load(tmp_path / "sent.pt", weights_only=True)
-    torch.save(received, tmp_path / "again.pt")
-    again = torch.load(tmp_path / "again.pt", weights_only=False)["a"]
-    assert type(again) is np.ndarray
-    assert again.tolist() == [1.5, 2.5]
+def test_other_processes_receive_numpy_values(monkeypatch):
+    """fairseq sends a checkpoint as a pickle, which the others read without its loader of files."""
+    sent = io.BytesIO()
+    torch.save({"a": np.array([1.5, 2.5])}, sent)
+    parts = iter([torch.tensor([len(sent.getvalue())]), torch.tensor(list(sent.getvalue()), dtype=torch.uint8)])
+    monkeypatch.setattr(distributed_utils, "get_rank", lambda group: 1)
+    monkeypatch.setattr(distributed_utils, "broadcast", lambda tensor, src, group: tensor.copy_(next(parts)))
+    received = distributed_utils._broadcast_object_slow(None, 0, None, torch.device("cpu"))["a"]
+    assert type(received) is np.ndarray
+    assert received.tolist() == [1.5, 2.5]
+
+
+def test_torch_itself_loads_what_it_did(tmp_path):
+    """Numpy's values are on the list of classes only while a checkpoint is read."""
+    torch.save({"a": np.arange(3)}, tmp_path / "a.pt")
+    with pytest.raises(pickle.UnpicklingError, match="numpy"):
+        torch.load(tmp_path / "a.pt")
+    assert torch.load(tmp_path / "a.pt", weights_only=False)["a"].tolist() == [0, 1, 2]
 
 
 class Lie:
@@ -354,3 +369,17 @@ def step(optimizer, count, seed=0):
         for weight in optimizer.params:
             weight.grad = torch.randn(weight.shape, generator=draw)
         optimizer.step()
+
+
+def test_gradients_of_frozen_parameters_are_no_part_of_the_norm():
+    moving, frozen = (torch.nn.Parameter(torch.zeros(2)) for _ in range(2))
+    task = CompressedTranslationTask(
+        CompressedTranslationConfig(source_lang="en", target_lang="cs"), *[Dictionary()] * 2
+    )
+    task.training.rates = {frozen: 0.0, moving: 0.5}
+    optimizer = optim.build_optimizer(OmegaConf.create({"_name": "sgd", "lr": [0.1]}), [moving, frozen])
+    moving.grad, frozen.grad = torch.tensor([3.0, 4.0]), torch.tensor([100.0, 0.0])
+    norm = Trainer.clip_grad_norm(SimpleNamespace(task=task, optimizer=optimizer, is_fsdp=False), 1.0)
+    assert norm.item() == pytest.approx(5.0)
+    assert moving.grad.tolist() == pytest.approx([0.6, 0.8], rel=1e-5)
+    assert frozen.grad is None

@@ -31,6 +31,7 @@ def python(code: str, **options: object) -> str:
     [
         "import fairseq, fairseq_compress",
         "import fairseq_compress, fairseq",
+        "import fairseq_compress, importlib.util; importlib.util.find_spec('fairseq'); import fairseq",
         "import fairseq_compress; from fairseq.models.transformer import TransformerModel",
         "import fairseq_compress; fairseq_compress.register()",
         "from fairseq_compress.models.compressed_transformer import CompressedTransformerModel; "
