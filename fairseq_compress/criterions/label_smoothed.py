@@ -7,7 +7,7 @@ from fairseq.criterions import FairseqCriterion, register_criterion
 from fairseq.tasks import FairseqTask
 from torch import Tensor, nn
 
-from fairseq_compress.criterions.shared import SharedConfig, check_rules, label_smoothing_rule, log_in_bits
+from fairseq_compress.criterions.shared import SharedConfig, check_rules, label_smoothing_rule, log_in_bits, logits_rule
 from fairseq_compress.functional.label_smoothed import label_smoothed_loss
 from fairseq_compress.models.student_output import student_output
 
@@ -30,7 +30,7 @@ class FusedLabelSmoothedCriterion(FairseqCriterion):
 
     def __init__(self, cfg: FusedLabelSmoothedConfig, task: FairseqTask) -> None:
         super().__init__(task)
-        check_rules([label_smoothing_rule(cfg.label_smoothing)])
+        check_rules([label_smoothing_rule(cfg.label_smoothing), logits_rule(task)])
         self.cfg = cfg
 
     def forward(

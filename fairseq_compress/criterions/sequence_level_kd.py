@@ -12,7 +12,7 @@ from fairseq.logging import metrics
 from fairseq.tasks import FairseqTask
 from torch import Tensor, nn
 
-from fairseq_compress.criterions.shared import SharedConfig, check_rules, label_smoothing_rule, total
+from fairseq_compress.criterions.shared import SharedConfig, check_rules, label_smoothing_rule, logits_rule, total
 from fairseq_compress.datasets.k_best import SAMPLE_KEY, attach_k_best
 from fairseq_compress.errors import ConfigError
 from fairseq_compress.functional.label_smoothed import label_smoothed_loss
@@ -75,6 +75,7 @@ class SequenceLevelKDCriterion(FairseqCriterion):
     def __init__(self, cfg: SequenceLevelKDConfig, task: FairseqTask) -> None:
         super().__init__(task)
         check_options(cfg)
+        check_rules([logits_rule(task)])
         self.cfg = cfg
         attach_k_best(task, cfg.k_best, cfg.sequence_kd_temperature)
 

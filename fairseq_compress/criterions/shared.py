@@ -8,10 +8,11 @@ from typing import Any
 from fairseq import utils
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from fairseq.logging import metrics
+from fairseq.tasks import FairseqTask
 from omegaconf import II
 
 from fairseq_compress.errors import ConfigError
-from fairseq_compress.models.student_output import SOURCES
+from fairseq_compress.models.student_output import SOURCES, why_no_logits
 
 Rule = tuple[bool, str]
 """Whether it is broken, and what to say then."""
@@ -34,6 +35,12 @@ class SharedConfig(FairseqDataclass):
 
 def label_smoothing_rule(label_smoothing: float) -> Rule:
     return not 0 <= label_smoothing < 1, f"--label-smoothing: must be in [0, 1), got {label_smoothing}"
+
+
+def logits_rule(task: FairseqTask) -> Rule:
+    """Whether the student gives a logit for each entry of the dictionary; with a task that does not tell, none."""
+    reason = why_no_logits(getattr(task, "student", None))
+    return reason is not None, str(reason)
 
 
 def check_rules(rules: Iterable[Rule]) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fairseq_compress.criterions.on_policy import coin, student_samples
 from fairseq_compress.criterions.selective_kd import TokenSelection
-from fairseq_compress.criterions.shared import Rule, check_rules, log_in_bits, total
+from fairseq_compress.criterions.shared import Rule, check_rules, log_in_bits, logits_rule, total
 from fairseq_compress.criterions.word_level_kd_options import WordLevelKDConfig, word_level_rules
 from fairseq_compress.datasets.teacher_cache import SAMPLE_KEY, attach_teacher_cache
 from fairseq_compress.functional.divergences import Divergence
@@ -68,6 +68,7 @@ class WordLevelKDCriterion(FairseqCriterion):
         """What is checked of the options, and of the task."""
         return [
             *word_level_rules(cfg, self.sees_inside(cfg)),
+            logits_rule(self.task),
             (
                 str(cfg.selective_kd) == "queue" and not hasattr(self.task, "training"),
                 "--selective-kd queue: needs --task compressed_translation, which keeps the queue, got another one",

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
+import numpy as np
 import torch
 from fairseq.data import Dictionary, FairseqDataset
 from fairseq.dataclass import ChoiceEnum
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 from fairseq_compress.checkpoint.teacher_start import WIDTHS
 from fairseq_compress.compat import reset_optimizer
+from fairseq_compress.errors import ConfigError
 from fairseq_compress.functional.autocast import AUTOCAST_DTYPES, native_autocast, warn_if_emulated
 from fairseq_compress.functional.layer_map import Transfer
 from fairseq_compress.modules.activation_quantizer import step_ranges
@@ -105,6 +107,10 @@ class CompressedTranslationTask(TranslationTask):
 
     def __init__(self, cfg: Any, src_dict: Dictionary, tgt_dict: Dictionary) -> None:
         super().__init__(cfg, src_dict, tgt_dict)
+        if (buckets := getattr(cfg, "num_batch_buckets", 0)) and not hasattr(np, "compat"):
+            raise ConfigError(
+                f"--num-batch-buckets: must be 0, fairseq cannot make them with numpy {np.__version__}, got {buckets}"
+            )
         self._wraps: list[Wrap] = []
         self._student: Callable[[], Any] = lambda: None
         self.training = TrainingState()

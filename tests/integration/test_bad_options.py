@@ -33,6 +33,38 @@ def test_every_bad_option_is_in_one_line(train_arguments, tmp_path):
     )
 
 
+@pytest.mark.parametrize("criterion", ["fused_label_smoothed_cross_entropy", "sequence_level_kd", "word_level_kd"])
+def test_stock_options_that_a_criterion_cannot_take(criterion, train_arguments, teacher, tmp_path):
+    options = ["--criterion", criterion, "--adaptive-softmax-cutoff", "8,16"]
+    if criterion == "word_level_kd":
+        options += ["--teacher-path", teacher, "--kd-alpha", 2]
+    line = refused([*train_arguments, *options], tmp_path)
+    assert line.startswith("fairseq-compress: error: ")
+    assert "--adaptive-softmax-cutoff: must not be given here, the loss needs logits of the whole dictionary" in line
+    assert ("--kd-alpha: must be in [0, 1], got 2.0" in line) == (criterion == "word_level_kd")
+
+
+def test_buckets_of_fairseq(train_arguments, tmp_path):
+    """fairseq makes them with functions that numpy 2 does not have."""
+    line = refused([*train_arguments, "--num-batch-buckets", 3], tmp_path)
+    assert line.startswith(
+        "fairseq-compress: error: --num-batch-buckets: must be 0, fairseq cannot make them with numpy "
+    )
+
+
+def test_a_teacher_with_adaptive_softmax(train_arguments, data_bin, tmp_path):
+    run_command(
+        "fairseq-train", *train_arguments, *TINY, "--arch", "transformer", "--criterion", "adaptive_loss",
+        "--adaptive-softmax-cutoff", "8,16", "--ddp-backend", "legacy_ddp", "--save-dir", tmp_path / "t",
+    )  # fmt: skip
+    (checkpoint,) = (tmp_path / "t").glob("*.pt")
+    options = ["--criterion", "word_level_kd", "--teacher-path", checkpoint]
+    assert refused([*train_arguments, *options], tmp_path) == (
+        f"fairseq-compress: error: --teacher-path {checkpoint}: the teacher must give a logit for each entry of the "
+        "dictionary, got adaptive softmax"
+    )
+
+
 def test_hydra_gives_one_line_too(data_bin, teacher, tmp_path):
     result = run_command(
         "fairseq-hydra-train", "--config-dir", ROOT / "configs" / "hydra", "--config-name", "word_level_kd",

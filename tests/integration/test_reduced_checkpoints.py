@@ -18,8 +18,8 @@ def checkpoint(request, teacher, data_bin, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)
     state = torch.load(teacher, weights_only=False)
     if request.param == "numpy":
-        counts = np.array([3, 1, 4])
-        state["extra_state"] |= {"best": np.float64(12.5), "metrics": {"valid": [("bleu", counts, np.int64(2))]}}
+        meter = {"val": np.float64(12.5), "sum": np.array([3, 1, 4]), "count": np.int64(2), "round": 2}
+        state["extra_state"] |= {"best": np.float64(12.5), "metrics": {"valid": [(10, "bleu", "AverageMeter", meter)]}}
     else:
         cfg = state["cfg"]
         state["args"] = cfg["model"] if request.param == "old" else None

@@ -191,10 +191,13 @@ def test_what_is_no_plain_product_falls_back_to_logits_or_is_refused(change, rea
         student_output(model, NET_INPUT, "hidden")
 
 
-def test_adaptive_softmax_is_refused():
+@pytest.mark.parametrize("source", ["auto", "hidden", "logits"])
+def test_adaptive_softmax_is_refused(source):
     model = make_model("transformer", share_all_embeddings=False, adaptive_softmax_cutoff="20,30").eval()
-    with pytest.raises(ConfigError, match="one plain output matrix"):
-        student_output(model, NET_INPUT, "hidden")
+    with pytest.raises(
+        ConfigError, match="--adaptive-softmax-cutoff: must not be given here, the loss needs logits of"
+    ):
+        student_output(model, NET_INPUT, source)
 
 
 def test_unknown_sources_are_refused():
