@@ -44,7 +44,7 @@ class Translator:
 
     Args:
         directory: the model.
-        threads: processor cores; None for all.
+        threads: None: ``OMP_NUM_THREADS`` if it is set, else all cores.
         longest: subwords of a line that are translated at once.
         split: what has more is split; False: it is refused.
         search: options of the beam search (``beam``, ``lenpen``, ``max_len_a``, ``max_len_b``, ``min_len``, ``unkpen``)

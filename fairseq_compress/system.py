@@ -22,6 +22,15 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
+def default_threads() -> int:
+    """Threads of a computation for which no number was given: as torch has it, ``OMP_NUM_THREADS`` if it is set (the
+    first number of a list such as ``4,2``), else :func:`available_cores`."""
+    given = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    if given.isascii() and given.isdigit() and int(given) > 0:
+        return int(given)
+    return available_cores()
+
+
 def lock_file(file: int, wait: bool = False) -> bool | None:
     """Take the lock of an open file (``flock``), which ends with the process or when the file is closed.
 

@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_sentencepiece_arguments(parser, "with a checkpoint: that cut its training text")
     parser.add_argument("--data", metavar="DIR", help="with a checkpoint: folder with dict.LANG.txt")
-    parser.add_argument("--threads", type=int, metavar="N", help="default: all cores")
+    parser.add_argument("--threads", type=int, metavar="N", help="default: OMP_NUM_THREADS if set, else all cores")
     lines = parser.add_argument_group("lines")
     lines.add_argument(
         "--longest", type=int, default=256, metavar="N", help="pieces of a line that are translated at once"

@@ -14,7 +14,7 @@ from fairseq_compress.export.self_check import CheckOptions
 from fairseq_compress.inference.model_directory import FORMAT, ModelDirectory
 from fairseq_compress.inference.open_model import open_model
 from fairseq_compress.inference.translation_lines import PieceTranslator
-from fairseq_compress.system import available_cores
+from fairseq_compress.system import default_threads
 
 CANDIDATES = (
     ("onnx", "float32"),
@@ -96,7 +96,7 @@ def export_fastest(
         best = min(models, key=lambda number: sign * results[number][key])
         models.clear()
         _keep(folder, str(best), len(tried))
-        return whole[best] | {"auto": {"objective": objective, "cores": available_cores(), "candidates": results}}
+        return whole[best] | {"auto": {"objective": objective, "cores": default_threads(), "candidates": results}}
 
     return create_directory(output, fill)
 

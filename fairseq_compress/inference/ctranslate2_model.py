@@ -8,7 +8,7 @@ from fairseq_compress.errors import ConfigError, DataError
 from fairseq_compress.inference.model_directory import ModelDirectory
 from fairseq_compress.inference.search_options import SearchOptions
 from fairseq_compress.inference.translation_lines import Hypothesis
-from fairseq_compress.system import available_cores
+from fairseq_compress.system import default_threads
 
 # Small batches of one thread each keep its products in the cache: with int8 twice the speed of large ones.
 TOKENS_AT_ONCE = 512
@@ -23,7 +23,8 @@ class CTranslate2Model:
         directory: of the runtime ``ctranslate2``.
         options: of the search.
         nbest: hypotheses of each sentence.
-        threads: workers of one thread each, which translate batches side by side.
+        threads: workers of one thread each, which translate batches side by side; None:
+            :func:`fairseq_compress.system.default_threads`.
 
     Raises:
         DataError: CTranslate2 cannot load it.
@@ -43,7 +44,7 @@ class CTranslate2Model:
             raise ConfigError(f"--beam: must be at most {most} with this dictionary, got {options.beam}")
         directory.verify()  # before: some damaged models crash it
         self._path = directory.path
-        workers = threads or available_cores()
+        workers = threads or default_threads()
         try:
             self._translator = ctranslate2.Translator(
                 str(directory.path), device="cpu", inter_threads=workers, intra_threads=1

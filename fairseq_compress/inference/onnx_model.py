@@ -16,7 +16,7 @@ from fairseq_compress.inference.onnx_steps import OnnxSteps, Shape
 from fairseq_compress.inference.search_options import SearchOptions
 from fairseq_compress.inference.translation_lines import Hypothesis
 from fairseq_compress.inference.vocabulary import read_symbols
-from fairseq_compress.system import available_cores
+from fairseq_compress.system import default_threads
 
 ENCODER, STEP, WEIGHTS = "encoder.onnx", "step.onnx", "weights.bin"
 TOKENS_AT_ONCE = (
@@ -43,7 +43,7 @@ class OnnxModel:
         options: of the search.
         nbest: hypotheses of each sentence.
         threads: batches are translated side by side, by one thread each; a single batch by all of them if the model is
-            large, else by one.
+            large, else by one; None: :func:`fairseq_compress.system.default_threads`.
 
     Raises:
         DataError: ONNX Runtime cannot load it.
@@ -57,7 +57,7 @@ class OnnxModel:
         if problem := wrong_type(metadata, _NEEDED):
             raise DataError(f"{directory.path / METADATA}: is damaged: {problem}")
         self._options, self._nbest, self._path = options, nbest, directory.path
-        self._threads = threads or available_cores()
+        self._threads = threads or default_threads()
         self.longest: int = metadata["positions"]["source"] - 1
         self._longest_target: int = metadata["positions"]["target"] - 1
         onnx = metadata["onnx"]

@@ -16,7 +16,7 @@ def open_model(
         directory: a complete one.
         options: of the search.
         nbest: hypotheses of each sentence.
-        threads: processor cores; None for all.
+        threads: None: ``OMP_NUM_THREADS`` if it is set, else all cores.
 
     Raises:
         DataError: the files are damaged, or the runtime cannot be imported.

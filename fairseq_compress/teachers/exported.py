@@ -55,8 +55,7 @@ class ExportedTeacher:
             "model": hashlib.sha256(json.dumps(metadata["files"], sort_keys=True).encode()).hexdigest(),
         }
         self.precision: str = metadata["quantization"]
-        threads = os.environ.get("OMP_NUM_THREADS", "")  # of a process beside others: its share of the cores
-        self._model = open_model(directory, options, options.beam, int(threads) if threads.isdigit() else None)
+        self._model = open_model(directory, options, options.beam)
 
     def open_segmenter(self, model: PathLike, target: PathLike | None = None) -> Segmenter:
         """Open sentencepiece models, which must be those of the directory.

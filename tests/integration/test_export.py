@@ -134,6 +134,23 @@ def test_no_bigram_twice(exported, model):
     assert repeating[2] == 0
 
 
+@pytest.mark.parametrize(("given", "threads"), [("3", 3), ("2,1", 2)])
+def test_threads_by_default(given, threads, exported, monkeypatch):
+    """Those of OMP_NUM_THREADS, as of a checkpoint: else the two could not be timed side by side."""
+    import ctranslate2
+
+    started, translator = [], ctranslate2.Translator
+
+    def start(*arguments, **options):
+        started.append(options["inter_threads"])
+        return translator(*arguments, **options)
+
+    monkeypatch.setattr(ctranslate2, "Translator", start)
+    monkeypatch.setenv("OMP_NUM_THREADS", given)
+    opened = fairseq_compress.Translator(exported)._model
+    assert getattr(opened, "_threads", None) == threads or started == [threads]
+
+
 def test_nbest_and_scores(exported, model):
     text = b"".join((model / "test.en").read_bytes().splitlines(keepends=True)[:3])
     rows = [line.split("\t") for line in translate(text, "--model", exported, "--nbest", 4)[0].decode().splitlines()]

@@ -9,7 +9,7 @@ import pytest
 
 from fairseq_compress import system
 from fairseq_compress.export.model_writer import create_directory
-from fairseq_compress.system import available_cores, lock_file, take_lock
+from fairseq_compress.system import available_cores, default_threads, lock_file, take_lock
 
 
 def fill(folder):
@@ -24,6 +24,18 @@ def test_cores(monkeypatch):
     assert available_cores() == 7
     monkeypatch.setattr(os, "cpu_count", lambda: None)
     assert available_cores() == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "threads"),
+    [("1", 1), ("3", 3), ("64", 64), (" 2 ", 2), ("4,2", 4), ("", 5), ("0", 5), ("-1", 5), ("all", 5), (None, 5)],
+)
+def test_threads_are_those_of_the_environment_or_all_cores(given, threads, monkeypatch):
+    monkeypatch.setattr(system, "available_cores", lambda: 5)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if given is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", given)
+    assert default_threads() == threads
 
 
 def test_a_lock_is_taken_once_and_ends_with_its_file(tmp_path):
