@@ -65,17 +65,11 @@ class Translator:
         split: bool = True,
         **search: int | float,
     ) -> None:
-        from fairseq_compress.inference.model_directory import ModelDirectory
-        from fairseq_compress.inference.open_model import open_model
-        from fairseq_compress.inference.search_options import SearchOptions
+        from fairseq_compress.inference.open_model import open_directory
 
-        opened = ModelDirectory.open(directory)
-        options: Any = opened.metadata["search"] | search
-        self._search = SearchOptions(**options)
+        self._opened = open_directory(directory, search, None, threads)
         self._longest, self._split = longest, split
-        self._model = open_model(opened, self._search, self._search.beam, threads)
-        self._segmenter = opened.segmenter()
-        self.metadata: dict[str, Any] = opened.metadata
+        self.metadata: dict[str, Any] = self._opened.directory.metadata
         """``metadata.json``: languages, architecture, parameters, quantization, what the check measured."""
 
     def __call__(self, lines: Iterable[str]) -> list[str]:
@@ -94,16 +88,16 @@ class Translator:
             DataError: as :meth:`__call__`.
         """
         from fairseq_compress.errors import ConfigError
-        from fairseq_compress.inference.translation_lines import LineOptions, translate_lines
+        from fairseq_compress.inference.translation_lines import translate_lines
 
         if isinstance(lines, str):
             raise TypeError("lines must be an iterable of strings, got one string; give [line]")
-        if not 1 <= n <= self._search.beam:
-            raise ConfigError(f"n: must be in 1 to beam ({self._search.beam}), got {n}")
+        opened = self._opened
+        if not 1 <= n <= opened.search.beam:
+            raise ConfigError(f"n: must be in 1 to beam ({opened.search.beam}), got {n}")
         encoded = (line.encode() for line in lines)
-        languages = self.metadata["languages"]
-        options = LineOptions(n, self._longest, self._split, languages["source"], languages["target"])
-        found = translate_lines(encoded, self._model, self._segmenter, options, lambda message: None)
+        options = opened.line_options(nbest=n, longest=self._longest, split=self._split)
+        found = translate_lines(encoded, opened.model, opened.segmenter, options, lambda message: None)
         return [[Hypothesis(*one) for one in translation.hypotheses] for translation in found]
 
 

@@ -22,10 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Translate, then time."""
-    from fairseq_compress.errors import ConfigError
+    from fairseq_compress.evaluation.timing import check_timings
 
-    if args.runs < 3:
-        raise ConfigError(f"--runs: must be at least 3, got {args.runs}")
+    check_timings("--runs", args.runs)
     logging.basicConfig(level=logging.INFO)  # else fairseq's goes to the standard output
     sys.argv = ["fairseq-generate", *_without_plugin(args.arguments)]
     import fairseq.tasks.translation  # noqa: F401 - before register(), which does nothing without fairseq
@@ -34,8 +33,7 @@ def run(args: argparse.Namespace) -> int:
     from fairseq_compress.evaluation.timed_generation import generate_and_time
 
     fairseq_compress.register()
-    sentences, seconds = generate_and_time(args.runs)
-    print(f"# sentences: {sentences}", f"# seconds: {' '.join(f'{value:.4f}' for value in seconds)}", sep="\n")
+    print(*generate_and_time(args.runs).lines(), sep="\n")
     return 0
 
 

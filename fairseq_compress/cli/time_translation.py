@@ -19,12 +19,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Translate, time and print both."""
     from fairseq_compress.corpus.files import read_lines
-    from fairseq_compress.errors import ConfigError
     from fairseq_compress.evaluation.timed_translation import translate_and_time
+    from fairseq_compress.evaluation.timing import check_timings
 
-    if args.runs < 3:
-        raise ConfigError(f"--runs: must be at least 3, got {args.runs}")
-    found = translate_and_time(args.model, list(read_lines(args.source)), args.runs)
-    timings = " ".join(f"{value:.4f}" for value in found.seconds)
-    print(*found.lines, f"# sentences: {found.sentences}", f"# seconds: {timings}", sep="\n")
+    check_timings("--runs", args.runs)
+    translated, timings = translate_and_time(args.model, list(read_lines(args.source)), args.runs)
+    print(*translated, *timings.lines(), sep="\n")
     return 0

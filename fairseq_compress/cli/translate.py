@@ -92,17 +92,13 @@ def _line(number: int, translation: "Translation", numbered: bool) -> bytes:
 
 def _open_directory(args: argparse.Namespace) -> "Opened":
     from fairseq_compress.errors import ConfigError
-    from fairseq_compress.inference.model_directory import ModelDirectory
-    from fairseq_compress.inference.open_model import open_model
+    from fairseq_compress.inference.open_model import open_directory
 
     for option in (*OPTIONS, "data"):
         if getattr(args, option) is not None:
             raise ConfigError(f"--{option.replace('_', '-')}: requires a checkpoint, {args.model} is a directory")
-    directory = ModelDirectory.open(args.model)
-    search = _search(args, directory.metadata["search"])
-    model = open_model(directory, search, args.nbest or 1, args.threads)
-    languages = directory.metadata["languages"]
-    return model, directory.segmenter(), (languages["source"], languages["target"])
+    opened = open_directory(args.model, given_search(args), args.nbest or 1, args.threads)
+    return opened.model, opened.segmenter, opened.languages
 
 
 def _open_checkpoint(args: argparse.Namespace) -> "Opened":
@@ -110,6 +106,8 @@ def _open_checkpoint(args: argparse.Namespace) -> "Opened":
 
     if (files := given_models(args)) is None:
         raise ConfigError(f"--sentencepiece-model: must be given with the checkpoint {args.model}")
+    search = SearchOptions(**given_search(args))
+    search.check_nbest(args.nbest or 1)
     import fairseq.tasks.translation  # noqa: F401 - before register(), which does nothing without fairseq
     import torch
 
@@ -122,18 +120,8 @@ def _open_checkpoint(args: argparse.Namespace) -> "Opened":
         torch.set_num_threads(args.threads)
     models = load_models(args.model, args.data, device=pick_device("auto"))
     segmenter = models.open_segmenter(*files)
-    model = CheckpointModel(models, _search(args, {}), args.nbest or 1)
+    model = CheckpointModel(models, search, args.nbest or 1)
     return model, segmenter, (models.source_lang, models.target_lang)
-
-
-def _search(args: argparse.Namespace, defaults: dict[str, Any]) -> SearchOptions:
-    """Options of the command line over those of the model; a beam holds at least the hypotheses that are wanted."""
-    search = SearchOptions(**(defaults | given_search(args)))
-    if args.nbest is not None and args.nbest > search.beam:
-        from fairseq_compress.errors import ConfigError
-
-        raise ConfigError(f"--nbest: must be at most --beam ({search.beam}), got {args.nbest}")
-    return search
 
 
 def _progress(items: Iterable[Any]) -> Iterable[Any]:

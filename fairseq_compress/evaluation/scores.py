@@ -22,11 +22,11 @@ from fairseq_compress.corpus.words import count_words
 from fairseq_compress.errors import ConfigError
 from fairseq_compress.evaluation import significance
 from fairseq_compress.evaluation.cautions import score_cautions
+from fairseq_compress.evaluation.timing import check_timings
 from fairseq_compress.languages import check_language
 
 PathLike = str | os.PathLike[str]
 
-LEAST_TIMINGS = 3
 UNDETERMINED = "und"  # ISO 639-2, of a language that was not given
 
 
@@ -99,8 +99,7 @@ def translation_speed(
         ConfigError: fewer than three timings, one that is not a finite number above 0, or sentences outside [1, all].
         DataError: the hypothesis is missing or not UTF-8.
     """
-    if len(seconds) < LEAST_TIMINGS:
-        raise ConfigError(f"--translation-seconds: must be at least {LEAST_TIMINGS} timings, got {len(seconds)}")
+    check_timings("--translation-seconds", len(seconds))
     for value in seconds:
         if not (math.isfinite(value) and value > 0):
             raise ConfigError(f"--translation-seconds: must be finite numbers above 0, got {value}")

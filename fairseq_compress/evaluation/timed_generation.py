@@ -1,7 +1,6 @@
 """fairseq-generate in this process, and then the same search on a sample of its batches, several times, for the speed.
 
-One timing says little: the first batches wait for memory and threads. What is timed is what fairseq times, the search
-alone, without loading and printing.
+What is timed is what fairseq times, the search alone (:mod:`fairseq_compress.evaluation.timing`).
 """
 
 import time
@@ -12,15 +11,9 @@ import torch
 from fairseq import tasks
 from fairseq_cli import generate
 
-SAMPLE_SENTENCES, SAMPLE_BATCHES = 500, 4
-RUNS = 3
+from fairseq_compress.evaluation.timing import LEAST_TIMINGS, SAMPLE_SENTENCES, Timings, evenly
 
-
-class Timings(NamedTuple):
-    """Of translating the same sentences several times."""
-
-    sentences: int
-    seconds: list[float]
+SAMPLE_BATCHES = 4
 
 
 class _Call(NamedTuple):
@@ -28,7 +21,7 @@ class _Call(NamedTuple):
     sentences: int
 
 
-def generate_and_time(runs: int = RUNS) -> Timings:
+def generate_and_time(runs: int = LEAST_TIMINGS) -> Timings:
     """Run fairseq-generate by ``sys.argv``, and time the sample of :func:`spread` ``runs`` times afterwards.
 
     The batches stay in memory until the end: those of a test set, not of a training corpus.
@@ -59,10 +52,7 @@ def generate_and_time(runs: int = RUNS) -> Timings:
 def spread(calls: Sequence[_Call]) -> list[_Call]:
     """Batches of about :data:`SAMPLE_SENTENCES` sentences or all, evenly over the lengths."""
     total = sum(call.sentences for call in calls)
-    wanted = max(SAMPLE_BATCHES, -(-len(calls) * SAMPLE_SENTENCES // max(1, total)))
-    if wanted >= len(calls):
-        return list(calls)
-    return [calls[place * (len(calls) - 1) // (wanted - 1)] for place in range(wanted)]
+    return evenly(calls, max(SAMPLE_BATCHES, -(-len(calls) * SAMPLE_SENTENCES // max(1, total))))
 
 
 def _seconds(calls: Sequence[_Call]) -> float:

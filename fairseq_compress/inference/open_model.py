@@ -1,10 +1,53 @@
 """A model directory of any runtime, opened. A runtime is imported only when a model needs it."""
 
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from fairseq_compress.corpus.files import PathLike
+from fairseq_compress.corpus.segmentation import Segmenter
 from fairseq_compress.errors import DataError, MissingPackageError
 from fairseq_compress.extras import explained
 from fairseq_compress.inference.model_directory import ModelDirectory
 from fairseq_compress.inference.search_options import SearchOptions
-from fairseq_compress.inference.translation_lines import PieceTranslator
+from fairseq_compress.inference.translation_lines import LineOptions, PieceTranslator
+
+
+class OpenedModel(NamedTuple):
+    """What translating text requires."""
+
+    directory: ModelDirectory
+    search: SearchOptions
+    model: PieceTranslator
+    segmenter: Segmenter
+    languages: tuple[str, str]
+    """Of source and target."""
+
+    def line_options(self, **values: Any) -> LineOptions:
+        """:class:`LineOptions` with these languages."""
+        return LineOptions(source_lang=self.languages[0], target_lang=self.languages[1], **values)
+
+
+def open_directory(
+    path: PathLike, search: Mapping[str, Any] | None = None, nbest: int | None = 1, threads: int | None = None
+) -> OpenedModel:
+    """Open what ``fairseq-compress export`` wrote.
+
+    Args:
+        search: options in place of those of the export.
+        nbest: hypotheses of each sentence; None: as many as the beam has.
+        threads: as of :func:`open_model`.
+
+    Raises:
+        ConfigError: more hypotheses than the beam has, or as :func:`open_model`.
+        DataError, MissingPackageError: as :func:`open_model`.
+    """
+    directory = ModelDirectory.open(path)
+    options = SearchOptions(**(directory.metadata["search"] | dict(search or {})))
+    if nbest is not None:
+        options.check_nbest(nbest)
+    model = open_model(directory, options, options.beam if nbest is None else nbest, threads)
+    languages = directory.metadata["languages"]
+    return OpenedModel(directory, options, model, directory.segmenter(), (languages["source"], languages["target"]))
 
 
 def open_model(

@@ -48,6 +48,15 @@ class SearchOptions:
         if problems:
             raise ConfigError("; ".join(problems))
 
+    def check_nbest(self, nbest: int) -> None:
+        """Refuse more hypotheses than the beam holds.
+
+        Raises:
+            ConfigError: there are more.
+        """
+        if nbest > self.beam:
+            raise ConfigError(f"--nbest: must be at most --beam ({self.beam}), got {nbest}")
+
     def greatest_length(self, source_length: int) -> int:
         """Tokens of the longest translation of a source of that length, EOS counted in the source alone."""
         return int(self.max_len_a * source_length + self.max_len_b)

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from fairseq.data import Dictionary
@@ -12,7 +13,7 @@ from fairseq_compress.corpus.files import PathLike, file_sha256
 from fairseq_compress.corpus.segmentation import Segmenter
 from fairseq_compress.errors import ConfigError, DataError
 from fairseq_compress.inference.model_directory import ModelDirectory
-from fairseq_compress.inference.open_model import open_model
+from fairseq_compress.inference.open_model import open_directory
 from fairseq_compress.inference.search_options import SearchOptions
 from fairseq_compress.inference.vocabulary import read_symbols
 from fairseq_compress.teachers.beam_search import Found
@@ -35,11 +36,11 @@ class ExportedTeacher:
     def __init__(
         self, path: PathLike, options: SearchOptions, source_lang: str | None = None, target_lang: str | None = None
     ) -> None:
-        directory = self._directory = ModelDirectory.open(path)
+        self._opened = open_directory(path, asdict(options), None)
+        directory = self._opened.directory
         directory.verify()
         metadata = directory.metadata
-        self.source_lang: str = metadata["languages"]["source"]
-        self.target_lang: str = metadata["languages"]["target"]
+        self.source_lang, self.target_lang = self._opened.languages
         for option, found, wanted in (
             ("--source-lang", self.source_lang, source_lang), ("--target-lang", self.target_lang, target_lang)
         ):  # fmt: skip
@@ -55,7 +56,6 @@ class ExportedTeacher:
             "model": hashlib.sha256(json.dumps(metadata["files"], sort_keys=True).encode()).hexdigest(),
         }
         self.precision: str = metadata["quantization"]
-        self._model = open_model(directory, options, options.beam)
 
     def open_segmenter(self, model: PathLike, target: PathLike | None = None) -> Segmenter:
         """Open sentencepiece models, which must be those of the directory.
@@ -65,17 +65,17 @@ class ExportedTeacher:
             ConfigError: it is another model.
         """
         for side, path in (("source", model), ("target", model if target is None else target)):
-            own = self._directory.sentencepiece_model(side)
+            own = self._opened.directory.sentencepiece_model(side)
             if file_sha256(path) != file_sha256(own):
                 raise ConfigError(f"--{side}-sentencepiece-model: must be {own}, got {os.fspath(path)}")
-        return self._directory.segmenter()
+        return self._opened.segmenter
 
     def search(self, sentences: Sequence[Sequence[int]]) -> list[list[Found]]:
         """As :meth:`fairseq_compress.teachers.beam_search.BeamSearch.search`."""
         pieces = [[self.source.symbols[index] for index in sentence[:-1]] for sentence in sentences]
         return [
             [Found([self.target.index(piece) for piece in best.pieces], best.score) for best in hypotheses]
-            for hypotheses in self._model.translate(pieces)
+            for hypotheses in self._opened.model.translate(pieces)
         ]
 
 

@@ -50,21 +50,15 @@ def of_export(args: argparse.Namespace) -> tuple[float, float]:
 
 
 def measure(args: argparse.Namespace) -> None:
-    from dataclasses import replace
-
-    from fairseq_compress.inference.model_directory import ModelDirectory
-    from fairseq_compress.inference.open_model import open_model
-    from fairseq_compress.inference.search_options import SearchOptions
+    from fairseq_compress.inference.open_model import open_directory
     from fairseq_compress.inference.translation_lines import LineOptions, translate_lines
 
-    directory = ModelDirectory.open(args.measure)
-    search = replace(SearchOptions(**directory.metadata["search"]), beam=args.beam)
-    model, segmenter = open_model(directory, search), directory.segmenter()
+    opened = open_directory(args.measure, {"beam": args.beam})
     lines = Path(args.text).read_bytes().split(b"\n")[:-1]
 
     def translate(some: list[bytes]) -> float:
         begin = time.perf_counter()
-        for _ in translate_lines(some, model, segmenter, LineOptions(), print):
+        for _ in translate_lines(some, opened.model, opened.segmenter, LineOptions(), print):
             pass
         return time.perf_counter() - begin
 

@@ -19,7 +19,7 @@ from fairseq_compress.errors import ConfigError, DataError
 from fairseq_compress.export import ctranslate2_format, onnx_format
 from fairseq_compress.export.calibration import find_ranges
 from fairseq_compress.inference.model_directory import ModelDirectory
-from fairseq_compress.inference.open_model import open_model
+from fairseq_compress.inference.open_model import open_directory, open_model
 from fairseq_compress.inference.search_options import SearchOptions
 from fairseq_compress.teachers.loading import load_models
 from tests.conftest import BIN, ROOT, TINY, binarize, run_command
@@ -147,7 +147,7 @@ def test_threads_by_default(given, threads, exported, monkeypatch):
 
     monkeypatch.setattr(ctranslate2, "Translator", start)
     monkeypatch.setenv("OMP_NUM_THREADS", given)
-    opened = fairseq_compress.Translator(exported)._model
+    opened = open_directory(exported).model
     assert getattr(opened, "_threads", None) == threads or started == [threads]
 
 

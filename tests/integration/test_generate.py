@@ -35,7 +35,7 @@ def test_fewer_than_three_timings_are_refused() -> None:
     result = run_command("fairseq-compress", "generate", "--runs", 2, "--", "bin", check=False)
     assert (result.returncode, result.stdout) == (
         1,
-        "fairseq-compress generate: error: --runs: must be at least 3, got 2\n",
+        "fairseq-compress generate: error: --runs: must be at least 3 timings, got 2\n",
     )
 
 
