@@ -106,7 +106,7 @@ def facts_of(record: Record) -> dict[str, str]:
     told = record.get("checkpoint") or {}
     layers = [told[key] for key in ("encoder_layers", "decoder_layers") if key in told]
     found = {"architecture": told.get("architecture"), "layers": "+".join(map(str, layers))}
-    found |= {key: told.get(key) for key in ("width", "updates")}
+    found |= {key: told.get(key) for key in ("width", "updates", "runtime", "quantization")}
     own = {key: str(value) for key, value in found.items() if value}
     return own | {key: value for key, value in (record.get("facts") or {}).items() if key not in own}
 

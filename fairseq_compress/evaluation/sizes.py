@@ -14,7 +14,7 @@ from fairseq_compress.checkpoint.pack import pack_model
 from fairseq_compress.checkpoint.packed_file import HEADER, Entry, is_packed, read_packed, size_table
 from fairseq_compress.checkpoint.state import num_updates
 from fairseq_compress.evaluation.multiply_adds import DECODER, EMBEDDINGS, ENCODER, OUTPUT, part_of
-from fairseq_compress.inference.model_directory import VOCABULARY, ModelDirectory
+from fairseq_compress.inference.model_directory import ModelDirectory
 
 FLOAT32_BYTES = 4
 
@@ -28,7 +28,8 @@ def checkpoint_facts(path: str | os.PathLike[str]) -> dict[str, Any]:
         ``bytes_on_disk``: of the whole file or directory;
         ``bytes_float32``: 4 for each parameter;
         ``bytes_float32_of_embeddings``: how many of these are of embeddings and output layer, where the names tell;
-        and, where known, ``architecture`` (its name), ``encoder_layers``, ``decoder_layers``, ``width``, ``updates``.
+        and, where known, ``architecture`` (its name), ``encoder_layers``, ``decoder_layers``, ``width``, ``updates``;
+        of an export also its ``runtime`` and ``quantization``.
 
     Raises:
         CheckpointError, DataError: it cannot be loaded.
@@ -84,16 +85,17 @@ def _layers(names: Mapping[str, Any], side: str) -> int:
 
 def _directory_facts(directory: ModelDirectory) -> dict[str, Any]:
     metadata = directory.metadata
-    sizes = {name: facts["bytes"] for name, facts in metadata["files"].items()}
     told = metadata.get("architecture") or {}
-    known = {"encoder_layers": "encoder_layers", "decoder_layers": "decoder_layers", "encoder_embed_dim": "width"}
+    known = {name: name for name in ("encoder_layers", "decoder_layers")}
+    known |= {"arch": "architecture", "encoder_embed_dim": "width"}
     parameters = metadata["parameters"]
     return {
         "parameters": parameters,
-        "bytes": sum(size for name, size in sizes.items() if name != VOCABULARY),
+        "bytes": directory.weight_bytes(),
         "bytes_on_disk": sum(file.stat().st_size for file in directory.path.iterdir()),
         "bytes_float32": FLOAT32_BYTES * parameters,
-        "architecture": f"{metadata['runtime']} {metadata['quantization']}",
+        "runtime": metadata["runtime"],
+        "quantization": metadata["quantization"],
         **{name: told[option] for option, name in known.items() if told.get(option)},
         **{name: value for name, value in metadata.get("training", {}).items() if name == "updates" and value},
     }

@@ -21,7 +21,11 @@ METADATA = "metadata.json"
 VOCABULARY = "sentencepiece.model"
 VOCABULARIES = {side: f"{side}_{VOCABULARY}" for side in ("source", "target")}
 SMALL = 1 << 21  # bytes, which take some milliseconds
-RUNTIMES = ("ctranslate2", "onnx")
+WEIGHT_FILES = {  # of each runtime; positions only where they are learned
+    "ctranslate2": ("model.bin",),
+    "onnx": ("encoder.onnx", "step.onnx", "weights.bin", "encoder_positions.npy", "decoder_positions.npy"),
+}
+RUNTIMES = tuple(WEIGHT_FILES)
 
 # What the verbs read of the metadata, with its type.
 _NEEDED: dict[str, type] = {
@@ -79,6 +83,11 @@ class ModelDirectory:
                 continue
             if file_sha256(self.path / name) != facts["sha256"]:
                 raise DataError(f"{self.path / name}: was altered, its SHA-256 is not that of {METADATA}")
+
+    def weight_bytes(self) -> int:
+        """Of the files that hold the weights, and not of vocabularies, sentencepiece models and configuration."""
+        files = self.metadata["files"]
+        return sum(files[name]["bytes"] for name in WEIGHT_FILES[self.metadata["runtime"]] if name in files)
 
     def sentencepiece_model(self, side: str) -> Path:
         """The sentencepiece model of a side, ``source`` or ``target``; most directories have one for both."""

@@ -98,6 +98,17 @@ def test_facts_of_the_model_come_from_its_checkpoint() -> None:
     assert facts_of(UNKNOWN) == {"seed": "1"}
 
 
+def test_exports_of_one_model_are_told_apart() -> None:
+    records = []
+    for quantization in ("float32", "int8"):
+        told = STUDENT["checkpoint"] | {"architecture": "tiny", "runtime": "onnx", "quantization": quantization}
+        records.append(STUDENT | {"name": f"student-{quantization}", "checkpoint": told})
+    page = render_page([TEACHER, *records], "Systems")
+    for quantization in ("float32", "int8"):
+        (row,) = (line for line in page.splitlines() if f"| student-{quantization} |" in line and "onnx" in line)
+        assert {"tiny", "onnx", quantization} <= {cell.strip() for cell in row.split("|")}
+
+
 def test_cautions_of_the_scores_are_on_the_page() -> None:
     page = render_page([TEACHER, STUDENT | {"cautions": ["90% of the lines are pieces"]}], "Systems")
     assert page.endswith("**Cautions:**\n\n- student \\| tiny: 90% of the lines are pieces\n")
