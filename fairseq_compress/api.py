@@ -151,11 +151,12 @@ def quantize(model: Model, plan: PathLike | Mapping[str, Any] | Plan) -> Model:
     of the plain model.
 
     Args:
-        model: any module with linear layers and embeddings, such as ``load(path).model``. It is not changed.
+        model: any module with linear layers and embeddings, such as ``load(path).model``. It must be plain: a
+            compressed one becomes so by ``fairseq-compress materialize``. It is not changed.
         plan: a YAML file, the same as a mapping, or a :class:`fairseq_compress.plans.rules.Plan`.
 
     Raises:
-        ConfigError: the plan breaks a rule, or does not fit the model.
+        ConfigError: the plan breaks a rule, or does not fit the model, or the model is compressed already.
         MissingPackageError: the extra ``train`` is not installed.
     """
     with explained():

@@ -78,7 +78,10 @@ def attach(modules: dict[str, nn.Module], transform: WeightTransform) -> None:
         if transform_of(module) is transform:  # under another name, done
             continue
         if transform_of(module) is not None:
-            raise ConfigError(f"{name}: its weight has a transform already, {transform_of(module)}")
+            raise ConfigError(
+                f"{name}: its weight has a transform already, {transform_of(module)}: give the plain model "
+                "(fairseq-compress materialize)"
+            )
         if isinstance(module, nn.Embedding):
             if module.max_norm is not None or module.scale_grad_by_freq or module.sparse:
                 raise ConfigError(f"{name}: an embedding with max_norm, scale_grad_by_freq or sparse has no transform")

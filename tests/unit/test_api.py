@@ -63,6 +63,13 @@ def test_a_quantized_copy():
     assert type(model[0]) is nn.Embedding
 
 
+def test_a_compressed_model_is_refused():
+    quantized = fairseq_compress.quantize(nn.Sequential(nn.Embedding(9, 6), nn.Linear(6, 4)), PLAN)
+    message = r"its weight has a transform already, .*: give the plain model \(fairseq-compress materialize\)$"
+    with pytest.raises(ConfigError, match=message):
+        fairseq_compress.quantize(quantized, PLAN)
+
+
 def test_ties_of_the_copy_stay_ties():
     model = nn.Sequential(nn.Embedding(9, 6), nn.Linear(6, 9, bias=False))
     model[1].weight = model[0].weight
