@@ -182,7 +182,8 @@ is_begun() {
 }
 
 # begin_output OUTPUT: what an interrupted command left is kept only if it can go on from there. The output of lower limits is
-# copied: it stays for whoever sets those again, and a training overwrites its files.
+# copied, for a training overwrites its files: killed before finish_output, which replaces the old output, the step still has it
+# whole.
 begin_output() {
     mkdir -p "$(dirname "$1")"
     if [[ $resume == 0 ]] || ! { is_begun "$1" "$fingerprint" || can_go_on "$1.tmp.fingerprint"; }; then
