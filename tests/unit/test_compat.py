@@ -377,7 +377,9 @@ def test_gradients_of_frozen_parameters_are_no_part_of_the_norm():
         CompressedTranslationConfig(source_lang="en", target_lang="cs"), *[Dictionary()] * 2
     )
     task.training.rates = {frozen: 0.0, moving: 0.5}
-    optimizer = optim.build_optimizer(OmegaConf.create({"_name": "sgd", "lr": [0.1]}), [moving, frozen])
+    optimizer = optim.build_optimizer(
+        OmegaConf.create({"_name": "sgd", "lr": [0.1], "momentum": 0.0, "weight_decay": 0.0}), [moving, frozen]
+    )
     moving.grad, frozen.grad = torch.tensor([3.0, 4.0]), torch.tensor([100.0, 0.0])
     norm = Trainer.clip_grad_norm(SimpleNamespace(task=task, optimizer=optimizer, is_fsdp=False), 1.0)
     assert norm.item() == pytest.approx(5.0)
