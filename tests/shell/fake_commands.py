@@ -106,6 +106,7 @@ def train() -> None:
     if last.exists():
         with zipfile.ZipFile(last) as archive:
             done = int(archive.read("data.pkl").split()[0])
+    print("threads:", os.environ.get("OMP_NUM_THREADS", "all"), os.environ.get("OMP_WAIT_POLICY"))
     print("wandb:", os.environ.get("WANDB_MODE", "as logged in"))
     limits = ("--max-epoch", "--max-update")
     settings = [
