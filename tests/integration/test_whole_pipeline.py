@@ -15,23 +15,24 @@ TRAIN_PREFIXES=("$RAW_DIR/train")
 VALID_PREFIX=$RAW_DIR/valid
 TEST_PREFIX=$RAW_DIR/test
 VOCAB_SIZE=420
-SIZES=(
+sizes=(
     --encoder-layers 1 --encoder-embed-dim 16 --encoder-ffn-embed-dim 16 --encoder-attention-heads 2
     --decoder-layers 1 --decoder-embed-dim 16 --decoder-ffn-embed-dim 16 --decoder-attention-heads 2
 )
-TEACHER_EXTRA=("${SIZES[@]}")
+TEACHER_EXTRA=("${sizes[@]}")
 TEACHER_MAX_TOKENS=600
 TEACHER_LR=0.05
 TEACHER_WARMUP=1
 TEACHER_MAX_UPDATE=4
 TEACHER_SAVE_INTERVAL=2
 TEACHER_AVERAGE_LAST=2
-STUDENT_EXTRA=("${SIZES[@]}")
+STUDENT_EXTRA=("${sizes[@]}")
 STUDENTS=("both transformer_student_tiny both word_level_kd@4")
 STUDENT_MAX_TOKENS=600
 STUDENT_MAX_UPDATE=2
 STUDENT_SAVE_INTERVAL=2
 STUDENT_AVERAGE_LAST=1
+EXPORT=("both-int8 both --quantization int8 --max-bleu-loss 100")
 KD_BEAM=2
 BEAM=2
 MAX_LEN_A=0
@@ -51,7 +52,8 @@ def run(config, work, *arguments) -> list[str]:
     result = subprocess.run(
         ["bash", str(ROOT / "scripts" / "run_all.sh"), str(config), *arguments],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=550, check=False,
-        env=os.environ | {"WORK_DIR": str(work), "FC_BIN": str(BIN), "OMP_NUM_THREADS": "1", "DEVICE": "cpu"},
+        env=os.environ
+        | {"WORK_DIR": str(work), "FC_BIN": str(BIN), "OMP_NUM_THREADS": "1", "DEVICE": "cpu", "JOBS": "1"},
     )  # fmt: skip
     assert result.returncode == 0, result.stdout
     return [line for line in result.stdout.splitlines() if line.startswith(("run ", "skip "))]
@@ -76,11 +78,12 @@ def test_raw_text_to_report_then_nothing_left_to_do(tmp_path):
         assert (model["encoder_layers"], model["decoder_layers"]) == (1, 1)
         assert model["updates"] == (4 if role == "teacher" else 2)
         assert (len(record["speed"]["timings"]), record["speed"]["timed_sentences"]) == (3, 13)
+    check_export(work)
     page = (work / "report" / "report.md").read_text()
     assert "A test." in page
-    assert all(name in page for name in ("teacher", "both"))
+    assert all(f"| {name} |" in page for name in ("teacher", "both", "both-int8"))
     table = (work / "report" / "report.json").read_text()
-    assert [system["name"] for system in json.loads(table)["systems"]] == ["teacher", "both"]
+    assert [system["name"] for system in json.loads(table)["systems"]] == ["teacher", "both", "both-int8"]
     assert str(tmp_path) not in table
     lines = (work / "prepared" / "train" / "text.en").read_text().splitlines()
     assert sentences(work / "bin" / "train.en-cs.cs.idx") == len(lines)
@@ -94,6 +97,14 @@ def test_raw_text_to_report_then_nothing_left_to_do(tmp_path):
     second = run(config, work)
     assert [line.replace("run ", "skip ") for line in first] == second
     more_students(config, work, len(lines))
+
+
+def check_export(work):
+    record = json.loads((work / "translations" / "both-int8.json").read_text())
+    assert record["checkpoint"]["bytes"] < record["checkpoint"]["bytes_float32"]
+    assert record["lines"]["hypothesis"] == record["speed"]["timed_sentences"] == 13
+    assert len(record["speed"]["timings"]) == 3
+    assert (record["facts"]["role"], record["facts"]["of"]) == ("exported", "both")
 
 
 def more_students(config, work, lines):

@@ -256,6 +256,21 @@ def test_newest_files_are_chosen_by_number(tmp_path: Path) -> None:
         select_checkpoints(tmp_path / "none", 1)
 
 
+def test_the_end_of_a_training_counts_where_it_has_more_updates(tmp_path: Path, three: list[Path]) -> None:
+    final = tmp_path / "checkpoint_last.pt"
+
+    def names(last: int) -> list[str]:
+        return [path.name for path in select_checkpoints(tmp_path, last, include_last=True)]
+
+    final.write_bytes(three[2].read_bytes())  # as fairseq writes it at the end of an epoch
+    assert names(2) == ["checkpoint2.pt", "checkpoint3.pt"]
+    three[2].rename(final)
+    assert names(2) == ["checkpoint2.pt", "checkpoint_last.pt"]
+    assert names(3) == ["checkpoint1.pt", "checkpoint2.pt", "checkpoint_last.pt"]
+    with pytest.raises(CheckpointError, match="--last 4"):
+        names(4)
+
+
 def test_the_verb(tmp_path: Path, three: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "out" / "average.pt"
     assert main(["average", "--checkpoint-dir", str(tmp_path), "--last", "2", "--output", str(output)]) == 0
