@@ -378,6 +378,15 @@ def test_noise_is_in_train_alone_and_at_its_rate(corpus: Path, tmp_path: Path) -
         assert not train & set(read(tmp_path, f"valid.{language}") + read(tmp_path, f"test.{language}"))
 
 
+def test_short_sentences_of_few_words(corpus: Path, tmp_path: Path) -> None:
+    assert generate(tmp_path, "--seed", 1, *SMALL, "--max-words", 8, "--choice", 6).returncode == 0
+    short, full = (read(path, "train.en") for path in (tmp_path, corpus))
+    assert len(short) == len(set(short)) == len(full)
+    assert max(len(line.split()) for line in short) == 8 < max(len(line.split()) for line in full)
+    known, every = ({word.strip(",.?") for line in lines for word in line.split()} for lines in (short, full))
+    assert len(known) < 0.7 * len(every)
+
+
 def test_examples_of_the_readme_are_real(corpus: Path) -> None:
     pairs = list(zip(read(corpus, "train.en"), read(corpus, "train.cs"), strict=True))
     readme = (GENERATE.parent / "README.md").read_text(encoding="utf-8")
@@ -398,6 +407,9 @@ def test_no_english_word_of_valid_and_test_is_new(corpus: Path) -> None:
         (("--seed", -1), "--seed"),
         (("--train", 1, "--valid", 1), "--valid 1"),
         (("--noise", 1), "--noise"),
+        (("--max-words", 4), "--max-words"),
+        (("--max-words", 36), "--max-words"),
+        (("--choice", 0), "--choice"),
         (("--nonsense",), "--nonsense"),
     ],
 )
