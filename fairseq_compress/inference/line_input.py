@@ -8,12 +8,15 @@ from collections.abc import Callable, Iterator
 from typing import IO
 
 PAUSE_SECONDS = 0.1  # without input; a program that writes a line after the other is faster
-LONGEST_WAIT = 1.0  # seconds from the first line until those that have come are worth a translation
+LONGEST_WAIT = 1.0  # seconds of waiting from the first line until those that have come are worth a translation
 CHUNK = 1 << 16
 
 
 def read_lines_as_they_come(stream: IO[bytes], before_waiting: Callable[[], None]) -> Iterator[bytes | None]:
     """Yield the lines without their ends (LF or CRLF), and None when the input pauses after at least one line.
+
+    Only the time in which it waits for input counts. A pipe that always has some never pauses, however long the caller
+    takes for the lines, so what is translated at once does not depend on the speed of the model.
 
     A regular file has no pauses, nor has any stream on Windows, where nothing tells that a pipe is empty.
 
@@ -25,19 +28,24 @@ def read_lines_as_they_come(stream: IO[bytes], before_waiting: Callable[[], None
         return
     file = stream.fileno()
     rest: list[bytes] = []
-    since: float | None = None  # when the first line came that no pause has followed
+    waited: float | None = None  # seconds since the first line that no pause has followed
     while True:
-        if since is not None and (time.monotonic() - since > LONGEST_WAIT or not _is_ready(file, PAUSE_SECONDS)):
-            yield None
-            since = None
-        if not _is_ready(file, 0.0):
+        start = time.monotonic()
+        ready = _is_ready(file, 0.0)
+        if waited is not None and not ready:
+            ready = _is_ready(file, PAUSE_SECONDS)
+            waited += time.monotonic() - start
+            if not ready or waited > LONGEST_WAIT:
+                yield None
+                waited = None
+        if not ready:
             before_waiting()
         chunk = os.read(file, CHUNK)
         if not chunk:
             break
         *lines, last = chunk.split(b"\n")
         for line in lines:
-            since = since or time.monotonic()
+            waited = waited or 0.0
             yield _without_end(b"".join([*rest, line]))
             rest = []
         rest.append(last)

@@ -52,6 +52,19 @@ def test_a_steady_stream_is_answered_too(monkeypatch):
     assert 1 <= items.count(None) <= 5
 
 
+def test_a_full_pipe_has_no_pauses_for_a_slow_reader(monkeypatch):
+    """Otherwise the batches would depend on the speed of the model."""
+    monkeypatch.setattr(line_input, "LONGEST_WAIT", 0.05)
+    monkeypatch.setattr(line_input, "CHUNK", 5)
+    items = []
+    with pipe(b"line\n" * 8, pause=0) as stream:
+        time.sleep(0.05)  # all of it is there
+        for item in read_lines_as_they_come(stream, lambda: None):
+            time.sleep(0.1)
+            items.append(item)
+    assert items == [b"line"] * 8
+
+
 def test_files_and_memory_have_no_pauses(tmp_path):
     text = b"a\r\n\nb \xff\nc"
     (tmp_path / "text").write_bytes(text)
