@@ -1,13 +1,13 @@
 """BLEU on Moses tokens, for comparison with papers that scored tokenized text. Detokenized sacreBLEU is the rule."""
 
 import os
-import re
 from typing import Any
 
 from sacrebleu.metrics import BLEU
 from sacremoses import MosesTokenizer
 
 from fairseq_compress.corpus.files import check_parallel, read_lines
+from fairseq_compress.languages import base_language
 
 PathLike = str | os.PathLike[str]
 
@@ -24,7 +24,7 @@ def tokenized_bleu(hypothesis: PathLike, reference: PathLike, language: str) -> 
         DataError: a file is missing, empty or not UTF-8, or their line counts differ.
     """
     check_parallel(hypothesis, reference)
-    moses = MosesTokenizer(lang=re.split(r"[-_]", language)[0])
+    moses = MosesTokenizer(lang=base_language(language))
     texts = [
         [moses.tokenize(line, escape=False, return_str=True) for line in read_lines(path)]
         for path in (hypothesis, reference)

@@ -24,6 +24,15 @@ def test_equals_bleu_of_text_tokenized_by_hand(tmp_path):
     assert got["tokenizer"] == "sacremoses:cs"
 
 
+@pytest.mark.parametrize("code", ["fra_Latn", "fr-CA", "fra", "FR"])
+def test_codes_of_every_form(tmp_path, code):
+    """French rules keep an elided article with its apostrophe."""
+    hypothesis = write(tmp_path / "h", "L'ami de l'homme est d'ici.", "C'est l'eau.")
+    reference = write(tmp_path / "r", "L'ami d'un homme est d'ici.", "C'est de l'eau.")
+    scores = [tokenized_bleu(hypothesis, reference, each)["score"] for each in (code, "fr", "en")]
+    assert scores[0] == scores[1] != scores[2]
+
+
 def test_the_record_has_it_only_when_asked(tmp_path):
     hypothesis, reference = write(tmp_path / "h", "Ahoj, světe!"), write(tmp_path / "r", "Ahoj, světe!")
     command = ["score", "--hypothesis", str(hypothesis), "--reference", str(reference), "--source-lang", "en"]
