@@ -5,11 +5,14 @@ A dictionary belongs to a model if all of this holds:
 1. Every entry is a piece of the model, or text that the model does not know, which ``spm_encode`` writes as it is and
    which is rare. fairseq's special entries, ``madeupword0000``, language tags and symbols in brackets do not count.
 2. If all entries have one count, the dictionary was written from a vocabulary, as ``train-vocabulary`` does: it has all
-   pieces of the model, in their order.
+   pieces of the model, in any order.
 3. Else fairseq-preprocess counted it in encoded text, in which some pieces of the model may not occur. But the last
    merges of a byte-pair encoding are not all missing where those before them are not: that is the dictionary of a
    smaller model of the same text, whose pieces the larger one has too. It is refused if chance would do that less than
-   once in a million times.
+   once in a million times. Options such as ``--thresholdsrc`` and ``--nwordssrc`` leave out the rarest pieces, which
+   are the last merges too. So those before them count as missing where they are hardly more frequent than the rarest
+   entry. If that has the count 1, no threshold left out a piece, and a cut by number, which keeps those of one count
+   in alphabetical order, none that sorts before the last such entry: of these merges each entry counts as there.
 
 Two models, of the source and of the target, may share one dictionary: then every entry belongs to one of them, and
 neither has all entries by itself.
@@ -26,8 +29,13 @@ BYTE = re.compile("<0x[0-9A-F]{2}>")
 NOT_TEXT = re.compile(
     r"madeupword\d+|<(?!0x[0-9A-F]{2}>)[^<>\s]+>|>>\S+<<|\[\w+\]|__\w+__|LANG_TOK_\w+|[a-z]{2,3}_[A-Z][A-Za-z]{1,3}"
 )
-MOST_UNKNOWN = 0.1  # of the counts; with the usual coverage of characters it is 0.0005
+# Unknown shares. With the usual coverage of characters 0.0005 of a text is unknown to its own model.
+MOST_UNKNOWN_COUNTS = 0.1  # of the counts of a dictionary; more are of another model
+MOST_UNKNOWN_WORDS = 0.5  # of the words of a text; more are text for a model of pieces, or pieces of another model
+MANY_UNKNOWN_WORDS = 0.05  # of which a warning tells
 CHANCE = 1e-6
+RARE = 2  # times the count of the rarest entry
+WINDOW = 20  # merges before the missing ones: few, as their counts must be nearly the same
 
 
 class Entries(NamedTuple):
@@ -41,10 +49,10 @@ def mismatch(entries: Entries, model: Segmenter) -> str | None:
     """What proves that a dictionary does not belong to a model, as half a sentence about the model, or None."""
     if problem := _foreign(entries, [model]):
         return problem
-    symbols, pieces = _text(entries.symbols), _text(model.entries())
-    if len(set(entries.counts)) == 1 and symbols != pieces:
-        return _difference(symbols, pieces)
-    if missing := _missing_merges(model, set(symbols)):
+    listed, pieces = set(entries.symbols), _text(model.entries())
+    if len(set(entries.counts)) == 1 and (absent := [piece for piece in pieces if piece not in listed]):
+        return f"the dictionary lacks {len(absent):,} of its {len(pieces):,} pieces, such as {absent[0]!r}"
+    if missing := _missing_merges(model, entries):
         return f"it has {missing:,} more merges than the model that encoded the dictionary's text"
     return None
 
@@ -74,27 +82,29 @@ def _foreign(entries: Entries, models: Sequence[Segmenter]) -> str | None:
         for symbol, count in others
         if not BYTE.fullmatch(symbol) and any(model.is_unknown(symbol) for model in models)
     ]
-    if len(unknown) == len(others) and sum(unknown) <= MOST_UNKNOWN * sum(entries.counts):
+    if len(unknown) == len(others) and sum(unknown) <= MOST_UNKNOWN_COUNTS * sum(entries.counts):
         return None
     return (
         f"{len(others):,} of the dictionary's {len(entries.symbols):,} entries are no pieces, such as {others[0][0]!r}"
     )
 
 
-def _difference(symbols: list[str], pieces: list[str]) -> str:
-    """How a dictionary of pieces alone differs from all of them."""
-    listed = set(symbols)
-    if missing := [piece for piece in pieces if piece not in listed]:
-        return f"the dictionary lacks {len(missing):,} of its {len(pieces):,} pieces, such as {missing[0]!r}"
-    place = next(place for place, (one, other) in enumerate(zip(symbols, pieces, strict=False)) if one != other)
-    return f"it has the pieces in another order: piece {place + 1} is {pieces[place]!r}, the entry {symbols[place]!r}"
-
-
-def _missing_merges(model: Segmenter, symbols: set[str]) -> int:
+def _missing_merges(model: Segmenter, entries: Entries) -> int:
     """How many of the last merges of known characters a dictionary lacks, if that is no chance; else 0."""
-    characters = {character for symbol in symbols for character in symbol}
-    has = [merge in symbols for merge in model.merges() if characters.issuperset(merge)]
-    missing = next((count for count, found in enumerate(reversed(has)) if found), len(has))
-    before = has[-2 * missing : -missing] if missing else []
-    share_missing = (before.count(False) + 1) / (len(before) + 2)
-    return missing if missing * log(share_missing) < log(CHANCE) else 0
+    counts = {symbol: count for symbol, count in zip(*entries, strict=True) if not NOT_TEXT.fullmatch(symbol)}
+    characters = {character for symbol in counts for character in symbol}
+    merges = [merge for merge in model.merges() if characters.issuperset(merge)]
+    rarest = min(filter(None, counts.values()), default=0)
+    once = [symbol for symbol, count in counts.items() if count == 1]
+    certain = [merge for merge in merges if merge <= once[-1]] if once and once == sorted(once) else []
+    of_all, of_certain = ([counts.get(merge, 0) for merge in some] for some in (merges, certain))
+    return _missing_at_end(of_all, RARE * rarest, WINDOW) or _missing_at_end(of_certain, 0, len(certain))
+
+
+def _missing_at_end(counts: Sequence[int], rare: int, window: int) -> int:
+    """How many of the last counts are 0, if that is no chance where those before them are not rare; else 0."""
+    missing = next((place for place, count in enumerate(reversed(counts)) if count), len(counts))
+    compared = min(missing, window)
+    before = counts[: len(counts) - missing][-compared:] if compared else []
+    share_rare = (sum(count <= rare for count in before) + 1) / (len(before) + 2)
+    return missing if compared * log(share_rare) < log(CHANCE) else 0
