@@ -37,16 +37,18 @@ _SHORTER = {entry[:3]: entry[3:] for entry in (_TWO_LETTERS + _MEMBERS).split()}
 _SCRIPT_NAMES = {"latin": "Latn", "cyrillic": "Cyrl", "arabic": "Arab", "devanagari": "Deva"}  # of POSIX: sr@latin
 _CHINESE_REGIONS = {"tw": "Hant", "hk": "Hant", "mo": "Hant", "cn": "Hans", "sg": "Hans"}
 
-_SCRIPTS = """
-    Hani Hans Hant Hanb Jpan Hrkt Hira Kana Bopo Yiii Tang Nshu Kits
-    Thai Laoo Tibt Mymr Khmr Tale Talu Lana Tavt Java Bali Ahom
-"""
-_LANGUAGES = """
-    zh yue wuu lzh nan hak gan hsn cdo cjy ja ojp ryu ii
-    th tts nod lo km my mnw shn ksw kht blk bo dz khb tdd blt
-"""
-UNSPACED_SCRIPTS = frozenset(_SCRIPTS.split())
-UNSPACED_LANGUAGES = frozenset(_LANGUAGES.split())  # unless the code names another script
+# A language is one of these unless the code names another script.
+CHINESE_SCRIPTS = frozenset(["Hani", "Hans", "Hant", "Hanb", "Bopo"])
+CHINESE_LANGUAGES = frozenset(["zh", "yue", "wuu", "lzh", "nan", "hak", "gan", "hsn", "cdo", "cjy"])
+# With spaces between sentences or phrases, though not between words.
+_PHRASE_SCRIPTS = frozenset(
+    ["Thai", "Laoo", "Tibt", "Mymr", "Khmr", "Tale", "Talu", "Lana", "Tavt", "Java", "Bali", "Ahom"]
+)
+_PHRASE_LANGUAGES = frozenset(
+    ["th", "tts", "nod", "lo", "km", "my", "mnw", "shn", "ksw", "kht", "blk", "bo", "dz", "khb", "tdd", "blt"]
+)
+UNSPACED_SCRIPTS = CHINESE_SCRIPTS | _PHRASE_SCRIPTS | {"Jpan", "Hrkt", "Hira", "Kana", "Yiii", "Tang", "Nshu", "Kits"}
+UNSPACED_LANGUAGES = CHINESE_LANGUAGES | _PHRASE_LANGUAGES | {"ja", "ojp", "ryu", "ii"}
 
 # Characters of these scripts, with their marks and digits.
 LOGOGRAPHS = (  # Han, Yi, Tangut, Khitan, Nushu
@@ -104,6 +106,20 @@ def is_unspaced(code: str) -> bool:
     """Whether a language puts no spaces between words. A script in the code decides: ``zh_Latn`` -> False."""
     named = script(code)
     return base_language(code) in UNSPACED_LANGUAGES if named is None else named in UNSPACED_SCRIPTS
+
+
+def is_chinese(code: str) -> bool:
+    """Whether a code is of Chinese, in any of its languages and Chinese script."""
+    named = script(code)
+    return base_language(code) in CHINESE_LANGUAGES if named is None else named in CHINESE_SCRIPTS
+
+
+def has_sentence_spaces(code: str) -> bool:
+    """Whether there are spaces between sentences: everywhere but in Chinese, Japanese and Yi."""
+    named = script(code)
+    return not is_unspaced(code) or (
+        base_language(code) in _PHRASE_LANGUAGES if named is None else named in _PHRASE_SCRIPTS
+    )
 
 
 def unspaced_share(text: str) -> float:

@@ -18,15 +18,13 @@ from sacrebleu.metrics import BLEU
 from sacrebleu.tokenizers.tokenizer_spm import SPM_MODELS
 from sacrebleu.utils import SACREBLEU_DIR
 
-from fairseq_compress.languages import base_language, is_unspaced, script
+from fairseq_compress.languages import base_language, is_chinese, is_unspaced, script
 
 DEFAULT, CHARACTERS, SUBWORDS = "13a", "char", "flores200"
 _PACKAGES = {"ja-mecab": "sacrebleu[ja]", "ko-mecab": "sacrebleu[ko]"}
 
-# Scripts of ISO 15924, which count more, and languages.
+# Besides Chinese: scripts of ISO 15924, which count more, and languages.
 _TOKENIZERS = {
-    "Hans": "zh", "Hant": "zh", "Hani": "zh", "Hanb": "zh", "Bopo": "zh",
-    "zh": "zh", "yue": "zh", "wuu": "zh", "lzh": "zh", "nan": "zh", "hak": "zh", "gan": "zh", "hsn": "zh",
     "Jpan": "ja-mecab", "Hrkt": "ja-mecab", "Hira": "ja-mecab", "Kana": "ja-mecab", "ja": "ja-mecab",
     "Kore": "ko-mecab", "Hang": "ko-mecab", "ko": "ko-mecab",
 }  # fmt: skip
@@ -50,7 +48,7 @@ def bleu_tokenizer(language: str | None) -> Tokenizer:
     if language is None:
         return Tokenizer(DEFAULT)
     named = script(language)
-    wanted = _TOKENIZERS.get(named or base_language(language))
+    wanted = "zh" if is_chinese(language) else _TOKENIZERS.get(named or base_language(language))
     if wanted is None and not is_unspaced(language):
         return Tokenizer(DEFAULT)
     if wanted is not None and _works(wanted):

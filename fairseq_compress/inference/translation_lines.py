@@ -9,12 +9,10 @@ from fairseq_compress.corpus.segmentation import Segmenter
 from fairseq_compress.corpus.text_cutting import cut_text
 from fairseq_compress.corpus.windows import groups
 from fairseq_compress.errors import ConfigError, DataError
-from fairseq_compress.languages import base_language, is_unspaced
+from fairseq_compress.languages import has_sentence_spaces, is_unspaced
 
 LINES_AT_ONCE = 4096  # which a model sorts by length
 BYTES_AT_ONCE = 1 << 19  # memory grows by some 100 bytes for each
-# Languages with spaces between sentences, though not between words.
-SPACES_BETWEEN_SENTENCES = frozenset(("th", "tts", "nod", "lo", "km", "my", "mnw", "shn", "ksw", "kht", "bo", "dz"))
 
 
 class Hypothesis(NamedTuple):
@@ -151,7 +149,7 @@ def _gap(before: str, behind: str, source: str | None, target: str | None) -> st
     if source is None or target is None or is_unspaced(source) == is_unspaced(target):
         return gap
     if is_unspaced(target):
-        return gap if base_language(target) in SPACES_BETWEEN_SENTENCES else ""
+        return gap if has_sentence_spaces(target) else ""
     within_word = before[-1:].isascii() and behind[:1].isascii()  # an address among Chinese, that was cut
     return gap if within_word else " "
 

@@ -4,8 +4,18 @@ import unicodedata
 
 import pytest
 
+from fairseq_compress import languages
+from fairseq_compress.corpus.bleu_tokenizer import bleu_tokenizer
 from fairseq_compress.errors import ConfigError
-from fairseq_compress.languages import base_language, check_language, is_unspaced, script, unspaced_share
+from fairseq_compress.languages import (
+    base_language,
+    check_language,
+    has_sentence_spaces,
+    is_chinese,
+    is_unspaced,
+    script,
+    unspaced_share,
+)
 
 CODES = [  # code, language, script, unspaced
     ("en", "en", None, False),
@@ -76,3 +86,17 @@ def test_the_scripts_are_whole():
         if name and letter and name.startswith(scripts) != (unspaced_share(character) == 1):
             wrong.append(f"U+{ord(character):04X} {name}")
     assert wrong == []
+
+
+def test_all_of_chinese_is_scored_by_characters():
+    assert {"zh", "yue", "cdo", "cjy"} <= languages.CHINESE_LANGUAGES <= languages.UNSPACED_LANGUAGES
+    for code in (*languages.CHINESE_LANGUAGES, "zho_Hans", "nan_Hant", "cdo-Hani"):
+        assert (is_chinese(code), has_sentence_spaces(code), bleu_tokenizer(code)) == (True, False, ("zh", None)), code
+    assert not any(map(is_chinese, ("ja", "cdo_Latn", "jpn_Jpan", "en", "th")))
+
+
+def test_spaces_between_sentences():
+    for code in ("en", "zh_Latn", "th", "tha_Thai", "blk", "khb", "tdd", "blt", "bod_Tibt", "jpn-Latn", "ko"):
+        assert has_sentence_spaces(code), code
+    for code in ("zh", "zh_TW", "ja", "jpn_Jpan", "ii", "cjy"):
+        assert not has_sentence_spaces(code), code
