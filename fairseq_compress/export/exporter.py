@@ -24,9 +24,9 @@ from fairseq_compress.inference.open_model import open_model
 from fairseq_compress.inference.search_options import SearchOptions
 from fairseq_compress.teachers.loading import LoadedModels, load_models
 from fairseq_compress.teachers.translator import CheckpointModel
+from fairseq_compress.teachers.word_ids import warn_of_unknown
 
 CALIBRATED = "int8_calibrated"
-MOST_UNKNOWN = 0.1  # of the pieces of the check
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class ExportOptions:
                 f"got {self.quantization}"
             )
         if self.calibration is not None and self.quantization != CALIBRATED:
-            raise ConfigError(f"--calibration: goes with --quantization {CALIBRATED}, got {self.quantization}")
+            raise ConfigError(f"--calibration: requires --quantization {CALIBRATED}, got {self.quantization}")
 
 
 class Exporter:
@@ -83,7 +83,9 @@ class Exporter:
         if check is not None:
             original = CheckpointModel(self._models, options.search)
             self._check = SelfCheck(original, self._segmenter, check, self._models.target_lang)
-            self._check_unknown(check)
+            pieces = [piece for sentence in self.check_pieces() for piece in sentence]
+            unknown = sum(piece not in self._models.source.indices for piece in pieces)
+            warn_of_unknown(str(check.source), unknown, len(pieces))
 
     def fill(self, folder: Path, options: ExportOptions) -> dict[str, Any]:
         """Write the files into a folder that is there, check them, and return the metadata.
@@ -104,16 +106,6 @@ class Exporter:
             exported = open_model(ModelDirectory(folder, {"format": FORMAT, **metadata}), options.search)
             metadata["check"] = self._check.compare(exported, options.quantization)
         return metadata
-
-    def _check_unknown(self, check: CheckOptions) -> None:
-        """Refuse a text of which the model does not know a tenth: it is not cut as the training text was."""
-        pieces = [piece for sentence in self.check_pieces() for piece in sentence]
-        unknown = sum(piece not in self._models.source.indices for piece in pieces)
-        if unknown > MOST_UNKNOWN * len(pieces):
-            raise ConfigError(
-                f"--sentencepiece-model: must be that of the checkpoint; of {check.source}, which it cut, "
-                f"{unknown / len(pieces):.1%} of the pieces are not in the source dictionary"
-            )
 
     def _ranges(self, options: ExportOptions) -> dict[str, Range]:
         """Of the inputs of the linear layers: of a text, else what the training learned."""

@@ -15,6 +15,7 @@ from fairseq_compress.corpus.nbest import NBestList, read_nbest, read_sidecar, r
 from fairseq_compress.corpus.nbest_scores import format_scores, read_scores_sidecar, write_scores_sidecar
 from fairseq_compress.corpus.segmentation import Segmenter
 from fairseq_compress.corpus.sharded_work import Shard, ShardedWork
+from fairseq_compress.corpus.vocabulary_match import MOST_UNKNOWN_WORDS
 from fairseq_compress.corpus.windows import WINDOW, Batch, iterate_batches
 from fairseq_compress.corpus.work_progress import write_units
 from fairseq_compress.errors import DataError
@@ -23,7 +24,6 @@ from fairseq_compress.teachers.loading import LoadedModels
 from fairseq_compress.teachers.word_ids import warn_of_unknown, word_ids
 
 LISTS_AT_ONCE = 1024  # through the segmenter
-MOST_UNKNOWN = 0.5  # of all words: more are text for a model of pieces, or pieces of another model
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ def survey(run: ScoringRun, shard: Shard) -> int:
                 np.count_nonzero(side == entries.unk()) for side, entries in zip(sides, dictionaries, strict=True)
             ]
     for path, of_text, of_unknown in zip((run.nbest, run.source), words.tolist(), unknown.tolist(), strict=True):
-        if of_unknown > MOST_UNKNOWN * of_text:
+        if of_unknown > MOST_UNKNOWN_WORDS * of_text:
             raise DataError(
                 f"{os.fspath(path)}: {of_unknown:,} of {of_text:,} words are not in the model's dictionary; it needs "
                 "the pieces that it was trained on: --sentencepiece-model cuts text"

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from fairseq.data import Dictionary
 
-logger = logging.getLogger(__name__)
+from fairseq_compress.corpus.vocabulary_match import MANY_UNKNOWN_WORDS
 
-UNKNOWN_TOLD = 0.05  # of all words; text in the pieces of a model has next to none
+logger = logging.getLogger(__name__)
 
 
 def word_ids(line: str, dictionary: Dictionary) -> np.ndarray:
@@ -32,7 +32,7 @@ def count_unknown(sentences: Any, dictionary: Dictionary, most: int = 10_000) ->
 
 def warn_of_unknown(text: str, unknown: int, words: int) -> None:
     """Warn if many words of a text are unknown: then it was not cut into the pieces of the model."""
-    if unknown > UNKNOWN_TOLD * words:
+    if unknown > MANY_UNKNOWN_WORDS * words:
         logger.warning(
             "%s: %.1f%% of its %s words are unknown to the model (<unk>): it must be encoded into the pieces that the "
             "model was trained on (fairseq-compress encode, or --sentencepiece-model where the verb has it)",

@@ -163,7 +163,7 @@ def test_text_is_cut_into_pieces(
         )
         for source, item in zip(reverse.sources, reverse.lists, strict=True)
     ]
-    monkeypatch.setattr(scoring_run, "MOST_UNKNOWN", 1.0)  # the model knows no such pieces
+    monkeypatch.setattr(scoring_run, "MOST_UNKNOWN_WORDS", 1.0)  # the model knows no such pieces
     pieces = write_nbest(tmp_path / "pieces", list(segmenter.encode(reverse.sources)), lists)
     options = ("--sentencepiece-model", f"{prefix}.model")
     assert reverse.score(tmp_path / "one", *options) == 1
