@@ -9,7 +9,7 @@ from fairseq_compress.cli.local_ranks import add_processes_argument, die_with_pa
 HELP = (
     "Write what teachers say of every target token of a binarized corpus: their k most probable entries, and the mass "
     "that is left, for word_level_kd --teacher-cache. Run it in several processes (--processes, torchrun, srun, or "
-    "RANK and WORLD_SIZE) to share the work; killed, it goes on at the batch where it stopped. The process that ends "
+    "RANK and WORLD_SIZE) to share the work; killed, it continues at the batch where it stopped. The process that ends "
     "last joins what all have written."
 )
 

@@ -18,7 +18,7 @@ from fairseq_compress.inference.search_options import SearchOptions, add_search_
 HELP = (
     "Translate a corpus with one model or an ensemble into an n-best file. The hypotheses are those of "
     "fairseq-generate. Run it in several processes (--processes, torchrun, srun, or RANK and WORLD_SIZE) to share the "
-    "work; killed, it goes on at the batch where it stopped. The process that ends last joins what all have written."
+    "work; killed, it continues at the batch where it stopped. The process that ends last joins what all have written."
 )
 
 

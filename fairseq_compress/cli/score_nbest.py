@@ -10,7 +10,7 @@ HELP = (
     "Score each hypothesis of an n-best file by the log-probability that a reverse model gives to its source, divided "
     "by the length of the source, in nats. select-hypotheses --drop-worst uses the scores. Run it in several processes "
     "(--processes, torchrun, srun, or RANK and WORLD_SIZE) to share the work; on a CPU each uses one core. Killed, it "
-    "goes on where it stopped."
+    "continues where it stopped."
 )
 
 

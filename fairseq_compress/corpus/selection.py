@@ -49,8 +49,8 @@ class SelectionRules:
         checks = (
             (self.mode in MODES, f"--mode: must be one of {', '.join(MODES)}, got {self.mode}"),
             (self.k is None or self.k >= 1, f"--k: must be at least 1, got {self.k}"),
-            (self.k is None or self.mode != "best", "--k: goes with k-best and interpolate, best takes one"),
-            (interpolate or self.metric is None, f"--metric: goes with --mode interpolate, got --mode {self.mode}"),
+            (self.k is None or self.mode != "best", "--k: requires --mode k-best or interpolate, best takes one"),
+            (interpolate or self.metric is None, f"--metric: requires --mode interpolate, got --mode {self.mode}"),
             (not interpolate or self.metric in METRICS, f"--metric: must be one of {', '.join(METRICS)}"),
             (0 <= self.drop_worst < 1, f"--drop-worst: must be in [0, 1), got {self.drop_worst}"),
         )

@@ -119,7 +119,7 @@ def _check_inputs(inputs: Inputs, rules: SelectionRules) -> None:
     )
     for option, given, needed, rule in needs:
         if given != needed:
-            raise ConfigError(f"{option}: goes with {rule} and only with it, got {'one' if given else 'none'}")
+            raise ConfigError(f"{option}: is required by {rule}, got none" if needed else f"{option}: requires {rule}")
 
 
 def _tasks(inputs: Inputs) -> Iterator[Task]:

@@ -135,10 +135,10 @@ class HiddenStateKDCriterion(WordLevelKDCriterion):
         return loss, sample_size, logging_output | {"loss": loss.detach()}
 
     def load_state_dict(self, state_dict: Any, *args: Any, **kwargs: Any) -> Any:
-        """As a module's; from a checkpoint of a training with no maps or with others, they start anew."""
+        """As a module's; from a checkpoint of a training with no maps or with others, they start again."""
         own = {key: value.shape for key, value in self.state_dict().items()}
         if state_dict is None or {key: value.shape for key, value in state_dict.items()} != own:
-            logger.warning("the checkpoint does not have these maps from student to teacher: they start anew")
+            logger.warning("the checkpoint does not have these maps from student to teacher: they start again")
             return None
         return super().load_state_dict(state_dict, *args, **kwargs)
 

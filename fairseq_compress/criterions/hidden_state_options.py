@@ -122,7 +122,7 @@ def hidden_state_rules(cfg: Any) -> Iterator[Rule]:
     by_pairs |= cfg.attention_weight > 0 and str(cfg.attention_head_map) == "group"
     yield (
         cfg.layer_map is not None and not by_pairs,
-        f"--layer-map: goes with weights above 0 of features, or of attention by group, got {cfg.layer_map!r}",
+        f"--layer-map: requires weights above 0 of features, or of attention by group, got {cfg.layer_map!r}",
     )
     yield (
         not _is_layer_map(cfg.layer_map),
@@ -154,13 +154,13 @@ def _attention_rules(cfg: Any) -> Iterator[Rule]:
         ("decay", decay, None),
     ):
         unused = cfg.attention_weight == 0 and value != default
-        yield unused, f"--attention-{option}: goes with an --attention-weight above 0, got {value}"
+        yield unused, f"--attention-{option}: requires an --attention-weight above 0, got {value}"
 
 
 def _transfer_rules(cfg: Any) -> Iterator[Rule]:
     kind, updates, lower = str(cfg.transfer), cfg.transfer_updates, cfg.transfer_lower_lr
     if kind == "auxiliary":
-        yield updates != 0, f"--transfer-updates: goes with --transfer joint or progressive, got {updates}"
+        yield updates != 0, f"--transfer-updates: requires --transfer joint or progressive, got {updates}"
     else:
         yield updates < 1, f"--transfer-updates: must be at least 1 with --transfer {kind}, got {updates}"
         yield not learns_layers(cfg), f"--transfer {kind}: needs the weight of a loss of layers above 0, got 0.0"
@@ -171,7 +171,7 @@ def _transfer_rules(cfg: Any) -> Iterator[Rule]:
     yield not 0 <= lower <= 1, f"--transfer-lower-lr: must be in [0, 1], got {lower}"
     yield (
         kind != "progressive" and lower != 0.1,
-        f"--transfer-lower-lr: goes with --transfer progressive, got {lower}",
+        f"--transfer-lower-lr: requires --transfer progressive, got {lower}",
     )
     yield (
         kind == "progressive" and learns_layers(cfg) and not any(weight(cfg, term) > 0 for term in FEATURES),

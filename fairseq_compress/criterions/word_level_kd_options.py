@@ -100,14 +100,14 @@ def word_level_rules(cfg: WordLevelKDConfig, sees_inside: bool = False) -> Itera
 
 def _combinations(cfg: WordLevelKDConfig) -> Iterator[Rule]:
     kind, selective = str(cfg.kd_divergence), str(cfg.selective_kd)
-    yield kind != "jsd" and cfg.jsd_beta != 0.5, f"--jsd-beta: goes with --kd-divergence jsd, got {kind}"
+    yield kind != "jsd" and cfg.jsd_beta != 0.5, f"--jsd-beta: requires --kd-divergence jsd, got {kind}"
     yield (
         selective == "none" and cfg.selective_kd_rate != 0.5,
-        "--selective-kd-rate: goes with --selective-kd batch or queue, got none",
+        "--selective-kd-rate: requires --selective-kd batch or queue, got none",
     )
     yield (
         selective != "queue" and cfg.selective_kd_queue != 30000,
-        f"--selective-kd-queue: goes with --selective-kd queue, got {selective}",
+        f"--selective-kd-queue: requires --selective-kd queue, got {selective}",
     )
     yield (
         cfg.kd_iterations > 1 and cfg.on_policy_fraction > 0,

@@ -54,7 +54,7 @@ class Linear(NamedTuple):
         if self.granularity == "group" and shape[1] % self.group_size:
             raise ValueError(f"group_size: must divide the {shape[1]} columns, got {self.group_size}")
         if self.granularity != "group" and self.group_size:
-            raise ValueError(f"group_size: goes with the granularity group, got {self.group_size}")
+            raise ValueError(f"group_size: requires the granularity group, got {self.group_size}")
 
 
 def greatest_integer(bits: int) -> int:

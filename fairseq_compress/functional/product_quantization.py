@@ -122,7 +122,7 @@ def _rotation_size(method: str, size: int | None, shape: tuple[int, int], block:
     if size is None:
         return default_rotation_size(*shape, block)
     if method != "opq":
-        raise ValueError(f"rotation_size: goes with the method opq, got {size} with {method}")
+        raise ValueError(f"rotation_size: requires the method opq, got {size} with {method}")
     if size < 1 or size % block or shape[1] % size:
         raise ValueError(f"rotation_size: must be a multiple of {block} that divides {shape[1]} columns, got {size}")
     return size

@@ -101,7 +101,7 @@ class TrainingState:
 class CompressedTranslationTask(TranslationTask):
     """Stock translation, with ``--autocast-dtype`` for CPU and GPU (fairseq's ``--bf16 --cpu`` crashes).
 
-    A resumed run sees the batches of an uninterrupted one: they are cut anew for each epoch, from seed and epoch.
+    A resumed run sees the batches of an uninterrupted one: they are cut again for each epoch, from seed and epoch.
     fairseq cuts them once, from the seed and the epoch in which a run happened to start.
     """
 
@@ -249,7 +249,7 @@ class CompressedTranslationTask(TranslationTask):
         return str(self.resolved_options.get("autocast_dtype", given))
 
     def _tell_autocast(self, sample: Any, model: Any) -> None:
-        """Say so once if a training goes on in another type than it had; results will differ in their last digits."""
+        """Say so once if a training resumes in another type than it had; results will differ in their last digits."""
         now = self._autocast_dtype(sample, model)
         if self._trained_with not in (None, now):
             logger.warning(f"--autocast-dtype: {now} from here, this training had {self._trained_with} so far")

@@ -325,7 +325,7 @@ def test_what_ctranslate2_cannot_hold(model):
         (["--checkpoint", "a.pt:b.pt"], "--checkpoint: must be one model, no ensemble"),
         (["--quantization", "int16"], "--quantization: must be one of float32, int8, int8_calibrated with --runtime"),
         (["--quantization", "int8_calibrated"], "--calibration: must be given with --quantization int8_calibrated"),
-        (["--calibration", "text"], "--calibration: goes with --quantization int8_calibrated"),
+        (["--calibration", "text"], "--calibration: requires --quantization int8_calibrated"),
         (["--runtime", "ctranslate2", "--unkpen", "1"], "--unkpen: must be 0 with CTranslate2, got 1"),
         (["--min-len", "21"], "--min-len: must be 0 to --max-len-b (20), got 21"),
         (["--runtime", "auto", "--quantization", "int16"], "with --runtime auto, got int16"),

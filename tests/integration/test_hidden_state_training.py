@@ -154,7 +154,7 @@ def test_maps_start_anew_from_a_training_with_others(train_arguments, teacher, t
     second = arguments(train_arguments, teacher, *NARROW, "--feature-weight", 1)
     start = ["--finetune-from-model", tmp_path / "first" / "checkpoint_1_2.pt", "--save-dir", tmp_path / "second"]
     log = run_command("fairseq-train", *second, *start).stdout
-    assert "does not have these maps from student to teacher: they start anew" in log
+    assert "does not have these maps from student to teacher: they start again" in log
 
 
 def test_maps_start_anew_from_a_training_without_them(train_arguments, teacher, tmp_path):
@@ -162,7 +162,7 @@ def test_maps_start_anew_from_a_training_without_them(train_arguments, teacher, 
     run_command("fairseq-train", *narrow, "--save-dir", tmp_path / "plain")
     start = ["--finetune-from-model", tmp_path / "plain" / "checkpoint_1_2.pt", "--save-dir", tmp_path / "tuned"]
     log = run_command("fairseq-train", *arguments(train_arguments, teacher, *NARROW, *LAYERS, *start)).stdout
-    assert "the checkpoint does not have these maps from student to teacher: they start anew" in log
+    assert "the checkpoint does not have these maps from student to teacher: they start again" in log
     assert torch.load(tmp_path / "tuned" / "checkpoint_1_2.pt", weights_only=False)["criterion"]
 
 

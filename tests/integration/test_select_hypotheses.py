@@ -253,13 +253,13 @@ def test_files_that_do_not_belong_together(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--mode", "interpolate"], "--reference: goes with --mode interpolate and only with it, got n"),
+        (["--mode", "interpolate"], "--reference: is required by --mode interpolate, got none"),
         (
             ["--mode", "best", "--reference", "ref"],
-            "--reference: goes with --mode interpolate and only",
+            "--reference: requires --mode interpolate",
         ),
-        (["--mode", "best", "--drop-worst", "0.05"], "--reverse-scores: goes with --drop-worst above 0"),
-        (["--mode", "best", "--reverse-scores", "reverse"], "--reverse-scores: goes with --drop-worst above 0"),
+        (["--mode", "best", "--drop-worst", "0.05"], "--reverse-scores: is required by --drop-worst above 0, got none"),
+        (["--mode", "best", "--reverse-scores", "reverse"], "--reverse-scores: requires --drop-worst above 0"),
         (["--mode", "best", "--output-source", "src"], "is also an input"),
         (["--mode", "best", "--processes", "0"], "--processes: must be at least 1"),
     ],

@@ -85,5 +85,5 @@ def test_bad_options_end_the_training(arguments, tmp_path):
     )  # fmt: skip
     assert result.returncode == 1
     last = result.stdout.strip().splitlines()[-1]
-    assert "--jsd-beta: goes with --kd-divergence jsd" in last
+    assert "--jsd-beta: requires --kd-divergence jsd" in last
     assert "--kd-iterations: must be 1 with --on-policy-fraction" in last

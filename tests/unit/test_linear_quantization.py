@@ -117,7 +117,7 @@ def test_the_values_of_half_precision_are_computed_in_single():
         (Linear(8, "column"), (2, 2), "granularity: must be one of row, tensor, group, got 'column'"),
         (Linear(8, "group", 3), (2, 8), "group_size: must divide the 8 columns, got 3"),
         (Linear(8, "group"), (2, 8), "group_size: must be at least 1 with the granularity group, got 0"),
-        (Linear(8, "row", 4), (2, 8), "group_size: goes with the granularity group, got 4"),
+        (Linear(8, "row", 4), (2, 8), "group_size: requires the granularity group, got 4"),
         (Linear(8), (2, 2, 2), "weight: must be a matrix, got the shape (2, 2, 2)"),
     ],
 )

@@ -460,7 +460,7 @@ def test_assign_follows_moved_centroids():
         ({"codebooks": 2}, "codebooks: must be 1 with kmeans, got 2"),
         ({"method": "lsq", "codebooks": 0}, "codebooks: must be at least 1 with lsq, got 0"),
         ({"iterations": 0}, "iterations: must be at least 1, got 0"),
-        ({"rotation_size": 4}, "rotation_size: goes with the method opq, got 4 with kmeans"),
+        ({"rotation_size": 4}, "rotation_size: requires the method opq, got 4 with kmeans"),
         ({"method": "opq", "rotation_size": 6}, "rotation_size: must be a multiple of 4 that divides 8 columns, got 6"),
         ({"method": "opq", "rotation_size": 16}, "rotation_size: .* got 16"),
     ],

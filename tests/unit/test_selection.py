@@ -101,7 +101,7 @@ def test_ties_go_to_the_better_score() -> None:
 def test_rules_name_every_problem_at_once() -> None:
     with pytest.raises(ConfigError, match=r"--k: must be at least 1, got 0; --metric: .*; --drop-worst: .* got 1\.0"):
         SelectionRules("k-best", k=0, metric="bleu", drop_worst=1.0)
-    with pytest.raises(ConfigError, match="--k: goes with k-best and interpolate"):
+    with pytest.raises(ConfigError, match="--k: requires --mode k-best or interpolate"):
         SelectionRules("best", k=2)
     with pytest.raises(ConfigError, match="--drop-worst"):
         SelectionRules("best", drop_worst=math.nan)
