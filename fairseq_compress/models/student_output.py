@@ -49,6 +49,9 @@ def why_no_logits(model: Any) -> str | None:
     decoder = getattr(model, "decoder", model)
     if getattr(decoder, "adaptive_softmax", None) is not None:
         return "--adaptive-softmax-cutoff: must not be given here, the loss needs logits of the whole dictionary"
+    projection, width = getattr(decoder, "output_projection", None), getattr(decoder, "output_embed_dim", None)
+    if isinstance(projection, nn.Linear) and width not in (None, projection.in_features):
+        return f"--decoder-output-dim: must be {projection.in_features}, the width of the output matrix, got {width}"
     return None
 
 

@@ -200,6 +200,13 @@ def test_adaptive_softmax_is_refused(source):
         student_output(model, NET_INPUT, source)
 
 
+def test_an_output_matrix_of_another_width_is_refused():
+    """A tied one has the width of the embeddings."""
+    model = make_model("transformer", share_all_embeddings=True, decoder_output_dim=4).eval()
+    with pytest.raises(ConfigError, match=r"--decoder-output-dim: must be \d+, the width of the output matrix, got 4"):
+        student_output(model, NET_INPUT)
+
+
 def test_unknown_sources_are_refused():
     with pytest.raises(ConfigError, match="--loss-from: must be one of auto, hidden, logits, got 'probabilities'"):
         student_output(make_model(), NET_INPUT, "probabilities")
