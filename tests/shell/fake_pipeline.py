@@ -64,11 +64,12 @@ class Pipeline:
         (binaries / "python").symlink_to(sys.executable)
         self.environment = os.environ | {
             "WORK_DIR": str(self.work), "RAW_DIR": str(self.raw), "FC_BIN": str(binaries), "DEVICE": "cpu",
-            "HARDWARE": "a fake", "JOBS": "1", "HOME": str(folder),
+            "HARDWARE": "a fake", "HOME": str(folder),
             "FAKE_RECORD": str(self.record), "FAKE_PID": str(self.pid_file), "FC_LOCK_WAIT": "10",
         }  # fmt: skip
         for name in NOT_OF_THE_TESTS:
             self.environment.pop(name, None)
+        self.environment["JOBS"] = "1"
 
     def command(self, *arguments: str, script: str = "run_all.sh") -> list[str]:
         return ["bash", str(ROOT / "scripts" / script), str(self.config), *arguments]
