@@ -32,3 +32,9 @@ class TrainingError(FairseqCompressError):
 
 class MissingPackageError(FairseqCompressError, ImportError):
     """A package of an extra is not installed (:mod:`fairseq_compress.extras`)."""
+
+
+class MissingFileError(DataError, FileNotFoundError):
+    """A file that fairseq was to read is not there; callers of fairseq catch FileNotFoundError."""
+
+    __str__ = DataError.__str__

@@ -9,6 +9,7 @@ from fairseq.data import Dictionary, data_utils
 from fairseq.file_io import PathManager
 
 from fairseq_compress.compat.replacing import PATCHED, is_replaced, replace
+from fairseq_compress.errors import MissingFileError
 
 
 def read_dictionaries_with(read: Callable[[str, Container[str]], Iterable[Any]]) -> None:
@@ -24,6 +25,8 @@ def read_dictionaries_with(read: Callable[[str, Container[str]], Iterable[Any]])
         if not isinstance(f, str) or type(self)._load_meta is not Dictionary._load_meta:  # another format
             original(self, f)
             return
+        if not PathManager.isfile(PathManager.get_local_path(f)):
+            raise MissingFileError(f"cannot read {f}: No such file or directory")
         for entry in read(PathManager.get_local_path(f), frozenset(self.symbols)):
             self.add_symbol(entry.symbol, n=entry.occurrences, overwrite=entry.overwrite)
 

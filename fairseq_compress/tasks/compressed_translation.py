@@ -198,6 +198,7 @@ class CompressedTranslationTask(TranslationTask):
         """
         if self.training.first.updates and update_num == self.training.first.updates:
             reset_optimizer(optimizer)
+        self.drop_frozen_gradients()
         before = {parameter: parameter.detach().clone() for parameter, rate in self.training.rates.items() if rate > 0}
         super().optimizer_step(optimizer, model, update_num)
         with torch.no_grad():

@@ -194,7 +194,7 @@ def test_the_place_to_meet_can_be_given_to_srun(pipeline: Pipeline) -> None:
         ({"RENDEZVOUS": "first"}, "RENDEZVOUS must be HOST:PORT, got 'first'"),
         ({"NODES": "0", "RENDEZVOUS": "a:1"}, "NODES must be a whole number over 0, got '0'"),
         ({"NODES": "2", "RENDEZVOUS": "a:1", "KD_PROCESSES": "2"}, "KD_PROCESSES must be 1 when a launcher starts"),
-        ({"NODES": "2", "RENDEZVOUS": "a:1", "JOBS": "2"}, "JOBS must be 1 when a launcher starts"),
+        ({"NODES": "2", "RENDEZVOUS": "a:1", "JOBS": "2"}, "JOBS must be 1 or auto when a launcher starts"),
     ],
 )  # fmt: skip
 def test_settings_that_do_not_fit(pipeline: Pipeline, environment: dict[str, str], message: str) -> None:

@@ -266,7 +266,7 @@ def test_slower_parameters_go_a_part_of_their_step(rate):
         for weight in weights:
             weight.grad = torch.tensor([0.5, -1.0, 2.0 + step])
         task.training.rates = {weights[1]: rate}
-        task.optimizer_step(optimizer, None, step)
+        task.optimizer_step(optimizer, torch.nn.Module(), step)
         moved = [weight.detach() - old for weight, old in zip(weights, before, strict=True)]
         assert moved[0].abs().min() > 0.05
         torch.testing.assert_close(moved[1], rate * moved[0], rtol=1e-5, atol=1e-6)
@@ -279,7 +279,7 @@ def test_a_frozen_parameter_has_no_weight_decay_and_no_moments():
     for weight in weights:
         weight.grad = torch.ones(3)
     task.training.rates = {weights[1]: 0.0}
-    task.optimizer_step(optimizer, None, 0)
+    task.optimizer_step(optimizer, torch.nn.Module(), 0)
     assert weights[1].tolist() == [1.0, -2.0, 3.0]
     assert list(optimizer.state) == weights[:1]
 
