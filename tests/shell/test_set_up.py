@@ -109,13 +109,18 @@ def test_a_fairseq_wheel_needs_no_compiler(clone: Path, tools: Path, tmp_path: P
     assert "compiles" not in result.stdout
 
 
-def test_packages_that_do_not_work_together(clone: Path, tools: Path, tmp_path: Path) -> None:
-    """The second try is made without pip's cache, which may hold a fairseq of another torch."""
+def let_the_machine_do(clone: Path, tools: Path) -> None:
+    """A disk, compilers and Python's header, as bootstrap.sh asks for them."""
     (clone / "Python.h").touch()
     (tools / "df").unlink()
     add_tool(tools, "df", "echo header; echo disk 99999999 9 99999999 9% /")
     for name in ("gcc", "g++"):
         add_tool(tools, name, "exit 0")
+
+
+def test_packages_that_do_not_work_together(clone: Path, tools: Path, tmp_path: Path) -> None:
+    """The second try is made without pip's cache, which may hold a fairseq of another torch."""
+    let_the_machine_do(clone, tools)
     script = f"""
         case "$*" in
             *get_paths*) echo {clone} ;;
@@ -221,11 +226,7 @@ def test_pythons_that_are_not_there(pythons: Callable[..., subprocess.CompletedP
 
 
 def test_pip_that_is_killed(clone: Path, tools: Path) -> None:
-    (clone / "Python.h").touch()
-    (tools / "df").unlink()
-    add_tool(tools, "df", "echo header; echo disk 99999999 9 99999999 9% /")
-    for name in ("gcc", "g++"):
-        add_tool(tools, name, "exit 0")
+    let_the_machine_do(clone, tools)
     script = f"""
         case "$*" in
             *get_paths*) echo {clone} ;;
