@@ -1,4 +1,4 @@
-"""Lines as sentencepiece's trainer takes them; others it leaves out without a word."""
+"""Lines as sentencepiece's trainer takes them; others it leaves out silently."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
