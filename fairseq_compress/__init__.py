@@ -45,7 +45,7 @@ def register() -> None:
     from fairseq_compress.checkpoint.packed_file import is_packed
     from fairseq_compress.checkpoint.unpack import unpacked_state
     from fairseq_compress.corpus.dictionary_file import read_entries
-    from fairseq_compress.inference.repeated_ngrams import repeating_tokens
+    from fairseq_compress.decoding.repeated_ngrams import repeating_tokens
 
     compat.read_checkpoints_also(is_packed, unpacked_state)
     compat.patch_ngram_blocking(repeating_tokens)

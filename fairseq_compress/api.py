@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
     from torch import nn
 
-    from fairseq_compress.plans.rules import Plan
+    from fairseq_compress.weights.rules import Plan
 
     Model = TypeVar("Model", bound=nn.Module)
 
@@ -65,7 +65,7 @@ class Translator:
         split: bool = True,
         **search: int | float,
     ) -> None:
-        from fairseq_compress.inference.open_model import open_directory
+        from fairseq_compress.runtimes.open_model import open_directory
 
         self._opened = open_directory(directory, search, None, threads)
         self._longest, self._split = longest, split
@@ -87,8 +87,8 @@ class Translator:
             ConfigError: ``n`` is not in 1 to ``beam``.
             DataError: as :meth:`__call__`.
         """
+        from fairseq_compress.decoding.translation_lines import translate_lines
         from fairseq_compress.errors import ConfigError
-        from fairseq_compress.inference.translation_lines import translate_lines
 
         if isinstance(lines, str):
             raise TypeError("lines must be an iterable of strings, got one string; give [line]")
@@ -153,16 +153,16 @@ def quantize(model: Model, plan: PathLike | Mapping[str, Any] | Plan) -> Model:
     Args:
         model: any module with linear layers and embeddings, such as ``load(path).model``. It must be plain: a
             compressed one becomes so by ``fairseq-compress materialize``. It is not changed.
-        plan: a YAML file, the same as a mapping, or a :class:`fairseq_compress.plans.rules.Plan`.
+        plan: a YAML file, the same as a mapping, or a :class:`fairseq_compress.weights.rules.Plan`.
 
     Raises:
         ConfigError: the plan breaks a rule, or does not fit the model, or the model is compressed already.
         MissingPackageError: the extra ``train`` is not installed.
     """
     with explained():
-        from fairseq_compress.plans.attaching import attach_plan
-        from fairseq_compress.plans.configuration import set_plan
-        from fairseq_compress.plans.reading import parse_plan, read_plan
+        from fairseq_compress.weights.attaching import attach_plan
+        from fairseq_compress.weights.configuration import set_plan
+        from fairseq_compress.weights.reading import parse_plan, read_plan
 
     if isinstance(plan, (str, os.PathLike)):
         plan = read_plan(os.fspath(plan))

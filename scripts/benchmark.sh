@@ -9,5 +9,5 @@ bash scripts/bootstrap.sh
 
 for benchmark in kd_loss cached_kd hidden_states training_steps attention; do
     say "== $benchmark"
-    "${DIE_WITH_PARENT[@]}" .venv/bin/python "tests/benchmarks/$benchmark.py"
+    "${DIE_WITH_PARENT[@]}" .venv/bin/python "benchmarks/$benchmark.py"
 done

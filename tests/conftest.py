@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.command_server import MODULES, CommandServer
+from tests.helpers.command_server import MODULES, CommandServer
 
 # As the commands run: what tests compute here and what commands compute must have the same last digits. Both are read
 # when torch computes for the first time.
@@ -59,7 +59,7 @@ SERVERS: dict[tuple[str, ...], CommandServer] = {}
 
 
 def run_forked(name: str, commands: list[list[str]]) -> subprocess.CompletedProcess[str]:
-    """Commands beside each other, forks of a process that has imported their libraries: :mod:`tests.command_server`."""
+    """Commands in parallel, forks of a process that imported their libraries: :mod:`tests.helpers.command_server`."""
     modules = MODULES[name]
     if modules not in SERVERS or SERVERS[modules].process.poll() is not None:
         SERVERS[modules] = CommandServer(modules)

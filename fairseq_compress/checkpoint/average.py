@@ -17,8 +17,8 @@ from tqdm import tqdm
 
 from fairseq_compress.checkpoint.load import load_state
 from fairseq_compress.checkpoint.state import num_updates, without_training_state, write_state
-from fairseq_compress.corpus.files import check_distinct
 from fairseq_compress.errors import CheckpointError, ConfigError
+from fairseq_compress.work.files import check_distinct
 
 Weights = Mapping[str, Tensor]
 

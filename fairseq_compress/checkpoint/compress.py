@@ -11,8 +11,8 @@ from fairseq_compress.checkpoint.materialize import dictionaries_of
 from fairseq_compress.checkpoint.packed_file import is_packed
 from fairseq_compress.errors import ConfigError
 from fairseq_compress.modules.activation_quantizer import RANGE
-from fairseq_compress.plans.configuration import set_plan
-from fairseq_compress.plans.rules import Plan
+from fairseq_compress.weights.configuration import set_plan
+from fairseq_compress.weights.rules import Plan
 
 
 def compressed_model(

@@ -22,9 +22,9 @@ from fairseq_compress.checkpoint.materialize import dictionaries_of
 from fairseq_compress.checkpoint.state import plain_cfg, without_training_state, write_state
 from fairseq_compress.checkpoint.stock_configuration import stock_configuration
 from fairseq_compress.corpus.dual_text import read_meta
-from fairseq_compress.corpus.files import atomic_write, check_distinct
 from fairseq_compress.errors import CheckpointError, ConfigError, DataError
 from fairseq_compress.functional.layer_map import PARTS
+from fairseq_compress.work.files import atomic_write, check_distinct
 
 STUDENT, TEACHER, PROJECTION = "student.", "teacher.", "student_projection."
 MATRIX, ROWS = PROJECTION + "weight", PROJECTION + "rows"

@@ -16,10 +16,10 @@ from fairseq_compress.checkpoint.materialize import dictionaries_of
 from fairseq_compress.errors import CheckpointError, ConfigError
 from fairseq_compress.modules.activation_quantizer import remove_quantizers
 from fairseq_compress.modules.structured import structured_modules
-from fairseq_compress.parametrizations.attach import effective_state, tied_modules
-from fairseq_compress.plans.configuration import set_options, set_plan
-from fairseq_compress.plans.rules import Plan
 from fairseq_compress.selection import select
+from fairseq_compress.weights.attach import effective_state, tied_modules
+from fairseq_compress.weights.configuration import set_options, set_plan
+from fairseq_compress.weights.rules import Plan
 
 LAYERS, TABLE = ".layers.", "embed_tokens"
 

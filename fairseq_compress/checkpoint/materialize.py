@@ -20,13 +20,13 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from fairseq_compress.checkpoint.load import build_model, load_upgraded
-from fairseq_compress.checkpoint.plain_parameters import dense_state
 from fairseq_compress.checkpoint.state import without_training_state, write_state
 from fairseq_compress.checkpoint.stock_configuration import stock_configuration
-from fairseq_compress.corpus.files import check_distinct
 from fairseq_compress.errors import CheckpointError
 from fairseq_compress.modules.activation_quantizer import remove_quantizers
 from fairseq_compress.modules.structured import structured_modules
+from fairseq_compress.surgery.plain_parameters import dense_state
+from fairseq_compress.work.files import check_distinct
 
 TABLES = {"source": "encoder.embed_tokens.weight", "target": "decoder.embed_tokens.weight"}
 # Of a log-probability. Both models run the same products in the same order in float32; where a product of factors

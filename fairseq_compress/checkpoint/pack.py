@@ -15,10 +15,10 @@ from fairseq_compress.checkpoint.packed_file import (
     size_table,
 )
 from fairseq_compress.checkpoint.state import plain_cfg
-from fairseq_compress.corpus.files import atomic_write, check_distinct
-from fairseq_compress.functional.packed_weights import Packed, pack_plain
-from fairseq_compress.parametrizations.attach import effective_state, original_of, transforms
-from fairseq_compress.plans.rules import Plan
+from fairseq_compress.weights.attach import effective_state, original_of, transforms
+from fairseq_compress.weights.packed import Packed, pack_plain
+from fairseq_compress.weights.rules import Plan
+from fairseq_compress.work.files import atomic_write, check_distinct
 
 
 def pack_model(path: str | os.PathLike[str], plan: Plan | None = None) -> PackedModel:

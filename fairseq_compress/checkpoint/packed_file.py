@@ -20,7 +20,7 @@ from safetensors.torch import save
 from torch import Tensor, uint8
 
 from fairseq_compress.errors import CheckpointError
-from fairseq_compress.functional.packed_weights import Packed, unpack
+from fairseq_compress.weights.packed import Packed, unpack
 
 FORMAT = "fairseq-compress packed 2"
 PROGRAM = "fairseq-compress"

@@ -8,7 +8,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from fairseq_compress.compat import START_OF_DATA
-from fairseq_compress.corpus.files import atomic_write
+from fairseq_compress.work.files import atomic_write
 
 
 def num_updates(state: Mapping[str, Any]) -> int:

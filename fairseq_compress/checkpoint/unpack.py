@@ -5,8 +5,8 @@ from typing import Any
 
 from fairseq_compress.checkpoint.packed_file import read_packed, unpacked_weights
 from fairseq_compress.checkpoint.state import without_training_state
-from fairseq_compress.plans.configuration import plan_of, set_plan
-from fairseq_compress.plans.rules import Plan
+from fairseq_compress.weights.configuration import plan_of, set_plan
+from fairseq_compress.weights.rules import Plan
 
 
 def unpacked_state(path: str | os.PathLike[str]) -> dict[str, Any]:

@@ -58,11 +58,11 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     import fairseq_compress
-    from fairseq_compress.corpus.sharded_work import shard_from_environment
-    from fairseq_compress.teachers.cache_writer import CacheOptions, write_split
+    from fairseq_compress.jobs.cache_writer import CacheOptions, write_split
     from fairseq_compress.teachers.frozen import FrozenTeachers
     from fairseq_compress.teachers.loading import pick_device
     from fairseq_compress.teachers.word_ids import count_unknown, warn_of_unknown
+    from fairseq_compress.work.sharded import shard_from_environment
 
     fairseq_compress.register()
     _check(args)

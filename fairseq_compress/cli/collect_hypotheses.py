@@ -25,8 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Collect, write and tell the count on the standard error."""
-    from fairseq_compress.corpus.files import check_distinct, check_not_empty
     from fairseq_compress.corpus.hypotheses import collect_hypotheses, write_hypotheses
+    from fairseq_compress.work.files import check_distinct, check_not_empty
 
     sources = [] if args.source is None else [args.source]
     check_distinct([*args.input, *sources], [args.output, *([args.scores] if args.scores else [])])

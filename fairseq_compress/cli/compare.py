@@ -16,8 +16,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the page and print where it is."""
-    from fairseq_compress.corpus.files import check_distinct
     from fairseq_compress.evaluation.comparison import write_comparison
+    from fairseq_compress.work.files import check_distinct
 
     outputs = [path for path in (args.output, args.json) if path is not None]
     check_distinct(args.inputs, outputs)

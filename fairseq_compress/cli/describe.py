@@ -27,7 +27,7 @@ def run(args: argparse.Namespace) -> int:
     from fairseq_compress.evaluation.model_cost import cost_lines, plain_model
     from fairseq_compress.evaluation.multiply_adds import check_positive
     from fairseq_compress.evaluation.sizes import size_lines
-    from fairseq_compress.plans.reading import read_plan
+    from fairseq_compress.weights.reading import read_plan
 
     check_positive(**{"--source-tokens": args.source_tokens, "--target-tokens": args.target_tokens})
     fairseq_compress.register()

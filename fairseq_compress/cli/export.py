@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from fairseq_compress.cli.sentencepiece_models import add_sentencepiece_arguments, given_models
-from fairseq_compress.inference.search_options import SearchOptions, add_search_arguments, given_search
+from fairseq_compress.decoding.search_options import SearchOptions, add_search_arguments, given_search
 
 HELP = (
     "Convert a checkpoint for another runtime, translate with both, and keep the result if it loses no more BLEU than "

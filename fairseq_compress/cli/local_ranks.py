@@ -30,9 +30,9 @@ def run_processes(verb: str, args: argparse.Namespace) -> int:
     Raises:
         ConfigError: the number is below 1, or the environment already says which rank this process is.
     """
-    from fairseq_compress.corpus.sharded_work import VARIABLES
     from fairseq_compress.errors import ConfigError
     from fairseq_compress.system import available_cores
+    from fairseq_compress.work.sharded import VARIABLES
 
     if args.processes < 1:
         raise ConfigError(f"--processes: must be at least 1, got {args.processes}")

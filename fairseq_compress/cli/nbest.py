@@ -13,7 +13,7 @@ from fairseq_compress.cli.local_ranks import (
     run_processes,
 )
 from fairseq_compress.cli.sentencepiece_models import add_sentencepiece_arguments, given_models
-from fairseq_compress.inference.search_options import SearchOptions, add_search_arguments, given_search
+from fairseq_compress.decoding.search_options import SearchOptions, add_search_arguments, given_search
 
 HELP = (
     "Translate a corpus with one model or an ensemble into an n-best file. The hypotheses are those of "
@@ -70,10 +70,11 @@ def run(args: argparse.Namespace) -> int:
     import fairseq.tasks.translation  # noqa: F401 - before register(), which does nothing without fairseq
 
     import fairseq_compress
-    from fairseq_compress.corpus.sharded_work import ShardedWork, shard_from_environment
+    from fairseq_compress.jobs.nbest import NBestOptions, decode_share, survey
+    from fairseq_compress.jobs.nbest_join import is_complete, join, remove_leftovers
+    from fairseq_compress.runtimes.torch.beam_search import MAX_TOKENS
     from fairseq_compress.teachers.loading import pick_device
-    from fairseq_compress.teachers.nbest import MAX_TOKENS, NBestOptions, decode_share, survey
-    from fairseq_compress.teachers.nbest_join import is_complete, join, remove_leftovers
+    from fairseq_compress.work.sharded import ShardedWork, shard_from_environment
 
     fairseq_compress.register()
     search = SearchOptions(**given_search(args))
@@ -108,8 +109,8 @@ def run(args: argparse.Namespace) -> int:
 def _open_teacher(args: argparse.Namespace, search: Any, device: Any) -> tuple[Any, Callable[[], Any]]:
     """The teacher, and what makes its search: that takes time, and is not needed to see that all is done."""
     from fairseq_compress.errors import ConfigError
-    from fairseq_compress.teachers.beam_search import BeamSearch
-    from fairseq_compress.teachers.exported import ExportedTeacher
+    from fairseq_compress.jobs.exported import ExportedTeacher
+    from fairseq_compress.runtimes.torch.beam_search import BeamSearch
     from fairseq_compress.teachers.loading import load_models
 
     if not os.path.isdir(args.checkpoint):
@@ -129,8 +130,8 @@ def _open_teacher(args: argparse.Namespace, search: Any, device: Any) -> tuple[A
 
 def _prepare(args: argparse.Namespace, options: Any, teacher: Any, device: Any) -> tuple[Any, dict[str, Any]]:
     """The corpus, and everything that decides the output's bytes."""
-    from fairseq_compress.corpus.files import file_sha256
-    from fairseq_compress.teachers.nbest import Corpus
+    from fairseq_compress.jobs.nbest import Corpus
+    from fairseq_compress.work.files import file_sha256
 
     models = given_models(args)
     segmenter = None if models is None else teacher.open_segmenter(*models)
@@ -156,8 +157,8 @@ def _prepare(args: argparse.Namespace, options: Any, teacher: Any, device: Any) 
 
 
 def _check_files(args: argparse.Namespace) -> None:
-    from fairseq_compress.corpus.files import check_distinct
     from fairseq_compress.corpus.nbest import sidecar_path
+    from fairseq_compress.work.files import check_distinct
 
     models = [path for path in given_models(args) or () if path]
     check_distinct([args.source, *args.checkpoint.split(":"), *models], [args.output, sidecar_path(args.output)])

@@ -27,7 +27,7 @@ def run(args: argparse.Namespace) -> int:
     import fairseq_compress
     from fairseq_compress.checkpoint.pack import pack
     from fairseq_compress.evaluation.sizes import size_lines
-    from fairseq_compress.plans.reading import read_plan
+    from fairseq_compress.weights.reading import read_plan
 
     fairseq_compress.register()
     entries = pack(args.checkpoint, args.output, None if args.plan is None else read_plan(args.plan))

@@ -47,10 +47,10 @@ def run(args: argparse.Namespace) -> int:
     import fairseq_compress
     from fairseq_compress.errors import ConfigError
     from fairseq_compress.evaluation.sizes import packed_weight_bytes
-    from fairseq_compress.plans.reading import read_plan
     from fairseq_compress.procedures.calibration import Calibration
     from fairseq_compress.procedures.post_training import quantize
     from fairseq_compress.procedures.stages import TRAIN, quantize_in_stages
+    from fairseq_compress.weights.reading import read_plan
 
     fairseq_compress.register()
     plan = read_plan(args.plan)

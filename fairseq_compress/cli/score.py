@@ -46,9 +46,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Score, write the record and print the three scores."""
-    from fairseq_compress.corpus.files import check_distinct
     from fairseq_compress.errors import ConfigError
     from fairseq_compress.evaluation.scores import parse_facts, system_record, write_record
+    from fairseq_compress.work.files import check_distinct
 
     if args.tokenized and args.target_lang is None:
         raise ConfigError("--tokenized: requires --target-lang, got none")

@@ -47,13 +47,9 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     import fairseq_compress
-    from fairseq_compress.corpus.files import check_distinct, file_sha256
     from fairseq_compress.corpus.nbest import sidecar_path
-    from fairseq_compress.corpus.sharded_work import ShardedWork, shard_from_environment
-    from fairseq_compress.corpus.windows import check_limits
-    from fairseq_compress.teachers.loading import load_models, pick_device
-    from fairseq_compress.teachers.nbest_join import remove_leftovers
-    from fairseq_compress.teachers.scoring_run import (
+    from fairseq_compress.jobs.nbest_join import remove_leftovers
+    from fairseq_compress.jobs.scoring_run import (
         ForcedOptions,
         ScoringRun,
         finished,
@@ -61,6 +57,10 @@ def run(args: argparse.Namespace) -> int:
         survey,
         write_share,
     )
+    from fairseq_compress.teachers.loading import load_models, pick_device
+    from fairseq_compress.work.files import check_distinct, file_sha256
+    from fairseq_compress.work.sharded import ShardedWork, shard_from_environment
+    from fairseq_compress.work.windows import check_limits
 
     fairseq_compress.register()
     # With more threads the last digit depends on their number (also with MKL_CBWR), and one a process is faster.

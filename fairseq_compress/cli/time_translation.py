@@ -18,9 +18,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Translate, time and print both."""
-    from fairseq_compress.corpus.files import read_lines
     from fairseq_compress.evaluation.timed_translation import translate_and_time
     from fairseq_compress.evaluation.timing import check_timings
+    from fairseq_compress.work.files import read_lines
 
     check_timings("--runs", args.runs)
     translated, timings = translate_and_time(args.model, list(read_lines(args.source)), args.runs)

@@ -8,11 +8,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from fairseq_compress.cli.sentencepiece_models import OPTIONS, add_sentencepiece_arguments, given_models
-from fairseq_compress.inference.search_options import SearchOptions, add_search_arguments, given_search
+from fairseq_compress.decoding.search_options import SearchOptions, add_search_arguments, given_search
 
 if TYPE_CHECKING:
     from fairseq_compress.corpus.segmentation import Segmenter
-    from fairseq_compress.inference.translation_lines import PieceTranslator, Translation
+    from fairseq_compress.decoding.translation_lines import PieceTranslator, Translation
 
     Opened = tuple[PieceTranslator, Segmenter, tuple[str, str]]  # and the languages
 
@@ -55,9 +55,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Translate stdin to stdout."""
+    from fairseq_compress.decoding.line_input import read_lines, read_lines_as_they_come
+    from fairseq_compress.decoding.translation_lines import LINES_AT_ONCE, LineOptions, translate_lines
     from fairseq_compress.errors import ConfigError
-    from fairseq_compress.inference.line_input import read_lines, read_lines_as_they_come
-    from fairseq_compress.inference.translation_lines import LINES_AT_ONCE, LineOptions, translate_lines
 
     for option, value in (("--threads", args.threads), ("--flush-every", args.flush_every)):
         if value is not None and value < 1:
@@ -92,7 +92,7 @@ def _line(number: int, translation: "Translation", numbered: bool) -> bytes:
 
 def _open_directory(args: argparse.Namespace) -> "Opened":
     from fairseq_compress.errors import ConfigError
-    from fairseq_compress.inference.open_model import open_directory
+    from fairseq_compress.runtimes.open_model import open_directory
 
     for option in (*OPTIONS, "data"):
         if getattr(args, option) is not None:
@@ -112,8 +112,8 @@ def _open_checkpoint(args: argparse.Namespace) -> "Opened":
     import torch
 
     import fairseq_compress
+    from fairseq_compress.runtimes.torch.translator import CheckpointModel
     from fairseq_compress.teachers.loading import load_models, pick_device
-    from fairseq_compress.teachers.translator import CheckpointModel
 
     fairseq_compress.register()
     if args.threads:
@@ -128,7 +128,7 @@ def _progress(items: Iterable[Any]) -> Iterable[Any]:
     """A counter on a terminal, when the translations go elsewhere."""
     if not sys.stderr.isatty() or sys.stdout.isatty():
         return items
-    from fairseq_compress.corpus.files import progress
+    from fairseq_compress.work.files import progress
 
     return progress(items, None, "translate")
 

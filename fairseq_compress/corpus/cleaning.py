@@ -12,7 +12,10 @@ from dataclasses import asdict, dataclass, field
 from hashlib import blake2b
 from typing import NamedTuple
 
-from fairseq_compress.corpus.files import (
+from fairseq_compress.corpus.invisible import drop_invisible
+from fairseq_compress.corpus.words import count_words
+from fairseq_compress.errors import ConfigError, DataError
+from fairseq_compress.work.files import (
     PathLike,
     atomic_write,
     check_distinct,
@@ -20,9 +23,6 @@ from fairseq_compress.corpus.files import (
     progress,
     read_lines,
 )
-from fairseq_compress.corpus.invisible import drop_invisible
-from fairseq_compress.corpus.words import count_words
-from fairseq_compress.errors import ConfigError, DataError
 
 # What becomes one space: control characters, every kind of space and line separator.
 ODD_WHITESPACE = re.compile(r"[\s\x00-\x1f\x7f-\x9f]+")

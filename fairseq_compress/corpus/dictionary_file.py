@@ -4,8 +4,8 @@ import os
 from collections.abc import Container, Iterator
 from typing import NamedTuple
 
-from fairseq_compress.corpus.files import PathLike, read_lines
 from fairseq_compress.errors import DataError
+from fairseq_compress.work.files import PathLike, read_lines
 
 OVERWRITE = "#fairseq:overwrite"
 

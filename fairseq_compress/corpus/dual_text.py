@@ -27,8 +27,8 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from fairseq_compress.corpus.files import PathLike, file_sha256
 from fairseq_compress.errors import DataError
+from fairseq_compress.work.files import PathLike, file_sha256
 
 Integers: TypeAlias = NDArray[np.integer[Any]]
 

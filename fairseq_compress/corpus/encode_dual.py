@@ -17,12 +17,12 @@ import numpy as np
 
 from fairseq_compress.corpus.dictionary_file import read_entries
 from fairseq_compress.corpus.dual_text import FORMAT, META, SPECIALS, UNK, VOCABULARIES
-from fairseq_compress.corpus.files import PathLike, check_parallel, file_sha256, progress, read_lines
 from fairseq_compress.corpus.segmentation import BATCH_LINES
 from fairseq_compress.corpus.vocabulary_match import Entries, mismatch
 from fairseq_compress.corpus.word_segmentation import DualSegmenter, Word, WordSegmenter
 from fairseq_compress.errors import ConfigError, DataError
 from fairseq_compress.languages import check_language
+from fairseq_compress.work.files import PathLike, check_parallel, file_sha256, progress, read_lines
 
 NAME = re.compile(r"[A-Za-z0-9_-]+")  # of a part: a piece of a file name
 

@@ -14,8 +14,8 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from fairseq_compress.corpus.cleaning import squeeze_whitespace
-from fairseq_compress.corpus.files import PathLike, atomic_write, check_distinct, check_not_empty, progress, read_lines
 from fairseq_compress.errors import ConfigError, DataError
+from fairseq_compress.work.files import PathLike, atomic_write, check_distinct, check_not_empty, progress, read_lines
 
 HYPOTHESIS = re.compile(r"D-(\d+)\t([^\t]+)\t(.*)", re.DOTALL)  # the text may hold tabs
 HYPOTHESIS_START = re.compile(r"D-\d+(\t|$)")

@@ -21,8 +21,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from fairseq_compress.corpus.files import PathLike, atomic_write, read_lines
 from fairseq_compress.errors import DataError
+from fairseq_compress.work.files import PathLike, atomic_write, read_lines
 
 FORMAT = "fairseq-compress n-best 1"
 KEYS = ("sentences", "hypotheses", "sha256", "source_sha256", "facts")

@@ -5,15 +5,6 @@ import os
 from collections.abc import Iterable, Iterator
 from itertools import islice
 
-from fairseq_compress.corpus.files import (
-    PathLike,
-    atomic_write,
-    check_distinct,
-    check_parallel,
-    file_sha256,
-    progress,
-    read_lines,
-)
 from fairseq_compress.corpus.nbest import (
     Hypothesis,
     NBestList,
@@ -26,6 +17,15 @@ from fairseq_compress.corpus.nbest import (
 )
 from fairseq_compress.corpus.segmentation import Segmenter
 from fairseq_compress.errors import DataError
+from fairseq_compress.work.files import (
+    PathLike,
+    atomic_write,
+    check_distinct,
+    check_parallel,
+    file_sha256,
+    progress,
+    read_lines,
+)
 
 LISTS_AT_ONCE = 1024
 

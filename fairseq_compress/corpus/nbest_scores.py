@@ -12,9 +12,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fairseq_compress.corpus.files import PathLike, atomic_write, read_lines
 from fairseq_compress.corpus.nbest import NBestList, check_facts, read_sidecar, sidecar_path
 from fairseq_compress.errors import DataError
+from fairseq_compress.work.files import PathLike, atomic_write, read_lines
 
 FORMAT = "fairseq-compress n-best scores 1"
 RECORD = re.compile(r"(0|[1-9]\d*)\t(-?\d+\.\d{6}|-inf)")

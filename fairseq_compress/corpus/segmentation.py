@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Iterator
 import sentencepiece
 
 from fairseq_compress.corpus.cleaning import PIECE_SPACE, normalize_line, squeeze_whitespace
-from fairseq_compress.corpus.files import PathLike, atomic_write, check_distinct, check_not_empty, progress, read_lines
-from fairseq_compress.corpus.windows import groups
 from fairseq_compress.errors import DataError
+from fairseq_compress.work.files import PathLike, atomic_write, check_distinct, check_not_empty, progress, read_lines
+from fairseq_compress.work.windows import groups
 
 BATCH_LINES = 4096  # one call into sentencepiece, which spreads it over the cores
 BATCH_CHARACTERS = 1 << 19  # whose pieces take some 20 MB

@@ -17,9 +17,9 @@ from dataclasses import dataclass, replace
 import sentencepiece
 
 from fairseq_compress.corpus.cleaning import normalize_line
-from fairseq_compress.corpus.files import PathLike, atomic_write, check_distinct, check_not_empty, progress, read_lines
 from fairseq_compress.corpus.training_lines import MAX_LINE_BYTES, LineCounts, training_lines
 from fairseq_compress.errors import ConfigError, DataError
+from fairseq_compress.work.files import PathLike, atomic_write, check_distinct, check_not_empty, progress, read_lines
 
 # Ids of sentencepiece's own control symbols. They are left out of the dictionary: fairseq brings its own four.
 UNK_ID, BOS_ID, EOS_ID, PAD_ID = 0, 1, 2, -1

@@ -10,9 +10,9 @@ from functools import cache
 from itertools import takewhile, tee
 
 from fairseq_compress.corpus.cleaning import PIECE_SPACE, normalize_line
-from fairseq_compress.corpus.files import PathLike
 from fairseq_compress.corpus.segmentation import Segmenter
 from fairseq_compress.errors import DataError
+from fairseq_compress.work.files import PathLike
 
 Word = str
 """The pieces of a word, separated by spaces; the mark of the word begins the first one."""

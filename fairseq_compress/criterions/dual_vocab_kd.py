@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from fairseq_compress.criterions.shared import SharedConfig, check_rules, label_smoothing_rule, log_in_bits, total
 from fairseq_compress.errors import ConfigError
-from fairseq_compress.functional.label_smoothed import label_smoothed_loss
 from fairseq_compress.functional.layer_map import read_layer_map
-from fairseq_compress.functional.word_kd import word_kd_loss, word_log_probs
+from fairseq_compress.functional.losses.label_smoothed import label_smoothed_loss
+from fairseq_compress.functional.losses.word_kd import word_kd_loss, word_log_probs
 from fairseq_compress.models.dual_vocabulary import DualVocabularyModel, dual_outputs
 from fairseq_compress.modules.projections import DIRECTIONS, SharedProjections
 from fairseq_compress.teachers.matched_weights import matched_weights, projection_sizes
@@ -52,8 +52,8 @@ class DualVocabKDCriterion(FairseqCriterion):
         L = p · (down + up) + ε · (CE_student + CE_teacher) + w · word
 
     - ``CE``: label-smoothed cross-entropies, sums over the target tokens of each model in its own segmentation;
-    - ``down``, ``up``: :mod:`fairseq_compress.functional.projection_losses`, once an update;
-    - ``word``: :mod:`fairseq_compress.functional.word_kd`, a sum over the words of the target.
+    - ``down``, ``up``: :mod:`fairseq_compress.functional.losses.projection_losses`, once an update;
+    - ``word``: :mod:`fairseq_compress.functional.losses.word_kd`, a sum over the words of the target.
 
     ``sample_size`` is the number of the student's target tokens (of sentences with ``--sentence-avg``). The projection
     losses are no sum over tokens: they are multiplied by it, so that its division leaves them as they are, however the

@@ -31,9 +31,15 @@ from fairseq_compress.criterions.layer_transfer import (
 from fairseq_compress.criterions.shared import Rule, check_rules, total
 from fairseq_compress.criterions.word_level_kd import WordLevelKDCriterion
 from fairseq_compress.errors import ConfigError
-from fairseq_compress.functional import attention_maps as attention
-from fairseq_compress.functional.layer_losses import cosine_loss, feature_loss, mean_loss, unpadded, variance_loss
 from fairseq_compress.functional.layer_map import PARTS, Moment, Transfer
+from fairseq_compress.functional.losses import attention_maps as attention
+from fairseq_compress.functional.losses.layer_losses import (
+    cosine_loss,
+    feature_loss,
+    mean_loss,
+    unpadded,
+    variance_loss,
+)
 from fairseq_compress.models.layer_recorder import KINDS, Recorded, Site, recording, sizes_of
 from fairseq_compress.modules.layer_maps import LayerMaps
 from fairseq_compress.teachers.frozen import FrozenTeachers, dropout_modules
@@ -61,10 +67,10 @@ class HiddenStateKDCriterion(WordLevelKDCriterion):
       the decoder's. Takes no layer map. The official code adds it to means over the N target positions of a batch, so
       its weight of 1 is N here.
 
-    The equations are in :mod:`fairseq_compress.functional.layer_losses` and
-    :mod:`fairseq_compress.functional.attention_maps`. Where widths differ, the student's states go through learned
-    linear maps. These maps are parameters of this criterion: trained with the student, saved as the checkpoint's
-    ``criterion``, resumed, and no part of the student. ``fairseq-validate`` does not load them.
+    The equations are in :mod:`fairseq_compress.functional.losses.layer_losses` and
+    :mod:`fairseq_compress.functional.losses.attention_maps`. Where widths differ, the student's states go through
+    learned linear maps. These maps are parameters of this criterion: trained with the student, saved as the
+    checkpoint's ``criterion``, resumed, and no part of the student. ``fairseq-validate`` does not load them.
 
     ``--transfer`` says which losses count in which update, see
     :class:`fairseq_compress.functional.layer_map.Transfer`. In a layer phase the student has no dropout, its embeddings

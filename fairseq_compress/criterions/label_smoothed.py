@@ -8,7 +8,7 @@ from fairseq.tasks import FairseqTask
 from torch import Tensor, nn
 
 from fairseq_compress.criterions.shared import SharedConfig, check_rules, label_smoothing_rule, log_in_bits, logits_rule
-from fairseq_compress.functional.label_smoothed import label_smoothed_loss
+from fairseq_compress.functional.losses.label_smoothed import label_smoothed_loss
 from fairseq_compress.models.student_output import student_output
 
 
@@ -21,7 +21,7 @@ class FusedLabelSmoothedConfig(SharedConfig):
 class FusedLabelSmoothedCriterion(FairseqCriterion):
     """The loss of fairseq's ``label_smoothed_cross_entropy`` (arXiv:1512.00567), summed over target tokens.
 
-    The definition and the gradient are in :mod:`fairseq_compress.functional.label_smoothed`. Logged in bits, as
+    The definition and the gradient are in :mod:`fairseq_compress.functional.losses.label_smoothed`. Logged in bits, as
     fairseq does: ``loss`` and ``nll_loss``.
 
     Raises:

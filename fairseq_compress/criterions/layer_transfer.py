@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from fairseq_compress.checkpoint.plain_parameters import plain_shapes
 from fairseq_compress.criterions.hidden_state_options import FEATURES, attention_kinds, learns_layers, weight
 from fairseq_compress.criterions.shared import Rule
 from fairseq_compress.errors import ConfigError
@@ -22,6 +21,7 @@ from fairseq_compress.functional.layer_map import (
 from fairseq_compress.models.layer_recorder import KINDS, Sizes, recomputes_layers, sizes_of
 from fairseq_compress.models.student_output import unwrapped
 from fairseq_compress.modules.layer_maps import LayerMaps
+from fairseq_compress.surgery.plain_parameters import plain_shapes
 
 
 class Fit(NamedTuple):

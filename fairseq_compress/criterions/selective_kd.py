@@ -7,9 +7,9 @@ import torch.distributed as dist
 from fairseq.distributed import utils as distributed_utils
 from torch import Tensor
 
-from fairseq_compress.functional.outputs import Output
-from fairseq_compress.functional.predictions import token_nll
-from fairseq_compress.functional.token_selection import hardest, pushed
+from fairseq_compress.functional.losses.outputs import Output
+from fairseq_compress.functional.losses.predictions import token_nll
+from fairseq_compress.functional.losses.token_selection import hardest, pushed
 
 QUEUE = "selective_kd_queue"
 

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from fairseq_compress.criterions.shared import SharedConfig, check_rules, label_smoothing_rule, logits_rule, total
 from fairseq_compress.datasets.k_best import SAMPLE_KEY, attach_k_best
 from fairseq_compress.errors import ConfigError
-from fairseq_compress.functional.label_smoothed import label_smoothed_loss
-from fairseq_compress.functional.outputs import compute_dtype
+from fairseq_compress.functional.losses.label_smoothed import label_smoothed_loss
+from fairseq_compress.functional.losses.outputs import compute_dtype
 from fairseq_compress.models.student_output import student_output, unwrapped
 
 

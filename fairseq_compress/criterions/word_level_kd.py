@@ -14,12 +14,12 @@ from fairseq_compress.criterions.selective_kd import TokenSelection
 from fairseq_compress.criterions.shared import Rule, check_rules, log_in_bits, logits_rule, total
 from fairseq_compress.criterions.word_level_kd_options import WordLevelKDConfig, word_level_rules
 from fairseq_compress.datasets.teacher_cache import SAMPLE_KEY, attach_teacher_cache
-from fairseq_compress.functional.divergences import Divergence
-from fairseq_compress.functional.label_smoothed import label_smoothed_loss
-from fairseq_compress.functional.outputs import Output, Teachers, TopK
-from fairseq_compress.functional.predictions import best_entries
+from fairseq_compress.functional.losses.divergences import Divergence
+from fairseq_compress.functional.losses.label_smoothed import label_smoothed_loss
+from fairseq_compress.functional.losses.outputs import Output, Teachers, TopK
+from fairseq_compress.functional.losses.predictions import best_entries
+from fairseq_compress.functional.losses.word_level_kd import WordLevelKDLoss, word_level_kd_loss
 from fairseq_compress.functional.seeds import seed_of
-from fairseq_compress.functional.word_level_kd import WordLevelKDLoss, word_level_kd_loss
 from fairseq_compress.models.encoder_reuse import encoding_once
 from fairseq_compress.models.student_output import student_output
 from fairseq_compress.teachers.frozen import FrozenTeachers
@@ -29,7 +29,7 @@ from fairseq_compress.teachers.frozen import FrozenTeachers
 class WordLevelKDCriterion(FairseqCriterion):
     """L = α · CE_ls(y, z_s) + (1 - α) · T² · D(softmax(z_t / T), softmax(z_s / T)), summed over target tokens.
 
-    The definition and the gradient are in :mod:`fairseq_compress.functional.word_level_kd` (arXiv:1503.02531,
+    The definition and the gradient are in :mod:`fairseq_compress.functional.losses.word_level_kd` (arXiv:1503.02531,
     arXiv:1606.07947), D is KL(q ‖ p) or ``--kd-divergence``. The teachers are in memory, or their top k probabilities
     come with each batch from a cache. A validation split without a cache has the gold term alone, the loss is CE_ls.
 

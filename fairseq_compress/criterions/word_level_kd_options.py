@@ -8,7 +8,7 @@ from typing import Optional
 from fairseq.dataclass import ChoiceEnum
 
 from fairseq_compress.criterions.shared import Rule, SharedConfig, label_smoothing_rule
-from fairseq_compress.functional.divergences import KINDS
+from fairseq_compress.functional.losses.divergences import KINDS
 
 SELECTIONS = ("none", "batch", "queue")
 

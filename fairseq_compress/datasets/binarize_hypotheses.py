@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from fairseq.data import Dictionary, data_utils
 
-from fairseq_compress.corpus.files import PathLike, progress
 from fairseq_compress.corpus.nbest import NBestList, read_nbest, read_sidecar, read_with_source, source_checksum
 from fairseq_compress.datasets.k_best_files import KBestWriter, k_best_prefix
 from fairseq_compress.errors import DataError
 from fairseq_compress.teachers.cache_checksums import data_checksums, dictionary_facts
 from fairseq_compress.teachers.word_ids import word_ids
+from fairseq_compress.work.files import PathLike, progress
 
 
 class Side(NamedTuple):

@@ -21,8 +21,8 @@ from typing import IO, Any
 import numpy as np
 from fairseq.data.indexed_dataset import MMapIndexedDataset, _dtype_header_code, best_fitting_int_dtype
 
-from fairseq_compress.corpus.files import file_sha256
 from fairseq_compress.errors import DataError
+from fairseq_compress.work.files import file_sha256
 
 FORMAT = "fairseq-compress k-best 1"
 FILES = ("bin", "idx", "offsets.npy", "scores.npy")

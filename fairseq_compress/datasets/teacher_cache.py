@@ -12,11 +12,11 @@ from fairseq.data import BaseWrapperDataset, ConcatDataset, FairseqDataset
 from fairseq.tasks import FairseqTask
 from torch import Tensor
 
-from fairseq_compress.corpus.files import PathLike
 from fairseq_compress.errors import ConfigError
 from fairseq_compress.teachers.agreement import reading_of_task
 from fairseq_compress.teachers.cache import TeacherCache
 from fairseq_compress.teachers.cache_checksums import data_checksums, teacher_checksums
+from fairseq_compress.work.files import PathLike
 
 logger = logging.getLogger(__name__)
 SAMPLE_KEY = "teacher_topk"

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from statistics import mean, stdev
 
-from fairseq_compress.corpus.files import PathLike, atomic_write
 from fairseq_compress.errors import ConfigError, DataError
 from fairseq_compress.evaluation.markdown import NOT_MEASURED, caution_lines, markdown_table, speed_cell
 from fairseq_compress.evaluation.records import (
@@ -17,6 +16,7 @@ from fairseq_compress.evaluation.records import (
     weight_bytes,
 )
 from fairseq_compress.evaluation.significance import LEVEL, METHOD
+from fairseq_compress.work.files import PathLike, atomic_write
 
 
 def write_comparison(

@@ -22,11 +22,11 @@ from fairseq_compress.evaluation.multiply_adds import (
     part_of,
     step_multiply_adds,
 )
-from fairseq_compress.functional.bit_packing import packed_bytes
-from fairseq_compress.functional.linear_quantization import Linear, scale_count
-from fairseq_compress.parametrizations.attach import PLAIN, transforms, weight_modules
-from fairseq_compress.plans.configuration import set_plan
-from fairseq_compress.plans.rules import Plan
+from fairseq_compress.functional.quantization.bit_packing import packed_bytes
+from fairseq_compress.functional.quantization.linear import Linear, scale_count
+from fairseq_compress.weights.attach import PLAIN, transforms, weight_modules
+from fairseq_compress.weights.configuration import set_plan
+from fairseq_compress.weights.rules import Plan
 
 KINDS = ("attention", "ffn", "norm", "other")
 FLOATS = {"float32": 4, "float16": 2}

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from fairseq_compress.corpus.files import atomic_write
 from fairseq_compress.evaluation.markdown import NOT_MEASURED, caution_lines, cell, markdown_table, speed_cell
 from fairseq_compress.evaluation.picture import Point, draw_comparison
 from fairseq_compress.evaluation.records import (
@@ -20,6 +19,7 @@ from fairseq_compress.evaluation.records import (
     weight_bytes,
 )
 from fairseq_compress.evaluation.significance import LEVEL, METHOD
+from fairseq_compress.work.files import atomic_write
 
 PAGE_NAME, PICTURE_NAME, TABLE_NAME = "report.md", "report.png", "report.json"
 BYTES_PER_MB = 1_000_000

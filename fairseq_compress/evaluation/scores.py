@@ -17,13 +17,13 @@ from sacrebleu.metrics import BLEU, CHRF
 from sacrebleu.metrics.base import Metric
 
 from fairseq_compress.corpus.bleu_tokenizer import bleu_tokenizer
-from fairseq_compress.corpus.files import atomic_write, check_parallel, file_sha256, read_lines
 from fairseq_compress.corpus.words import count_words
 from fairseq_compress.errors import ConfigError
 from fairseq_compress.evaluation import significance
 from fairseq_compress.evaluation.cautions import score_cautions
 from fairseq_compress.evaluation.timing import check_timings
 from fairseq_compress.languages import check_language
+from fairseq_compress.work.files import atomic_write, check_parallel, file_sha256, read_lines
 
 PathLike = str | os.PathLike[str]
 

@@ -14,7 +14,7 @@ from fairseq_compress.checkpoint.pack import pack_model
 from fairseq_compress.checkpoint.packed_file import HEADER, Entry, is_packed, read_packed, size_table
 from fairseq_compress.checkpoint.state import num_updates
 from fairseq_compress.evaluation.multiply_adds import DECODER, EMBEDDINGS, ENCODER, OUTPUT, part_of
-from fairseq_compress.inference.model_directory import ModelDirectory
+from fairseq_compress.runtimes.model_directory import ModelDirectory
 
 FLOAT32_BYTES = 4
 

@@ -6,10 +6,10 @@ What is timed is the model alone, pieces to pieces, as of a checkpoint (:mod:`fa
 import time
 from collections.abc import Sequence
 
-from fairseq_compress.corpus.files import PathLike
+from fairseq_compress.decoding.translation_lines import Hypothesis, PieceTranslator, translate_lines
 from fairseq_compress.evaluation.timing import SAMPLE_SENTENCES, Timings, evenly
-from fairseq_compress.inference.open_model import open_directory
-from fairseq_compress.inference.translation_lines import Hypothesis, PieceTranslator, translate_lines
+from fairseq_compress.runtimes.open_model import open_directory
+from fairseq_compress.work.files import PathLike
 
 
 class Stopwatch:
@@ -19,7 +19,7 @@ class Stopwatch:
         self._model, self.longest, self.seconds = model, model.longest, 0.0
 
     def translate(self, sentences: list[list[str]]) -> list[list[Hypothesis]]:
-        """See :class:`fairseq_compress.inference.translation_lines.PieceTranslator`."""
+        """See :class:`fairseq_compress.decoding.translation_lines.PieceTranslator`."""
         begin = time.perf_counter()
         found = self._model.translate(sentences)
         self.seconds += time.perf_counter() - begin

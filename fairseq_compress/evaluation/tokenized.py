@@ -6,8 +6,8 @@ from typing import Any
 from sacrebleu.metrics import BLEU
 from sacremoses import MosesTokenizer
 
-from fairseq_compress.corpus.files import check_parallel, read_lines
 from fairseq_compress.languages import base_language
+from fairseq_compress.work.files import check_parallel, read_lines
 
 PathLike = str | os.PathLike[str]
 

@@ -6,15 +6,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fairseq_compress.corpus.files import PathLike
+from fairseq_compress.decoding.translation_lines import PieceTranslator
 from fairseq_compress.errors import CheckError, ConfigError
 from fairseq_compress.export.exporter import Exporter, ExportOptions
 from fairseq_compress.export.model_writer import create_directory
 from fairseq_compress.export.self_check import CheckOptions
-from fairseq_compress.inference.model_directory import FORMAT, ModelDirectory
-from fairseq_compress.inference.open_model import open_model
-from fairseq_compress.inference.translation_lines import PieceTranslator
+from fairseq_compress.runtimes.model_directory import FORMAT, ModelDirectory
+from fairseq_compress.runtimes.open_model import open_model
 from fairseq_compress.system import default_threads
+from fairseq_compress.work.files import PathLike
 
 CANDIDATES = (
     ("onnx", "float32"),

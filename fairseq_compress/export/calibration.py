@@ -8,17 +8,17 @@ from typing import Any
 import numpy as np
 
 from fairseq_compress.checkpoint.materialize import Materialized
-from fairseq_compress.corpus.files import PathLike, read_lines
 from fairseq_compress.corpus.segmentation import Segmenter
+from fairseq_compress.decoding.beam_search import Floats
+from fairseq_compress.decoding.search_options import SearchOptions
 from fairseq_compress.errors import DataError
 from fairseq_compress.export import onnx_format
 from fairseq_compress.export.onnx_graph import GraphBuilder
 from fairseq_compress.export.onnx_linear import Float32, Range
-from fairseq_compress.inference.beam_search import Floats
-from fairseq_compress.inference.model_directory import ModelDirectory
-from fairseq_compress.inference.onnx_model import OnnxModel
-from fairseq_compress.inference.search_options import SearchOptions
+from fairseq_compress.runtimes.model_directory import ModelDirectory
+from fairseq_compress.runtimes.onnx.model import OnnxModel
 from fairseq_compress.teachers.loading import LoadedModels
+from fairseq_compress.work.files import PathLike, read_lines
 
 SENTENCES = 500
 PREFIX = "range of "

@@ -13,18 +13,18 @@ from torch import nn
 import fairseq_compress
 from fairseq_compress.checkpoint.average import count_parameters
 from fairseq_compress.checkpoint.materialize import Materialized, materialize
-from fairseq_compress.corpus.files import PathLike, file_sha256
+from fairseq_compress.decoding.search_options import SearchOptions
 from fairseq_compress.errors import ConfigError
 from fairseq_compress.export.calibration import find_ranges, learned_ranges
 from fairseq_compress.export.model_writer import create_directory
 from fairseq_compress.export.onnx_linear import Range
 from fairseq_compress.export.self_check import CheckOptions, SelfCheck
-from fairseq_compress.inference.model_directory import FORMAT, VOCABULARIES, VOCABULARY, ModelDirectory
-from fairseq_compress.inference.open_model import open_model
-from fairseq_compress.inference.search_options import SearchOptions
+from fairseq_compress.runtimes.model_directory import FORMAT, VOCABULARIES, VOCABULARY, ModelDirectory
+from fairseq_compress.runtimes.open_model import open_model
+from fairseq_compress.runtimes.torch.translator import CheckpointModel
 from fairseq_compress.teachers.loading import LoadedModels, load_models
-from fairseq_compress.teachers.translator import CheckpointModel
 from fairseq_compress.teachers.word_ids import warn_of_unknown
+from fairseq_compress.work.files import PathLike, file_sha256
 
 CALIBRATED = "int8_calibrated"
 

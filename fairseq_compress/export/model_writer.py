@@ -11,10 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from fairseq_compress.corpus.files import PathLike, file_sha256
 from fairseq_compress.errors import ConfigError
-from fairseq_compress.inference.model_directory import FORMAT, FORMAT_OF_TWO, METADATA, VOCABULARIES, ModelDirectory
+from fairseq_compress.runtimes.model_directory import FORMAT, FORMAT_OF_TWO, METADATA, VOCABULARIES, ModelDirectory
 from fairseq_compress.system import lock_file
+from fairseq_compress.work.files import PathLike, file_sha256
 
 
 def create_directory(output: PathLike, fill: Callable[[Path], dict[str, Any]]) -> ModelDirectory:

@@ -8,15 +8,15 @@ import onnxruntime
 from fairseq.data import Dictionary
 from torch import Tensor
 
+from fairseq_compress.decoding.beam_search import Floats
+from fairseq_compress.decoding.vocabulary import write_symbols
 from fairseq_compress.errors import ConfigError
 from fairseq_compress.export.limits import unsupported_options
 from fairseq_compress.export.onnx_graph import WeightFile
 from fairseq_compress.export.onnx_layers import ACTIVATIONS, Weights
 from fairseq_compress.export.onnx_linear import Float32, Int8, Precision, Range
 from fairseq_compress.export.onnx_transformer import write_encoder, write_step
-from fairseq_compress.inference.beam_search import Floats
-from fairseq_compress.inference.onnx_model import ENCODER, STEP, WEIGHTS
-from fairseq_compress.inference.vocabulary import write_symbols
+from fairseq_compress.runtimes.onnx.model import ENCODER, STEP, WEIGHTS
 
 ROWS = 32  # tables have a multiple of so many: kernels are up to a fifth slower with an odd number
 QUANTIZATIONS = ("float32", "int8", "int8_calibrated")
@@ -42,7 +42,7 @@ def write_model(
         ranges: of the inputs of the linear layers, for ``int8_calibrated``.
 
     Returns:
-        what the metadata have to tell :class:`fairseq_compress.inference.onnx_model.OnnxModel`.
+        what the metadata have to tell :class:`fairseq_compress.runtimes.onnx.model.OnnxModel`.
 
     Raises:
         ConfigError: the graphs do not hold such a model; all reasons are named.

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from fairseq_compress.decoding.beam_search import Floats
 from fairseq_compress.export.onnx_graph import MICROSOFT, GraphBuilder
 from fairseq_compress.export.onnx_linear import Precision
-from fairseq_compress.inference.beam_search import Floats
 
 ACTIVATIONS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "relu": ("Relu", "", {}),

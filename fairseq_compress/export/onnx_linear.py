@@ -17,8 +17,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from fairseq_compress.decoding.beam_search import Floats
 from fairseq_compress.export.onnx_graph import MICROSOFT, GraphBuilder
-from fairseq_compress.inference.beam_search import Floats
 
 WEIGHT_LIMIT = {"int8": 64, "int8_calibrated": 127}
 ACTIVATION_STEPS = 127  # of 7 bits

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from fairseq_compress.decoding.beam_search import Floats
 from fairseq_compress.export.onnx_graph import MICROSOFT, GraphBuilder, WeightFile
 from fairseq_compress.export.onnx_layers import Side, Weights
 from fairseq_compress.export.onnx_linear import Precision
-from fairseq_compress.inference.beam_search import Floats
 
 
 def write_encoder(path: Path, file: WeightFile, weights: Weights, values: dict[str, Any], precision: Precision) -> None:

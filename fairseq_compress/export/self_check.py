@@ -9,10 +9,10 @@ from typing import Any
 from sacrebleu.metrics import BLEU, CHRF
 
 from fairseq_compress.corpus.bleu_tokenizer import Tokenizer, bleu_tokenizer
-from fairseq_compress.corpus.files import check_parallel, read_lines
 from fairseq_compress.corpus.segmentation import Segmenter
+from fairseq_compress.decoding.translation_lines import LineOptions, PieceTranslator, translate_lines
 from fairseq_compress.errors import CheckError, ConfigError
-from fairseq_compress.inference.translation_lines import LineOptions, PieceTranslator, translate_lines
+from fairseq_compress.work.files import check_parallel, read_lines
 
 MAX_BLEU_LOSS = {"float32": 0.05}  # of the quantizations that lose nothing
 MAX_BLEU_LOSS_QUANTIZED = 0.3

@@ -3,12 +3,12 @@
 The names below are the losses on plain tensors that docs/api.md documents; they stay when modules are rearranged.
 """
 
-from fairseq_compress.functional.divergences import Divergence
-from fairseq_compress.functional.label_smoothed import LabelSmoothedLoss, label_smoothed_loss
-from fairseq_compress.functional.layer_losses import cosine_loss, feature_loss, mean_loss, variance_loss
-from fairseq_compress.functional.outputs import Projected, TopK
-from fairseq_compress.functional.word_kd import word_kd_loss, word_log_probs
-from fairseq_compress.functional.word_level_kd import WordLevelKDLoss, word_level_kd_loss
+from fairseq_compress.functional.losses.divergences import Divergence
+from fairseq_compress.functional.losses.label_smoothed import LabelSmoothedLoss, label_smoothed_loss
+from fairseq_compress.functional.losses.layer_losses import cosine_loss, feature_loss, mean_loss, variance_loss
+from fairseq_compress.functional.losses.outputs import Projected, TopK
+from fairseq_compress.functional.losses.word_kd import word_kd_loss, word_log_probs
+from fairseq_compress.functional.losses.word_level_kd import WordLevelKDLoss, word_level_kd_loss
 
 __all__ = [
     "Divergence",

@@ -5,7 +5,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from fairseq_compress.functional.supports import STEP
+from fairseq_compress.functional.layers.supports import STEP
 
 Integers: TypeAlias = NDArray[np.integer[Any]]
 
@@ -16,7 +16,7 @@ def word_draws(stream: int, sentences: Integers, counts: Integers) -> NDArray[np
     Word k of sentence i has number k of the generator splitmix64 from a state that is number i of splitmix64 from
     ``stream``. So it depends on the stream, on i and on k, and on nothing else: neither on the other sentences nor on
     their order. Word 0 of sentence 0 has what ``splitmix64(splitmix64(stream, 1)[0], 1)`` gives, see
-    :func:`fairseq_compress.functional.supports.splitmix64`.
+    :func:`fairseq_compress.functional.layers.supports.splitmix64`.
 
     Args:
         stream: any integer; it counts modulo 2⁶⁴.

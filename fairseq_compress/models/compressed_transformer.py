@@ -1,6 +1,6 @@
 """The model ``compressed_transformer``: fairseq's transformer, with an attention that compression can see into.
 
-What it may have in place of fairseq's parts is in :mod:`fairseq_compress.models.structure`, and made in
+What it may have in place of fairseq's parts is in :mod:`fairseq_compress.architecture.structure`, and made in
 :mod:`fairseq_compress.models.construction`.
 """
 
@@ -22,9 +22,9 @@ from fairseq.modules.checkpoint_activations import checkpoint_wrapper
 from omegaconf import DictConfig, open_dict
 from torch import Tensor, nn
 
+from fairseq_compress.architecture.structure import add_arguments, structure_of
 from fairseq_compress.errors import ConfigError
 from fairseq_compress.models import construction
-from fairseq_compress.models.structure import add_arguments, structure_of
 from fairseq_compress.modules.attention import mark_causal
 from fairseq_compress.modules.convolutional_embedding import ConvolutionalEmbedding
 
@@ -153,7 +153,7 @@ class CompressedTransformerModel(TransformerModel):
 
         Raises:
             ConfigError: if embeddings are shared and the two dictionaries differ, ``args`` has a nested group, or an
-                option of :class:`~fairseq_compress.models.structure.Structure` breaks a rule.
+                option of :class:`~fairseq_compress.architecture.structure.Structure` breaks a rule.
         """
         for group in ("encoder", "decoder"):
             if hasattr(args, group):

@@ -1,4 +1,4 @@
-"""The parts of a model as its :class:`~fairseq_compress.models.structure.Structure` wants them."""
+"""The parts of a model as its :class:`~fairseq_compress.architecture.structure.Structure` wants them."""
 
 import logging
 import math
@@ -9,10 +9,10 @@ import torch
 from fairseq.models.transformer import Embedding
 from torch import nn
 
+from fairseq_compress.architecture.structure import Structure, linear_ranks, structure_of, tensor_train_modes
 from fairseq_compress.errors import ConfigError
-from fairseq_compress.functional.low_rank import break_even_rank
-from fairseq_compress.functional.supports import layer_seed
-from fairseq_compress.models.structure import Structure, linear_ranks, structure_of, tensor_train_modes
+from fairseq_compress.functional.layers.low_rank import break_even_rank
+from fairseq_compress.functional.layers.supports import layer_seed
 from fairseq_compress.modules.bottleneck_layer import BottleneckDecoderLayer, BottleneckEncoderLayer
 from fairseq_compress.modules.convolutional_embedding import ConvolutionalEmbedding
 from fairseq_compress.modules.factorized_embedding import FactorizedEmbedding

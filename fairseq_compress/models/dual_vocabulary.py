@@ -6,10 +6,10 @@ from fairseq.models import BaseFairseqModel
 from torch import Tensor, nn
 
 from fairseq_compress.errors import ConfigError
-from fairseq_compress.functional.outputs import Output
+from fairseq_compress.functional.losses.outputs import Output
 from fairseq_compress.models.student_output import project, takes_hidden, unwrapped
 from fairseq_compress.modules.projected_embedding import ProjectedEmbedding, ProjectedOutput, ProjectedTable
-from fairseq_compress.parametrizations.attach import transform_of
+from fairseq_compress.weights.attach import transform_of
 
 
 class DualVocabularyModel(BaseFairseqModel):

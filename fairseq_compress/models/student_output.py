@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from fairseq_compress.errors import ConfigError
-from fairseq_compress.functional.outputs import Projected
+from fairseq_compress.functional.losses.outputs import Projected
 from fairseq_compress.models.compressed_transformer import CompressedTransformerDecoder
 from fairseq_compress.modules.factorized_output import FactorizedOutput
 from fairseq_compress.modules.projected_embedding import ProjectedOutput

@@ -6,8 +6,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from fairseq_compress.functional.linear_quantization import fake_quantize_activations
-from fairseq_compress.functional.magnitudes import Magnitudes
+from fairseq_compress.functional.quantization.linear import fake_quantize_activations
+from fairseq_compress.functional.quantization.magnitudes import Magnitudes
 from fairseq_compress.modules.positions import current
 
 NAME = "input_quantizer"

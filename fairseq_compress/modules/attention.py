@@ -202,7 +202,7 @@ def _explicit_is_faster(q: Tensor, k: Tensor, dropout: float) -> bool:
     torch 2.13 on a CPU: in bfloat16 the fused kernel takes 1.3 to 7 times as long up to S = 250, for training as well
     as for single steps of decoding; beyond, its lower traffic of memory wins. In float32 it is as fast or faster, but
     for single steps of many sentences; and it has no dropout, where what stands in for it is slower.
-    ``tests/benchmarks/attention.py`` measures it.
+    ``benchmarks/attention.py`` measures it.
     """
     if q.device.type != "cpu" or k.size(2) > 256:
         return False

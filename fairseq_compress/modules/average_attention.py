@@ -6,7 +6,7 @@ from fairseq.modules import FairseqDropout
 from torch import Tensor, nn
 
 from fairseq_compress.errors import ConfigError
-from fairseq_compress.functional.recurrence import running_sums
+from fairseq_compress.functional.layers.recurrence import running_sums
 from fairseq_compress.modules.recurrent_state import RecurrentUnit, State
 
 

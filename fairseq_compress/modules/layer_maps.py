@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fairseq_compress.functional.layer_losses import compute_type
+from fairseq_compress.functional.losses.layer_losses import compute_type
 
 
 class LayerMaps(nn.Module):

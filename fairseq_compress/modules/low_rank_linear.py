@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from fairseq_compress.errors import ConfigError
-from fairseq_compress.functional.low_rank import truncated_svd
+from fairseq_compress.functional.layers.low_rank import truncated_svd
 from fairseq_compress.modules.structured import StructuredWeight
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from fairseq_compress.errors import ConfigError
-from fairseq_compress.functional.projection_losses import Axes, WeightPair, down_loss, up_loss
+from fairseq_compress.functional.losses.projection_losses import Axes, WeightPair, down_loss, up_loss
 
 DIRECTIONS = ("up", "down", "both")
 
@@ -27,7 +27,7 @@ class ProjectionLosses(NamedTuple):
 class SharedProjections(nn.Module):
     """U (d_s, d_t) and V (d_t, d_s) for each kind of axis, shared by all layers (arXiv:1909.11687).
 
-    See :mod:`fairseq_compress.functional.projection_losses` for the losses. ``down`` uses U of the kinds of output axes
+    Losses: :mod:`fairseq_compress.functional.losses.projection_losses`. ``down`` uses U of the kinds of output axes
     and V of those of input axes, ``up`` V of outputs and U of inputs, ``both`` the same U and V in both directions.
     Only what is used is there, so every parameter gets a gradient.
 

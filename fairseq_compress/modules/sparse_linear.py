@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fairseq_compress.errors import CheckpointError, ConfigError
-from fairseq_compress.functional.supports import gather_blocks, scatter_blocks, support, support_check
+from fairseq_compress.functional.layers.supports import gather_blocks, scatter_blocks, support, support_check
 from fairseq_compress.modules.structured import StructuredWeight
 
 CHECK, VALUES = "support_check", "values"
@@ -25,7 +25,7 @@ CHUNK = 512  # rows of the input at once: with more, the products of blocks leav
 class SparseLinear(StructuredWeight):
     r"""y = x Wᵀ + β where W (O, I) is zero outside of a support of n blocks of b x b entries.
 
-    The support is drawn from the seed (:func:`~fairseq_compress.functional.supports.support`), so a checkpoint holds
+    The support is drawn from the seed (:func:`~fairseq_compress.functional.layers.supports.support`): a checkpoint has
     the values and 48 bits of the support's sha256, with which loading tells whether it would still be drawn alike.
 
     Output i of a dense layer sums I terms, here only its fan-in of :math:`k_i`. Its variance is the dense one's if that
@@ -44,7 +44,7 @@ class SparseLinear(StructuredWeight):
         sparsity: share of the blocks that are left out, from 0 to less than 1.
         layout: ``random``, ``watts_strogatz`` or ``barabasi_albert``.
         block: b, one of 1, 8, 16, 32; divides I and O.
-        seed: of the support, see :func:`~fairseq_compress.functional.supports.layer_seed`.
+        seed: of the support, see :func:`~fairseq_compress.functional.layers.supports.layer_seed`.
         bias: whether there is β.
         std: σ, standard deviation of the entries of the dense layer; :math:`1 / \sqrt{3 I}` unless told.
         rewire: of ``watts_strogatz``, probability that a block leaves its place in the lattice.
@@ -190,7 +190,7 @@ def sparse_is_faster(shape: tuple[int, int], rows: int, sparsity: float, block: 
     and batched products of larger ones. Where this function is true, the layer takes 0.2 to 0.8 of the time of a dense
     one, but 1.1 with single entries of 256 x 1536. At sparsity 0.5 the kernels take 1 to 7 times as long as the dense
     one; for less work, such as a single row, their overhead is about what they save.
-    ``tests/benchmarks/sparse_linear.py`` measures it.
+    ``benchmarks/sparse_linear.py`` measures it.
     """
     return sparsity >= LEAST_SPARSITY[block] and rows * shape[0] * shape[1] >= LEAST_WORK
 

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fairseq_compress.functional.recurrence import gated_recurrence
+from fairseq_compress.functional.layers.recurrence import gated_recurrence
 from fairseq_compress.modules.recurrent_state import RecurrentUnit, State, state_type
 
 

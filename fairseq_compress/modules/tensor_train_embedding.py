@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fairseq_compress.errors import ConfigError
-from fairseq_compress.functional.tensor_train import (
+from fairseq_compress.functional.layers.tensor_train import (
     balanced_modes,
     dense_table,
     gather_rows,
@@ -26,7 +26,7 @@ class TensorTrainEmbedding(StructuredWeight):
     r"""Embeddings from a tensor train, :math:`W[i, j] = \prod_k G_k[:, i_k, j_k, :]` (arXiv:1901.10787).
 
     The table (V, D) is made of K cores :math:`G_k` of shape :math:`(r_{k-1}, v_k, d_k, r_k)`, see
-    :mod:`fairseq_compress.functional.tensor_train`; training makes the rows that a batch uses, and no others. The
+    :mod:`fairseq_compress.functional.layers.tensor_train`; training makes only the rows that a batch uses. The
     output at the padding is zero, and the padding gives no gradient. The cores start normal, with the same deviation,
     such that the entries of W have the standard deviation D^-0.5. A state dict of ``nn.Embedding`` loads as its TT-SVD.
 

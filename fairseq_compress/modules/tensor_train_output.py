@@ -5,7 +5,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from fairseq_compress.functional.tensor_train import logits, logits_multiply_adds
+from fairseq_compress.functional.layers.tensor_train import logits, logits_multiply_adds
 from fairseq_compress.modules.structured import StructuredWeight
 from fairseq_compress.modules.tensor_train_embedding import TensorTrainEmbedding
 
@@ -14,7 +14,7 @@ class TensorTrainOutput(StructuredWeight):
     """Logits h Wᵀ with the tensor-train matrix W (V, D) of an embedding (arXiv:1901.10787), tied to it.
 
     The cores are the embedding's own. W is never made as a whole in training, see
-    :func:`fairseq_compress.functional.tensor_train.logits`. The logits of the padding are 0 and give no gradient: its
+    :func:`~fairseq_compress.functional.layers.tensor_train.logits`. Logits of the padding are 0 without gradient: its
     row of W is zero. There is no bias. The W that is kept after ``make_generation_fast_`` is that of the embedding.
 
     Args:

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, open_dict
 from torch import nn
 
 from fairseq_compress.errors import ConfigError, DataError
-from fairseq_compress.functional.magnitudes import Magnitudes
+from fairseq_compress.functional.quantization.magnitudes import Magnitudes
 from fairseq_compress.modules.activation_quantizer import ActivationQuantizer
 
 MAX_TOKENS = 4000

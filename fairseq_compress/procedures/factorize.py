@@ -12,9 +12,8 @@ from torch import nn
 from fairseq_compress.checkpoint.average import count_parameters
 from fairseq_compress.checkpoint.factorize import DenseModel, Names, Shape, read_dense
 from fairseq_compress.checkpoint.state import plain_cfg, without_training_state, write_state
-from fairseq_compress.corpus.files import check_distinct
 from fairseq_compress.errors import CheckpointError, ConfigError
-from fairseq_compress.functional.low_rank import (
+from fairseq_compress.functional.layers.low_rank import (
     break_even_rank,
     rank_for_energy,
     ranks_for_size,
@@ -26,6 +25,7 @@ from fairseq_compress.modules.factorized_embedding import FactorizedEmbedding
 from fairseq_compress.modules.factorized_output import FactorizedOutput
 from fairseq_compress.modules.low_rank_linear import LowRankLinear
 from fairseq_compress.modules.structured import relative_error, structured_modules
+from fairseq_compress.work.files import check_distinct
 
 MODULES = ("*.fc1", "*.fc2", "*_attn.*_proj")
 """Feed-forward networks and the projections of all attentions."""

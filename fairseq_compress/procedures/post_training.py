@@ -4,9 +4,9 @@ import os
 
 from fairseq_compress.checkpoint.compress import compressed_model
 from fairseq_compress.checkpoint.state import plain_cfg, without_training_state, write_state
-from fairseq_compress.corpus.files import check_distinct
-from fairseq_compress.plans.rules import Plan
 from fairseq_compress.procedures.calibration import Calibration, calibrate
+from fairseq_compress.weights.rules import Plan
+from fairseq_compress.work.files import check_distinct
 
 
 def quantize(

@@ -20,10 +20,7 @@ from fairseq_compress.checkpoint.compress import check_plan
 from fairseq_compress.checkpoint.load import load_state, load_upgraded
 from fairseq_compress.checkpoint.materialize import dictionaries_of
 from fairseq_compress.checkpoint.state import num_updates, without_training_state, write_state
-from fairseq_compress.corpus.files import atomic_write, check_distinct, file_sha256
 from fairseq_compress.errors import ConfigError, TrainingError
-from fairseq_compress.plans.reading import plan_text
-from fairseq_compress.plans.rules import Plan
 from fairseq_compress.procedures.calibration import Calibration
 from fairseq_compress.procedures.post_training import quantize
 from fairseq_compress.procedures.training_options import (
@@ -35,6 +32,9 @@ from fairseq_compress.procedures.training_options import (
 )
 from fairseq_compress.procedures.training_run import run_training
 from fairseq_compress.system import take_lock
+from fairseq_compress.weights.reading import plan_text
+from fairseq_compress.weights.rules import Plan
+from fairseq_compress.work.files import atomic_write, check_distinct, file_sha256
 
 PLUGIN = Path(__file__).resolve().parents[1]
 TRAIN = (sys.executable, "-m", "fairseq_cli.train")

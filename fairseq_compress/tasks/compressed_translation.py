@@ -16,16 +16,16 @@ from fairseq.tasks.translation import TranslationConfig, TranslationTask
 from omegaconf import DictConfig, open_dict
 from torch import Tensor, nn
 
-from fairseq_compress.checkpoint.teacher_start import WIDTHS
 from fairseq_compress.compat import reset_optimizer
 from fairseq_compress.errors import ConfigError
 from fairseq_compress.functional.autocast import AUTOCAST_DTYPES, native_autocast, warn_if_emulated
 from fairseq_compress.functional.layer_map import Transfer
 from fairseq_compress.modules.activation_quantizer import step_ranges
 from fairseq_compress.modules.positions import unobserved
-from fairseq_compress.plans.configuration import set_plan
-from fairseq_compress.plans.reading import read_plan
+from fairseq_compress.surgery.teacher_start import WIDTHS
 from fairseq_compress.teachers.initial_weights import start_from_teacher
+from fairseq_compress.weights.configuration import set_plan
+from fairseq_compress.weights.reading import read_plan
 
 Wrap = Callable[[str, FairseqDataset], FairseqDataset]
 logger = logging.getLogger(__name__)

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from fairseq_compress.corpus.files import PathLike, file_sha256
 from fairseq_compress.errors import DataError
 from fairseq_compress.teachers.agreement import Entries, Reading, differences
 from fairseq_compress.teachers.cache_format import read_meta
+from fairseq_compress.work.files import PathLike, file_sha256
 
 
 class TeacherCache:

@@ -9,10 +9,10 @@ from typing import Any
 from fairseq.data import Dictionary
 from fairseq.tasks import FairseqTask
 
-from fairseq_compress.corpus.files import PathLike, file_sha256
 from fairseq_compress.errors import ConfigError, DataError
 from fairseq_compress.teachers.agreement import truncation
 from fairseq_compress.teachers.dictionaries import dictionary_sha256
+from fairseq_compress.work.files import PathLike, file_sha256
 
 
 def data_checksums(folder: PathLike, split: str, source: str, target: str, parts: int) -> dict[str, str]:

@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from fairseq_compress.corpus.files import PathLike
 from fairseq_compress.errors import ConfigError, DataError
+from fairseq_compress.work.files import PathLike
 
 FORMAT = "fairseq-compress teacher cache 1"
 DTYPES = {"float16": "<f2", "float32": "<f4"}

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from fairseq_compress.errors import CheckpointError
-from fairseq_compress.functional.blocks import LogitRows
-from fairseq_compress.functional.outputs import Output, shape_of
+from fairseq_compress.functional.losses.blocks import LogitRows
+from fairseq_compress.functional.losses.outputs import Output, shape_of
 
 CHUNK_ELEMENTS = {"cpu": 2**23, "cuda": 2**27}  # float32 probabilities that exist at a time: 32 and 512 MiB
 

@@ -12,15 +12,15 @@ from fairseq.models import ARCH_CONFIG_REGISTRY, ARCH_MODEL_REGISTRY
 from fairseq.models.transformer import TransformerModelBase
 from omegaconf import DictConfig, OmegaConf
 
-from fairseq_compress.checkpoint.extend_vocabulary import extend_vocabulary, piece_segmenter
+from fairseq_compress.architecture.structure import Structure
 from fairseq_compress.checkpoint.extract_student import TEACHER_OPTIONS
 from fairseq_compress.checkpoint.load import load_upgraded
 from fairseq_compress.corpus.dual_text import read_meta
-from fairseq_compress.corpus.files import file_sha256
 from fairseq_compress.errors import ConfigError
-from fairseq_compress.models.structure import Structure
-from fairseq_compress.plans.configuration import plan_of, set_options
+from fairseq_compress.surgery.extend_vocabulary import extend_vocabulary, piece_segmenter
 from fairseq_compress.teachers.agreement import Entries, why_no_teacher
+from fairseq_compress.weights.configuration import plan_of, set_options
+from fairseq_compress.work.files import file_sha256
 
 # Options of a transformer that no architecture sets.
 KNOWN = {option.name for option in fields(Structure)} | {"max_source_positions", "max_target_positions"}

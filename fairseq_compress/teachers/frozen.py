@@ -11,7 +11,7 @@ from torch import nn
 
 from fairseq_compress.checkpoint.load import build_model, load_upgraded
 from fairseq_compress.errors import ConfigError
-from fairseq_compress.functional.outputs import Output
+from fairseq_compress.functional.losses.outputs import Output
 from fairseq_compress.models.student_output import projected, student_output, why_no_logits, why_no_output_matrix
 from fairseq_compress.teachers.agreement import why_no_teacher
 from fairseq_compress.teachers.loading import contiguous_inputs

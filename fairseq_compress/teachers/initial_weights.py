@@ -13,11 +13,11 @@ from torch import nn
 
 from fairseq_compress.checkpoint.load import build_model, load_upgraded
 from fairseq_compress.checkpoint.materialize import dictionaries_of
-from fairseq_compress.checkpoint.plain_parameters import plain_shapes
-from fairseq_compress.checkpoint.teacher_layers import Layers, choose_layers, parse_layers
-from fairseq_compress.checkpoint.teacher_start import take_over, why_not_by_size
-from fairseq_compress.checkpoint.transformer_axes import axis_sizes
 from fairseq_compress.errors import ConfigError, FairseqCompressError
+from fairseq_compress.surgery.plain_parameters import plain_shapes
+from fairseq_compress.surgery.teacher_layers import Layers, choose_layers, parse_layers
+from fairseq_compress.surgery.teacher_start import take_over, why_not_by_size
+from fairseq_compress.surgery.transformer_axes import axis_sizes
 from fairseq_compress.teachers.agreement import architecture, is_transformer, why_no_teacher
 
 logger = logging.getLogger(__name__)

@@ -15,12 +15,12 @@ from fairseq.models import BaseFairseqModel
 from torch import Tensor, nn
 
 from fairseq_compress.checkpoint.load import build_model, load_upgraded
-from fairseq_compress.corpus.files import PathLike, file_sha256
 from fairseq_compress.corpus.segmentation import Segmenter
 from fairseq_compress.errors import ConfigError
 from fairseq_compress.functional.autocast import warn_if_emulated
 from fairseq_compress.teachers.dictionaries import dictionary_sha256, find_dictionary
 from fairseq_compress.teachers.segmenters import open_segmenter
+from fairseq_compress.work.files import PathLike, file_sha256
 
 # Types of the weights as they are loaded; the decoding step makes its own integers of them (see projections.py).
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.float32}

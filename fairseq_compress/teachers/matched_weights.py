@@ -5,15 +5,15 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from fairseq_compress.checkpoint.plain_parameters import plain_shapes
-from fairseq_compress.checkpoint.transformer_axes import axes_of
 from fairseq_compress.errors import ConfigError
 from fairseq_compress.functional.layer_map import PARTS, even_layers, layer_map_problems, pairs_of
-from fairseq_compress.functional.projection_losses import Axes, WeightPair
+from fairseq_compress.functional.losses.projection_losses import Axes, WeightPair
 from fairseq_compress.models.layer_recorder import sizes_of
 from fairseq_compress.models.student_output import unwrapped
 from fairseq_compress.modules.structured import StructuredWeight
-from fairseq_compress.parametrizations.attach import original_of, transform_of
+from fairseq_compress.surgery.plain_parameters import plain_shapes
+from fairseq_compress.surgery.transformer_axes import axes_of
+from fairseq_compress.weights.attach import original_of, transform_of
 
 LayerMap = Mapping[str, Sequence[int | None]]
 Shape = tuple[int, ...]
@@ -26,7 +26,7 @@ class MatchedWeight(NamedTuple):
     """Of the student's, as in the state dict of a plain transformer."""
     teacher_name: str
     axes: Axes
-    """The kinds of its axes, of :mod:`fairseq_compress.checkpoint.transformer_axes`."""
+    """The kinds of its axes, of :mod:`fairseq_compress.surgery.transformer_axes`."""
     shapes: tuple[Shape, Shape]
     """The student's and the teacher's."""
     student: Callable[[], Tensor]

@@ -2,10 +2,10 @@
 
 from fairseq.data import Dictionary
 
-from fairseq_compress.corpus.files import PathLike
 from fairseq_compress.corpus.segmentation import Segmenter
 from fairseq_compress.corpus.vocabulary_match import Entries, joint_mismatch, mismatch
 from fairseq_compress.errors import ConfigError
+from fairseq_compress.work.files import PathLike
 
 
 def open_segmenter(

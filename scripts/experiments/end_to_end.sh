@@ -26,7 +26,7 @@ done
 
 unset OMP_WAIT_POLICY # on an idle machine fairseq is fastest with threads that spin
 run_step end-to-end "$WORK_DIR/end_to_end.md" --in "$hypothesis" --in "$exported" --in "$WORK_DIR/teacher/plain.pt" -- \
-    "$FC_BIN/python" tests/benchmarks/end_to_end.py --teacher "$WORK_DIR/teacher/plain.pt" \
+    "$FC_BIN/python" benchmarks/end_to_end.py --teacher "$WORK_DIR/teacher/plain.pt" \
     --student "$WORK_DIR/students/student/plain.pt" --exported "$exported" --data "$WORK_DIR/bin" --text "$text/test/text.$SOURCE_LANG" \
     --reference "$text/test/text.$TARGET_LANG" --beam "$BEAM" --max-len-a "$MAX_LEN_A" --max-len-b "$MAX_LEN_B" \
     --hypotheses "$WORK_DIR/translations/"{teacher,student,student-int8}".$TARGET_LANG" --output @OUT@

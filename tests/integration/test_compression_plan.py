@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.multiprocessing as processes
 
-from fairseq_compress.functional.linear_quantization import Linear, quantize_dequantize
+from fairseq_compress.functional.quantization.linear import Linear, quantize_dequantize
 from fairseq_compress.modules.activation_quantizer import ActivationQuantizer, step_ranges
 from fairseq_compress.modules.positions import Positions, within
 from tests.conftest import PLUGIN, TINY, run_command, train_in_two_processes

@@ -11,7 +11,7 @@ from fairseq_compress.checkpoint.packed_file import HEADER, packed_bytes, size_t
 from fairseq_compress.cli.main import main
 from fairseq_compress.evaluation.model_cost import bytes_by_precision, plain_model
 from fairseq_compress.evaluation.sizes import checkpoint_facts, size_lines
-from fairseq_compress.plans.reading import read_plan
+from fairseq_compress.weights.reading import read_plan
 from tests.conftest import ROOT
 
 PLANS = ROOT / "configs" / "plans"

@@ -10,12 +10,12 @@ from fairseq import checkpoint_utils, models
 from fairseq.data import Dictionary
 
 import fairseq_compress
-from fairseq_compress.checkpoint.extend_vocabulary import extend_vocabulary, piece_segmenter
 from fairseq_compress.checkpoint.load import load_state
-from fairseq_compress.parametrizations.attach import transform_of
-from fairseq_compress.parametrizations.linear_quantizer import LinearQuantizer
+from fairseq_compress.surgery.extend_vocabulary import extend_vocabulary, piece_segmenter
+from fairseq_compress.weights.attach import transform_of
+from fairseq_compress.weights.methods.linear import LinearQuantizer
 from tests.conftest import PLUGIN, ROOT, run_command, train_in_two_processes
-from tests.dual_corpus import LANGUAGES, make_folder
+from tests.helpers.dual_corpus import LANGUAGES, make_folder
 
 SMALL = [
     *("--encoder-layers", 1, "--decoder-layers", 1, "--encoder-embed-dim", 16, "--encoder-ffn-embed-dim", 24),

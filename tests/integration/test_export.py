@@ -15,12 +15,12 @@ from fairseq_compress.checkpoint.materialize import materialize
 from fairseq_compress.cli.main import main
 from fairseq_compress.corpus.nbest import read_nbest
 from fairseq_compress.corpus.segmentation import Segmenter
+from fairseq_compress.decoding.search_options import SearchOptions
 from fairseq_compress.errors import ConfigError, DataError
 from fairseq_compress.export import ctranslate2_format, onnx_format
 from fairseq_compress.export.calibration import find_ranges
-from fairseq_compress.inference.model_directory import ModelDirectory
-from fairseq_compress.inference.open_model import open_directory, open_model
-from fairseq_compress.inference.search_options import SearchOptions
+from fairseq_compress.runtimes.model_directory import ModelDirectory
+from fairseq_compress.runtimes.open_model import open_directory, open_model
 from fairseq_compress.teachers.loading import load_models
 from tests.conftest import BIN, ROOT, TINY, binarize, run_command
 

@@ -13,10 +13,10 @@ import pytest
 import sentencepiece
 
 from fairseq_compress.errors import DataError
-from fairseq_compress.inference.model_directory import ModelDirectory
+from fairseq_compress.runtimes.model_directory import ModelDirectory
 from tests.conftest import BIN
+from tests.helpers.verb_server import VerbServer, the_line, wait_for_file
 from tests.integration import test_export
-from tests.verb_server import VerbServer, the_line, wait_for_file
 
 RUNTIMES = ("ctranslate2", "onnx")
 model = test_export.model  # the fixture

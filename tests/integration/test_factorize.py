@@ -11,14 +11,14 @@ from fairseq_compress.checkpoint.materialize import dictionaries_of, greatest_di
 from fairseq_compress.checkpoint.pack import pack
 from fairseq_compress.cli.main import main
 from fairseq_compress.errors import ConfigError
-from fairseq_compress.functional.low_rank import truncated_svd
+from fairseq_compress.functional.layers.low_rank import truncated_svd
 from fairseq_compress.modules.factorized_output import FactorizedOutput
 from fairseq_compress.modules.low_rank_linear import LowRankLinear
 from fairseq_compress.modules.structured import structured_modules
-from fairseq_compress.plans.configuration import plan_of
-from fairseq_compress.plans.reading import read_plan
 from fairseq_compress.procedures.factorize import RankChoice, factorize
 from fairseq_compress.procedures.post_training import quantize
+from fairseq_compress.weights.configuration import plan_of
+from fairseq_compress.weights.reading import read_plan
 from tests.conftest import PLUGIN, TINY, run_command
 
 fairseq_compress.register()

@@ -9,7 +9,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from fairseq_compress.errors import ConfigError
 from tests.conftest import run_command
-from tests.hidden_states import CONVOLUTION, FOUR_HEADS, INSIDE, LAYERS, NARROW, TERMS, arguments, built, start
+from tests.helpers.hidden_states import CONVOLUTION, FOUR_HEADS, INSIDE, LAYERS, NARROW, TERMS, arguments, built, start
 
 
 def gradients(model, criterion):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.conftest import PLUGIN, TINY, run_command, train_in_two_processes
-from tests.hidden_states import CONVOLUTION, FOUR_HEADS, INSIDE, LAYERS, NARROW, TERMS, arguments, start
+from tests.helpers.hidden_states import CONVOLUTION, FOUR_HEADS, INSIDE, LAYERS, NARROW, TERMS, arguments, start
 
 
 def last(pattern, text):

@@ -13,7 +13,7 @@ from fairseq_compress.datasets.k_best import KBestDataset, attach_k_best
 from fairseq_compress.errors import DataError
 from fairseq_compress.tasks.compressed_translation import CompressedTranslationConfig, CompressedTranslationTask
 from tests.conftest import TINY, run_command, train_in_two_processes
-from tests.k_best_corpus import copy_data, make_lists, write_nbest
+from tests.helpers.k_best_corpus import copy_data, make_lists, write_nbest
 
 MODEL = [*TINY, "--arch", "transformer_small", "--dropout", "0.2"]
 K_BEST = ["--criterion", "sequence_level_kd", "--label-smoothing", "0.1"]

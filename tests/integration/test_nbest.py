@@ -11,7 +11,7 @@ import time
 import pytest
 
 from fairseq_compress.corpus.nbest import read_nbest
-from fairseq_compress.corpus.sharded_work import Shard, ShardedWork
+from fairseq_compress.work.sharded import Shard, ShardedWork
 from tests.conftest import BIN, PLUGIN, run_command, write_pair
 
 # Forks after the imports: a start of Python with torch and fairseq takes seconds, and 20 of them are killed.

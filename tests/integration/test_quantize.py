@@ -14,7 +14,7 @@ import torch
 import fairseq_compress
 from fairseq_compress.checkpoint.load import load_upgraded
 from fairseq_compress.cli.main import main
-from fairseq_compress.functional.linear_quantization import Linear, quantize_dequantize
+from fairseq_compress.functional.quantization.linear import Linear, quantize_dequantize
 from fairseq_compress.procedures.training_options import checkpoint_options
 from tests.conftest import BIN, TINY, TORCHRUN, UNDER_TORCHRUN, VARIABLES, run_command
 

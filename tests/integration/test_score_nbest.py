@@ -14,9 +14,10 @@ from fairseq_compress.cli.main import main
 from fairseq_compress.corpus.nbest import Hypothesis, NBestList, read_nbest, source_checksum, untranslated
 from fairseq_compress.corpus.nbest_scores import ScoreReader
 from fairseq_compress.corpus.segmentation import Segmenter
-from fairseq_compress.teachers import scoring_run, segmenters
+from fairseq_compress.jobs import scoring_run
+from fairseq_compress.teachers import segmenters
 from tests.conftest import PLUGIN, TINY, run_command
-from tests.k_best_corpus import binarize_lines, write_nbest
+from tests.helpers.k_best_corpus import binarize_lines, write_nbest
 
 BATCHES = ["--max-tokens", "60", "--window", "50"]
 

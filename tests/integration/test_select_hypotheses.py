@@ -9,7 +9,6 @@ import pytest
 from sacrebleu.metrics import BLEU
 
 from fairseq_compress.cli.main import main
-from fairseq_compress.corpus.files import file_sha256
 from fairseq_compress.corpus.nbest import (
     Hypothesis,
     NBestList,
@@ -20,6 +19,7 @@ from fairseq_compress.corpus.nbest import (
     write_sidecar,
 )
 from fairseq_compress.corpus.nbest_scores import format_scores, write_scores_sidecar
+from fairseq_compress.work.files import file_sha256
 
 SENTENCES = 400
 OUTPUTS = ("out.src", "out.tgt", "out.nbest", "out.nbest.json", "report.json")

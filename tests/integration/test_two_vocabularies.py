@@ -11,7 +11,7 @@ import pytest
 
 from fairseq_compress.cli.main import main
 from fairseq_compress.corpus.nbest import read_nbest
-from fairseq_compress.inference.model_directory import FORMAT_OF_TWO, ModelDirectory
+from fairseq_compress.runtimes.model_directory import FORMAT_OF_TWO, ModelDirectory
 from tests.conftest import BIN, PLUGIN, TINY, run_command
 
 LETTERS = {"en": "abdegiklmn", "cs": "oprstuvyzž"}

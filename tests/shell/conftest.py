@@ -5,7 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from fake_pipeline import EVERY_KIND, Pipeline
+
+from tests.helpers.fake_pipeline import EVERY_KIND, Pipeline
 
 
 @pytest.fixture

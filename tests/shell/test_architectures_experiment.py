@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import pytest
-from experiments import dry_run, value
 from fairseq import models, options
 
 import fairseq_compress
+from tests.helpers.experiments import dry_run, value
 from tests.unit.test_presets import make_task
 
 KINDS = {

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 import pytest
-from fake_pipeline import ROOT, Pipeline, find, value
+
+from tests.helpers.fake_pipeline import ROOT, Pipeline, find, value
 
 CRITERIONS = (
     "label_smoothed_cross_entropy fused_label_smoothed_cross_entropy word_level_kd hidden_state_kd sequence_level_kd"

@@ -4,8 +4,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-from fake_pipeline import Pipeline, find, name_of, value
 from test_pipeline_restart import kill_inside, steps
+
+from tests.helpers.fake_pipeline import Pipeline, find, name_of, value
 
 EveryKind = tuple[Pipeline, list[list[str]]]
 

@@ -1,7 +1,8 @@
 """Students with vocabularies of their own: which commands the pipeline runs for them, and what it refuses."""
 
 import pytest
-from fake_pipeline import Pipeline, find, name_of, value
+
+from tests.helpers.fake_pipeline import Pipeline, find, name_of, value
 
 ROWS = """
 own="--encoder-layers 2 --projection-loss up --p-mix 0.3 --dropout 0.2"

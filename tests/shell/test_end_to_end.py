@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from experiments import dry_run, value
+from tests.helpers.experiments import dry_run, value
 
 
 def test_what_comes_after_the_pipeline(tmp_path: Path) -> None:
     commands = dry_run("end_to_end.sh", tmp_path)
     names = [command[1] if command[0].endswith(("fairseq-compress", "python")) else command[0] for command in commands]
-    last = ["report", "materialize", "materialize", "tests/benchmarks/end_to_end.py"]
+    last = ["report", "materialize", "materialize", "benchmarks/end_to_end.py"]
     assert names[-len(last) :] == last
     teacher, student = (command for command in commands if command[0].endswith("fairseq-train"))
     assert value(teacher, "--arch") == "transformer"  # 6+6 layers, width 512

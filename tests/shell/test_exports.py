@@ -4,8 +4,9 @@ import json
 import shutil
 
 import pytest
-from fake_pipeline import Pipeline, find, name_of, value
 from test_pipeline_restart import kill_inside, steps
+
+from tests.helpers.fake_pipeline import Pipeline, find, name_of, value
 
 ROWS = """
 EXPORT=(

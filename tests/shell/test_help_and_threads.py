@@ -6,7 +6,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from fake_pipeline import ROOT, Pipeline
+
+from tests.helpers.fake_pipeline import ROOT, Pipeline
 
 SCRIPTS = sorted(
     [*ROOT.glob("scripts/*.sh"), *ROOT.glob("scripts/stages/*.sh"), *ROOT.glob("scripts/experiments/*.sh")]

@@ -5,8 +5,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from fake_pipeline import ROOT, Pipeline, find, value
 from test_pipeline_restart import steps
+
+from tests.helpers.fake_pipeline import ROOT, Pipeline, find, value
 
 LIBRARY = ROOT / "scripts/lib"
 WORK = ("nbest", "cache-teacher", "score-nbest")

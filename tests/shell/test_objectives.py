@@ -3,7 +3,8 @@
 from pathlib import Path
 
 import pytest
-from experiments import dry_run, value
+
+from tests.helpers.experiments import dry_run, value
 
 KINDS = {
     "word-kd", "word-kd-start", "triple", "triple-no-kd", "triple-no-gold", "triple-no-cosine", "triple-random",

@@ -1,9 +1,9 @@
 """What the pipeline runs: which commands, in which order, with which arguments."""
 
 import pytest
-from fake_pipeline import ROOT, Pipeline, name_of, value
 
 from fairseq_compress.languages import CODE
+from tests.helpers.fake_pipeline import ROOT, Pipeline, name_of, value
 
 FirstRun = tuple[Pipeline, str, list[list[str]]]
 TRANSLATE = ["generate", "collect-hypotheses", "decode"]

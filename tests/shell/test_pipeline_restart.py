@@ -10,7 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from fake_pipeline import ROOT, Pipeline
+
+from tests.helpers.fake_pipeline import ROOT, Pipeline
 
 FirstRun = tuple[Pipeline, str, list[list[str]]]
 TO_SCORE = ("train", "average", "translate", "collect", "decode", "score")

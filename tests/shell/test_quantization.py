@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
-from experiments import ROOT, dry_run, value
 
-from fairseq_compress.plans.reading import read_plan
+from fairseq_compress.weights.reading import read_plan
+from tests.helpers.experiments import ROOT, dry_run, value
 
 PLANS = sorted((ROOT / "configs" / "plans").glob("*.yaml"))
 

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from fake_pipeline import ROOT
+
+from tests.helpers.fake_pipeline import ROOT
 
 TOOLS = """
 awk bash cat chmod cp cut df dirname find flock gawk grep gzip head mawk mkdir mv realpath rm sed setpriv sha256sum

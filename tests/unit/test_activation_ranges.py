@@ -6,17 +6,17 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from structures import KINDS, TASK, make
 from test_models import PAD, lengths, make_model
 from torch import nn
 
 from fairseq_compress.errors import ConfigError
-from fairseq_compress.functional.magnitudes import Magnitudes
+from fairseq_compress.functional.quantization.magnitudes import Magnitudes
 from fairseq_compress.modules.activation_quantizer import ActivationQuantizer, step_ranges
 from fairseq_compress.modules.positions import Positions, current, unobserved, within
-from fairseq_compress.plans.attaching import attach_plan
-from fairseq_compress.plans.rules import ActivationRule, Plan
 from fairseq_compress.tasks.compressed_translation import CompressedTranslationTask
+from fairseq_compress.weights.attaching import attach_plan
+from fairseq_compress.weights.rules import ActivationRule, Plan
+from tests.helpers.structures import KINDS, TASK, make
 
 pytestmark = pytest.mark.filterwarnings("ignore:Support for mismatched key_padding_mask:UserWarning")
 TRAINING = Positions(observed=True)

@@ -13,13 +13,13 @@ from fairseq.ngram_repeat_block import NGramRepeatBlock
 from fairseq.sequence_generator import SequenceGenerator
 
 import fairseq_compress
+from fairseq_compress.decoding.search_options import SearchOptions
 from fairseq_compress.errors import CheckpointError, ConfigError
-from fairseq_compress.inference.search_options import SearchOptions
 from fairseq_compress.models.compressed_transformer import CompressedTransformerModel
-from fairseq_compress.teachers.beam_search import LOGITS_AT_ONCE, BeamSearch, best_candidates
+from fairseq_compress.runtimes.torch.beam_search import LOGITS_AT_ONCE, BeamSearch, best_candidates
+from fairseq_compress.runtimes.torch.step_decoders import GeneralDecoder, step_decoder
+from fairseq_compress.runtimes.torch.tree_decoder import TreeDecoder
 from fairseq_compress.teachers.loading import LoadedModels, load_models
-from fairseq_compress.teachers.step_decoders import GeneralDecoder, step_decoder
-from fairseq_compress.teachers.tree_decoder import TreeDecoder
 
 fairseq_compress.register()
 SHAPES = {

@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from fairseq_compress.functional.outputs import TopK
-from fairseq_compress.functional.word_level_kd import word_level_kd_loss
-from tests.unit.loss_helpers import PADDING, gradcheck, logits, targets, top_k_of
+from fairseq_compress.functional.losses.outputs import TopK
+from fairseq_compress.functional.losses.word_level_kd import word_level_kd_loss
+from tests.helpers.loss_helpers import PADDING, gradcheck, logits, targets, top_k_of
 
 
 def run(student, teachers, target, **options):

@@ -150,7 +150,7 @@ def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_termination_removes_the_temporary_file(tmp_path: Path) -> None:
     script = (
         "import os, signal, sys\n"
-        "from fairseq_compress.cli import main, encode; from fairseq_compress.corpus.files import atomic_write\n"
+        "from fairseq_compress.cli import main, encode; from fairseq_compress.work.files import atomic_write\n"
         "encode.add_arguments = lambda parser: None\n"
         "def run(args):\n"
         f"    with atomic_write({str(tmp_path / 'a')!r}) as stream:\n"

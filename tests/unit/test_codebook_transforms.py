@@ -8,10 +8,9 @@ from test_models import lengths, make_batch, make_model
 from torch import nn
 
 from fairseq_compress.errors import CheckpointError, ConfigError
-from fairseq_compress.functional.codes import reconstruct, round_centroids
-from fairseq_compress.functional.packed_weights import Packed, unpack
-from fairseq_compress.functional.product_quantization import product_quantize
-from fairseq_compress.parametrizations.attach import (
+from fairseq_compress.functional.quantization.codes import reconstruct, round_centroids
+from fairseq_compress.functional.quantization.product import product_quantize
+from fairseq_compress.weights.attach import (
     attach,
     effective_state,
     original_of,
@@ -19,10 +18,11 @@ from fairseq_compress.parametrizations.attach import (
     transform_of,
     weight_modules,
 )
-from fairseq_compress.parametrizations.codebook import Codebook
-from fairseq_compress.plans.attaching import attach_plan
-from fairseq_compress.plans.reading import parse_plan, plan_text
-from fairseq_compress.plans.rules import CodebookRule, Plan, ProductRule
+from fairseq_compress.weights.attaching import attach_plan
+from fairseq_compress.weights.methods.codebook import Codebook
+from fairseq_compress.weights.packed import Packed, unpack
+from fairseq_compress.weights.reading import parse_plan, plan_text
+from fairseq_compress.weights.rules import CodebookRule, Plan, ProductRule
 
 pytestmark = pytest.mark.filterwarnings("ignore:Support for mismatched key_padding_mask:UserWarning")
 PRODUCT = ProductRule(("*",), "product", block=4, centroids=16)

@@ -9,9 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fairseq_compress.functional.codebooks import kmeans_codebook, lloyd, percentile_codebook
-from fairseq_compress.functional.codes import int8_centroids, reconstruct, round_centroids, size_bytes
-from fairseq_compress.functional.product_quantization import product_quantize
+from fairseq_compress.functional.quantization.codebooks import kmeans_codebook, lloyd, percentile_codebook
+from fairseq_compress.functional.quantization.codes import int8_centroids, reconstruct, round_centroids, size_bytes
+from fairseq_compress.functional.quantization.product import product_quantize
 
 BOTH = [percentile_codebook, kmeans_codebook]
 few_examples = settings(max_examples=20, deadline=None)

@@ -19,8 +19,8 @@ from fairseq_compress.corpus.cleaning import (
     normalize_line,
     read_pairs,
 )
-from fairseq_compress.corpus.files import read_lines
 from fairseq_compress.errors import ConfigError, DataError
+from fairseq_compress.work.files import read_lines
 
 any_text = st.text(st.characters(exclude_categories=["Cs"]))
 few_words = st.lists(st.sampled_from(["a", "b", "3,5"]), max_size=12).map(" ".join)

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from fairseq_compress.corpus.files import (
+from fairseq_compress.errors import ConfigError, DataError
+from fairseq_compress.work.files import (
     atomic_write,
     check_distinct,
     check_not_empty,
@@ -13,7 +14,6 @@ from fairseq_compress.corpus.files import (
     count_lines,
     read_lines,
 )
-from fairseq_compress.errors import ConfigError, DataError
 
 
 def test_atomic_write_makes_folders_and_leaves_only_the_file(tmp_path: Path) -> None:
@@ -91,7 +91,7 @@ def test_lines_end_at_line_feeds_only(tmp_path: Path, content: bytes, lines: lis
 
 
 def test_counting_over_several_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fairseq_compress.corpus.files.COUNT_BLOCK_BYTES", 3)
+    monkeypatch.setattr("fairseq_compress.work.files.COUNT_BLOCK_BYTES", 3)
     path = tmp_path / "a.txt"
     path.write_bytes(b"ab\ncd\n\nefgh")
     assert count_lines(path) == 4

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from fairseq_compress.corpus import segmentation
 from fairseq_compress.corpus.cleaning import normalize_line
-from fairseq_compress.corpus.files import read_lines
 from fairseq_compress.corpus.segmentation import Segmenter, decode_file, encode_file
 from fairseq_compress.corpus.vocabulary import VocabularySettings, build_vocabulary
 from fairseq_compress.errors import DataError
+from fairseq_compress.work.files import read_lines
 
 SENTENCES = ["Malý pes běží přes zelenou louku.", "Dvě ženy sedí na lavičce a čtou.", "Muž v modré košili hraje."] * 5
 SPECIALS = ["<unk>", "</s>", "<s> a <pad>", "x</s>y <unk>.", "<0x41><0x0A>", "a @@ b", "#fairseq:overwrite 1"]

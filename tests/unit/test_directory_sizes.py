@@ -6,7 +6,7 @@ from fairseq_compress.checkpoint.materialize import model_values
 from fairseq_compress.evaluation.sizes import checkpoint_facts
 from fairseq_compress.export.model_writer import create_directory
 from fairseq_compress.export.onnx_format import write_model
-from fairseq_compress.inference.model_directory import RUNTIMES, WEIGHT_FILES
+from fairseq_compress.runtimes.model_directory import RUNTIMES, WEIGHT_FILES
 from tests.unit.test_beam_search import build
 from tests.unit.test_model_directory import METADATA
 

@@ -5,11 +5,11 @@ import math
 import pytest
 import torch
 
-from fairseq_compress.functional.divergences import Divergence, ranking_loss
-from fairseq_compress.functional.outputs import Projected
-from fairseq_compress.functional.predictions import best_entries, token_nll
-from fairseq_compress.functional.word_level_kd import word_level_kd_loss
-from tests.unit.loss_helpers import PADDING, gradcheck, logits, targets, top_k_of
+from fairseq_compress.functional.losses.divergences import Divergence, ranking_loss
+from fairseq_compress.functional.losses.outputs import Projected
+from fairseq_compress.functional.losses.predictions import best_entries, token_nll
+from fairseq_compress.functional.losses.word_level_kd import word_level_kd_loss
+from tests.helpers.loss_helpers import PADDING, gradcheck, logits, targets, top_k_of
 
 ALL = [
     Divergence("forward_kl", ranking=3),

@@ -17,10 +17,10 @@ from fairseq_compress.corpus import encode_dual as encoding
 from fairseq_compress.corpus.cleaning import normalize_line
 from fairseq_compress.corpus.dual_text import EOS, PAD, UNK, DualText, ragged_places
 from fairseq_compress.corpus.encode_dual import VocabularyFiles, encode_dual
-from fairseq_compress.corpus.files import read_lines
 from fairseq_compress.corpus.segmentation import Segmenter
 from fairseq_compress.errors import ConfigError, DataError
-from tests.dual_corpus import LANGUAGES, make_folder, make_lines, make_vocabularies, spell, symbols, write_text
+from fairseq_compress.work.files import read_lines
+from tests.helpers.dual_corpus import LANGUAGES, make_folder, make_lines, make_vocabularies, spell, symbols, write_text
 
 LINES = 300
 

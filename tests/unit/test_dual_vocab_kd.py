@@ -10,8 +10,8 @@ from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 
 import fairseq_compress
 from fairseq_compress.errors import ConfigError
-from fairseq_compress.functional.word_kd import word_kd_loss, word_log_probs
-from tests.dual_corpus import make_folder
+from fairseq_compress.functional.losses.word_kd import word_kd_loss, word_log_probs
+from tests.helpers.dual_corpus import make_folder
 
 fairseq_compress.register()
 SMALL = [

@@ -6,9 +6,9 @@ import pytest
 import torch
 from fairseq.criterions.label_smoothed_cross_entropy import label_smoothed_nll_loss
 
-from fairseq_compress.functional.chunks import Job, sum_rows
-from fairseq_compress.functional.label_smoothed import label_smoothed_loss
-from tests.unit.loss_helpers import PADDING, gradcheck, logits, targets
+from fairseq_compress.functional.losses.chunks import Job, sum_rows
+from fairseq_compress.functional.losses.label_smoothed import label_smoothed_loss
+from tests.helpers.loss_helpers import PADDING, gradcheck, logits, targets
 
 
 def slow_loop(student, target, smoothing, weights):

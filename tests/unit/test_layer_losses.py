@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from fairseq_compress.functional.attention_maps import (
+from fairseq_compress.functional.losses.attention_maps import (
     aligned_divergence,
     forbidden_keys,
     group_heads,
@@ -13,7 +13,13 @@ from fairseq_compress.functional.attention_maps import (
     map_divergence,
     maps_of,
 )
-from fairseq_compress.functional.layer_losses import cosine_loss, feature_loss, mean_loss, unpadded, variance_loss
+from fairseq_compress.functional.losses.layer_losses import (
+    cosine_loss,
+    feature_loss,
+    mean_loss,
+    unpadded,
+    variance_loss,
+)
 
 LOSSES = [cosine_loss, feature_loss, mean_loss, variance_loss]
 

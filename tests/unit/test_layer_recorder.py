@@ -11,8 +11,8 @@ from fairseq.modules import MultiheadAttention
 
 import fairseq_compress
 from fairseq_compress.errors import ConfigError
-from fairseq_compress.functional.attention_maps import forbidden_keys, log_maps, maps_of
-from fairseq_compress.functional.outputs import Projected
+from fairseq_compress.functional.losses.attention_maps import forbidden_keys, log_maps, maps_of
+from fairseq_compress.functional.losses.outputs import Projected
 from fairseq_compress.models.layer_recorder import KINDS, recomputes_layers, recording, sizes_of
 from fairseq_compress.models.student_output import student_output
 

@@ -11,13 +11,13 @@ from fairseq import models
 from fairseq.data import Dictionary
 
 import fairseq_compress.models as our_models  # noqa: F401 - registers them
-from fairseq_compress.checkpoint.plain_parameters import dense_state
-from fairseq_compress.checkpoint.teacher_layers import choose_layers
-from fairseq_compress.checkpoint.teacher_start import take_over
 from fairseq_compress.errors import ConfigError
 from fairseq_compress.modules.layer_sharing import leaders_of, sharing_leaders
-from fairseq_compress.plans.attaching import attach_plan
-from fairseq_compress.plans.reading import parse_plan
+from fairseq_compress.surgery.plain_parameters import dense_state
+from fairseq_compress.surgery.teacher_layers import choose_layers
+from fairseq_compress.surgery.teacher_start import take_over
+from fairseq_compress.weights.attaching import attach_plan
+from fairseq_compress.weights.reading import parse_plan
 
 DICTIONARY = Dictionary()
 for number in range(30 - len(DICTIONARY)):

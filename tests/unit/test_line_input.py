@@ -5,8 +5,8 @@ import os
 import threading
 import time
 
-from fairseq_compress.inference import line_input
-from fairseq_compress.inference.line_input import read_lines, read_lines_as_they_come
+from fairseq_compress.decoding import line_input
+from fairseq_compress.decoding.line_input import read_lines, read_lines_as_they_come
 
 
 def pipe(*writes, pause=0.4):

@@ -9,8 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fairseq_compress.functional.bit_packing import pack_integers, packed_bytes, unpack_integers
-from fairseq_compress.functional.linear_quantization import (
+from fairseq_compress.functional.quantization.bit_packing import pack_integers, packed_bytes, unpack_integers
+from fairseq_compress.functional.quantization.linear import (
     Linear,
     dequantize,
     fake_quantize_activations,

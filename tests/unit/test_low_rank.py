@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from fairseq_compress.errors import ConfigError
-from fairseq_compress.functional.low_rank import (
+from fairseq_compress.functional.layers.low_rank import (
     break_even_rank,
     rank_for_energy,
     ranks_for_size,

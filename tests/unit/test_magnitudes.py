@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fairseq_compress.functional.magnitudes import BINS, Magnitudes
+from fairseq_compress.functional.quantization.magnitudes import BINS, Magnitudes
 
 
 @given(

@@ -10,9 +10,9 @@ from fairseq_compress.modules.factorized_embedding import FactorizedEmbedding
 from fairseq_compress.modules.factorized_output import FactorizedOutput
 from fairseq_compress.modules.layer_sharing import share_layers
 from fairseq_compress.modules.ssru import SSRU
-from fairseq_compress.plans.attaching import attach_plan
-from fairseq_compress.plans.rules import LinearRule, Plan
-from tests.unit.cost_models import make_model
+from fairseq_compress.weights.attaching import attach_plan
+from fairseq_compress.weights.rules import LinearRule, Plan
+from tests.helpers.cost_models import make_model
 
 TINY = {
     "entries": 10, "encoder_layers": 2, "decoder_layers": 1, "encoder_embed_dim": 4, "decoder_embed_dim": 4,

@@ -7,7 +7,7 @@ import pytest
 
 from fairseq_compress.errors import ConfigError, DataError
 from fairseq_compress.export.model_writer import create_directory
-from fairseq_compress.inference.model_directory import ModelDirectory
+from fairseq_compress.runtimes.model_directory import ModelDirectory
 
 METADATA = {
     "runtime": "onnx", "runtime_version": "1", "quantization": "int8", "checkpoint_sha256": "0",

@@ -13,7 +13,7 @@ from fairseq_compress.evaluation.multiply_adds import (
     step_multiply_adds,
 )
 from fairseq_compress.modules.layer_sharing import share_layers
-from tests.unit.cost_models import counted, decode, encode, make_model, tokens
+from tests.helpers.cost_models import counted, decode, encode, make_model, tokens
 
 ARCHITECTURES = ["transformer", "compressed_transformer"]
 SHAPES = {

@@ -19,7 +19,7 @@ from fairseq_compress.modules.factorized_output import FactorizedOutput
 from fairseq_compress.modules.low_rank_linear import LowRankLinear
 from fairseq_compress.modules.sparse_linear import SparseLinear
 from fairseq_compress.modules.ssru import SSRU
-from tests.unit.cost_models import ENTRIES, counted, decode, encode, make_model, tokens
+from tests.helpers.cost_models import ENTRIES, counted, decode, encode, make_model, tokens
 
 C, PADDING = 12, 1
 

@@ -7,16 +7,16 @@ import pytest
 from fairseq.data import Dictionary
 
 from fairseq_compress.cli.local_ranks import _options
-from fairseq_compress.corpus.files import file_sha256
 from fairseq_compress.corpus.nbest import read_nbest, source_checksum
 from fairseq_compress.corpus.segmentation import Segmenter
-from fairseq_compress.corpus.sharded_work import Shard, ShardedWork
 from fairseq_compress.corpus.vocabulary import VocabularySettings, list_pieces, train_model
+from fairseq_compress.decoding.search_options import SearchOptions
 from fairseq_compress.errors import ConfigError, DataError
-from fairseq_compress.inference.search_options import SearchOptions
-from fairseq_compress.teachers.beam_search import Found
-from fairseq_compress.teachers.nbest import Corpus, NBestOptions, Share, decode_share, survey
-from fairseq_compress.teachers.nbest_join import is_complete, join
+from fairseq_compress.jobs.nbest import Corpus, NBestOptions, Share, decode_share, survey
+from fairseq_compress.jobs.nbest_join import is_complete, join
+from fairseq_compress.runtimes.torch.beam_search import Found
+from fairseq_compress.work.files import file_sha256
+from fairseq_compress.work.sharded import Shard, ShardedWork
 
 WORDS = [f"w{number}" for number in range(30)]
 OPTIONS = NBestOptions(SearchOptions(beam=3), nbest=2, max_tokens=12, window=7)

@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fairseq_compress.corpus.files import file_sha256
 from fairseq_compress.corpus.nbest import (
     Hypothesis,
     NBestList,
@@ -24,6 +23,7 @@ from fairseq_compress.corpus.nbest import (
     write_sidecar,
 )
 from fairseq_compress.errors import DataError
+from fairseq_compress.work.files import file_sha256
 
 SOURCES = ["▁a ▁b", "", "▁pří liš", "▁a ▁b", "▁c"]
 SCORES = [[-0.5, -0.5, -1.25], [0.0], [-3.0, -12.000001], None, [-0.1]]

@@ -6,7 +6,6 @@ import pytest
 
 from fairseq_compress.cli.main import main
 from fairseq_compress.corpus import nbest_pieces
-from fairseq_compress.corpus.files import file_sha256
 from fairseq_compress.corpus.nbest import (
     Hypothesis,
     NBestList,
@@ -20,6 +19,7 @@ from fairseq_compress.corpus.nbest_pieces import encode_nbest
 from fairseq_compress.corpus.segmentation import Segmenter, encode_file
 from fairseq_compress.corpus.vocabulary import VocabularySettings, build_vocabulary
 from fairseq_compress.errors import DataError
+from fairseq_compress.work.files import file_sha256
 
 SOURCES = [f"Pes číslo {number} běží." for number in range(7)]
 

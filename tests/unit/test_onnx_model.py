@@ -6,12 +6,12 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from fairseq_compress.checkpoint.materialize import model_values
+from fairseq_compress.decoding.search_options import SearchOptions
 from fairseq_compress.errors import ConfigError, DataError
 from fairseq_compress.export.onnx_format import QUANTIZATIONS, why_not, write_graphs, write_model
 from fairseq_compress.export.onnx_linear import Float32, quantize_rows
-from fairseq_compress.inference.model_directory import ModelDirectory
-from fairseq_compress.inference.onnx_model import OnnxModel, sinusoids
-from fairseq_compress.inference.search_options import SearchOptions
+from fairseq_compress.runtimes.model_directory import ModelDirectory
+from fairseq_compress.runtimes.onnx.model import OnnxModel, sinusoids
 from tests.unit.test_beam_search import NGRAMS, SHAPES, build, of_fairseq, repeats, sentences
 
 OTHERS = {

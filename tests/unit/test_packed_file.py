@@ -22,8 +22,8 @@ from fairseq_compress.checkpoint.packed_file import (
 )
 from fairseq_compress.errors import CheckpointError
 from fairseq_compress.evaluation.sizes import size_lines
-from fairseq_compress.functional.linear_quantization import Linear, quantize_dequantize
-from fairseq_compress.functional.packed_weights import Packed, pack_linear, pack_plain, unpack
+from fairseq_compress.functional.quantization.linear import Linear, quantize_dequantize
+from fairseq_compress.weights.packed import Packed, pack_linear, pack_plain, unpack
 
 CFG = {
     "task": {"_name": "translation", "langs": ["en", "cs"]},

@@ -8,12 +8,12 @@ from test_models import lengths, make_batch, make_model
 
 from fairseq_compress.errors import ConfigError
 from fairseq_compress.modules.activation_quantizer import ActivationQuantizer, step_ranges
-from fairseq_compress.parametrizations.attach import transform_of, weight_modules
-from fairseq_compress.plans.attaching import attach_plan
-from fairseq_compress.plans.reading import parse_plan, plan_text, read_plan
-from fairseq_compress.plans.rules import ActivationRule, BlockDropoutRule, LinearRule, Noise, Plan
 from fairseq_compress.selection import select
 from fairseq_compress.shipped import FOLDERS, shipped, shipped_names
+from fairseq_compress.weights.attach import transform_of, weight_modules
+from fairseq_compress.weights.attaching import attach_plan
+from fairseq_compress.weights.reading import parse_plan, plan_text, read_plan
+from fairseq_compress.weights.rules import ActivationRule, BlockDropoutRule, LinearRule, Noise, Plan
 
 NAMES = ["encoder.embed_tokens", "encoder.layers.0.fc1", "encoder.layers.0.fc2", "decoder.layers.0.fc1"]
 

@@ -6,11 +6,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fairseq_compress.functional.additive_quantization import decode, least_squares, local_search, point_errors
-from fairseq_compress.functional.clustering import k_means, nearest, search
-from fairseq_compress.functional.codes import Codes, assign, int8_centroids, reconstruct, round_centroids, size_bytes
-from fairseq_compress.functional.product_quantization import METHODS, product_quantize
-from fairseq_compress.functional.rotation import default_rotation_size
+from fairseq_compress.functional.quantization.additive import decode, least_squares, local_search, point_errors
+from fairseq_compress.functional.quantization.clustering import k_means, nearest, search
+from fairseq_compress.functional.quantization.codes import (
+    Codes,
+    assign,
+    int8_centroids,
+    reconstruct,
+    round_centroids,
+    size_bytes,
+)
+from fairseq_compress.functional.quantization.product import METHODS, product_quantize
+from fairseq_compress.functional.quantization.rotation import default_rotation_size
 
 few_examples = settings(max_examples=15, deadline=None)
 

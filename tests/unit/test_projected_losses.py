@@ -5,10 +5,10 @@ import torch
 import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fairseq_compress.functional.label_smoothed import label_smoothed_loss
-from fairseq_compress.functional.outputs import Projected
-from fairseq_compress.functional.word_level_kd import word_level_kd_loss
-from tests.unit.loss_helpers import PADDING, gradcheck, logits, targets, top_k_of
+from fairseq_compress.functional.losses.label_smoothed import label_smoothed_loss
+from fairseq_compress.functional.losses.outputs import Projected
+from fairseq_compress.functional.losses.word_level_kd import word_level_kd_loss
+from tests.helpers.loss_helpers import PADDING, gradcheck, logits, targets, top_k_of
 
 ROWS, WIDTH, VOCABULARY = 41, 6, 23
 TEACHERS = ("none", "logits", "projected", "ensemble", "top k")

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import fairseq_compress.models as our_models  # noqa: F401 - registers them
 from fairseq_compress.errors import ConfigError
 from fairseq_compress.functional.layer_map import read_layer_map
-from fairseq_compress.functional.projection_losses import WeightPair, down_loss, up_loss
+from fairseq_compress.functional.losses.projection_losses import WeightPair, down_loss, up_loss
 from fairseq_compress.modules.projections import SharedProjections
 from fairseq_compress.teachers.matched_weights import matched_weights, projection_sizes
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fairseq_compress.teachers.projections import Affine, Int8Affine, side_by_side
+from fairseq_compress.runtimes.torch.projections import Affine, Int8Affine, side_by_side
 
 
 @pytest.mark.parametrize("bias", [True, False])

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fairseq_compress.functional.recurrence import cumulative_mean, gated_recurrence, running_sums
+from fairseq_compress.functional.layers.recurrence import cumulative_mean, gated_recurrence, running_sums
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:

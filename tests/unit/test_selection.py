@@ -14,14 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sacrebleu.metrics import BLEU, CHRF
 
-from fairseq_compress.corpus.files import file_sha256
+from fairseq_compress.corpus.kd_data import Choice, Chooser, SelectionRules, Task
+from fairseq_compress.corpus.kd_data_files import worst_scores
+from fairseq_compress.corpus.kd_data_report import SelectionReport
 from fairseq_compress.corpus.nbest import Hypothesis, NBestList, NBestWriter, source_checksum, untranslated
 from fairseq_compress.corpus.nbest_scores import ScoreReader, format_scores, write_scores_sidecar
-from fairseq_compress.corpus.ordered_map import ordered_map
-from fairseq_compress.corpus.selection import Choice, Chooser, SelectionRules, Task
-from fairseq_compress.corpus.selection_files import worst_scores
-from fairseq_compress.corpus.selection_report import SelectionReport
 from fairseq_compress.errors import ConfigError, DataError
+from fairseq_compress.work.files import file_sha256
+from fairseq_compress.work.ordered_map import ordered_map
 
 WORDS = ["the", "dog", "runs", "fast", "."]
 

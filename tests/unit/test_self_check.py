@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from fairseq_compress.decoding.translation_lines import Hypothesis
 from fairseq_compress.errors import CheckError
 from fairseq_compress.export.self_check import CheckOptions, SelfCheck
-from fairseq_compress.inference.translation_lines import Hypothesis
 
 SOURCE = ["a b c d e", "f g h i j", "k l m n o", "p q r s t"]
 

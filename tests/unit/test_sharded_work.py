@@ -11,8 +11,8 @@ import time
 
 import pytest
 
-from fairseq_compress.corpus.sharded_work import Shard, ShardedWork, shard_from_environment
 from fairseq_compress.errors import ConfigError, DataError
+from fairseq_compress.work.sharded import Shard, ShardedWork, shard_from_environment
 
 FACTS = {"source": "ab12", "beam": 5}
 
@@ -191,7 +191,7 @@ def test_of_two_that_finish_together_one_joins(tmp_path):
 
 SCRIPT = """
 import sys
-from fairseq_compress.corpus.sharded_work import Shard, ShardedWork
+from fairseq_compress.work.sharded import Shard, ShardedWork
 work = ShardedWork(sys.argv[1], {"run": 1}, Shard(0, 1))
 for unit in range(150):
     if not work.has(unit):

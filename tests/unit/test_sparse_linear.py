@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from fairseq_compress.errors import CheckpointError, ConfigError
-from fairseq_compress.functional.supports import LAYOUTS, support
+from fairseq_compress.functional.layers.supports import LAYOUTS, support
 from fairseq_compress.modules import sparse_linear
 from fairseq_compress.modules.sparse_linear import LEAST_SPARSITY, LEAST_WORK, SparseLinear, sparse_is_faster
 from fairseq_compress.modules.structured import relative_error

@@ -7,8 +7,8 @@ import torch
 from fairseq import options
 
 import fairseq_compress
+from fairseq_compress.architecture.structure import Structure, linear_ranks, structure_of, tensor_train_modes
 from fairseq_compress.errors import ConfigError
-from fairseq_compress.models.structure import Structure, linear_ranks, structure_of, tensor_train_modes
 from fairseq_compress.modules.average_attention import AverageAttention
 from fairseq_compress.modules.bottleneck_layer import BottleneckDecoderLayer
 from fairseq_compress.modules.convolutional_embedding import ConvolutionalEmbedding
@@ -17,7 +17,7 @@ from fairseq_compress.modules.low_rank_linear import LowRankLinear
 from fairseq_compress.modules.sparse_linear import SparseLinear
 from fairseq_compress.modules.ssru import SSRU
 from fairseq_compress.modules.tensor_train_embedding import TensorTrainEmbedding
-from tests.unit.structures import BATCH, KINDS, make
+from tests.helpers.structures import BATCH, KINDS, make
 
 fairseq_compress.register()
 

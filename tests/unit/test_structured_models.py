@@ -7,13 +7,13 @@ from fairseq.models.ema import EMA
 from torch import nn
 
 import fairseq_compress
-from fairseq_compress.checkpoint.teacher_layers import choose_layers
-from fairseq_compress.checkpoint.teacher_start import take_over
 from fairseq_compress.models.student_output import student_output, why_no_output_matrix
-from fairseq_compress.plans.attaching import attach_plan
-from fairseq_compress.plans.reading import parse_plan
-from fairseq_compress.teachers.step_decoders import step_decoder, why_not_fast
-from tests.unit.structures import BATCH, KINDS, make
+from fairseq_compress.runtimes.torch.step_decoders import step_decoder, why_not_fast
+from fairseq_compress.surgery.teacher_layers import choose_layers
+from fairseq_compress.surgery.teacher_start import take_over
+from fairseq_compress.weights.attaching import attach_plan
+from fairseq_compress.weights.reading import parse_plan
+from tests.helpers.structures import BATCH, KINDS, make
 
 fairseq_compress.register()
 

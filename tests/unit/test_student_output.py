@@ -17,8 +17,8 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import parametrize
 
 from fairseq_compress.errors import ConfigError
-from fairseq_compress.functional.label_smoothed import label_smoothed_loss
-from fairseq_compress.functional.outputs import Projected
+from fairseq_compress.functional.losses.label_smoothed import label_smoothed_loss
+from fairseq_compress.functional.losses.outputs import Projected
 from fairseq_compress.models.student_output import student_output
 from tests.conftest import ROOT
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fairseq_compress.errors import ConfigError
-from fairseq_compress.functional.supports import (
+from fairseq_compress.functional.layers.supports import (
     BLOCKS,
     LAYOUTS,
     _exponential,

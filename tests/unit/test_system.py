@@ -81,7 +81,7 @@ def test_the_package_has_no_other_use_of_them():
 def test_imports_without_fcntl():
     code = (
         "import os, sys; sys.modules['fcntl'] = None; del os.sched_getaffinity\n"
-        "import fairseq_compress.system as system, fairseq_compress.corpus.sharded_work\n"
+        "import fairseq_compress.system as system, fairseq_compress.work.sharded\n"
         "assert system.fcntl is None and system.available_cores() >= 1 and system.lock_file(0) is None"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

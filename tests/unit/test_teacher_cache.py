@@ -12,16 +12,16 @@ import pytest
 import torch
 from fairseq.data import Dictionary
 
-from fairseq_compress.corpus.files import file_sha256
-from fairseq_compress.corpus.sharded_work import Shard, ShardedWork
 from fairseq_compress.errors import CheckpointError, ConfigError, DataError
+from fairseq_compress.jobs.cache_plan import Batch, BatchPlan
+from fairseq_compress.jobs.cache_writer import join_shares, write_share
 from fairseq_compress.teachers.agreement import Entries
 from fairseq_compress.teachers.cache import TeacherCache
 from fairseq_compress.teachers.cache_checksums import data_checksums, dictionary_facts, teacher_checksums
 from fairseq_compress.teachers.cache_format import read_meta, record_dtype
-from fairseq_compress.teachers.cache_plan import Batch, BatchPlan
 from fairseq_compress.teachers.cache_records import top_k_records, unread_records
-from fairseq_compress.teachers.cache_writer import join_shares, write_share
+from fairseq_compress.work.files import file_sha256
+from fairseq_compress.work.sharded import Shard, ShardedWork
 
 VOCABULARY = 12
 RECORD = record_dtype(3, VOCABULARY, "float16")

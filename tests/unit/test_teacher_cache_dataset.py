@@ -9,7 +9,6 @@ import torch
 from fairseq.data import ConcatDataset, Dictionary, LanguagePairDataset, ListDataset
 from fairseq.tasks.translation import TranslationConfig
 
-from fairseq_compress.corpus.files import file_sha256
 from fairseq_compress.datasets.teacher_cache import (
     SAMPLE_KEY,
     TeacherCacheDataset,
@@ -21,6 +20,7 @@ from fairseq_compress.tasks.compressed_translation import CompressedTranslationT
 from fairseq_compress.teachers.cache import TeacherCache
 from fairseq_compress.teachers.cache_checksums import dictionary_facts
 from fairseq_compress.teachers.cache_format import CacheMeta, record_dtype
+from fairseq_compress.work.files import file_sha256
 
 K, SENTENCES = 3, 40
 

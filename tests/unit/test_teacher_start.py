@@ -9,15 +9,15 @@ from fairseq import models
 from fairseq.data import Dictionary
 
 import fairseq_compress.models as our_models  # noqa: F401 - registers them
-from fairseq_compress.checkpoint.plain_parameters import plain_shapes
-from fairseq_compress.checkpoint.teacher_layers import choose_layers, evenly_spread, parse_layers
-from fairseq_compress.checkpoint.teacher_start import take_over, why_not_by_size
-from fairseq_compress.checkpoint.transformer_axes import axes_of, axis_sizes
 from fairseq_compress.errors import ConfigError
-from fairseq_compress.functional.width_reduction import leading_in_heads, principal, reduce_gain, reduce_weight
-from fairseq_compress.parametrizations.attach import effective_state
-from fairseq_compress.plans.attaching import attach_plan
-from fairseq_compress.plans.reading import parse_plan
+from fairseq_compress.surgery.plain_parameters import plain_shapes
+from fairseq_compress.surgery.teacher_layers import choose_layers, evenly_spread, parse_layers
+from fairseq_compress.surgery.teacher_start import take_over, why_not_by_size
+from fairseq_compress.surgery.transformer_axes import axes_of, axis_sizes
+from fairseq_compress.surgery.width_reduction import leading_in_heads, principal, reduce_gain, reduce_weight
+from fairseq_compress.weights.attach import effective_state
+from fairseq_compress.weights.attaching import attach_plan
+from fairseq_compress.weights.reading import parse_plan
 
 DICTIONARY = Dictionary()
 for number in range(40 - len(DICTIONARY)):

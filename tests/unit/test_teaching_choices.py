@@ -16,14 +16,14 @@ from fairseq_compress.criterions.selective_kd import QUEUE
 from fairseq_compress.criterions.word_level_kd import WordLevelKDCriterion
 from fairseq_compress.criterions.word_level_kd_options import WordLevelKDConfig
 from fairseq_compress.errors import ConfigError
-from fairseq_compress.functional.divergences import ranking_loss
+from fairseq_compress.functional.losses.divergences import ranking_loss
+from fairseq_compress.functional.losses.token_selection import hardest, pushed
 from fairseq_compress.functional.seeds import seed_of
-from fairseq_compress.functional.token_selection import hardest, pushed
 from fairseq_compress.models.encoder_reuse import encoding_once
-from fairseq_compress.plans.attaching import attach_plan
-from fairseq_compress.plans.reading import parse_plan
 from fairseq_compress.tasks.compressed_translation import CompressedTranslationConfig, CompressedTranslationTask
 from fairseq_compress.teachers.frozen import FrozenTeachers, dropout_modules
+from fairseq_compress.weights.attaching import attach_plan
+from fairseq_compress.weights.reading import parse_plan
 
 PAD, EOS = 1, 2
 DICTIONARY = Dictionary()

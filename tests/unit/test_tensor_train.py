@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from fairseq_compress.functional.tensor_train import (
+from fairseq_compress.functional.layers.tensor_train import (
     balanced_modes,
     dense_table,
     gather_rows,

@@ -11,8 +11,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from fairseq_compress.errors import ConfigError
-from fairseq_compress.functional import tensor_train
-from fairseq_compress.functional.tensor_train import tt_shapes
+from fairseq_compress.functional.layers import tensor_train
+from fairseq_compress.functional.layers.tensor_train import tt_shapes
 from fairseq_compress.modules.structured import relative_error, structured_modules
 from fairseq_compress.modules.tensor_train_embedding import TensorTrainEmbedding
 from fairseq_compress.modules.tensor_train_output import TensorTrainOutput

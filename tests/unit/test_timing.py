@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
+from fairseq_compress.decoding.search_options import SearchOptions
+from fairseq_compress.decoding.translation_lines import Hypothesis
 from fairseq_compress.errors import ConfigError
 from fairseq_compress.evaluation import timed_translation
 from fairseq_compress.evaluation.timing import Timings, check_timings, evenly
-from fairseq_compress.inference.open_model import OpenedModel
-from fairseq_compress.inference.search_options import SearchOptions
-from fairseq_compress.inference.translation_lines import Hypothesis
+from fairseq_compress.runtimes.open_model import OpenedModel
 
 SLOW, FAST = 0.2, 0.01
 

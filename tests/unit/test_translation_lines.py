@@ -2,10 +2,10 @@
 
 import pytest
 
+from fairseq_compress.decoding import translation_lines
+from fairseq_compress.decoding.search_options import SearchOptions
+from fairseq_compress.decoding.translation_lines import Hypothesis, LineOptions, translate_lines
 from fairseq_compress.errors import ConfigError, DataError
-from fairseq_compress.inference import translation_lines
-from fairseq_compress.inference.search_options import SearchOptions
-from fairseq_compress.inference.translation_lines import Hypothesis, LineOptions, translate_lines
 
 
 class Words:

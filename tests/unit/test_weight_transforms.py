@@ -10,10 +10,10 @@ from test_models import lengths, make_batch, make_model
 from torch import nn
 
 from fairseq_compress.errors import ConfigError
-from fairseq_compress.functional.block_noise import drop
-from fairseq_compress.functional.linear_quantization import Linear, quantize_dequantize
+from fairseq_compress.functional.quantization.block_noise import drop
+from fairseq_compress.functional.quantization.linear import Linear, quantize_dequantize
 from fairseq_compress.functional.schedules import Ramp
-from fairseq_compress.parametrizations.attach import (
+from fairseq_compress.weights.attach import (
     attach,
     effective_state,
     original_of,
@@ -21,8 +21,8 @@ from fairseq_compress.parametrizations.attach import (
     transform_of,
     weight_modules,
 )
-from fairseq_compress.parametrizations.block_dropout import BlockDropout
-from fairseq_compress.parametrizations.linear_quantizer import LinearQuantizer
+from fairseq_compress.weights.methods.block_dropout import BlockDropout
+from fairseq_compress.weights.methods.linear import LinearQuantizer
 
 pytestmark = pytest.mark.filterwarnings("ignore:Support for mismatched key_padding_mask:UserWarning")
 ARCHITECTURES = ["transformer", "transformer_small"]

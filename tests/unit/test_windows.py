@@ -5,10 +5,10 @@ import random
 
 import pytest
 
-from fairseq_compress.corpus import work_progress
-from fairseq_compress.corpus.windows import cut_batches, iterate_batches
-from fairseq_compress.corpus.work_progress import WorkProgress
 from fairseq_compress.errors import ConfigError
+from fairseq_compress.work import progress as work_progress
+from fairseq_compress.work.progress import WorkProgress
+from fairseq_compress.work.windows import cut_batches, iterate_batches
 
 
 def test_by_hand():

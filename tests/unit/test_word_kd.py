@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fairseq_compress.functional.word_kd import log1mexp, word_kd_loss, word_log_probs
+from fairseq_compress.functional.losses.word_kd import log1mexp, word_kd_loss, word_log_probs
 
 TINY = torch.finfo(torch.float32).eps / 2
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fairseq_compress.functional.word_level_kd import word_level_kd_loss
-from tests.unit.loss_helpers import PADDING, gradcheck, logits, targets
+from fairseq_compress.functional.losses.word_level_kd import word_level_kd_loss
+from tests.helpers.loss_helpers import PADDING, gradcheck, logits, targets
 
 
 def slow_loop(student, teachers, target, temperature, alpha, smoothing):

@@ -10,7 +10,16 @@ from hypothesis import strategies as st
 from fairseq_compress.corpus.cleaning import normalize_line
 from fairseq_compress.corpus.word_segmentation import DualSegmenter, WordSegmenter
 from fairseq_compress.errors import DataError
-from tests.dual_corpus import LANGUAGES, RARE, WORDS, make_lines, make_vocabularies, spell, train_model, write_text
+from tests.helpers.dual_corpus import (
+    LANGUAGES,
+    RARE,
+    WORDS,
+    make_lines,
+    make_vocabularies,
+    spell,
+    train_model,
+    write_text,
+)
 
 TEXT = [line for language in LANGUAGES for line in make_lines(language, 150, seed=7)]
 PLAIN = [" ".join(WORDS["en"])] * 3

@@ -1,0 +1,1 @@
+"""Beam search and the handling of lines, for every runtime."""

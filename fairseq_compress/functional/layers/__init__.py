@@ -1,0 +1,1 @@
+"""The mathematics of layers: low rank, tensor trains, sparse supports, recurrences."""

@@ -1,0 +1,38 @@
+"""What a model says of each token, block by block: no (N, V) matrix of log-probabilities exists, and no gradient."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from fairseq_compress.functional.losses.blocks import LogitRows
+from fairseq_compress.functional.losses.outputs import Output, compute_dtype, shape_of, tensor_of
+
+_BLOCK_ELEMENTS = 2**22
+
+
+def token_nll(output: Output, target: Tensor, block_rows: int | None = None) -> Tensor:
+    """-log p(y) in nats, (N,), of the targets (N,)."""
+    found = [
+        torch.logsumexp(logits, dim=-1) - logits.gather(1, target[rows, None]).squeeze(1)
+        for rows, logits in _blocks(output, block_rows)
+    ]
+    return torch.cat(found) if found else tensor_of(output).new_zeros(0)
+
+
+def best_entries(output: Output, block_rows: int | None = None) -> Tensor:
+    """argmax, (N,), int64."""
+    found = [logits.argmax(dim=-1) for _, logits in _blocks(output, block_rows)]
+    return torch.cat(found) if found else torch.zeros(0, dtype=torch.long, device=tensor_of(output).device)
+
+
+@torch.no_grad()
+def _blocks(output: Output, block_rows: int | None) -> Iterator[tuple[slice, Tensor]]:
+    """Rows and their logits in the computing type."""
+    total, vocabulary = shape_of(output)
+    size = block_rows or max(1, _BLOCK_ELEMENTS // max(1, vocabulary))
+    source, dtype = LogitRows(output, None), compute_dtype(output)
+    with torch.autocast(tensor_of(output).device.type, enabled=False):
+        for start in range(0, total, size):
+            rows = slice(start, min(start + size, total))
+            yield rows, source.block(rows).detach().to(dtype)

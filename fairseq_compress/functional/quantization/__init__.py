@@ -1,0 +1,1 @@
+"""Quantization: tensors in, tensors out."""

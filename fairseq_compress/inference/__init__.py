@@ -1,1 +1,0 @@
-"""Translating with an exported model: neither torch nor fairseq is imported here."""

@@ -1,1 +1,0 @@
-"""Compression plans: which modules of a model are compressed, and how."""

@@ -1,0 +1,121 @@
+"""Decoding steps of an exported model in ONNX Runtime: its memory, and nothing else between two steps.
+
+Every hypothesis has a row of keys and values, into which a step writes those of its own token, in place: the session is
+bound to that memory, and nothing is copied. When the beam is reordered, the rows stay where they are; ``path[b, g, t]``
+tells in which row of its sentence hypothesis g finds the keys and values of step t.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fairseq_compress.decoding.beam_search import Best, Floats, Ints, pick
+
+STEPS_AT_FIRST = 32  # for which there is room; it doubles when they are over
+
+
+class Shape(NamedTuple):
+    """Of a decoder."""
+
+    layers: int
+    heads: int
+    head_width: int
+    entries: int
+    """Of its dictionary, with those that pad its output."""
+
+
+class OnnxSteps:
+    """See :class:`fairseq_compress.decoding.beam_search.Steps`.
+
+    Args:
+        session: of the graph of a step.
+        source: for each layer keys and values of the source, ``(2, B, H, S, D)``.
+        source_mask: ``(B, S)``, 1 for tokens, 0 for padding.
+        positions: a row for each step, ``(.., C)``.
+    """
+
+    def __init__(
+        self, session: Any, shape: Shape, source: list[Floats], source_mask: NDArray[np.int32], positions: Floats
+    ) -> None:
+        self._session, self._shape, self._positions = session, shape, positions
+        self._source, self._source_mask = source, source_mask
+        self._past = self._empty(len(source_mask), min(STEPS_AT_FIRST, len(positions)))
+        self._path = np.zeros((len(source_mask), 1, self._past.shape[3]), np.int32)
+        self._step = 0
+        self._binding: Any = None
+
+    def best(self, tokens: Ints, penalty: Floats, count: int) -> Best:
+        """See :class:`fairseq_compress.decoding.beam_search.Steps`."""
+        if self._step == self._past.shape[3]:
+            self._grow()
+        if self._binding is None or count != self._constants[0]:
+            self._bind(len(tokens), tokens.shape[1], count)
+        np.copyto(self._tokens, tokens)
+        np.copyto(self._position[0, 0], self._positions[self._step])
+        np.copyto(self._penalty[: len(penalty)], penalty)
+        self._number[0] = self._step
+        self._path[:, :, self._step] = self._own
+        self._session.run_with_iobinding(self._binding)
+        self._step += 1
+        return Best(self._log_probs, self._best, self._eos)
+
+    def reorder(self, parents: Ints) -> None:
+        """See :class:`fairseq_compress.decoding.beam_search.Steps`."""
+        batch, group = parents.shape
+        if group != self._path.shape[1]:  # after the first step
+            self._path = np.zeros((batch, group, self._path.shape[2]), np.int32)
+            first, self._past = self._past, self._empty(batch * group, self._past.shape[3])
+            self._past[:, ::group, :, : self._step] = first[:, :, :, : self._step]
+            self._binding = None
+        elif group > 1:
+            path = self._path[:, :, : self._step]
+            path[...] = pick(path, parents)
+
+    def keep(self, rows: Ints) -> None:
+        """See :class:`fairseq_compress.decoding.beam_search.Steps`."""
+        group = self._path.shape[1]
+        self._source = [part.take(rows, axis=1) for part in self._source]  # contiguous, as bound memory must be
+        self._source_mask = self._source_mask.take(rows, axis=0)
+        self._path = self._path.take(rows, axis=0)
+        hypotheses = (rows[:, None] * group + np.arange(group)).ravel()
+        old, self._past = self._past, self._empty(len(hypotheses), self._past.shape[3])
+        self._past[:, :, :, : self._step] = old[:, hypotheses, :, : self._step]
+        self._binding = None
+
+    def _empty(self, hypotheses: int, steps: int) -> Floats:
+        layers, heads, width, _ = self._shape
+        return np.empty((2 * layers, hypotheses, heads, steps, width), np.float32)
+
+    def _grow(self) -> None:
+        old, path, room = self._past, self._path, 2 * self._past.shape[3]
+        self._past = self._empty(old.shape[1], room)
+        self._past[:, :, :, : self._step] = old
+        self._path = np.zeros((*path.shape[:2], room), np.int32)
+        self._path[:, :, : self._step] = path
+        self._binding = None
+
+    def _bind(self, batch: int, group: int, count: int) -> None:
+        self._binding = self._session.io_binding()
+        self._tokens = np.empty((batch, group), np.int64)
+        self._position = np.empty((1, 1, self._positions.shape[1]), np.float32)
+        self._penalty = np.zeros(self._shape.entries, np.float32)
+        self._number = np.zeros(1, np.int32)
+        self._own = np.arange(group, dtype=np.int32)
+        self._constants = np.array([count], np.int64), np.array([group], np.int32)
+        self._log_probs = np.empty((batch, group, count), np.float32)
+        self._best = np.empty((batch, group, count), np.int64)
+        self._eos = np.empty((batch, group), np.float32)
+        inputs: dict[str, NDArray[Any]] = {
+            "tokens": self._tokens, "position": self._position, "source_mask": self._source_mask, "path": self._path,
+            "penalty": self._penalty, "count": self._constants[0], "step": self._number, "beam": self._constants[1],
+        }  # fmt: skip
+        outputs: dict[str, NDArray[Any]] = {"log_probs": self._log_probs, "best": self._best, "eos": self._eos}
+        for layer in range(self._shape.layers):
+            for part, name in enumerate("kv"):
+                inputs[f"source_{layer}_{name}"] = self._source[layer][part]
+                inputs[f"past_{layer}_{name}"] = outputs[f"new_{layer}_{name}"] = self._past[2 * layer + part]
+        for name, array in inputs.items():
+            self._binding.bind_input(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
+        for name, array in outputs.items():
+            self._binding.bind_output(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)

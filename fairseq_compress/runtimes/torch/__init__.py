@@ -1,0 +1,1 @@
+"""Decoding with torch: checkpoints and packed files."""

@@ -1,0 +1,1 @@
+"""Making a model of another shape from a trained one."""

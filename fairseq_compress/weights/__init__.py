@@ -1,0 +1,1 @@
+"""Transforms of weights: rules, parametrizations and packed forms."""

@@ -1,0 +1,1 @@
+"""One method of weight compression a file."""
