@@ -8,23 +8,24 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[2] / "fairseq_compress"
 FLOORS = {
     "errors": 0,
-    "compat": 1, "extras": 1, "languages": 1, "selection": 1, "shipped": 1, "system": 1,
-    "work": 2,
-    "functional": 3, "corpus": 3,
-    "modules": 4, "decoding": 4,
-    "weights": 5, "architecture": 5,
-    "surgery": 6,
-    "models": 7, "checkpoint": 7,
-    "teachers": 8,
-    "runtimes": 9, "datasets": 9,
-    "criterions": 10, "tasks": 10, "jobs": 10,
-    "export": 11, "evaluation": 11, "procedures": 11,
-    "cli": 12, "api": 12,
+    "extras": 1, "languages": 1, "selection": 1, "shipped": 1, "system": 1,
+    "options": 2,
+    "compat": 3, "work": 3,
+    "functional": 4, "corpus": 4,
+    "modules": 5, "decoding": 5,
+    "weights": 6, "architecture": 6,
+    "surgery": 7,
+    "models": 8, "checkpoint": 8,
+    "teachers": 9,
+    "runtimes": 10, "datasets": 10,
+    "criterions": 11, "tasks": 11, "jobs": 11,
+    "export": 12, "evaluation": 12, "procedures": 12,
+    "cli": 13, "api": 13,
 }  # fmt: skip
 BOTH = {"torch", "fairseq"}
 WITHOUT = {  # rooms that must work without these packages; a room inside another is named with a slash
     "errors": BOTH, "extras": BOTH, "languages": BOTH, "selection": BOTH, "shipped": BOTH, "system": BOTH,
-    "work": BOTH, "corpus": BOTH, "decoding": BOTH, "runtimes/onnx": BOTH, "runtimes/ctranslate2": BOTH,
+    "options": BOTH, "work": BOTH, "corpus": BOTH, "decoding": BOTH, "runtimes/onnx": BOTH, "runtimes/ctranslate2": BOTH,
     "functional": {"fairseq"}, "weights": {"fairseq"},
 }  # fmt: skip
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")

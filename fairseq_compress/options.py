@@ -1,0 +1,278 @@
+"""Declare an option once: its default, help, range, choices and what it requires.
+
+A dataclass whose fields are made by :func:`option` gives
+
+- the arguments of a parser (:func:`add_arguments`) and their values (:func:`from_arguments`),
+- the check of its values, all problems in one message (:func:`problems`, :func:`check`),
+- a reader of mappings from JSON or YAML with the same checks (:func:`read`),
+- fairseq's dataclass, with ``compat.fairseq_options`` as its decorator.
+
+Example::
+
+    @dataclass(frozen=True)
+    class Search:
+        beam: int = option(5, "hypotheses followed at a time", range="[1, inf)")
+        mode: str = option("best", "what is kept", choices=("best", "k-best"))
+        k: int = option(1, "hypotheses kept", range="[1, inf)", needs="mode=k-best")
+
+    check(Search(beam=0, k=4))
+    # ConfigError: --beam: must be in [1, inf), got 0; --k: requires --mode k-best, got best
+
+Rules between options are functions that yield a message for each rule that is broken; :func:`check` takes them.
+"""
+
+import argparse
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import MISSING, Field, field, fields, is_dataclass
+from enum import Enum
+from functools import cache
+from types import NoneType, UnionType
+from typing import Any, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from fairseq_compress.errors import ConfigError
+from fairseq_compress.shipped import did_you_mean
+
+T = TypeVar("T")
+Spelling = Callable[[str], str]
+"""The name of a field as a message shows it."""
+
+_INTERVAL = re.compile(r"([\[(])\s*(\S+)\s*,\s*(\S+)\s*([\])])")
+_EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
+_KINDS = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
+
+
+def option(
+    default: Any = MISSING, help: str = "", *, range: str | None = None, choices: Iterable[str] | None = None,
+    needs: str | None = None, metavar: str | None = None, factory: Any = MISSING,
+) -> Any:  # fmt: skip
+    """A field of a dataclass that is an option.
+
+    Args:
+        default: of the option; without one it is required. A value of None is allowed where None is the default.
+        help: what it does; range and default are added where the help is shown.
+        range: an interval as in ``"(0, 1]"`` or ``"[1, inf)"``. A bracket at inf allows inf; NaN is in none.
+        choices: the values that are allowed.
+        needs: ``"other"`` (an option that must differ from its default) or ``"other=a|b"`` (one of these values): this
+            option may differ from its own default only then.
+        metavar: the name of the value in the help.
+        factory: in place of ``default``, a function that makes it.
+    """
+    if range is not None:
+        interval(range)
+    metadata = {
+        "help": help, "range": range, "choices": None if choices is None else tuple(choices), "needs": needs,
+        "metavar": metavar,
+    }  # fmt: skip
+    if factory is not MISSING:
+        return field(default_factory=factory, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+class Interval(NamedTuple):
+    """Numbers from ``least`` to ``most``; whether the ends belong to it."""
+
+    least: float
+    most: float
+    with_least: bool
+    with_most: bool
+
+    def __contains__(self, value: object) -> bool:
+        if not isinstance(value, int | float) or math.isnan(value):
+            return False
+        above = value >= self.least if self.with_least else value > self.least
+        return above and (value <= self.most if self.with_most else value < self.most)
+
+
+@cache
+def interval(text: str) -> Interval:
+    """The interval of a text such as ``"[0, 1)"``."""
+    parts = _INTERVAL.fullmatch(text)
+    if parts is None:
+        raise ValueError(f"interval: must be as in '[0, 1)', got {text!r}")
+    return Interval(float(parts[2]), float(parts[3]), parts[1] == "[", parts[4] == "]")
+
+
+def flag(name: str) -> str:
+    """The option of a field on a command line: ``max_len`` is ``--max-len``."""
+    return "--" + name.replace("_", "-")
+
+
+def options_of(kind: Any) -> list[Field[Any]]:
+    """The fields of a dataclass that :func:`option` made."""
+    return [each for each in fields(kind) if "needs" in each.metadata]
+
+
+def default_of(each: Field[Any]) -> Any:
+    """The default of a field; MISSING without one."""
+    return each.default_factory() if each.default_factory is not MISSING else each.default
+
+
+def plain(value: Any) -> Any:
+    """The value of a member of fairseq's ``ChoiceEnum``; every other value as it is."""
+    return value.value if isinstance(value, Enum) else value
+
+
+def problems(values: Any, spelling: Spelling = flag) -> Iterator[str]:
+    """A message for each value out of its range or choices, and for each option whose requirement is not met.
+
+    Args:
+        values: an instance of a dataclass with options.
+        spelling: how messages name a field.
+    """
+    for each in options_of(values):
+        value = plain(getattr(values, each.name))
+        if value is None and each.default is None:
+            continue
+        yield from _wrong_value(each, value, spelling)
+        yield from _wrong_need(each, value, values, spelling)
+
+
+def check(values: Any, *rules: Iterable[str], spelling: Spelling = flag, origin: str = "") -> None:
+    """Check the values of a dataclass with options.
+
+    Raises:
+        ConfigError: every problem of :func:`problems` and of the ``rules``, in one message that starts with ``origin``.
+    """
+    raise_problems([*problems(values, spelling), *(message for rule in rules for message in rule)], origin)
+
+
+def raise_problems(found: Iterable[str], origin: str = "") -> None:
+    """Raise one :class:`ConfigError` with all messages, if there is any."""
+    if messages := "; ".join(dict.fromkeys(found)):
+        raise ConfigError(f"{origin}: {messages}" if origin else messages)
+
+
+def _wrong_value(each: Field[Any], value: Any, spelling: Spelling) -> Iterator[str]:
+    name, choices, within = spelling(each.name), each.metadata["choices"], each.metadata["range"]
+    if choices is not None and value not in choices:
+        yield f"{name}: must be one of {', '.join(map(str, choices))}, got {value!r}"
+    if within is None:
+        return
+    for number in value if isinstance(value, tuple | list) else (value,):
+        if number not in interval(within):
+            yield f"{name}: must be in {within}, got {number}"
+
+
+def _wrong_need(each: Field[Any], value: Any, values: Any, spelling: Spelling) -> Iterator[str]:
+    needs = each.metadata["needs"]
+    if needs is None or value == plain(default_of(each)):
+        return
+    other, _, allowed = needs.partition("=")
+    found = plain(getattr(values, other))
+    if allowed and str(found) not in allowed.split("|"):
+        yield f"{spelling(each.name)}: requires {spelling(other)} {' or '.join(allowed.split('|'))}, got {found}"
+    elif not allowed and found == plain(default_of(type(values).__dataclass_fields__[other])):
+        yield f"{spelling(each.name)}: requires {spelling(other)}, got {value} alone"
+
+
+def add_arguments(
+    parser: argparse._ActionsContainer, kind: Any, *, names: Iterable[str] | None = None, suppress: bool = False
+) -> None:
+    """Declare the options of a dataclass.
+
+    Args:
+        parser: a parser or a group of one.
+        kind: the dataclass, or an instance whose values are the defaults.
+        names: the fields to declare; default: all options.
+        suppress: an option that is not given leaves no attribute; :func:`from_arguments` then takes the default.
+    """
+    kinds, chosen = _types(kind if isinstance(kind, type) else type(kind)), None if names is None else set(names)
+    for each in options_of(kind):
+        if chosen is not None and each.name not in chosen:
+            continue
+        default = default_of(each) if isinstance(kind, type) else getattr(kind, each.name)
+        value, many = _value_type(kinds[each.name])
+        settings: dict[str, Any] = {"help": help_of(each).replace("%", "%%"), "default": default}
+        if value is bool:
+            settings["action"] = argparse.BooleanOptionalAction if default else "store_true"
+        else:
+            settings |= {"type": value, "metavar": each.metadata["metavar"], "choices": each.metadata["choices"]}
+            settings |= {"nargs": "+"} if many else {}
+        if default is MISSING:
+            settings |= {"default": None, "required": True}
+        if suppress:
+            settings["default"] = argparse.SUPPRESS
+        parser.add_argument(flag(each.name), **settings)
+
+
+def from_arguments(kind: type[T], args: Any, **others: Any) -> T:
+    """An instance of a dataclass from parsed arguments, with ``others`` in place of what was not declared."""
+    names = [each.name for each in options_of(kind) if each.name not in others and hasattr(args, each.name)]
+    return kind(**{name: getattr(args, name) for name in names}, **others)
+
+
+def help_of(each: Field[Any]) -> str:
+    """The help of an option with its range."""
+    text, within = each.metadata["help"], each.metadata["range"]
+    return f"{text}, in {within}" if within else text
+
+
+def read(kind: type[T], values: Any, found: list[str], place: str = "") -> T | None:
+    """An instance of a dataclass from a mapping that came from JSON or YAML; nested dataclasses and tuples too.
+
+    Args:
+        kind: the dataclass.
+        values: a mapping; unknown and missing keys, wrong types, ranges and choices are problems.
+        found: gets a message for each problem; those of the method ``problems`` too, if the dataclass has one.
+        place: the key of the value in the whole, for messages.
+
+    Returns:
+        The instance, None if there was a problem.
+    """
+    where = f"{place}." if place else ""
+    if not isinstance(values, Mapping):
+        found.append(f"{place or 'the value'}: must be a table of keys, got {_shown(values)}")
+        return None
+    kinds, known, before = _types(kind), {each.name: each for each in fields(kind)}, len(found)  # type: ignore[arg-type]
+    found += [f"{where}{key}: unknown key{did_you_mean(str(key), known)}" for key in values if key not in known]
+    required = [name for name, each in known.items() if default_of(each) is MISSING]
+    found += [f"{where}{name}: is missing" for name in required if name not in values]
+    given = {key: convert(kinds[key], value, found, f"{where}{key}") for key, value in values.items() if key in known}
+    if len(found) > before:
+        return None
+    made = kind(**given)
+    found += problems(made, lambda name: f"{where}{name}")
+    if hasattr(made, "problems"):
+        found += [f"{where}{message}" for message in made.problems()]
+    return made if len(found) == before else None
+
+
+def convert(kind: Any, value: Any, found: list[str], place: str) -> Any:
+    """``value`` as a ``kind``: int, float, str, bool, a tuple of a kind, a dataclass, or one of them and None."""
+    if get_origin(kind) in (UnionType, Union):
+        inner = [each for each in get_args(kind) if each is not NoneType]
+        return None if value is None else convert(inner[0], value, found, place)
+    if get_origin(kind) is tuple:
+        if not isinstance(value, list | tuple):
+            found.append(f"{place}: must be a list, got {_shown(value)}")
+            return ()
+        inner = get_args(kind)[0]
+        return tuple(convert(inner, item, found, f"{place}[{number}]") for number, item in enumerate(value))
+    if is_dataclass(kind):
+        return read(kind, value, found, place)  # type: ignore[arg-type]
+    if kind is float and (type(value) is int or (isinstance(value, str) and _EXPONENT.fullmatch(value))):
+        return float(value)  # YAML 1.1 takes 1e-05, as JSON writes it, for a text
+    if kind in _KINDS and type(value) is not kind:
+        found.append(f"{place}: must be {_KINDS[kind]}, got {_shown(value)}")
+        return None
+    return value
+
+
+@cache
+def _types(kind: type) -> dict[str, Any]:
+    return get_type_hints(kind)
+
+
+def _value_type(kind: Any) -> tuple[Any, bool]:
+    """The type that argparse converts to, and whether there may be many."""
+    if get_origin(kind) in (UnionType, Union):
+        return _value_type(next(each for each in get_args(kind) if each is not NoneType))
+    if get_origin(kind) in (tuple, list):
+        return _value_type(get_args(kind)[0])[0], True
+    return (str if isinstance(kind, type) and issubclass(kind, Enum) else kind), False
+
+
+def _shown(value: Any) -> str:
+    return repr(value)[:50]
