@@ -25,7 +25,8 @@ FLOORS = {
 BOTH = {"torch", "fairseq"}
 WITHOUT = {  # rooms that must work without these packages; a room inside another is named with a slash
     "errors": BOTH, "extras": BOTH, "languages": BOTH, "selection": BOTH, "shipped": BOTH, "system": BOTH,
-    "options": BOTH, "work": BOTH, "corpus": BOTH, "decoding": BOTH, "runtimes/onnx": BOTH, "runtimes/ctranslate2": BOTH,
+    "options": BOTH, "work": BOTH, "corpus": BOTH, "decoding": BOTH,
+    "runtimes/onnx": BOTH, "runtimes/ctranslate2": BOTH,
     "functional": {"fairseq"}, "weights": {"fairseq"},
 }  # fmt: skip
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
