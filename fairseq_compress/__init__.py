@@ -1,10 +1,9 @@
 """fairseq-compress: distil and compress fairseq translation models.
 
-Importing the package is cheap. It registers its tasks, criterions and models with fairseq, and mends what is
-broken in fairseq, as soon as fairseq is in the process: at once under ``--user-dir``, where fairseq does the
-importing, else when fairseq is imported. Who imports a module of ours that needs fairseq, such as
-:mod:`fairseq_compress.criterions`, before fairseq itself, calls :func:`register`. The verbs of ``fairseq-compress``
-that need neither fairseq nor torch never load them.
+Importing the package is cheap. It registers its tasks, criterions and models with fairseq, and fixes
+faults of fairseq, as soon as fairseq is imported: at once under ``--user-dir``. Code that imports a module of ours that
+needs fairseq, such as :mod:`fairseq_compress.criterions`, before fairseq itself must call :func:`register`. Verbs of
+``fairseq-compress`` that need neither fairseq nor torch never import them.
 
 The Python API (docs/api.md): :class:`Translator`, :func:`load`, :func:`quantize`, and the losses of
 :mod:`fairseq_compress.functional`.
@@ -29,7 +28,7 @@ __all__ = ["Hypothesis", "LoadedModel", "Translator", "__version__", "functional
 
 
 def __getattr__(name: str) -> Any:
-    """Import the API when it is first asked for."""
+    """Import the Python API on first use."""
     if name in _OF_API:
         return getattr(importlib.import_module("fairseq_compress.api"), name)
     if name == "functional":
@@ -38,7 +37,7 @@ def __getattr__(name: str) -> Any:
 
 
 def register() -> None:
-    """Mend fairseq (:mod:`fairseq_compress.compat`) and register every task, criterion and model. Idempotent."""
+    """Fix fairseq (:mod:`fairseq_compress.compat`) and register every task, criterion and model. Idempotent."""
     from fairseq_compress import compat
 
     compat.apply()
@@ -62,7 +61,7 @@ def register() -> None:
 
 
 class _AfterFairseq(MetaPathFinder):
-    """Calls :func:`register` once fairseq was imported; whoever only asks where it is finds it as without us."""
+    """Import hook that calls :func:`register` after fairseq was imported."""
 
     _asks = False
 
@@ -90,7 +89,7 @@ class _AfterFairseq(MetaPathFinder):
 
 
 def _is_importing() -> bool:
-    """Whether a module of ours is half imported, and so no other may import it; whoever imported it registers."""
+    """Whether one of our modules is still being imported; its importer calls :func:`register`."""
     ours = [module for name, module in sys.modules.items() if name.startswith("fairseq_compress.")]
     return any(getattr(module.__spec__, "_initializing", False) for module in ours)
 

@@ -1,33 +1,33 @@
 """Exceptions that users see.
 
-Each message is one line that names the argument or file, the rule it broke and the value that was got.
+Each message is one line that names the argument or file, the rule and the value.
 The command line prints it without a traceback; so does ``fairseq-train`` when the plugin is loaded
 (see :func:`fairseq_compress.compat.install_excepthook`).
 """
 
 
 class FairseqCompressError(Exception):
-    """Base of every error that a user can cause and can mend."""
+    """Base of all errors that a user can cause and correct."""
 
 
 class ConfigError(FairseqCompressError):
-    """An option or a configuration value is out of its rule, or two of them contradict each other."""
+    """An option or configuration value breaks its rule, or two of them contradict each other."""
 
 
 class DataError(FairseqCompressError):
-    """A text, a corpus or a dictionary is missing, damaged or does not fit its partner."""
+    """A text, corpus or dictionary is missing, damaged or does not match another."""
 
 
 class CheckpointError(FairseqCompressError):
-    """A checkpoint is missing, damaged, unsafe to load or does not fit the model."""
+    """A checkpoint is missing, damaged, unsafe to load or does not match the model."""
 
 
 class CheckError(FairseqCompressError):
-    """What was made does not do what it was made from, so it was thrown away."""
+    """The converted model failed verification against its source and was discarded."""
 
 
 class TrainingError(FairseqCompressError):
-    """A training that was started for somebody ended with an error, which it printed itself."""
+    """A training subprocess failed; see its own output."""
 
 
 class MissingPackageError(FairseqCompressError, ImportError):
@@ -35,6 +35,6 @@ class MissingPackageError(FairseqCompressError, ImportError):
 
 
 class MissingFileError(DataError, FileNotFoundError):
-    """A file that fairseq was to read is not there; callers of fairseq catch FileNotFoundError."""
+    """A file for fairseq does not exist; also a FileNotFoundError, which callers of fairseq catch."""
 
     __str__ = DataError.__str__

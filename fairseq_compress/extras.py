@@ -1,11 +1,11 @@
-"""Optional packages: which extra of fairseq-compress brings a package that cannot be imported."""
+"""Optional packages, and the extra of fairseq-compress that installs each."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from fairseq_compress.errors import MissingPackageError
 
-# Import name -> extra, as setup.py declares them. Everything else that the package imports is a base requirement.
+# Import name -> extra, as setup.py declares them. All other imports are base requirements.
 EXTRA_OF = {
     **dict.fromkeys(("torch", "fairseq", "fairseq_cli", "omegaconf", "yaml", "safetensors", "onnx", "faiss"), "train"),
     **dict.fromkeys(("matplotlib", "sacrebleu", "sacremoses"), "report"),  # the last two are in train too
@@ -18,7 +18,7 @@ BUILD_TOOLS = "pip install torch numpy cython setuptools wheel"
 
 @contextmanager
 def explained() -> Iterator[None]:
-    """Turn a missing package of an extra into one line that says what to install.
+    """Replace the error of a missing optional package by one line that says what to install.
 
     Raises:
         MissingPackageError: in place of the ModuleNotFoundError.

@@ -1,4 +1,4 @@
-"""What operating systems do differently: the processor cores of a process, and locks of files."""
+"""Differences between operating systems: processor cores of a process and file locks."""
 
 import errno
 import logging
@@ -12,19 +12,19 @@ except ImportError:  # Windows
 
 logger = logging.getLogger(__name__)
 
-NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP}  # what file systems without flock answer
+NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP}  # errors of file systems without flock
 
 
 def available_cores() -> int:
-    """Processor cores that this process may use; all of the machine where the system does not tell (macOS, Windows)."""
+    """Processor cores that this process may use; where unknown (macOS, Windows), all of the machine."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def default_threads() -> int:
-    """Threads of a computation for which no number was given: as torch has it, ``OMP_NUM_THREADS`` if it is set (the
-    first number of a list such as ``4,2``), else :func:`available_cores`."""
+    """Default number of threads, as in torch: ``OMP_NUM_THREADS`` if set (the first number of a list such as ``4,2``),
+    else :func:`available_cores`."""
     given = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
     if given.isascii() and given.isdigit() and int(given) > 0:
         return int(given)
@@ -32,14 +32,14 @@ def default_threads() -> int:
 
 
 def lock_file(file: int, wait: bool = False) -> bool | None:
-    """Take the lock of an open file (``flock``), which ends with the process or when the file is closed.
+    """Lock an open file (``flock``) until it is closed or the process ends.
 
     Args:
         file: its descriptor.
-        wait: until somebody else's lock ends.
+        wait: block while another process holds the lock.
 
     Returns:
-        True; False if somebody else has it; None where the system or the file system has no locks.
+        True; False if another process holds the lock; None where there are no locks.
 
     Raises:
         OSError: another error of the system.
@@ -58,8 +58,8 @@ def lock_file(file: int, wait: bool = False) -> bool | None:
 
 
 def take_lock(file: IO[bytes]) -> bool:
-    """As :func:`lock_file` without waiting; where there are no locks it warns, and the file counts as locked."""
+    """:func:`lock_file` without waiting; where there are no locks it warns and returns True."""
     taken = lock_file(file.fileno())
     if taken is None:
-        logger.warning("there are no file locks here: let no other process work on %s", file.name)
+        logger.warning("no file locks on this system: make sure that no other process writes %s", file.name)
     return taken is not False

@@ -1,6 +1,6 @@
 """All glue for versions of fairseq, torch and numpy; nothing of it lives anywhere else.
 
-What is mended, and why (each was tried with fairseq-fixed 0.12.3.1 and torch 2.13):
+What is fixed, and why (each was tried with fairseq-fixed 0.12.3.1 and torch 2.13):
 
 * :func:`patch_batch_by_size` - fairseq drops the last batch when its size is no multiple of
   ``--required-batch-size-multiple``: up to seven sentences of every set are never trained on, scored or translated.
@@ -67,7 +67,7 @@ __all__ = [
 
 
 def apply() -> None:
-    """Apply every mend of this package that needs nothing of the others. Calling it again changes nothing."""
+    """Apply every fix that needs no other package of ours. Idempotent."""
     allow_checkpoint_classes()
     patch_batch_by_size()
     patch_checkpoint_loading()

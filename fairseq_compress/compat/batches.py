@@ -1,4 +1,4 @@
-"""Batches of data sets."""
+"""Fix of fairseq's ``batch_by_size``."""
 
 import functools
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""What the commands of fairseq print."""
+"""Error messages of fairseq's commands."""
 
 import functools
 import os
@@ -15,7 +15,7 @@ from fairseq_compress.errors import ConfigError, FairseqCompressError
 def install_excepthook() -> None:
     """Print an uncaught :class:`FairseqCompressError` as one line; Python then exits with status 1.
 
-    ``fairseq-hydra-train`` would print a traceback of its own, unless it is told to let errors through.
+    ``fairseq-hydra-train`` prints its own traceback unless HYDRA_FULL_ERROR is set.
     """
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     previous = sys.excepthook
@@ -25,7 +25,7 @@ def install_excepthook() -> None:
     def excepthook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         ours: BaseException | None = error
         while ours is not None and not isinstance(ours, FairseqCompressError):
-            ours = ours.__context__  # fairseq's trainer hides what went wrong behind "cannot load model parameters"
+            ours = ours.__context__  # fairseq's trainer hides the cause behind "cannot load model parameters"
         if ours is None:
             previous(kind, error, trace)
         else:

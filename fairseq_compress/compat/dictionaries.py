@@ -1,4 +1,4 @@
-"""How fairseq finds and reads dictionaries, and the languages that name them."""
+"""Dictionaries of fairseq: finding, reading, and the languages in their names."""
 
 import functools
 from collections.abc import Callable, Container, Iterable
@@ -13,7 +13,7 @@ from fairseq_compress.errors import MissingFileError
 
 
 def read_dictionaries_with(read: Callable[[str, Container[str]], Iterable[Any]]) -> None:
-    """Let every dictionary that fairseq loads by its path be read by ``read(path, symbols that it has already)``.
+    """Make fairseq load every dictionary given by path with ``read(path, known symbols)``.
 
     Args:
         read: yields entries with ``symbol``, ``occurrences`` and ``overwrite``.
@@ -34,7 +34,7 @@ def read_dictionaries_with(read: Callable[[str, Container[str]], Iterable[Any]])
 
 
 def patch_language_pairs() -> None:
-    """Let fairseq find the languages of a data folder also where their codes have hyphens: by its dictionaries."""
+    """Infer the languages of a data folder from its dictionaries, so that codes may have hyphens."""
     original = data_utils.infer_language_pair
     if is_replaced(original):
         return
@@ -55,7 +55,7 @@ def patch_language_pairs() -> None:
 
 
 def patch_task_languages() -> None:
-    """Let the configuration, and so every checkpoint, have the languages that a task found in its folder."""
+    """Write the languages that a task inferred into the configuration, and so into checkpoints."""
     original = tasks.setup_task
     if is_replaced(original):
         return

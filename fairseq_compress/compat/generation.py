@@ -1,4 +1,4 @@
-"""What fairseq's own generator does wrong."""
+"""Fixes of fairseq's sequence generator."""
 
 import functools
 import math
@@ -20,7 +20,7 @@ def patch_ngram_blocking(repeating_tokens: Callable[[np.ndarray, int], tuple[np.
     are padding until the last step (facebookresearch/fairseq#5206); with n = 1 it compares with nothing.
 
     Args:
-        repeating_tokens: hypotheses ``(N, T)`` and n -> rows and the tokens that they must not go on with.
+        repeating_tokens: hypotheses ``(N, T)`` and n -> rows, and the tokens that must not come next.
     """
     original = NGramRepeatBlock.forward
     if is_replaced(original):

@@ -1,4 +1,4 @@
-"""Reading checkpoints: safely, of any age and reduced to any part, with one clear line for what cannot be read."""
+"""Load checkpoints safely: of any version of fairseq, also reduced ones, with one clear line for each failure."""
 
 import argparse
 import collections
@@ -19,9 +19,8 @@ from fairseq_compress.compat.numpy_values import NUMPY_CLASSES, plain_arrays
 from fairseq_compress.compat.replacing import is_replaced, replace
 from fairseq_compress.errors import CheckpointError
 
-# Exactly the classes that checkpoints of fairseq are made of, besides tensors and numpy's values: Namespace holds the
-# arguments of argparse-style models; the others are a configuration that was not turned into a plain dict (fairseq
-# 1.0.0a, 2020-21).
+# The classes in fairseq's checkpoints besides tensors and numpy values: Namespace holds the arguments of older models,
+# the others are a configuration of fairseq 1.0.0a (2020-21).
 CHECKPOINT_CLASSES: tuple[Any, ...] = (
     argparse.Namespace,
     omegaconf.DictConfig,
@@ -38,18 +37,18 @@ CHECKPOINT_CLASSES: tuple[Any, ...] = (
 # without them no training of several processes can resume, or start from another model.
 _BROADCAST_CLASSES = (distributed_utils._TensorPlaceholder,)
 
-# A damaged file fails in as many ways as there are bytes to flip.
+# Errors that damaged files cause.
 _DAMAGED = (
     *(AttributeError, EOFError, IndexError, KeyError, OSError, OverflowError, RuntimeError, TypeError, ValueError),
     *(struct.error, zipfile.BadZipFile),
 )
-# Of an iterator over epochs, as fairseq saves it.
+# State of fairseq's epoch iterator at the start of the data.
 START_OF_DATA = {"version": 2, "epoch": 1, "iterations_in_epoch": 0, "shuffle": True}
 _OTHER_FORMATS: list[tuple[Callable[[str], bool], Callable[[str], dict[str, Any]]]] = []
 
 
 def allow_checkpoint_classes() -> None:
-    """Let ``torch.load(weights_only=True)`` build the classes of checkpoints and broadcasts, and no other class."""
+    """Allow ``torch.load(weights_only=True)`` the classes of checkpoints and broadcasts, and no others."""
     torch.serialization.add_safe_globals([*CHECKPOINT_CLASSES, *_BROADCAST_CLASSES])
 
 
@@ -81,13 +80,13 @@ def patch_checkpoint_loading() -> None:
 
 
 def completed_state(state: Any) -> dict[str, Any]:
-    """A checkpoint with the least that fairseq's loaders ask for in place of what was taken out of it.
+    """Complete a reduced checkpoint with the minimum that fairseq's loaders require.
 
-    Released models often hold ``model`` and ``cfg`` (or ``args``) alone: no optimizer, no number of updates, no place
-    in the data. A training that starts from one starts at the beginning of its data, with a new optimizer.
+    Released models often hold ``model`` and ``cfg`` (or ``args``) alone: no optimizer, number of updates or
+    position in the data. Training then starts at the beginning of the data with a new optimizer.
 
     Raises:
-        CheckpointError: there are no weights.
+        CheckpointError: the file has no weights.
     """
     if not isinstance(state, dict) or not isinstance(state.get("model"), Mapping):
         raise CheckpointError("has no weights under the key 'model', so fairseq did not write it")
@@ -114,7 +113,7 @@ def read_checkpoints_also(recognizes: Callable[[str], bool], read: Callable[[str
 
 
 def _as_fairseq_has_it(state: dict[str, Any], arg_overrides: dict[str, Any] | None) -> dict[str, Any]:
-    """What fairseq's loader does after unpickling."""
+    """The steps of fairseq's loader after unpickling."""
     state["cfg"] = omegaconf.OmegaConf.create(state["cfg"], flags={"allow_objects": True})
     if arg_overrides is not None:
         checkpoint_utils.overwrite_args_by_name(state["cfg"], arg_overrides)
@@ -122,7 +121,7 @@ def _as_fairseq_has_it(state: dict[str, Any], arg_overrides: dict[str, Any] | No
 
 
 def guarded_load(path: str, load: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """Run ``load()`` and translate what goes wrong with the file at ``path``.
+    """Run ``load()`` and translate its errors about the file ``path``.
 
     Raises:
         CheckpointError: the file is missing, empty, truncated, no checkpoint, or holds a class that is not allowed.
@@ -144,7 +143,7 @@ def guarded_load(path: str, load: Callable[[], dict[str, Any]]) -> dict[str, Any
 
 
 def patch_checkpoint_broadcast() -> None:
-    """Let the other processes of a training read numpy values in the checkpoint that the first one sends."""
+    """Allow numpy values in the checkpoint that the first process of a training broadcasts."""
     original = distributed_utils._broadcast_object_slow
     if is_replaced(original):
         return
@@ -157,13 +156,13 @@ def patch_checkpoint_broadcast() -> None:
 
 
 def _with_numpy_values(load: Callable[[], Any]) -> Any:
-    """Run ``load()`` with numpy's values on torch's list of classes; at other times torch loads what it always did."""
+    """Run ``load()`` with numpy's values on torch's list of allowed classes."""
     with torch.serialization.safe_globals(list(NUMPY_CLASSES)):
         return plain_arrays(load())
 
 
 def _refused_class(message: str) -> str:
-    """The part of torch's long message that a user needs: which class was refused."""
+    """The refused class in torch's long message."""
     for name in re.findall(r"[Uu]nsupported (?:global: )?GLOBAL (\S+)", message):
         return f"it holds the class {name}, which is not on the list of classes that a checkpoint may hold"
     found = re.search(r"WeightsUnpickler error:\s*(.+)", message)

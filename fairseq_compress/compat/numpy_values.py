@@ -1,9 +1,9 @@
-"""Numpy's numbers and arrays in checkpoints: built from their bytes, by code that can do nothing else.
+"""Numpy scalars and arrays in checkpoints, built from their bytes without calling numpy's unpickling code.
 
 ``--eval-bleu`` and other metrics of fairseq leave numpy values in ``extra_state``. A pickle of one names a function of
-numpy, ``numpy.dtype`` and, for an array, ``numpy.ndarray``, and hands a state to what they make. numpy believes such a
-state: one that lies about a dtype makes pointers of a file's bytes. So numpy itself is never let at a file. torch's
-unpickler gets functions and classes of this module under numpy's names, which take plain numbers and texts only.
+numpy, ``numpy.dtype`` and, for an array, ``numpy.ndarray``, and hands a state to what they make. numpy trusts such a
+state: a wrong dtype turns bytes of the file into pointers. So torch's unpickler gets functions and classes of this
+module under numpy's names, which accept plain numbers and texts only.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""Replacing functions of other packages, once."""
+"""Replace functions of other packages, once."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,7 +7,7 @@ PATCHED = "_fairseq_compress_original"
 
 
 def is_replaced(function: Any) -> bool:
-    """Whether a function is one of ours already."""
+    """Whether a function is already a replacement of ours."""
     return hasattr(function, PATCHED)
 
 

@@ -1,4 +1,4 @@
-"""What makes a BLEU say less than it seems to: text that was not decoded, and words that the tokenizer does not see."""
+"""Warnings about a BLEU score: text that was not decoded, or a tokenizer that does not split the script."""
 
 import re
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ MOST_LETTERS = 0.5
 
 
 def score_cautions(hypotheses: Sequence[str], references: Sequence[str], tokenizer: Tokenizer) -> list[str]:
-    """One line each of what a reader of the scores must know."""
+    """Warnings that a reader of the scores needs, one line each."""
     found = [tokenizer.caution] if tokenizer.caution is not None else []
     for name, lines in (("hypothesis", hypotheses), ("reference", references)):
         share = subword_share(lines)
@@ -32,6 +32,6 @@ def score_cautions(hypotheses: Sequence[str], references: Sequence[str], tokeniz
 
 
 def subword_share(lines: Sequence[str]) -> float:
-    """Of the lines that are not empty, those with subword pieces."""
+    """The fraction of nonempty lines that contain subwords."""
     filled = [line for line in lines if line.strip()]
     return sum(bool(SUBWORD.search(line)) for line in filled) / max(1, len(filled))

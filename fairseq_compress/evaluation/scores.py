@@ -1,8 +1,8 @@
 """Scores of one translation against its reference, and the JSON record of one system.
 
 BLEU (Papineni et al. 2002) and chrF2 (Popović 2015, character 6-grams, beta 2) as sacreBLEU (Post 2018,
-arXiv:1804.08771) computes them on detokenized text, each with its full signature: without that no BLEU can be compared
-with another. The tokenizer of BLEU follows the target language (:mod:`fairseq_compress.corpus.bleu_tokenizer`).
+arXiv:1804.08771) computes them on detokenized text, each with its full signature, without which scores cannot be
+compared. The tokenizer of BLEU follows the target language (:mod:`fairseq_compress.corpus.bleu_tokenizer`).
 """
 
 import json
@@ -38,7 +38,7 @@ def score_files(
     Returns:
         ``bleu`` (cased), ``bleu_lowercase`` and ``chrf2``, each with ``score`` (0 to 100) and ``signature``, BLEU also
         with ``precisions`` (percent, n-grams of 1 to 4), ``brevity_penalty`` and lengths in tokens; ``lines``;
-        ``files`` with name and SHA-256 of each; ``cautions``, a line each of what a reader must know of them.
+        ``files`` with name and SHA-256 of each; ``cautions``, warnings of one line each.
 
     Raises:
         ConfigError: ``target_lang`` is no language code.
@@ -89,11 +89,11 @@ def paired_bootstrap(
 def translation_speed(
     hypothesis: PathLike, seconds: Sequence[float], sentences: int | None = None
 ) -> dict[str, float | list[float]]:
-    """Median, least and greatest of several timings, in sentences and words (of the detokenized output) a second.
+    """Median, minimum and maximum of several timings, in sentences and words (of the detokenized output) a second.
 
     Args:
-        seconds: that translating took, each time.
-        sentences: that were translated each time; None: all.
+        seconds: of each timing.
+        sentences: translated in each timing; None: all.
 
     Raises:
         ConfigError: fewer than three timings, one that is not a finite number above 0, or sentences outside [1, all].
@@ -132,7 +132,7 @@ def system_record(
     timed_sentences: int | None = None,
     facts: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """Everything that is told about one system: what ``fairseq-compress score`` writes and ``report`` reads.
+    """The record of one system, written by ``fairseq-compress score`` and read by ``report``.
 
     ``checkpoint`` and ``speed`` are None where they were not measured. Only ``checkpoint`` loads torch.
 

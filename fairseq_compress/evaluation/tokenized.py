@@ -15,7 +15,7 @@ PathLike = str | os.PathLike[str]
 def tokenized_bleu(hypothesis: PathLike, reference: PathLike, language: str) -> dict[str, Any]:
     """Cased BLEU of Moses-tokenized text (no escapes, aggressive dash splitting off).
 
-    Depends on the tokenizer of ``language``, so it can be compared only with scores that were made the same way.
+    Depends on the tokenizer of ``language``, so compare it only with scores of the same tokenizer.
 
     Returns:
         ``score`` (0 to 100), sacreBLEU's ``signature`` (``tok:none``), and ``tokenizer``, what cut the text.
