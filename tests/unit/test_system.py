@@ -63,7 +63,7 @@ def test_a_file_system_without_locks(tmp_path, monkeypatch, caplog):
         refuse_with(errno.EIO)
         with pytest.raises(OSError, match="flock"):
             take_lock(file)
-    assert f"there are no file locks here: let no other process work on {tmp_path / 'file'}" in caplog.text
+    assert f"no file locks on this system: make sure that no other process writes {tmp_path / 'file'}" in caplog.text
 
 
 def test_model_directories_are_written_without_locks(tmp_path, monkeypatch):
