@@ -21,7 +21,7 @@ from fairseq_compress.checkpoint.load import build_model, load_upgraded
 from fairseq_compress.checkpoint.materialize import dictionaries_of
 from fairseq_compress.checkpoint.state import plain_cfg, without_training_state, write_state
 from fairseq_compress.checkpoint.stock_configuration import stock_configuration
-from fairseq_compress.corpus.dual_text import read_meta
+from fairseq_compress.corpus.dual_text import DualTextManifest
 from fairseq_compress.errors import CheckpointError, ConfigError, DataError
 from fairseq_compress.functional.layer_map import PARTS
 from fairseq_compress.work.files import atomic_write, check_distinct
@@ -90,7 +90,7 @@ def extract_student(
         )
     configuration = _configuration(cfg)
     if not (cfg.task.get("source_lang") and cfg.task.get("target_lang")):  # the training took those of its folder
-        source, target = read_meta(file.parent)["languages"]
+        source, target = DualTextManifest.of(file.parent).languages
         configuration["task"] |= {"source_lang": source, "target_lang": target}
     new = OmegaConf.create(configuration, flags={"allow_objects": True})
     build_model(path, {"model": dict(weights)}, new, entries, entries)  # raises where anything does not fit

@@ -58,11 +58,12 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     import fairseq_compress
-    from fairseq_compress.jobs.cache_writer import CacheOptions, write_split
+    from fairseq_compress.jobs.teacher_cache import TeacherCacheJob
+    from fairseq_compress.teachers.cache_records import CacheOptions
     from fairseq_compress.teachers.frozen import FrozenTeachers
     from fairseq_compress.teachers.loading import pick_device
     from fairseq_compress.teachers.word_ids import count_unknown, warn_of_unknown
-    from fairseq_compress.work.sharded import shard_from_environment
+    from fairseq_compress.work.sharded import run_job, shard_from_environment
 
     fairseq_compress.register()
     _check(args)
@@ -82,9 +83,8 @@ def run(args: argparse.Namespace) -> int:
                 (dataset.tgt, task.cfg.target_lang, task.target_dictionary),
             ):
                 warn_of_unknown(f"{args.data}, {split} in {language}", *count_unknown(side, entries))
-        meta = write_split(output, dataset, facts, teachers, options, shard, args.join_only)
+        meta = run_job(TeacherCacheJob(output, dataset, facts, teachers, options), shard, args.join_only)
         if meta is None:
-            print(f"{output}: share {shard.rank} of {shard.world_size} is done, the last one joins", file=sys.stderr)
             continue
         size = meta.tokens * meta.bytes_per_token / 1e6
         unread = f", {meta.unread} sentences longer than {meta.longest} left out" if meta.unread else ""

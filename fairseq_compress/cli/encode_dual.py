@@ -37,9 +37,9 @@ def run(args: argparse.Namespace) -> int:
         VocabularyFiles(args.student_model, args.student_dict),
         args.output,
     )
-    counts = ", ".join(f"{part} {facts['sentences']:,}" for part, facts in meta["parts"].items())
-    print(f"{args.output}: {counts} sentences, {meta['types']:,} different words", file=sys.stderr)
-    for name, unknown in meta["unknown_pieces"].items():
+    counts = ", ".join(f"{part} {facts['sentences']:,}" for part, facts in meta.parts.items())
+    print(f"{args.output}: {counts} sentences, {meta.types:,} different words", file=sys.stderr)
+    for name, unknown in meta.unknown_pieces.items():
         if unknown:
             print(f"{args.output}: {unknown:,} pieces of these are unknown to the {name}'s model", file=sys.stderr)
     return 0

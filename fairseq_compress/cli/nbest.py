@@ -70,11 +70,10 @@ def run(args: argparse.Namespace) -> int:
     import fairseq.tasks.translation  # noqa: F401 - before register(), which does nothing without fairseq
 
     import fairseq_compress
-    from fairseq_compress.jobs.nbest import NBestOptions, decode_share, survey
-    from fairseq_compress.jobs.nbest_join import is_complete, join, remove_leftovers
+    from fairseq_compress.jobs.nbest import NBestJob, NBestOptions
     from fairseq_compress.runtimes.torch.beam_search import MAX_TOKENS
     from fairseq_compress.teachers.loading import pick_device
-    from fairseq_compress.work.sharded import ShardedWork, shard_from_environment
+    from fairseq_compress.work.sharded import run_job, shard_from_environment
 
     fairseq_compress.register()
     search = SearchOptions(**given_search(args))
@@ -84,23 +83,12 @@ def run(args: argparse.Namespace) -> int:
     options = NBestOptions(search, args.nbest, max_tokens, args.window, args.long_lines)
     _check_files(args)
     shard = shard_from_environment()
-    teacher, search_batch = _open_teacher(args, search, device)
-    corpus, facts = _prepare(args, options, teacher, device)
-    if is_complete(args.output, facts):
-        remove_leftovers(args.output, facts)
-        print(f"{args.output}: is there already, made from the same", file=sys.stderr)
+    teacher, open_search = _open_teacher(args, search, device)
+    corpus, metadata = _prepare(args, options, teacher, device)
+    job = NBestJob(args.output, corpus, teacher.target, options, open_search, metadata)
+    counts = run_job(job, shard, args.join_only)
+    if counts is None:
         return 0
-    if not args.join_only:
-        share = survey(corpus, options, shard)
-        work = ShardedWork(args.output, facts, shard)
-        decode_share(work, corpus, teacher.target, options, search_batch(), share.own)
-        if not work.finished_by_all():
-            print(f"{args.output}: share {shard.rank} of {shard.world_size} is done, others are not", file=sys.stderr)
-            return 0
-    else:
-        work = ShardedWork(args.output, facts, shard, join_only=True)
-    counts = join(work, args.source, args.output, facts)
-    work.remove()
     note = f", {counts.untranslated:,} left untranslated" if counts.untranslated else ""
     print(f"{args.output}: {counts.hypotheses:,} hypotheses of {counts.sentences:,} lines{note}", file=sys.stderr)
     return 0
@@ -136,29 +124,29 @@ def _prepare(args: argparse.Namespace, options: Any, teacher: Any, device: Any) 
     models = given_models(args)
     segmenter = None if models is None else teacher.open_segmenter(*models)
     corpus = Corpus(args.source, teacher.source, teacher.max_source_positions, segmenter)
-    facts_of_models = {
+    checksums = {
         f"{side}sentencepiece_model": file_sha256(path)
         for side, path in zip(("", "target_"), models or (), strict=False)
         if path is not None
     }
-    facts = {
+    metadata = {
         "work": "nbest 1",
         "source": file_sha256(args.source),
         **teacher.facts,
         "sentencepiece_model": None,
-        **facts_of_models,
+        **checksums,
         "source_lang": teacher.source_lang,
         "target_lang": teacher.target_lang,
-        **options.facts(),
+        **options.metadata(),
         "precision": teacher.precision,
         "device": device.type,
     }
-    return corpus, facts
+    return corpus, metadata
 
 
 def _check_files(args: argparse.Namespace) -> None:
-    from fairseq_compress.corpus.nbest import sidecar_path
     from fairseq_compress.work.files import check_distinct
+    from fairseq_compress.work.manifest import sidecar_path
 
     models = [path for path in given_models(args) or () if path]
     check_distinct([args.source, *args.checkpoint.split(":"), *models], [args.output, sidecar_path(args.output)])

@@ -47,19 +47,11 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     import fairseq_compress
-    from fairseq_compress.corpus.nbest import sidecar_path
-    from fairseq_compress.jobs.nbest_join import remove_leftovers
-    from fairseq_compress.jobs.scoring_run import (
-        ForcedOptions,
-        ScoringRun,
-        finished,
-        join_shares,
-        survey,
-        write_share,
-    )
+    from fairseq_compress.jobs.reverse_scores import ForcedOptions, ReverseScoresJob
     from fairseq_compress.teachers.loading import load_models, pick_device
     from fairseq_compress.work.files import check_distinct, file_sha256
-    from fairseq_compress.work.sharded import ShardedWork, shard_from_environment
+    from fairseq_compress.work.manifest import sidecar_path
+    from fairseq_compress.work.sharded import run_job, shard_from_environment
     from fairseq_compress.work.windows import check_limits
 
     fairseq_compress.register()
@@ -73,21 +65,10 @@ def run(args: argparse.Namespace) -> int:
     pieces = ",".join(file_sha256(path) for path in files if path) if files else None
     options = ForcedOptions(args.precision, args.max_tokens, args.max_sentences, args.window, pieces)
     segmenter = models.open_segmenter(*files) if files else None
-    scoring = ScoringRun(args.nbest, args.source, models, options, segmenter)
-    if finished(scoring, args.output):
-        remove_leftovers(args.output, scoring.facts())
-        print(f"{args.output}: is there already, made from the same", file=sys.stderr)
+    job = ReverseScoresJob(args.output, args.nbest, args.source, models, options, segmenter)
+    counts = run_job(job, shard_from_environment(), args.join_only)
+    if counts is None:
         return 0
-    shard = shard_from_environment()
-    own = 0 if args.join_only else survey(scoring, shard)
-    work = ShardedWork(args.output, scoring.facts(), shard, join_only=args.join_only)
-    if not args.join_only:
-        write_share(work, scoring, own)
-        if not work.finished_by_all():
-            print(f"{args.output}: share {shard.rank} of {shard.world_size} is done, others are not", file=sys.stderr)
-            return 0
-    counts = join_shares(work, scoring, args.output)
-    work.remove()
     note = f", {counts.unscored:,} without a score (untranslated or too long)" if counts.unscored else ""
     print(f"{args.output}: {counts.records:,} scores{note}", file=sys.stderr)
     return 0

@@ -19,26 +19,72 @@ Ids are those of fairseq: four special entries, :data:`SPECIALS`, then the lines
 dictionary can have, as it is unknown to its model, is ``<unk>``.
 """
 
-import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fairseq_compress.errors import DataError
-from fairseq_compress.work.files import PathLike, file_sha256
+from fairseq_compress.work.files import PathLike
+from fairseq_compress.work.manifest import Count, Manifest, check_checksums
 
 Integers: TypeAlias = NDArray[np.integer[Any]]
 
-FORMAT = "fairseq-compress dual text 1"
 META = "meta.json"
 SPECIALS = ("<s>", "<pad>", "</s>", "<unk>")
 PAD, EOS, UNK = map(SPECIALS.index, SPECIALS[1:])
 VOCABULARIES = ("teacher", "student")
 DICTIONARIES = tuple(f"dict.{name}.txt" for name in (*VOCABULARIES, "union"))
 SENTENCES_AT_ONCE = 1 << 16
+
+
+class PartCounts(TypedDict):
+    """Sentences of a part, and its words by language."""
+
+    sentences: Count
+    words: dict[str, Count]
+
+
+@dataclass(frozen=True)
+class DualTextManifest(Manifest, name="dual text", written_by="encode-dual"):
+    """``meta.json`` of a folder."""
+
+    languages: list[str]
+    parts: dict[str, PartCounts]
+    models: dict[str, str]
+    """SHA-256 of the SentencePiece models."""
+    entries: dict[str, Count]
+    """Of the dictionaries, fairseq's special entries included."""
+    types: Count
+    pieces: dict[str, Count]
+    unknown_pieces: dict[str, Count]
+    sha256: dict[str, str]
+    """Of all other files."""
+
+    @classmethod
+    def of(cls, folder: PathLike) -> "DualTextManifest":
+        """The manifest of a folder.
+
+        Raises:
+            DataError: it is missing, damaged or of another format.
+        """
+        return cls.read(Path(folder) / META)
+
+    def problems(self) -> Iterator[str]:
+        rules = (
+            ("languages", len(self.languages) == 2, "two languages", self.languages),
+            ("pieces", set(self.pieces) == set(VOCABULARIES), f"for {' and '.join(VOCABULARIES)}", list(self.pieces)),
+            ("sha256", self.sha256.keys() >= set(DICTIONARIES), f"of {', '.join(DICTIONARIES)}", list(self.sha256)),
+        )
+        yield from (f"{name}: must be {rule}, got {found}" for name, holds, rule, found in rules if not holds)
+        for name, part in self.parts.items():
+            if part["words"].keys() != set(self.languages):
+                yield f"parts.{name}.words: must be for {' and '.join(self.languages)}, got {list(part['words'])}"
 
 
 class Sizes(NamedTuple):
@@ -67,20 +113,20 @@ class DualText:
 
     def __init__(self, folder: PathLike, part: str, language: str) -> None:
         self.folder, self.part, self.language = Path(folder), part, language
-        self.meta = read_meta(folder)
-        languages, parts = self.meta["languages"], self.meta["parts"]
+        self.meta = DualTextManifest.of(folder)
+        languages, parts = self.meta.languages, self.meta.parts
         if language not in languages or part not in parts:
             raise DataError(
                 f"{folder}: has no part {part!r} in {language!r}, but {', '.join(parts)} in {' and '.join(languages)}"
             )
-        for name in (*DICTIONARIES, *(f"{name}_to_union.bin" for name in VOCABULARIES)):
-            self._check_sha256(name)
-        self.types: int = self.meta["types"]
+        names = (*DICTIONARIES, *(f"{name}_to_union.bin" for name in VOCABULARIES))
+        self._check_sha256({name: self.meta.sha256[name] for name in names})
+        self.types: int = self.meta.types
         self._words = self._map(f"{part}.{language}.types.bin", np.int32, parts[part]["words"][language])
         self._offsets = self._map(f"{part}.{language}.offsets.bin", np.int64, parts[part]["sentences"] + 1)
         self._piece_offsets = self._map("pieces.offsets.bin", np.int64, 2 * self.types + 1)
-        self._pieces = self._map("pieces.bin", np.int32, sum(self.meta["pieces"].values()))
-        self.entries: dict[str, int] = self.meta["entries"]
+        self._pieces = self._map("pieces.bin", np.int32, sum(self.meta.pieces.values()))
+        self.entries: dict[str, int] = self.meta.entries
         self.teacher_to_union, self.student_to_union = (
             self._map(f"{name}_to_union.bin", np.int32, self.entries[name]) for name in VOCABULARIES
         )
@@ -158,8 +204,7 @@ class DualText:
         Raises:
             DataError: naming the first that differs.
         """
-        for name in self.meta["sha256"]:
-            self._check_sha256(name)
+        self._check_sha256(self.meta.sha256)
 
     @cached_property
     def _union_to(self) -> dict[str, Integers]:
@@ -180,10 +225,8 @@ class DualText:
         except OSError as error:
             raise DataError(f"cannot read {path}: {error.strerror}") from None
 
-    def _check_sha256(self, name: str) -> None:
-        expected, found = self.meta["sha256"][name], file_sha256(self.folder / name)
-        if found != expected:
-            raise DataError(f"{self.folder / name}: SHA-256 must be {expected} by {META}, got {found}")
+    def _check_sha256(self, checksums: Mapping[str, str]) -> None:
+        check_checksums(checksums, f"{self.folder}{os.sep}", META)
 
     def _check_offsets(self, offsets: Integers, end: int, name: str) -> None:
         if offsets[0] != 0 or offsets[-1] != end or (np.diff(offsets) < 0).any():
@@ -194,29 +237,3 @@ def ragged_places(starts: Integers, counts: Integers) -> Integers:
     """The places start, start + 1, ..., start + count - 1 of each of the ranges, one range after the other."""
     before = np.cumsum(counts) - counts
     return np.arange(counts.sum()) + np.repeat(starts - before, counts)
-
-
-def read_meta(folder: PathLike) -> dict[str, Any]:
-    """Read ``meta.json``.
-
-    Raises:
-        DataError: there is none, it is damaged or of another format.
-    """
-    path = Path(folder) / META
-    try:
-        meta = json.loads(path.read_bytes())
-        if meta["format"] != FORMAT:
-            raise DataError(f"{path}: the format must be {FORMAT!r}, got {meta['format']!r}; run encode-dual again")
-        counts = [meta["types"], *meta["pieces"].values(), *meta["entries"].values()]
-        for part in meta["parts"].values():
-            counts += [part["sentences"], *(part["words"][language] for language in meta["languages"])]
-        if not all(type(count) is int and count >= 0 for count in counts):
-            raise ValueError("a count is none")
-        if set(meta["pieces"]) != set(VOCABULARIES) or not meta["sha256"].keys() >= set(DICTIONARIES):
-            raise ValueError("something is missing")
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}; encode-dual writes it") from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{path}: damaged ({type(error).__name__}: {error})") from None
-    found: dict[str, Any] = meta
-    return found

@@ -3,7 +3,6 @@
 Memory grows with the number of different words (about 0.5 GB a million) and not with the text.
 """
 
-import json
 import os
 import re
 import shutil
@@ -16,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fairseq_compress.corpus.dictionary_file import read_entries
-from fairseq_compress.corpus.dual_text import FORMAT, META, SPECIALS, UNK, VOCABULARIES
+from fairseq_compress.corpus.dual_text import META, SPECIALS, UNK, VOCABULARIES, DualTextManifest, PartCounts
 from fairseq_compress.corpus.segmentation import BATCH_LINES
 from fairseq_compress.corpus.vocabulary_match import Entries, mismatch
 from fairseq_compress.corpus.word_segmentation import DualSegmenter, Word, WordSegmenter
@@ -42,7 +41,7 @@ def encode_dual(
     teacher: VocabularyFiles,
     student: VocabularyFiles,
     output: PathLike,
-) -> dict[str, Any]:
+) -> DualTextManifest:
     """Write the folder, complete or not at all, and return its ``meta.json``.
 
     Args:
@@ -62,19 +61,19 @@ def encode_dual(
     paths = {part: [f"{prefix}.{language}" for language in languages] for part, prefix in parts.items()}
     counts = {part: check_parallel(*texts) for part, texts in paths.items()}
     with _new_folder(Path(output)) as folder:
-        meta: dict[str, Any] = {"format": FORMAT, "languages": list(languages), "parts": {}, "models": {}}
-        for name, files in zip(VOCABULARIES, (teacher, student), strict=True):
-            meta["models"][name] = file_sha256(files.model)
-        meta["entries"], table = _write_dictionaries(folder, dictionaries)
+        entries, table = _write_dictionaries(folder, dictionaries)
+        written: dict[str, PartCounts] = {}
         for part, texts in paths.items():
             words = [
                 _write_text(segmenter, text, counts[part], table, folder / f"{part}.{language}")
                 for text, language in zip(texts, languages, strict=True)
             ]
-            meta["parts"][part] = {"sentences": counts[part], "words": dict(zip(languages, words, strict=True))}
-        meta |= table.write(folder)
-        meta["sha256"] = {path.name: file_sha256(path) for path in sorted(folder.iterdir())}
-        (folder / META).write_text(json.dumps(meta, indent=1) + "\n", encoding="utf-8")
+            written[part] = {"sentences": counts[part], "words": dict(zip(languages, words, strict=True))}
+        models = {name: file_sha256(files.model) for name, files in zip(VOCABULARIES, (teacher, student), strict=True)}
+        types = table.write(folder)
+        sha256 = {path.name: file_sha256(path) for path in sorted(folder.iterdir())}
+        meta = DualTextManifest(list(languages), written, models, entries, **types, sha256=sha256)
+        meta.write(folder / META)
     return meta
 
 

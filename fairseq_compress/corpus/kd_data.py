@@ -20,7 +20,7 @@ from sacrebleu.metrics import BLEU, CHRF
 
 from fairseq_compress.corpus.bleu_tokenizer import bleu_tokenizer
 from fairseq_compress.corpus.cleaning import PIECE_SPACE
-from fairseq_compress.corpus.nbest import Hypothesis, NBestList
+from fairseq_compress.corpus.nbest import NBestEntry, NBestList
 from fairseq_compress.corpus.segmentation import Segmenter
 from fairseq_compress.errors import ConfigError, DataError
 from fairseq_compress.work.files import PathLike
@@ -157,7 +157,7 @@ class Chooser:
         score: float = self._metric.sentence_score(text, [task.reference]).score
         return score
 
-    def _texts(self, hypotheses: Sequence[Hypothesis]) -> list[str]:
+    def _texts(self, hypotheses: Sequence[NBestEntry]) -> list[str]:
         texts = [hypothesis.text for hypothesis in hypotheses]
         return texts if self._segmenter is None else list(self._segmenter.decode(texts))
 

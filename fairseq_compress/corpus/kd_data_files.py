@@ -24,16 +24,14 @@ from fairseq_compress.corpus.bleu_tokenizer import bleu_tokenizer
 from fairseq_compress.corpus.kd_data import Choice, Chooser, SelectionRules, Task
 from fairseq_compress.corpus.kd_data_report import SelectionReport
 from fairseq_compress.corpus.nbest import (
-    Hypothesis,
+    NBestEntry,
     NBestList,
+    NBestManifest,
     NBestWriter,
-    read_sidecar,
     read_with_source,
-    sidecar_path,
     source_checksum,
-    write_sidecar,
 )
-from fairseq_compress.corpus.nbest_scores import ScoreReader, read_scores_sidecar
+from fairseq_compress.corpus.nbest_scores import ScoreReader, ScoresManifest
 from fairseq_compress.errors import ConfigError, DataError
 from fairseq_compress.work.files import (
     PathLike,
@@ -44,6 +42,7 @@ from fairseq_compress.work.files import (
     progress,
     read_lines,
 )
+from fairseq_compress.work.manifest import sidecar_path
 from fairseq_compress.work.ordered_map import ordered_map
 
 Chosen = tuple[Task, Choice]
@@ -80,17 +79,17 @@ def select_corpus(inputs: Inputs, outputs: Outputs, rules: SelectionRules, proce
     if outputs.nbest is not None:
         written.append(sidecar_path(outputs.nbest))
     check_distinct([path for path in inputs if path is not None], written)
-    facts = read_sidecar(inputs.nbest)
-    if inputs.decode_model is not None and facts["facts"].get("sentencepiece_model"):
+    manifest = NBestManifest.of(inputs.nbest)
+    if inputs.decode_model is not None and manifest.facts.get("sentencepiece_model"):
         raise ConfigError(f"--decode-model: joins pieces, and {os.fspath(inputs.nbest)} is text already")
     if inputs.reference is not None:
         check_parallel(inputs.source, inputs.reference)
     if rules.target_lang is None:
-        rules = replace(rules, target_lang=facts["facts"].get("target_lang"))
+        rules = replace(rules, target_lang=manifest.facts.get("target_lang"))
     report, chooser = SelectionReport(rules), Chooser(rules, inputs.decode_model)
     if rules.metric == "bleu":
         report.caution = bleu_tokenizer(rules.target_lang).caution
-    pairs = ordered_map(chooser, progress(_tasks(inputs), facts["sentences"], "select"), processes)
+    pairs = ordered_map(chooser, progress(_tasks(inputs), manifest.sentences, "select"), processes)
     chosen = _first_of_equal(pairs, report)
     if rules.drop_worst > 0:
         chosen = _without_worst(chosen, rules.drop_worst, Path(outputs.source).absolute().parent, report)
@@ -202,8 +201,7 @@ def _write(
         _remove_old(written)
     if outputs.nbest is not None and writer is not None:
         selection = {key: content[key] for key in ("rules", "files")}
-        digests = writer.sha256, source.digest.hexdigest()
-        write_sidecar(outputs.nbest, writer.sentences, writer.hypotheses, *digests, selection)
+        writer.write_sidecar(outputs.nbest, source.digest.hexdigest(), selection)
 
 
 class _Lines:
@@ -219,19 +217,19 @@ class _Lines:
         self._stream.write(data)
 
 
-def _renumbered(index: int, source: str, hypotheses: list[Hypothesis]) -> NBestList:
+def _renumbered(index: int, source: str, hypotheses: list[NBestEntry]) -> NBestList:
     return NBestList(index, source_checksum(source), hypotheses)
 
 
 def _input_facts(inputs: Inputs) -> dict[str, str]:
     """SHA-256 of the inputs; of those with a sidecar it was verified while they were read."""
-    facts = {"nbest_input_sha256": read_sidecar(inputs.nbest)["sha256"]}
+    facts = {"nbest_input_sha256": NBestManifest.of(inputs.nbest).sha256}
     if inputs.reference is not None:
         facts["reference_sha256"] = file_sha256(inputs.reference)
     if inputs.decode_model is not None:
         facts["decode_model_sha256"] = file_sha256(inputs.decode_model)
     if inputs.reverse_scores is not None:
-        facts["reverse_scores_sha256"] = read_scores_sidecar(inputs.reverse_scores)["sha256"]
+        facts["reverse_scores_sha256"] = ScoresManifest.of(inputs.reverse_scores).sha256
     return facts
 
 

@@ -1,4 +1,4 @@
-"""An n-best file of text as one of pieces: cut by the vocabulary of a student, as its other training text is."""
+"""An n-best file of text as one of pieces, segmented by the student's vocabulary as its other training text is."""
 
 import hashlib
 import os
@@ -6,14 +6,12 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 
 from fairseq_compress.corpus.nbest import (
-    Hypothesis,
+    NBestEntry,
     NBestList,
+    NBestManifest,
     NBestWriter,
-    read_sidecar,
     read_with_source,
-    sidecar_path,
     source_checksum,
-    write_sidecar,
 )
 from fairseq_compress.corpus.segmentation import Segmenter
 from fairseq_compress.errors import DataError
@@ -26,51 +24,55 @@ from fairseq_compress.work.files import (
     progress,
     read_lines,
 )
+from fairseq_compress.work.manifest import sidecar_path
 
-LISTS_AT_ONCE = 1024
+LISTS_AT_ONCE = 1024  # through the segmenter
 
 
 def encode_nbest(model: PathLike, nbest: PathLike, source: PathLike, pieces: PathLike, output: PathLike) -> int:
     """Write an n-best file with the pieces of every hypothesis, bound to the pieces of its source; scores stay.
 
     Args:
-        model: sentencepiece model.
+        model: SentencePiece model.
         source: text that the lists of ``nbest`` are of.
-        pieces: that text as ``fairseq-compress encode`` cut it with ``model``.
+        pieces: that text as ``fairseq-compress encode`` segmented it with ``model``.
 
     Returns:
-        the number of lists.
+        The number of lists.
 
     Raises:
         ConfigError: the output is also an input.
-        DataError: a file is missing or damaged, the lists are of another text, or the pieces are of another text or
-            model (the first line that is off is named).
+        DataError: a file is missing or damaged, or lists or pieces are of another text or model (the first bad line is
+            named).
     """
     check_distinct([model, nbest, source, pieces], [output, sidecar_path(output)])
     check_parallel(source, pieces)
-    segmenter, facts, digest = Segmenter(model), read_sidecar(nbest), hashlib.sha256()
-    lists = progress(read_with_source(nbest, source), facts["sentences"], "encode")
+    segmenter, manifest, digest = Segmenter(model), NBestManifest.of(nbest), hashlib.sha256()
+    lists = progress(read_with_source(nbest, source), manifest.sentences, "encode")
     with atomic_write(output, "wb") as stream:
         writer = NBestWriter(stream)
-        encoded = _encode(lists, segmenter)
-        for (pieces_of_source, nbest_list), line in zip(encoded, read_lines(pieces, digest), strict=True):
-            if pieces_of_source != line:
-                where = f"{os.fspath(pieces)}, line {nbest_list.index + 1}"
-                raise DataError(f"{where}: must be {pieces_of_source[:60]!r} by {os.fspath(model)}, got {line[:60]!r}")
-            writer.write(nbest_list)
-    languages = {key: facts["facts"][key] for key in ("source_lang", "target_lang") if key in facts["facts"]}
-    origin = {"nbest_sha256": facts["sha256"], "model_sha256": file_sha256(model)} | languages
-    write_sidecar(output, writer.sentences, writer.hypotheses, writer.sha256, digest.hexdigest(), origin)
+        encoded = encode_lists(lists, segmenter, segmenter)
+        for (item, line, texts), expected in zip(encoded, read_lines(pieces, digest), strict=True):
+            if line != expected:
+                where = f"{os.fspath(pieces)}, line {item.index + 1}"
+                raise DataError(f"{where}: must be {line[:60]!r} by {os.fspath(model)}, got {expected[:60]!r}")
+            entries = [NBestEntry(old.score, text) for old, text in zip(item.hypotheses, texts, strict=True)]
+            writer.write(NBestList(item.index, source_checksum(line), entries))
+    languages = {key: manifest.facts[key] for key in ("source_lang", "target_lang") if key in manifest.facts}
+    origin = {"nbest_sha256": manifest.sha256, "model_sha256": file_sha256(model)} | languages
+    writer.write_sidecar(output, digest.hexdigest(), origin)
     return writer.sentences
 
 
-def _encode(lists: Iterable[tuple[NBestList, str]], segmenter: Segmenter) -> Iterator[tuple[str, NBestList]]:
-    """The pieces of each source, and its list in pieces."""
+def encode_lists(
+    lists: Iterable[tuple[NBestList, str]], source: Segmenter | None, target: Segmenter | None
+) -> Iterator[tuple[NBestList, str, list[str]]]:
+    """Yield each list with the pieces of its source, then of its hypotheses; None leaves a side as it is."""
     remaining = iter(lists)
     while part := list(islice(remaining, LISTS_AT_ONCE)):
-        texts = (text for nbest, line in part for text in (line, *(found.text for found in nbest.hypotheses)))
-        encoded = segmenter.encode(texts)
-        for nbest, _ in part:
-            source = next(encoded)
-            hypotheses = [Hypothesis(found.score, next(encoded)) for found in nbest.hypotheses]
-            yield source, NBestList(nbest.index, source_checksum(source), hypotheses)
+        lines: Iterable[str] = [line for _, line in part]
+        texts: Iterable[str] = [entry.text for nbest, _ in part for entry in nbest.hypotheses]
+        lines = lines if source is None else source.encode(lines)
+        texts = iter(texts if target is None else target.encode(texts))
+        for (nbest, _), line in zip(part, lines, strict=True):
+            yield nbest, line, list(islice(texts, len(nbest.hypotheses)))

@@ -1,31 +1,37 @@
-"""One more score for each record of an n-best file, as a reverse model gives it, bound to that file by its SHA-256.
+"""A second score for each record of an n-best file, from a reverse model; bound to that file by its SHA-256.
 
-One record a line, in the order of the n-best file: ``index<TAB>score``, in nats. ``FILE.json`` beside it names the
+One record per line, in the order of the n-best file: ``index<TAB>score``, in nats. ``FILE.json`` next to it names the
 SHA-256 of the scores and of the n-best file that they belong to.
 """
 
 import hashlib
-import json
 import math
 import os
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-from fairseq_compress.corpus.nbest import NBestList, check_facts, read_sidecar, sidecar_path
+from fairseq_compress.corpus.nbest import NBestList, NBestManifest
 from fairseq_compress.errors import DataError
-from fairseq_compress.work.files import PathLike, atomic_write, read_lines
+from fairseq_compress.work.files import PathLike, read_lines
+from fairseq_compress.work.manifest import Count, Sidecar
 
-FORMAT = "fairseq-compress n-best scores 1"
 RECORD = re.compile(r"(0|[1-9]\d*)\t(-?\d+\.\d{6}|-inf)")
-KEYS = ("records", "sha256", "nbest_sha256", "facts")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoresManifest(Sidecar, name="n-best scores"):
+    """``FILE.json`` of a file of scores."""
+
+    records: Count
+    nbest_sha256: str
 
 
 def format_scores(nbest: NBestList, scores: Sequence[float]) -> str:
-    """The lines of one list, each with its line feed; ``-inf`` for a hypothesis that could not be scored.
+    """The lines of one list, each with its line feed; ``-inf`` for a hypothesis that cannot be scored.
 
     Raises:
-        DataError: not one score a hypothesis, or a score that is no number.
+        DataError: not one score per hypothesis, or a score is not a number.
     """
     if len(scores) != len(nbest.hypotheses):
         raise DataError(f"list {nbest.index}: {len(nbest.hypotheses)} hypotheses, {len(scores)} scores")
@@ -34,43 +40,25 @@ def format_scores(nbest: NBestList, scores: Sequence[float]) -> str:
     return "".join(f"{nbest.index}\t{score:.6f}\n" for score in scores)
 
 
-def write_scores_sidecar(
-    path: PathLike, records: int, sha256: str, nbest_sha256: str, facts: Mapping[str, Any]
-) -> None:
-    """Write ``PATH.json``, after the scores themselves."""
-    content = {"format": FORMAT, "records": records, "sha256": sha256, "nbest_sha256": nbest_sha256}
-    with atomic_write(sidecar_path(path)) as stream:
-        stream.write(json.dumps({**content, "facts": dict(facts)}, ensure_ascii=False, indent=2) + "\n")
-
-
-def read_scores_sidecar(path: PathLike) -> dict[str, Any]:
-    """The facts of a file of scores.
-
-    Raises:
-        DataError: they are missing, damaged, or of another format.
-    """
-    return read_sidecar(path, FORMAT, KEYS)
-
-
 class ScoreReader:
-    """Gives the scores of one list after the other, and verifies on the way that they are the right ones.
+    """Gives the scores of one list after the other and verifies that they belong to it.
 
     Args:
         path: the scores.
         nbest: the n-best file that they must belong to.
 
     Raises:
-        DataError: they belong to another n-best file; from ``take``: a line is no record, or not of the list that is
-            next; from ``finish``: there are too many, or the SHA-256 differs from the sidecar's.
+        DataError: they belong to another n-best file; from ``take``: a line is not a record of the next list; from
+            ``finish``: there are too many, or the SHA-256 differs from the sidecar's.
     """
 
     def __init__(self, path: PathLike, nbest: PathLike) -> None:
-        self.path, self.nbest = path, nbest
-        self._facts = read_scores_sidecar(path)
-        ours, theirs = read_sidecar(nbest)["sha256"], self._facts["nbest_sha256"]
+        self.path = os.fspath(path)
+        self._sidecar = ScoresManifest.of(path)
+        ours, theirs = NBestManifest.of(nbest).sha256, self._sidecar.nbest_sha256
         if ours != theirs:
             raise DataError(
-                f"{os.fspath(path)} holds the scores of another n-best file than {os.fspath(nbest)}: "
+                f"{self.path} holds the scores of another n-best file than {os.fspath(nbest)}: "
                 f"of the one with SHA-256 {theirs}, this one has {ours}"
             )
         self._digest = hashlib.sha256()
@@ -78,18 +66,18 @@ class ScoreReader:
         self._records = 0
 
     def take(self, nbest: NBestList) -> list[float]:
-        """One score a hypothesis of the next list."""
+        """One score per hypothesis of the next list."""
         return [self._next(nbest.index) for _ in nbest.hypotheses]
 
     def finish(self) -> None:
-        """Every list was taken: so must every score be."""
+        """Check that every score was taken."""
         if next(self._lines, None) is not None:
-            raise DataError(f"{os.fspath(self.path)}, line {self._records + 1}: more scores than records")
-        check_facts(self.path, self._facts, {"records": self._records, "sha256": self._digest.hexdigest()})
+            raise DataError(f"{self.path}, line {self._records + 1}: more scores than records")
+        self._sidecar.check(self.path, {"records": self._records, "sha256": self._digest.hexdigest()})
 
     def _next(self, index: int) -> float:
         self._records += 1
-        place = f"{os.fspath(self.path)}, line {self._records}"
+        place = f"{self.path}, line {self._records}"
         line = next(self._lines, None)
         if line is None:
             raise DataError(f"{place}: missing, a score of list {index} must be next")

@@ -12,7 +12,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from fairseq.data import Dictionary, data_utils
 
-from fairseq_compress.corpus.nbest import NBestList, read_nbest, read_sidecar, read_with_source, source_checksum
+from fairseq_compress.corpus.nbest import (
+    NBestList,
+    NBestManifest,
+    read_nbest,
+    read_with_source,
+    source_checksum,
+)
 from fairseq_compress.datasets.k_best_files import KBestWriter, k_best_prefix
 from fairseq_compress.errors import DataError
 from fairseq_compress.teachers.cache_checksums import data_checksums, dictionary_facts
@@ -28,7 +34,7 @@ class Side(NamedTuple):
     dictionary: Dictionary
 
 
-class Counts(NamedTuple):
+class KBestCounts(NamedTuple):
     """What was written."""
 
     sentences: int
@@ -39,7 +45,7 @@ class Counts(NamedTuple):
 
 def binarize_hypotheses(
     nbest: PathLike, data: PathLike, split: str, source: str, target: str, text: PathLike | None = None
-) -> Counts:
+) -> KBestCounts:
     """Write the K-best files of a split into the folder ``data``, or nothing.
 
     Args:
@@ -52,19 +58,19 @@ def binarize_hypotheses(
         DataError: a file is missing or damaged; a sentence or the number of them differs (the first is named).
     """
     sides = [_open_side(Path(data), split, source, target, language) for language in (source, target)]
-    counts = read_sidecar(nbest)
+    counts = NBestManifest.of(nbest)
     prefix = k_best_prefix(data, split, source, target)
-    writer = KBestWriter(prefix, len(sides[1].dictionary), counts["sentences"], counts["hypotheses"])
+    writer = KBestWriter(prefix, len(sides[1].dictionary), counts.sentences, counts.hypotheses)
     try:
         unknown = 0
-        for item, line in progress(_lists(nbest, text), counts["sentences"], "binarize"):
+        for item, line in progress(_lists(nbest, text), counts.sentences, "binarize"):
             unknown += _add(writer, item, line, sides, os.fspath(nbest))
         if writer.sentences != len(sides[0].sentences):
             raise DataError(f"{nbest} has {writer.sentences} lists, {prefix} must have {len(sides[0].sentences)}")
         writer.finish(_facts(nbest, data, split, (source, target), sides) | {"unknown_sources": unknown})
     finally:
         writer.discard()
-    return Counts(writer.sentences, writer.hypotheses, unknown)
+    return KBestCounts(writer.sentences, writer.hypotheses, unknown)
 
 
 def _lists(nbest: PathLike, text: PathLike | None) -> Iterator[tuple[NBestList, str | None]]:
@@ -133,5 +139,5 @@ def _facts(
         "target_lang": languages[1],
         "data": data_checksums(data, split, *languages, parts=1),
         "dictionaries": dict(dictionaries),
-        "nbest_sha256": read_sidecar(nbest)["sha256"],
+        "nbest_sha256": NBestManifest.of(nbest).sha256,
     }

@@ -1,4 +1,4 @@
-"""K hypotheses of each training sentence on the disk, beside fairseq's binarized files.
+"""K hypotheses of each training sentence on the disk, next to fairseq's binarized files.
 
 For a split of N sentences with H hypotheses in all, best first, ``DATA/SPLIT.SRC-TGT.kbest`` and
 
@@ -12,9 +12,9 @@ For a split of N sentences with H hypotheses in all, best first, ``DATA/SPLIT.SR
 Hypothesis 1 of a sentence is its binarized target.
 """
 
-import json
 import os
 import struct
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -22,12 +22,29 @@ import numpy as np
 from fairseq.data.indexed_dataset import MMapIndexedDataset, _dtype_header_code, best_fitting_int_dtype
 
 from fairseq_compress.errors import DataError
+from fairseq_compress.teachers.cache_format import DictionaryPair
 from fairseq_compress.work.files import file_sha256
+from fairseq_compress.work.manifest import Count, Manifest, check_checksums, difference
 
-FORMAT = "fairseq-compress k-best 1"
 FILES = ("bin", "idx", "offsets.npy", "scores.npy")
-KEYS = ("sentences", "hypotheses", "sha256", "data", "dictionaries", "nbest_sha256")
 AT_ONCE = 1 << 20  # lengths
+
+
+@dataclass(frozen=True)
+class KBestManifest(Manifest, name="k-best", written_by="binarize-hypotheses"):
+    """The ``.json`` file."""
+
+    sentences: Count
+    hypotheses: Count
+    sha256: dict[str, str]
+    """Of :data:`FILES`."""
+    data: dict[str, str]
+    dictionaries: DictionaryPair
+    nbest_sha256: str
+    split: str = ""
+    source_lang: str = ""
+    target_lang: str = ""
+    unknown_sources: Count = 0
 
 
 def k_best_prefix(folder: str | os.PathLike[str], split: str, source: str, target: str) -> Path:
@@ -36,7 +53,7 @@ def k_best_prefix(folder: str | os.PathLike[str], split: str, source: str, targe
 
 
 class KBestFiles:
-    """The files of one split, opened and memory-mapped.
+    """The files of one split, memory-mapped.
 
     Args:
         prefix: :func:`k_best_prefix`.
@@ -47,7 +64,7 @@ class KBestFiles:
 
     def __init__(self, prefix: str | os.PathLike[str]) -> None:
         self.prefix = Path(prefix)
-        self.meta = _read_meta(Path(f"{prefix}.json"))
+        self.meta = KBestManifest.read(f"{prefix}.json")
         if missing := [name for name in FILES if not os.path.isfile(f"{prefix}.{name}")]:
             raise DataError(f"{prefix}: {', '.join(missing)} missing; binarize-hypotheses writes all files")
         try:
@@ -70,10 +87,7 @@ class KBestFiles:
         Raises:
             DataError: naming the first file that differs.
         """
-        for name in FILES:
-            found = file_sha256(f"{self.prefix}.{name}")
-            if found != self.meta["sha256"][name]:
-                raise DataError(f"{self.prefix}.{name}: SHA-256 must be {self.meta['sha256'][name]}, got {found}")
+        check_checksums(self.meta.sha256, f"{self.prefix}.", "the .json")
 
     def check_made_from(self, kind: str, found: dict[str, Any]) -> None:
         """Compare checksums of the data or the dictionaries (``kind``) with those that the hypotheses were made for.
@@ -81,35 +95,34 @@ class KBestFiles:
         Raises:
             DataError: naming the first that differs.
         """
-        expected = self.meta[kind]
-        for name in sorted(expected.keys() | found.keys()):
-            if expected.get(name) != found.get(name):
-                raise DataError(
-                    f"{self.prefix}: made for other {kind}: {name} was {expected.get(name)}, is {found.get(name)}; "
-                    "run binarize-hypotheses again"
-                )
+        if differs := difference(getattr(self.meta, kind), found):
+            name, was, now = differs
+            raise DataError(
+                f"{self.prefix}: made for other {kind}: {name} was {was}, is {now}; run binarize-hypotheses again"
+            )
 
     def _check_counts(self) -> None:
-        facts = {"sentences": len(self), "hypotheses": int(self.offsets[-1])}
+        sentences, hypotheses = len(self), int(self.offsets[-1])
         lists = np.diff(self.offsets)
-        same = len({facts["hypotheses"], len(self.hypotheses), len(self.scores), int(lists.sum())}) == 1
+        same = len({hypotheses, len(self.hypotheses), len(self.scores), int(lists.sum())}) == 1
         if not same or self.offsets[0] != 0 or (len(lists) and lists.min() < 1):
             raise DataError(f"{self.prefix}: damaged, offsets, scores and hypotheses have different counts")
-        for name, value in facts.items():
-            if self.meta[name] != value:
-                raise DataError(f"{self.prefix}: {name} must be {self.meta[name]} as in the .json, got {value}")
+        expected = {"sentences": self.meta.sentences, "hypotheses": self.meta.hypotheses}
+        if differs := difference(expected, {"sentences": sentences, "hypotheses": hypotheses}):
+            name, was, now = differs
+            raise DataError(f"{self.prefix}: {name} must be {was} as in the .json, got {now}")
 
 
 class KBestWriter:
-    """Writes the files of one split; they get their names when all is there (``finish``), and go otherwise.
+    """Writes the files of one split under temporary names; ``finish`` renames and ``discard`` removes them.
 
     Memory does not grow with the number of sentences.
 
     Args:
         prefix: :func:`k_best_prefix`.
         vocabulary: entries of the target dictionary, which decide the integer type.
-        sentences: how many lists there will be.
-        hypotheses: how many hypotheses in all of them.
+        sentences: number of lists.
+        hypotheses: number of hypotheses in all lists.
     """
 
     def __init__(self, prefix: Path, vocabulary: int, sentences: int, hypotheses: int) -> None:
@@ -122,10 +135,10 @@ class KBestWriter:
         self._offsets = self._array("offsets.npy", np.int64, sentences + 1)
 
     def add(self, hypotheses: list[np.ndarray], scores: list[float]) -> None:
-        """The hypotheses of the next sentence, as ids with the end of the sentence.
+        """Add the hypotheses of the next sentence, as ids with the end of the sentence.
 
         Raises:
-            DataError: there are more than were announced.
+            DataError: there are more than was announced.
         """
         end = self.hypotheses + len(hypotheses)
         if end > len(self._scores) or self.sentences + 1 >= len(self._offsets):
@@ -140,26 +153,20 @@ class KBestWriter:
         self._offsets[self.sentences] = end
 
     def finish(self, facts: dict[str, Any]) -> None:
-        """Write what is left, then ``facts`` with counts and checksums, and put all in place."""
+        """Write the index and the manifest, with ``facts``, and rename all files."""
         self._bin.close()
         with open(self._temporary("idx"), "wb") as stream:
             write_index(stream, self._lengths, self._ids_type)
         for values in (self._scores, self._offsets):
             values.flush()
-        meta = {
-            "format": FORMAT,
-            "sentences": self.sentences,
-            "hypotheses": self.hypotheses,
-            "sha256": {name: file_sha256(self._temporary(name)) for name in FILES},
-            **facts,
-        }
-        self._temporary("json").write_text(json.dumps(meta, indent=2) + "\n")
-        Path(f"{self.prefix}.json").unlink(missing_ok=True)  # a kill now must not leave it beside other files
+        sha256 = {name: file_sha256(self._temporary(name)) for name in FILES}
+        KBestManifest(self.sentences, self.hypotheses, sha256, **facts).write(self._temporary("json"))
+        Path(f"{self.prefix}.json").unlink(missing_ok=True)  # a kill now must not leave it next to other files
         for name in (*FILES, "json"):
             os.replace(self._temporary(name), f"{self.prefix}.{name}")
 
     def discard(self) -> None:
-        """Remove what was written under temporary names."""
+        """Remove the temporary files."""
         self._bin.close()
         for name in (*FILES, "lengths.npy", "json"):
             self._temporary(name).unlink(missing_ok=True)
@@ -172,7 +179,7 @@ class KBestWriter:
 
 
 def write_index(stream: IO[bytes], lengths: np.ndarray, dtype: np.dtype) -> None:
-    """The ``.idx`` file of an MMapIndexedDataset; fairseq's own writer needs 100 bytes of memory a sentence."""
+    """The ``.idx`` file of an MMapIndexedDataset; fairseq's own writer needs 100 bytes of memory per sentence."""
     header = MMapIndexedDataset.Index._HDR_MAGIC + struct.pack("<Q", 1)
     stream.write(header + struct.pack("<BQ", _dtype_header_code(dtype.type), len(lengths)))
     pieces = [slice(first, first + AT_ONCE) for first in range(0, len(lengths), AT_ONCE)]
@@ -183,18 +190,3 @@ def write_index(stream: IO[bytes], lengths: np.ndarray, dtype: np.dtype) -> None
         ends = start + np.cumsum(lengths[piece], dtype=np.int64)
         stream.write((np.concatenate(([start], ends[:-1])) * dtype.itemsize).tobytes())
         start = int(ends[-1])
-
-
-def _read_meta(path: Path) -> dict[str, Any]:
-    try:
-        meta = json.loads(path.read_bytes())
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}; binarize-hypotheses writes it") from error
-    except ValueError as error:
-        raise DataError(f"{path}: not valid JSON ({error})") from error
-    found = meta.get("format") if isinstance(meta, dict) else meta
-    if found != FORMAT:
-        raise DataError(f"{path}: the format must be {FORMAT!r}, got {found!r}")
-    if missing := [key for key in KEYS if key not in meta]:
-        raise DataError(f"{path}: {', '.join(missing)} missing")
-    return dict(meta)

@@ -1,28 +1,38 @@
-"""A corpus to n-best lists, batch by batch, in any number of processes; ``nbest_join.py`` puts them together.
+"""A corpus to an n-best file: the job of ``fairseq-compress nbest``.
 
-A unit of work is a batch of sentences of similar length. Its lists are kept as JSON, each with the number of the source
-line and the checksum of the text that was decoded.
+A unit is a batch of sentences of similar length. Its result is JSON with the number and the checksum of each source
+line that was decoded. The join reads the source again and compares line by line, so lists that slipped by a line and
+a source that changed in between are refused.
 """
 
+import hashlib
 import json
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from fairseq.data import Dictionary
 
-from fairseq_compress.corpus.nbest import source_checksum
+from fairseq_compress.corpus.nbest import (
+    NBestEntry,
+    NBestList,
+    NBestManifest,
+    NBestWriter,
+    source_checksum,
+    untranslated,
+)
 from fairseq_compress.corpus.segmentation import Segmenter
 from fairseq_compress.decoding.search_options import SearchOptions
 from fairseq_compress.errors import ConfigError, DataError
 from fairseq_compress.runtimes.torch.beam_search import MAX_TOKENS, Found
 from fairseq_compress.teachers.word_ids import warn_of_unknown
-from fairseq_compress.work.files import PathLike, check_not_empty, read_lines
-from fairseq_compress.work.progress import write_units
-from fairseq_compress.work.sharded import Shard, ShardedWork
-from fairseq_compress.work.windows import WINDOW, Batch, check_limits, iterate_batches
+from fairseq_compress.work.files import PathLike, atomic_write, check_not_empty, read_lines
+from fairseq_compress.work.sharded import Job
+from fairseq_compress.work.windows import WINDOW, Batch, check_limits, in_order, iterate_batches
+from fairseq_compress.work.work_folder import work_folder
 
 Search = Callable[[Sequence[Sequence[int]]], list[list[Found]]]
 
@@ -51,18 +61,13 @@ class NBestOptions:
         """Hypotheses kept of each source."""
         return self.search.beam if self.nbest is None else self.nbest
 
-    def facts(self) -> dict[str, Any]:
-        """All of them, as JSON can hold them; without an option that was added later and forbids nothing."""
+    def metadata(self) -> dict[str, Any]:
+        """All options as JSON can hold them; without one that was added later, unless it changes the output."""
         search = asdict(self.search)
         if not self.search.no_repeat_ngram_size:
             del search["no_repeat_ngram_size"]
-        return {
-            **search,
-            "nbest": self.kept,
-            "max_tokens": self.max_tokens,
-            "window": self.window,
-            "long_lines": self.long_lines,
-        }
+        others = {"max_tokens": self.max_tokens, "window": self.window, "long_lines": self.long_lines}
+        return {**search, "nbest": self.kept, **others}
 
 
 class Sentence(NamedTuple):
@@ -73,7 +78,7 @@ class Sentence(NamedTuple):
     """Tokens with EOS; EOS alone if the line is empty."""
     too_long: bool
     unknown: int = 0
-    """Tokens that the dictionary does not have."""
+    """Tokens that the dictionary lacks."""
 
     @property
     def length(self) -> int:
@@ -82,7 +87,7 @@ class Sentence(NamedTuple):
 
 
 class Corpus:
-    """The source text as sentences of a model; reading it again starts anew.
+    """The source text as sentences of a model; every iteration reads it again.
 
     Args:
         path: raw text with a segmenter, else pieces separated by spaces.
@@ -94,13 +99,11 @@ class Corpus:
     def __init__(
         self, path: PathLike, dictionary: Dictionary, longest: int, segmenter: Segmenter | None = None
     ) -> None:
-        self.path = path
-        self.longest = longest
-        self.segmenter = segmenter
+        self.path, self.longest, self.segmenter = path, longest, segmenter
         self._dictionary = dictionary
 
     def __iter__(self) -> Iterator[Sentence]:
-        checksums: deque[str] = deque()  # of lines on their way through the segmenter, which takes thousands at a time
+        checksums: deque[str] = deque()  # of the lines inside the segmenter, which takes thousands at a time
 
         def lines() -> Iterator[str]:
             for line in read_lines(self.path):
@@ -115,77 +118,133 @@ class Corpus:
             yield Sentence(checksums.popleft(), ids, len(ids) > self.longest, ids.count(unknown))
 
 
-class Share(NamedTuple):
-    """How much work there is."""
+class NBestCounts(NamedTuple):
+    """What was written."""
 
-    lines: int
-    own: int
-    """Lines in the units of one process."""
-    too_long: int
+    sentences: int
+    hypotheses: int
+    untranslated: int
 
 
-def survey(corpus: Corpus, options: NBestOptions, shard: Shard) -> Share:
-    """Read the whole source before anything is decoded, and warn if many of its words are unknown.
+class NBestJob(Job[Batch[Sentence], NBestCounts]):
+    """Decode a corpus.
 
-    Raises:
-        DataError: the source is missing, empty or not UTF-8, or with ``--long-lines refuse`` a line is too long.
+    Args:
+        output: n-best file.
+        target: dictionary of the hypotheses.
+        open_search: makes the search; not called if nothing is left to decode.
+        metadata: of the source, as ``source``, and of the model, its precision and its device.
     """
-    check_not_empty(corpus.path)
-    lines = own = too_long = words = unknown = 0
-    first: tuple[int, int] | None = None  # number and length of the first line that is too long
-    for batch in _batches(corpus, options):
-        lines += len(batch.items)
-        own += len(batch.items) if batch.unit % shard.world_size == shard.rank else 0
-        words += sum(len(item.ids) - 1 for item in batch.items)
-        unknown += sum(item.unknown for item in batch.items)
-        long = [(index, len(item.ids)) for index, item in zip(batch.indices, batch.items, strict=True) if item.too_long]
-        too_long += len(long)
-        first = min([*long, *([first] if first else [])], default=None)
-    if first and options.long_lines == "refuse":
-        raise DataError(
-            f"{os.fspath(corpus.path)}, line {first[0] + 1}: {first[1]} tokens, the model takes {corpus.longest}; "
-            f"{too_long} of {lines} lines are too long; --long-lines skip leaves them untranslated"
-        )
-    if shard.rank == 0:
-        warn_of_unknown(os.fspath(corpus.path), unknown, words)
-    return Share(lines, own, too_long)
 
+    name = "nbest"
 
-def decode_share(
-    work: ShardedWork, corpus: Corpus, target: Dictionary, options: NBestOptions, search: Search, own: int
-) -> None:
-    """Decode this process's units that are not there yet, with progress on the standard error."""
-    write = _writer(target, corpus.segmenter)
-    write_units(
-        work, _batches(corpus, options), lambda batch: _decode(batch, search, options.kept, write), own, "nbest"
-    )
+    def __init__(
+        self, output: PathLike, corpus: Corpus, target: Dictionary, options: NBestOptions,
+        open_search: Callable[[], Search], metadata: Mapping[str, Any],
+    ) -> None:  # fmt: skip
+        self.output, self.corpus, self.target, self.options = output, corpus, target, options
+        self._open_search, self._metadata = open_search, metadata
+        self._lines = self._words = self._unknown = self._too_long = 0
+        self._first_long: tuple[int, int] | None = None  # number and length of the first line that is too long
 
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        return self._metadata
 
-def _batches(corpus: Corpus, options: NBestOptions) -> Iterator[Batch[Sentence]]:
-    return iterate_batches(corpus, lambda sentence: sentence.length, options.max_tokens, window=options.window)
+    def is_up_to_date(self) -> bool:
+        return NBestManifest.matches(self.output, self.metadata)
 
+    def units(self) -> Iterator[Batch[Sentence]]:
+        options = self.options
+        return iterate_batches(self.corpus, lambda item: item.length, options.max_tokens, window=options.window)
 
-def _decode(batch: Batch[Sentence], search: Search, kept: int, text: Callable[[list[int]], str]) -> bytes:
-    """The lists of a batch, as JSON: [index, checksum, [[score, text], ...]], without hypotheses if left out."""
-    places = [place for place, sentence in enumerate(batch.items) if sentence.length]
-    found = search([batch.items[place].ids for place in places]) if places else []
-    hypotheses: dict[int, list[tuple[float, str]]] = {
-        place: [(round(score, 6), text(ids)) for ids, score in best[:kept]]
-        for place, best in zip(places, found, strict=True)
-    }
-    lists = []
-    for place, (index, sentence) in enumerate(zip(batch.indices, batch.items, strict=True)):
-        nothing = [] if sentence.too_long else [(0.0, "")]
-        lists.append((index, sentence.checksum, hypotheses.get(place, nothing)))
-    return json.dumps(lists, ensure_ascii=False, separators=(",", ":")).encode()
+    def size(self, unit: Batch[Sentence]) -> int:
+        return len(unit.items)
 
+    def inspect(self, unit: Batch[Sentence]) -> None:
+        self._lines += len(unit.items)
+        self._words += sum(len(item.ids) - 1 for item in unit.items)
+        self._unknown += sum(item.unknown for item in unit.items)
+        for index, item in zip(unit.indices, unit.items, strict=True):
+            if item.too_long:
+                self._too_long += 1
+                self._first_long = min(self._first_long or (index, len(item.ids)), (index, len(item.ids)))
 
-def _writer(target: Dictionary, segmenter: Segmenter | None) -> Callable[[list[int]], str]:
-    """Token ids to text, or to pieces without a segmenter."""
-    silent = {target.bos(), target.eos(), target.pad()}
+    def finish_survey(self, first_process: bool) -> None:
+        """
+        Raises:
+            DataError: the source is empty, or a line is too long under ``--long-lines refuse``.
+        """
+        path = os.fspath(self.corpus.path)
+        check_not_empty(path)
+        if self._first_long and self.options.long_lines == "refuse":
+            index, length = self._first_long
+            raise DataError(
+                f"{path}, line {index + 1}: {length} tokens, the model takes {self.corpus.longest}; "
+                f"{self._too_long} of {self._lines} lines are too long; --long-lines skip leaves them untranslated"
+            )
+        if first_process:
+            warn_of_unknown(path, self._unknown, self._words)
 
-    def write(ids: list[int]) -> str:
+    def compute(self, unit: Batch[Sentence]) -> bytes:
+        """The lists of a batch, as JSON: [index, checksum, [[score, text], ...]], without entries if left out."""
+        places = [place for place, sentence in enumerate(unit.items) if sentence.length]
+        found = self._search([unit.items[place].ids for place in places]) if places else []
+        entries: dict[int, list[tuple[float, str]]] = {
+            place: [(round(score, 6), self._text(ids)) for ids, score in best[: self.options.kept]]
+            for place, best in zip(places, found, strict=True)
+        }
+        lists = []
+        for place, (index, sentence) in enumerate(zip(unit.indices, unit.items, strict=True)):
+            nothing = [] if sentence.too_long else [(0.0, "")]
+            lists.append((index, sentence.checksum, entries.get(place, nothing)))
+        return json.dumps(lists, ensure_ascii=False, separators=(",", ":")).encode()
+
+    def join(self, results: Iterator[tuple[int, bytes]]) -> NBestCounts:
+        """Write all lists in source order, and the sidecar.
+
+        Raises:
+            DataError: a line has no list or two, or a list is of another line than the source now has in its place.
+        """
+        source, digest, left_out = os.fspath(self.corpus.path), hashlib.sha256(), 0
+        lines = read_lines(source, digest)
+        with atomic_write(self.output, "wb") as stream:
+            writer = NBestWriter(stream)
+            for nbest in in_order(self._lists(results), work_folder(self.output), "line"):
+                _check_line(nbest, next(lines, None), source)
+                writer.write(nbest)
+                left_out += not nbest.translated
+            if next(lines, None) is not None:
+                raise DataError(f"{source}: has more lines than the {writer.sentences} that were decoded")
+            if digest.hexdigest() != self.metadata["source"]:
+                raise DataError(f"{source}: changed since it was decoded (SHA-256 differs)")
+        writer.write_sidecar(self.output, digest.hexdigest(), self.metadata)
+        return NBestCounts(writer.sentences, writer.hypotheses, left_out)
+
+    def _lists(self, results: Iterator[tuple[int, bytes]]) -> Iterator[tuple[int, int, NBestList]]:
+        for unit, payload in results:
+            for index, checksum, entries in json.loads(payload):
+                best = [NBestEntry(score, text) for score, text in entries]
+                yield unit, index, NBestList(index, checksum, best) if best else untranslated(index, checksum)
+
+    @cached_property
+    def _search(self) -> Search:
+        return self._open_search()
+
+    def _text(self, ids: list[int]) -> str:
+        """Token ids to text, or to pieces without a segmenter."""
+        target, segmenter = self.target, self.corpus.segmenter
+        silent = (target.bos(), target.eos(), target.pad())
         pieces = " ".join(target.symbols[index] for index in ids if index not in silent)
         return pieces if segmenter is None else next(segmenter.decode([pieces]))
 
-    return write
+
+def _check_line(nbest: NBestList, line: str | None, source: str) -> None:
+    place = f"{source}, line {nbest.index + 1}"
+    if line is None:
+        raise DataError(f"{place}: was decoded, but the file ends before it: it changed in between")
+    if (found := source_checksum(line)) != nbest.checksum:
+        raise DataError(
+            f"{place}: has the checksum {found}, but {nbest.checksum} when it was decoded: the file changed in "
+            "between, or the lists slipped"
+        )

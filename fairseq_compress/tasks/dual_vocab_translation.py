@@ -11,7 +11,7 @@ from fairseq.dataclass import ChoiceEnum
 from fairseq.tasks import register_task
 from omegaconf import II
 
-from fairseq_compress.corpus.dual_text import DualText, read_meta
+from fairseq_compress.corpus.dual_text import DualText, DualTextManifest
 from fairseq_compress.datasets.dual_vocabulary import DualVocabularyDataset
 from fairseq_compress.errors import ConfigError
 from fairseq_compress.models.dual_vocabulary import DualVocabularyModel, ProjectedTable
@@ -85,7 +85,7 @@ class DualVocabTranslationTask(CompressedTranslationTask):
     def setup_task(cls, cfg: Any, **kwargs: Any) -> "DualVocabTranslationTask":
         """The task over the folder's dictionaries; languages are the folder's where none are given."""
         folder = _folder(cfg)
-        source, target = read_meta(folder)["languages"]
+        source, target = DualTextManifest.of(folder).languages
         cfg.source_lang, cfg.target_lang = cfg.source_lang or source, cfg.target_lang or target
         student = Dictionary.load(str(folder / "dict.student.txt"))
         return cls(cfg, student, student)
@@ -95,7 +95,7 @@ class DualVocabTranslationTask(CompressedTranslationTask):
         source, target = (
             DualText(_folder(self.cfg), split, lang) for lang in (self.cfg.source_lang, self.cfg.target_lang)
         )
-        if combine and f"{split}1" in read_meta(_folder(self.cfg))["parts"]:
+        if combine and f"{split}1" in DualTextManifest.of(_folder(self.cfg)).parts:
             raise ConfigError(f"--combine-valid-subsets: must not be given, as {split} and {split}1 are apart here")
         training = split == self.cfg.train_subset
         self.datasets[split] = DualVocabularyDataset(

@@ -1,4 +1,4 @@
-"""Reading a teacher cache through a memory map, and refusing one that is of something else."""
+"""Reading a teacher cache through a memory map, and checking that it belongs to the training."""
 
 import math
 from collections.abc import Mapping
@@ -9,23 +9,23 @@ import numpy as np
 
 from fairseq_compress.errors import DataError
 from fairseq_compress.teachers.agreement import Entries, Reading, differences
-from fairseq_compress.teachers.cache_format import read_meta
-from fairseq_compress.work.files import PathLike, file_sha256
+from fairseq_compress.teachers.cache_format import CacheManifest
+from fairseq_compress.work.files import PathLike, check_sha256
+from fairseq_compress.work.manifest import difference
 
 
 class TeacherCache:
-    """The records of one split. Nothing but the records that are asked for is read into memory.
+    """The records of one split; only those that are asked for are read into memory.
 
-    :meth:`differences` and each ``check_...`` tell of a cache that is not of what the training uses. Call :meth:`align`
-    before :meth:`records`.
+    Call :meth:`align` before :meth:`records`.
 
     Raises:
-        DataError: no finished cache there, a damaged ``meta.json``, or ``records.bin`` has another size than it says.
+        DataError: there is no finished cache, ``meta.json`` is damaged, or ``records.bin`` has another size.
     """
 
     def __init__(self, folder: PathLike) -> None:
         self.folder = Path(folder)
-        self.meta = read_meta(folder)
+        self.meta = CacheManifest.read(self.folder / "meta.json", f"--teacher-cache {folder}: no finished cache there")
         self._path = self.folder / "records.bin"
         self._offsets = np.zeros(1, dtype=np.int64)
         expected = self.meta.tokens * self.meta.bytes_per_token
@@ -68,14 +68,12 @@ class TeacherCache:
         return self._records[self._offsets[index] : self._offsets[index + 1]]
 
     def check_records(self) -> None:
-        """Read ``records.bin`` through and compare its checksum.
+        """Compare the checksum of ``records.bin``.
 
         Raises:
             DataError: it was altered.
         """
-        found = file_sha256(self._path)
-        if found != self.meta.sha256:
-            raise DataError(f"{self._path}: altered, its sha256 must be {self.meta.sha256}, is {found}")
+        check_sha256(self._path, self.meta.sha256, "meta.json")
 
     def check_data(self, data: Mapping[str, str]) -> None:
         """Compare with :func:`~fairseq_compress.teachers.cache_checksums.data_checksums` of the data in use.
@@ -83,19 +81,18 @@ class TeacherCache:
         Raises:
             DataError: other files, or other parts of a split.
         """
-        for name in [*self.meta.data, *data]:
-            ours, theirs = self.meta.data.get(name), data.get(name)
-            if ours != theirs:
-                raise DataError(
-                    f"{self}: made from other data: {name} has {_short(theirs)}, the cache was made from {_short(ours)}"
-                )
+        if differs := difference(self.meta.data, data):
+            name, ours, theirs = differs
+            raise DataError(
+                f"{self}: made from other data: {name} has {_short(theirs)}, the cache was made from {_short(ours)}"
+            )
 
     def reading(self) -> Reading:
         """What its teachers read and wrote."""
         settings = self.meta.settings
         source, target = (
             Entries(facts["entries"], facts["sha256"])
-            for facts in (self.meta.dictionaries[side] for side in ("source", "target"))
+            for facts in (self.meta.dictionaries["source"], self.meta.dictionaries["target"])
         )
         return Reading(
             languages=(settings.get("source_lang"), settings.get("target_lang")),
@@ -106,7 +103,7 @@ class TeacherCache:
         )
 
     def differences(self, student: Reading, temperature: float, teacher: str | None, checksums: list[str]) -> list[str]:
-        """Whatever a training has that the records were not made for, in words.
+        """Messages about everything in a training that the records were not made for.
 
         Args:
             student: what it reads.

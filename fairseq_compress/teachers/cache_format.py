@@ -1,27 +1,25 @@
-"""Format of a teacher cache: what a teacher said of every target token, on disk.
+"""Format of a teacher cache: the teacher's k most probable entries for every target token, on disk.
 
-One folder a split. ``records.bin`` holds one little-endian record a target token (EOS included), sentences in the
+One folder per split. ``records.bin`` holds one little-endian record per target token (EOS included), sentences in the
 order of the dataset, nothing between them:
 
     ids            k x uint16 (dictionaries of at most 65,536 entries) or uint32, the most probable entries
     probabilities  k x float16 or float32, softmax(z / T) of those entries, descending; the mean over an ensemble
-    rest           float16 or float32, the mass of all other entries
+    rest           float16 or float32, the tail mass: that of all other entries
 
-With k = 8, uint16 and float16 that is 34 bytes a token. ``meta.json`` holds everything that the records were made
-from, as checksums; it is written last, so a folder with a ``meta.json`` is whole.
+With k = 8, uint16 and float16 that is 34 bytes per token. ``meta.json`` holds the checksums of everything that the
+records were made from; it is written last, so a folder with a ``meta.json`` is complete.
 """
 
-import json
-from dataclasses import asdict, dataclass, fields
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, TypedDict
 
 import numpy as np
 
-from fairseq_compress.errors import ConfigError, DataError
-from fairseq_compress.work.files import PathLike
+from fairseq_compress.errors import ConfigError
+from fairseq_compress.work.manifest import Count, Manifest
 
-FORMAT = "fairseq-compress teacher cache 1"
 DTYPES = {"float16": "<f2", "float32": "<f4"}
 
 
@@ -29,7 +27,7 @@ def record_dtype(k: int, vocabulary: int, dtype: str) -> np.dtype[Any]:
     """The record of one target token, without padding bytes.
 
     Raises:
-        ConfigError: ``k`` is not in [1, ``vocabulary``], or ``dtype`` is none of :data:`DTYPES`.
+        ConfigError: ``k`` is not in [1, ``vocabulary``], or ``dtype`` is not one of :data:`DTYPES`.
     """
     if not 1 <= k <= vocabulary:
         raise ConfigError(f"--top-k: must be in [1, {vocabulary}], the entries of the dictionary, got {k}")
@@ -41,61 +39,55 @@ def record_dtype(k: int, vocabulary: int, dtype: str) -> np.dtype[Any]:
     )
 
 
+class DictionaryFacts(TypedDict):
+    """A dictionary's number of entries, and the SHA-256 of these in order."""
+
+    entries: Count
+    sha256: str
+
+
+class DictionaryPair(TypedDict):
+    """The dictionaries of both sides."""
+
+    source: DictionaryFacts
+    target: DictionaryFacts
+
+
 @dataclass(frozen=True)
-class CacheMeta:
-    """Contents of ``meta.json``, beside the format."""
+class CacheManifest(Manifest, name="teacher cache", written_by="cache-teacher"):
+    """``meta.json`` of the cache of one split."""
 
     split: str
-    k: int
+    k: Count
     dtype: str
     temperature: float
     precision: str
     """Type of the teacher's matrix products."""
-    longest: list[int]
+    longest: list[Count]
     """The most source and target tokens of a sentence that the teachers read."""
-    sentences: int
-    unread: int
-    """Sentences that are longer; their records say nothing."""
-    tokens: int
+    sentences: Count
+    unread: Count
+    """Longer sentences, whose records say nothing."""
+    tokens: Count
     """Target tokens, one record each."""
-    bytes_per_token: int
+    bytes_per_token: Count
     sha256: str
     """Of ``records.bin``."""
     data: dict[str, str]
-    dictionaries: dict[str, dict[str, Any]]
+    dictionaries: DictionaryPair
     teachers: list[str]
     settings: dict[str, Any]
+
+    def problems(self) -> Iterator[str]:
+        try:
+            size = self.record.itemsize
+        except ConfigError as error:
+            yield str(error)
+            return
+        if self.bytes_per_token != size:
+            yield f"bytes_per_token: must be {size}, got {self.bytes_per_token}"
 
     @property
     def record(self) -> np.dtype[Any]:
         """The type of one record."""
         return record_dtype(self.k, self.dictionaries["target"]["entries"], self.dtype)
-
-    def to_json(self) -> str:
-        """The text of ``meta.json``: the same facts give the same bytes."""
-        return json.dumps({"format": FORMAT, **asdict(self)}, indent=1, sort_keys=True) + "\n"
-
-
-def read_meta(folder: PathLike) -> CacheMeta:
-    """Read ``meta.json`` of one split.
-
-    Raises:
-        DataError: there is none (the cache was never finished), it is damaged or of another format.
-    """
-    path = Path(folder) / "meta.json"
-    try:
-        text = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"--teacher-cache {folder}: no finished cache there ({path}: {error.strerror})") from None
-    try:
-        found = json.loads(text)
-        if found["format"] != FORMAT:
-            raise DataError(f"{path}: the format must be {FORMAT!r}, got {found['format']!r}")
-        meta = CacheMeta(**{field.name: found[field.name] for field in fields(CacheMeta)})
-        if meta.bytes_per_token != meta.record.itemsize:
-            raise ValueError(f"{meta.bytes_per_token} bytes per token, {meta.record.itemsize} expected")
-        if not all(isinstance(number, int) for number in (meta.sentences, meta.unread, meta.tokens)):
-            raise ValueError("a number is none")
-    except (ValueError, KeyError, TypeError, ConfigError) as error:
-        raise DataError(f"{path}: damaged ({type(error).__name__}: {error})") from None
-    return meta

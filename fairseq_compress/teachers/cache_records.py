@@ -1,34 +1,89 @@
-r"""Teachers' logits -> records of a teacher cache (:mod:`fairseq_compress.teachers.cache_format`).
+r"""Teachers' outputs -> records of a teacher cache (:mod:`fairseq_compress.teachers.cache_format`).
 
 For M teachers with logits z^m over V entries and temperature T (the mean of probabilities: arXiv:1702.01802):
 
-    q = mean_m softmax(z^m / T),   K = the k most probable entries,   rest = Σ_{v not in K} q_v
+    q = mean_m softmax(z^m / T),   K = the k most probable entries,   tail mass = Σ_{v not in K} q_v
 
-``rest`` is a sum of what is outside, in float32: 1 - Σ_K q would lose all its digits where the teacher is certain.
+The tail mass is summed in float32: 1 - Σ_K q would lose all its digits where the teacher is certain.
 """
 
+import contextlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from fairseq import utils
+from fairseq.data import LanguagePairDataset
 from torch import Tensor
 
-from fairseq_compress.errors import CheckpointError
+from fairseq_compress.errors import CheckpointError, ConfigError
+from fairseq_compress.functional.autocast import warn_if_emulated
 from fairseq_compress.functional.losses.blocks import LogitRows
 from fairseq_compress.functional.losses.outputs import Output, shape_of
+from fairseq_compress.teachers.frozen import FrozenTeachers
 
 CHUNK_ELEMENTS = {"cpu": 2**23, "cuda": 2**27}  # float32 probabilities that exist at a time: 32 and 512 MiB
+
+
+@dataclass(frozen=True)
+class CacheOptions:
+    """How records are made; every option may change their bytes."""
+
+    top_k: int = 8
+    temperature: float = 1.0
+    dtype: str = "float16"
+    precision: str = "float32"
+    max_tokens: int = 8000
+    device: str = "cpu"
+
+    def facts(self) -> dict[str, Any]:
+        """Those that ``meta.json`` holds; the others change the last digits only."""
+        return {"k": self.top_k, "dtype": self.dtype, "temperature": self.temperature, "precision": self.precision}
+
+
+def make_records(
+    teachers: FrozenTeachers,
+    dataset: LanguagePairDataset,
+    indices: Sequence[int],
+    tokens: Sequence[int],
+    record: np.dtype[Any],
+    options: CacheOptions,
+) -> np.ndarray:
+    """Records of a batch, sentence after sentence without padding.
+
+    Args:
+        indices: of the sentences.
+        tokens: target tokens of each.
+
+    Raises:
+        ConfigError: a teacher's output has not one entry per dictionary entry.
+    """
+    sample = dataset.collater([dataset[index] for index in indices])
+    width, row = sample["target"].size(1), {index: number for number, index in enumerate(sample["id"].tolist())}
+    # of the flattened (B * T) output, the rows of the target tokens of each sentence
+    rows = torch.cat([torch.arange(count) + row[index] * width for index, count in zip(indices, tokens, strict=True)])
+    if options.device == "cuda":
+        sample, rows = utils.move_to_cuda(sample), rows.cuda()
+    if low := options.precision == "bfloat16":
+        warn_if_emulated("--precision", options.device)
+    with torch.autocast(options.device, torch.bfloat16) if low else contextlib.nullcontext():
+        outputs = teachers.outputs(sample)
+    vocabulary = len(dataset.tgt_dict)
+    if any(shape_of(output)[1] != vocabulary for output in outputs):
+        raise ConfigError(f"--teacher-path: the output of a teacher must have the dictionary's {vocabulary} entries")
+    return top_k_records(outputs, rows, options.temperature, record)
 
 
 def top_k_records(
     outputs: Sequence[Output], rows: Tensor, temperature: float, record: np.dtype[Any], chunk_rows: int | None = None
 ) -> np.ndarray:
-    """Records of some rows, one chunk of rows after the other: of hidden states, the logits never exist whole.
+    """Records of some rows, chunk by chunk: of hidden states, the logits never exist as a whole.
 
     Args:
         outputs: logits (N, V), or hidden states with their output matrix, of each teacher.
-        rows: (R,) indices into the N rows, in the order that the records shall have.
+        rows: (R,) indices into the N rows, in the order of the records.
         temperature: T > 0.
         record: see :func:`~fairseq_compress.teachers.cache_format.record_dtype`.
         chunk_rows: rows of the probabilities that exist at a time.
@@ -37,7 +92,7 @@ def top_k_records(
         (R,) of ``record``.
 
     Raises:
-        CheckpointError: a probability is no number.
+        CheckpointError: a probability is not a number.
     """
     chunk_rows = chunk_rows or max(1, CHUNK_ELEMENTS[rows.device.type] // shape_of(outputs[0])[1])
     records = np.empty(len(rows), dtype=record)
@@ -47,17 +102,16 @@ def top_k_records(
         part = slice(start, start + chunk_rows)
         q = _mean_probabilities([teacher.block(part) for teacher in teachers], temperature)
         probabilities, ids = torch.topk(q, k, dim=-1)
-        rest = q.scatter_(1, ids, 0.0).sum(dim=-1)
+        tail = q.scatter_(1, ids, 0.0).sum(dim=-1)
         if not bool(torch.isfinite(probabilities).all()):  # one in a row makes all of them so
             raise CheckpointError("--teacher-path: the teacher gives probabilities that are no numbers")
-        records["ids"][part] = ids.cpu().numpy()
-        records["probabilities"][part] = probabilities.cpu().numpy()
-        records["rest"][part] = rest.cpu().numpy()
+        for name, values in (("ids", ids), ("probabilities", probabilities), ("rest", tail)):
+            records[name][part] = values.cpu().numpy()
     return records
 
 
 def unread_records(tokens: int, record: np.dtype[Any]) -> np.ndarray:
-    """Records of a sentence that no teacher read: nothing is known, all the mass is left."""
+    """Records of a sentence that no teacher read: all mass is in the tail."""
     records = np.zeros(tokens, dtype=record)
     records["rest"] = 1
     return records

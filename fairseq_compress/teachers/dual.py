@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from fairseq_compress.architecture.structure import Structure
 from fairseq_compress.checkpoint.extract_student import TEACHER_OPTIONS
 from fairseq_compress.checkpoint.load import load_upgraded
-from fairseq_compress.corpus.dual_text import read_meta
+from fairseq_compress.corpus.dual_text import DualTextManifest
 from fairseq_compress.errors import ConfigError
 from fairseq_compress.surgery.extend_vocabulary import extend_vocabulary, piece_segmenter
 from fairseq_compress.teachers.agreement import Entries, why_no_teacher
@@ -80,7 +80,7 @@ def trained_teacher(task: Any, folder: Path, union: Dictionary) -> tuple[dict[st
     """
     path, sentencepiece_model = task.cfg.dual_teacher_path, task.cfg.dual_teacher_model
     if not Path(sentencepiece_model).is_file() or (
-        file_sha256(sentencepiece_model) != read_meta(folder)["models"]["teacher"]
+        file_sha256(sentencepiece_model) != DualTextManifest.of(folder).models["teacher"]
     ):
         raise ConfigError(
             f"--dual-teacher-model: must be the teacher's model that {folder} was made with, got {sentencepiece_model}"

@@ -1,7 +1,7 @@
-"""Reading text strictly and writing files all at once or not at all.
+"""Strict reading of text and atomic writing of files.
 
-A line ends at a line feed and nowhere else: ``str.splitlines`` also cuts at U+2028, U+0085, form feeds and more,
-and a corpus that was cut so on one side only is misaligned from there on.
+A line ends at a line feed and nowhere else: ``str.splitlines`` also cuts at U+2028, U+0085, form feeds and more, which
+would misalign a parallel corpus.
 """
 
 import codecs
@@ -23,8 +23,8 @@ COUNT_BLOCK_BYTES = 1 << 20
 def atomic_write(path: PathLike, mode: Literal["w", "wb"] = "w") -> Iterator[IO[Any]]:
     """Open ``path`` for writing; it appears complete when the block ends, and not at all when the block fails.
 
-    The data go to ``PATH.tmp-PID``, are flushed to the disk and renamed. Missing folders are made. Text is UTF-8
-    with line feeds. A link keeps pointing where it did; a device or a pipe (``/dev/stdout``) is written directly.
+    The data go to ``PATH.tmp-PID``, are flushed to the disk and renamed. Missing folders are created. Text is UTF-8
+    with line feeds. A link is followed; a device or a pipe (``/dev/stdout``) is written directly.
 
     Raises:
         ConfigError: ``mode`` is neither ``"w"`` nor ``"wb"``.
@@ -53,7 +53,7 @@ def atomic_write(path: PathLike, mode: Literal["w", "wb"] = "w") -> Iterator[IO[
 
 
 class Digest(Protocol):
-    """What ``hashlib`` makes."""
+    """A hash of ``hashlib``."""
 
     def update(self, data: bytes, /) -> None: ...
 
@@ -64,10 +64,10 @@ def read_lines(path: PathLike, digest: Digest | None = None) -> Iterator[str]:
     """Yield the lines of a UTF-8 file without their ends (LF or CRLF) and without a byte order mark.
 
     Args:
-        digest: fed with the bytes on the way; after the last line it is that of the whole file.
+        digest: updated with the bytes that are read; after the last line it is that of the whole file.
 
     Raises:
-        DataError: the file is missing or unreadable, or a line is not UTF-8 (file, line and byte column are named).
+        DataError: the file is missing or unreadable, or a line is not UTF-8 (its number and byte column are named).
     """
     try:
         with open(path, "rb") as stream:
@@ -99,13 +99,13 @@ def count_lines(path: PathLike) -> int:
 
 
 def check_not_empty(path: PathLike) -> int:
-    """The number of lines of a file that must have at least one and is going to be read a second time.
+    """The number of lines of a file that must have at least one and is read twice.
 
     Raises:
         DataError: the file is missing, unreadable, empty or a pipe.
     """
     if os.path.exists(path) and not os.path.isfile(path):
-        raise DataError(f"{os.fspath(path)} is no regular file: it is read twice, so it can be no folder and no pipe")
+        raise DataError(f"{os.fspath(path)} is no regular file: it is read twice")
     count = count_lines(path)
     if count == 0:
         raise DataError(f"{os.fspath(path)} is empty: at least one line is needed")
@@ -153,11 +153,38 @@ def file_sha256(path: PathLike) -> str:
         raise _unreadable(path, error) from error
 
 
+def check_sha256(path: PathLike, expected: str, manifest: str) -> None:
+    """Compare a file with its checksum in a manifest, whose name messages tell.
+
+    Raises:
+        DataError: the file is missing or altered.
+    """
+    if (found := file_sha256(path)) != expected:
+        raise DataError(f"{os.fspath(path)}: altered: SHA-256 must be {expected} as in {manifest}, got {found}")
+
+
+class HashedStream:
+    """Writes text as UTF-8 into a binary stream and computes the SHA-256 of what was written."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream, self._digest = stream, hashlib.sha256()
+
+    def write(self, text: str) -> None:
+        data = text.encode()
+        self._digest.update(data)
+        self._stream.write(data)
+
+    @property
+    def sha256(self) -> str:
+        """Of what was written so far, in hexadecimal."""
+        return self._digest.hexdigest()
+
+
 def progress(lines: Iterable[Item], total: int | None, description: str) -> Iterable[Item]:
-    """The same items, one a line, with a progress bar on the standard error when that is a terminal."""
+    """The same items with a progress bar on the standard error if that is a terminal."""
     try:
-        from tqdm import tqdm  # which takes a tenth of the time to the first translation
-    except ImportError:  # of an installation that only translates
+        from tqdm import tqdm  # its import takes a tenth of the time to the first translation
+    except ImportError:  # an installation that only translates
         return lines
 
     return tqdm(lines, total=total, desc=description, unit=" lines", disable=None, mininterval=0.5)

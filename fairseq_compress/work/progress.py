@@ -3,26 +3,22 @@
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable
-from typing import IO, Any
+from typing import IO
 
 from tqdm import tqdm
-
-from fairseq_compress.work.sharded import ShardedWork
-from fairseq_compress.work.windows import Batch
 
 SECONDS_BETWEEN_LINES = 30.0
 
 
 class WorkProgress:
-    """Counts items and tells their number a second and the time left, on the standard error.
+    """Counts items and shows their rate and the time left on the standard error.
 
     Args:
         total: all items of this process, those of an earlier start included.
-        description: what goes on, such as ``nbest 0/2``.
-        resumed: items that an earlier start did; they count as done, not as speed.
+        description: what is computed, such as ``nbest 0/2``.
+        resumed: items of an earlier start; they count as done, not for the rate.
         unit: what the items are.
-        stream: instead of the standard error.
+        stream: in place of the standard error.
     """
 
     def __init__(
@@ -39,7 +35,7 @@ class WorkProgress:
                 total=total, initial=resumed, desc=description, unit=f" {unit}", file=self._stream, position=position
             )
         elif resumed:
-            self._print(f"{resumed} of {total} {unit} are there already")
+            self._print(f"resumed at {resumed} of {total} {unit}")
 
     def add(self, items: int) -> None:
         """Count items that were just done."""
@@ -61,50 +57,17 @@ class WorkProgress:
 
     def _state(self, now: float) -> str:
         new = self.done - self.resumed
-        speed = new / max(now - self._start, 1e-9)
-        text = f"{self.done} of {self.total} {self.unit}, {speed:.1f} {self.unit}/s"
+        rate = new / max(now - self._start, 1e-9)
+        text = f"{self.done} of {self.total} {self.unit}, {rate:.1f} {self.unit}/s"
         if new and self.done < self.total:
-            text += f", {_clock((self.total - self.done) / speed)} left"
+            text += f", {_clock((self.total - self.done) / rate)} left"
         return text
 
     def _print(self, text: str) -> None:
         print(f"{self.description}: {text}", file=self._stream, flush=True)
 
 
-def write_units(
-    work: ShardedWork,
-    batches: Iterable[Batch[Any]],
-    payload: Callable[[Batch[Any]], bytes],
-    own: int,
-    verb: str,
-    unit: str = "sentences",
-) -> None:
-    """Make what this process's batches become and log it, with progress; what an earlier start made is not made again.
-
-    Args:
-        batches: of all processes.
-        own: items in the batches of this one.
-        verb, unit: for the progress, what is done and what the items are.
-    """
-    progress: WorkProgress | None = None
-    resumed = units = 0
-    for batch in batches:
-        units += 1
-        if not work.mine(batch.unit):
-            continue
-        if work.has(batch.unit):
-            resumed += len(batch.items)
-            continue
-        if progress is None:
-            progress = WorkProgress(own, f"{verb} {work.rank}/{work.world_size}", resumed=resumed, unit=unit)
-        work.write(batch.unit, payload(batch))
-        progress.add(len(batch.items))
-    if progress is not None:
-        progress.close()
-    work.finish(units)
-
-
 def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
+    minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}"
+    return f"{hours}:{minutes:02}:{seconds:02}"

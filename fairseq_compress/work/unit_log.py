@@ -1,7 +1,7 @@
-"""The log of one process of a sharded work: what its units gave, whole after a kill at any byte.
+"""The log of one process of sharded work: an append-only file that is complete after a kill at any byte.
 
-A header line (the run's fingerprint, rank and number of ranks), then one entry a unit: unit, length, CRC-32, payload.
-A kill leaves a part of the last entry at most; the next start cuts off what is not whole.
+A header line (fingerprint, rank, world size), then one entry per unit: unit, length, CRC-32, payload. A kill leaves at
+most a part of the last entry, which the next start cuts off.
 """
 
 import hashlib
@@ -23,22 +23,22 @@ class UnitLog:
     """A log open for writing, locked for this process until it is closed.
 
     Args:
-        path: of the log; made if it is not there.
-        header: one line; a file with another one is not ours.
+        path: of the log; created if missing.
+        header: its first line.
         first: the first unit of this log.
-        step: how far the units of this log are apart.
+        step: distance between the units of this log.
 
     Raises:
-        DataError: another process has the log open, or the header differs.
+        DataError: another process has the log open, or the file has another header.
     """
 
     def __init__(self, path: Path, header: bytes, first: int, step: int) -> None:
         self.path = path
         self.count = 0
-        """Whole entries."""
+        """Complete entries."""
         self._first, self._step = first, step
         self._digest: Digest = hashlib.sha256(header)
-        self._file = open(path, "a+b")  # noqa: SIM115 - "a+" makes the file and empties none
+        self._file = open(path, "a+b")  # noqa: SIM115 - "a+" creates the file and never empties it
         try:
             self._recover(header)
         except BaseException:
@@ -70,11 +70,11 @@ class UnitLog:
         self.count += 1
 
     def close(self) -> None:
-        """Give the lock back."""
+        """Release the lock."""
         self._file.close()
 
     def _recover(self, header: bytes) -> None:
-        """Lock the file, count its whole entries and cut off what follows them."""
+        """Lock the file, count its complete entries and cut off the rest."""
         if not take_lock(self._file):
             raise DataError(f"{self.path}: another process is working on this rank")
         self._file.seek(0)
@@ -95,10 +95,10 @@ class UnitLog:
 
 
 def open_sealed(path: Path, header: bytes, size: int) -> IO[bytes]:
-    """Open a finished log for reading, behind its header.
+    """Open a finished log for reading, positioned after its header.
 
     Raises:
-        DataError: it is missing, has another size, or another header.
+        DataError: it is missing, or has another size or header.
     """
     try:
         log = open(path, "rb")  # noqa: SIM115 - the caller closes it
@@ -123,12 +123,12 @@ def pack_entry(unit: int, payload: bytes) -> bytes:
 
 
 def read_entry(log: IO[bytes], unit: int) -> bytes | None:
-    """The payload of the entry that comes next, or None unless it is whole and that of ``unit``."""
+    """The payload of the next entry, or None unless it is complete and of ``unit``."""
     head = log.read(ENTRY.size)
     if len(head) < ENTRY.size:
         return None
     found, length, checksum = ENTRY.unpack(head)
-    # The length of a damaged entry may be anything, so it is compared with the file before that much is read.
+    # A damaged length may be anything: compare it with the file before so much is read.
     if found != unit or length > os.fstat(log.fileno()).st_size - log.tell():
         return None
     payload = log.read(length)

@@ -1,24 +1,25 @@
 """A corpus of any length as a sequence of batches: cut into windows, sorted by length inside each window.
 
-Sorting makes batches of equal lengths, so little is padded; the windows keep memory constant, and with it the time to
-the first batch. The batches depend on the lengths and the limits only, never on the number of processes.
+Sorting makes batches of equal lengths, so there is little padding; windows keep memory and the time to the first batch
+constant. The batches depend on the lengths and the limits only, never on the number of processes.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
+from pathlib import Path
 from typing import Generic, NamedTuple, TypeVar
 
-from fairseq_compress.errors import ConfigError
+from fairseq_compress.errors import ConfigError, DataError
 
 Item = TypeVar("Item")
-WINDOW = 65_536  # sentences; at 100 bytes each 7 MB, and sorting that many leaves next to no padding
+WINDOW = 65_536  # sentences; 7 MB at 100 bytes each, and almost no padding after sorting
 
 
 class Batch(NamedTuple, Generic[Item]):
     """One unit of work."""
 
     unit: int
-    """Number of the batch in the whole corpus, from 0."""
+    """Number of the batch in the corpus, from 0."""
     indices: list[int]
     """Numbers of its items in the corpus, longest item first."""
     items: list[Item]
@@ -29,9 +30,9 @@ def cut_batches(lengths: Sequence[int], max_tokens: int, max_sentences: int | No
 
     Args:
         lengths: of each sentence, in tokens.
-        max_tokens: the most tokens of a batch, padding counted: sentences times the longest of them. A longer sentence
-            makes a batch of its own, so that none is lost.
-        max_sentences: the most sentences of a batch; None for no limit.
+        max_tokens: of a batch, padding counted: sentences times the longest of them. A longer sentence makes a batch of
+            its own.
+        max_sentences: of a batch; None for no limit.
 
     Returns:
         for each batch the indices into ``lengths``, longest first; of equal lengths the first comes first.
@@ -59,7 +60,7 @@ def iterate_batches(
     max_sentences: int | None = None,
     window: int = WINDOW,
 ) -> Iterator[Batch[Item]]:
-    """Yield the batches of all windows of ``items`` in order; in memory there is one window at a time.
+    """Yield the batches of all windows of ``items`` in order, with one window at a time in memory.
 
     Raises:
         ConfigError: a limit or the window is below 1.
@@ -74,12 +75,35 @@ def iterate_batches(
         first += len(part)
 
 
+def in_order(results: Iterable[tuple[int, int, Item]], folder: Path, kind: str) -> Iterator[Item]:
+    """The results of batches in the order of the corpus; those of one window wait in memory.
+
+    Args:
+        results: (unit, index in the corpus, result) in order of the units.
+        folder, kind: for messages: where they come from, and what an index is of.
+
+    Raises:
+        DataError: an index is missing or comes twice.
+    """
+    waiting: dict[int, Item] = {}
+    expected = 0
+    for unit, index, result in results:
+        if index < expected or index in waiting:
+            raise DataError(f"{folder}: unit {unit} has {kind} {index + 1} a second time")
+        waiting[index] = result
+        while expected in waiting:
+            yield waiting.pop(expected)
+            expected += 1
+    if waiting:
+        raise DataError(f"{folder}: {kind} {expected + 1} is in no unit")
+
+
 def groups(
     items: Iterable[Item | None], size: Callable[[Item], int], most_items: int, most_size: int
 ) -> Iterator[list[Item]]:
-    """Yield items in groups of at most ``most_items`` that are no larger than ``most_size`` together.
+    """Yield items in groups of at most ``most_items`` and ``most_size`` together.
 
-    An item that is larger makes a group of its own. None ends a group early.
+    A larger item makes a group of its own. None ends a group early.
     """
     group: list[Item] = []
     total = 0

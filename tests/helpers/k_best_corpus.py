@@ -8,7 +8,7 @@ import numpy as np
 from fairseq.data import Dictionary
 from fairseq.data.indexed_dataset import MMapIndexedDatasetBuilder
 
-from fairseq_compress.corpus.nbest import Hypothesis, NBestList, NBestWriter, source_checksum, write_sidecar
+from fairseq_compress.corpus.nbest import NBestEntry, NBestList, NBestWriter, source_checksum
 from fairseq_compress.work.files import file_sha256
 from tests.conftest import write_pair
 
@@ -25,7 +25,7 @@ def make_lists(folder: Path) -> tuple[list[str], list[NBestList]]:
         for _ in range(draw.randrange(4)):
             texts.append(" ".join(f"z{draw.randrange(24)}" for _ in range(draw.randint(1, 11))))
         scores = sorted((round(-2 * draw.random(), 6) for _ in texts), reverse=True)
-        hypotheses = [Hypothesis(*pair) for pair in zip(scores, texts, strict=True)]
+        hypotheses = [NBestEntry(*pair) for pair in zip(scores, texts, strict=True)]
         lists.append(NBestList(index, source_checksum(source), hypotheses))
     return sources, lists
 
@@ -38,7 +38,7 @@ def write_nbest(path: Path, sources: list[str], lists: list[NBestList]) -> Path:
         writer = NBestWriter(stream)
         for item in lists:
             writer.write(item)
-    write_sidecar(path, writer.sentences, writer.hypotheses, writer.sha256, file_sha256(text), {})
+    writer.write_sidecar(path, file_sha256(text), {})
     return path
 
 

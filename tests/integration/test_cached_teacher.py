@@ -114,7 +114,7 @@ def test_two_processes_write_the_bytes_of_one(teacher, data_bin, tmp_path, monke
     options = ["--splits", "train", "valid", "--max-tokens", 50]
     cache_teacher(teacher, data_bin, tmp_path / "one", *options)
     monkeypatch.setenv("WORLD_SIZE", "2")
-    for rank, said in ((1, "share 1 of 2 is done, the last one joins"), (0, "34 bytes a token")):
+    for rank, said in ((1, "shard 1 of 2 is done; the process that finishes last joins all"), (0, "34 bytes a token")):
         monkeypatch.setenv("RANK", str(rank))
         capsys.readouterr()
         cache_teacher(teacher, data_bin, tmp_path / "two", *options)

@@ -11,7 +11,7 @@ import time
 import pytest
 
 from fairseq_compress.corpus.nbest import read_nbest
-from fairseq_compress.work.sharded import Shard, ShardedWork
+from fairseq_compress.work.work_folder import Shard, WorkFolder
 from tests.conftest import BIN, PLUGIN, run_command, write_pair
 
 # Forks after the imports: a start of Python with torch and fairseq takes seconds, and 20 of them are killed.
@@ -139,10 +139,10 @@ def test_killed_at_20_random_moments(command, undisturbed, tmp_path):
 def test_done_already(command, undisturbed, capsys):
     leftovers = undisturbed.with_name("out.work")  # of a kill after the last byte of the output
     facts = json.loads(undisturbed.with_name("out.json").read_text())["facts"]
-    ShardedWork(undisturbed, facts, Shard(0, 1)).finish(0)
+    WorkFolder(undisturbed, facts, Shard(0, 1)).finish(0)
     before = undisturbed.stat().st_mtime_ns
     assert run_here(command, undisturbed) == 0
-    assert "is there already" in capsys.readouterr().err
+    assert "up to date; nothing to do" in capsys.readouterr().err
     assert undisturbed.stat().st_mtime_ns == before
     assert not leftovers.exists()
 

@@ -11,10 +11,10 @@ import pytest
 from fairseq.data import Dictionary
 
 from fairseq_compress.cli.main import main
-from fairseq_compress.corpus.nbest import Hypothesis, NBestList, read_nbest, source_checksum, untranslated
+from fairseq_compress.corpus.nbest import NBestEntry, NBestList, read_nbest, source_checksum, untranslated
 from fairseq_compress.corpus.nbest_scores import ScoreReader
 from fairseq_compress.corpus.segmentation import Segmenter
-from fairseq_compress.jobs import scoring_run
+from fairseq_compress.jobs import reverse_scores
 from fairseq_compress.teachers import segmenters
 from tests.conftest import PLUGIN, TINY, run_command
 from tests.helpers.k_best_corpus import binarize_lines, write_nbest
@@ -36,7 +36,7 @@ class Reverse:
         for index in range(40):
             source = " ".join(f"a{draw.randrange(24)}" for _ in range(draw.randint(1, 9))) if index != 7 else ""
             texts = [" ".join(f"z{draw.randrange(24)}" for _ in range(draw.randint(1, 9))) for _ in range(4)]
-            hypotheses = [Hypothesis(-float(place), text) for place, text in enumerate(texts[: draw.randint(1, 4)])]
+            hypotheses = [NBestEntry(-float(place), text) for place, text in enumerate(texts[: draw.randint(1, 4)])]
             sources.append(source)
             lists.append(NBestList(index, source_checksum(source), hypotheses))
         lists[20] = untranslated(20, lists[20].checksum)
@@ -99,7 +99,7 @@ def test_facts_and_an_output_that_is_there(reverse: Reverse, scores: Path, capsy
     assert not Path(f"{scores}.work").exists()
     before = scores.stat().st_mtime_ns
     assert reverse.score(scores) == 0
-    assert "is there already" in capsys.readouterr().err
+    assert "up to date; nothing to do" in capsys.readouterr().err
     assert scores.stat().st_mtime_ns == before
 
 
@@ -108,7 +108,7 @@ def test_two_processes_and_other_batches(
 ) -> None:
     """Shares of two ranks join to the bytes of one process; other batches round otherwise at most."""
     monkeypatch.setenv("WORLD_SIZE", "2")
-    for rank, message in (("1", "share 1 of 2 is done, others are not"), ("0", "scores, 1")):
+    for rank, message in (("1", "shard 1 of 2 is done; the process that finishes last joins all"), ("0", "scores, 1")):
         monkeypatch.setenv("RANK", rank)
         capsys.readouterr()
         assert reverse.score(tmp_path / "two") == 0
@@ -126,7 +126,7 @@ def test_a_run_that_stopped_goes_on(
     reverse: Reverse, scores: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     calls: list[int] = []
-    original = scoring_run.record_scores
+    original = reverse_scores.record_scores
 
     def stop_after_three(models, records):
         calls.append(len(records))
@@ -134,7 +134,7 @@ def test_a_run_that_stopped_goes_on(
             raise KeyboardInterrupt
         return original(models, records)
 
-    monkeypatch.setattr(scoring_run, "record_scores", stop_after_three)
+    monkeypatch.setattr(reverse_scores, "record_scores", stop_after_three)
     assert reverse.score(tmp_path / "s") == 130
     assert not (tmp_path / "s").exists()
     assert reverse.score(tmp_path / "s", "--precision", "bfloat16") == 1
@@ -160,11 +160,11 @@ def test_text_is_cut_into_pieces(
     lists = [
         item._replace(
             checksum=source_checksum(next(segmenter.encode([source]))),
-            hypotheses=[Hypothesis(found.score, next(segmenter.encode([found.text]))) for found in item.hypotheses],
+            hypotheses=[NBestEntry(found.score, next(segmenter.encode([found.text]))) for found in item.hypotheses],
         )
         for source, item in zip(reverse.sources, reverse.lists, strict=True)
     ]
-    monkeypatch.setattr(scoring_run, "MOST_UNKNOWN_WORDS", 1.0)  # the model knows no such pieces
+    monkeypatch.setattr(reverse_scores, "MOST_UNKNOWN_WORDS", 1.0)  # the model knows no such pieces
     pieces = write_nbest(tmp_path / "pieces", list(segmenter.encode(reverse.sources)), lists)
     options = ("--sentencepiece-model", f"{prefix}.model")
     assert reverse.score(tmp_path / "one", *options) == 1
@@ -192,7 +192,7 @@ def test_an_ensemble_of_one_model_twice(reverse: Reverse, scores: Path, tmp_path
 
 
 def test_what_is_refused(reverse: Reverse, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    strange = [item._replace(hypotheses=[Hypothesis(-1.0, "text")]) for item in reverse.lists]
+    strange = [item._replace(hypotheses=[NBestEntry(-1.0, "text")]) for item in reverse.lists]
     text = write_nbest(tmp_path / "text", reverse.sources, strange)
     for options, message in [
         (["--nbest", text], "40 of 40 words are not in the model's dictionary"),

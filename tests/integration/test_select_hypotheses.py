@@ -10,16 +10,16 @@ from sacrebleu.metrics import BLEU
 
 from fairseq_compress.cli.main import main
 from fairseq_compress.corpus.nbest import (
-    Hypothesis,
+    NBestEntry,
     NBestList,
     NBestWriter,
     read_nbest,
     source_checksum,
     untranslated,
-    write_sidecar,
 )
-from fairseq_compress.corpus.nbest_scores import format_scores, write_scores_sidecar
+from fairseq_compress.corpus.nbest_scores import ScoresManifest, format_scores
 from fairseq_compress.work.files import file_sha256
+from fairseq_compress.work.manifest import sidecar_path
 
 SENTENCES = 400
 OUTPUTS = ("out.src", "out.tgt", "out.nbest", "out.nbest.json", "report.json")
@@ -46,10 +46,10 @@ class Corpus:
         self.write()
 
     @staticmethod
-    def _hypotheses(draw: random.Random) -> list[Hypothesis]:
+    def _hypotheses(draw: random.Random) -> list[NBestEntry]:
         scores = sorted((round(-3 * draw.random(), 2) for _ in range(4)), reverse=True)
         texts = [" ".join(draw.choices("abcd", k=draw.randint(0, 3))) for _ in scores]
-        return [Hypothesis(*pair) for pair in zip(scores, texts, strict=True)]
+        return [NBestEntry(*pair) for pair in zip(scores, texts, strict=True)]
 
     def write(self) -> None:
         for name, lines in (("src", self.sources), ("ref", self.references)):
@@ -59,10 +59,11 @@ class Corpus:
             for item in self.lists:
                 writer.write(item)
         source_sha256 = file_sha256(self.folder / "src")
-        write_sidecar(self.folder / "n", writer.sentences, writer.hypotheses, writer.sha256, source_sha256, {})
+        writer.write_sidecar(self.folder / "n", source_sha256, {})
         scores = self.folder / "reverse"
         scores.write_text("".join(map(format_scores, self.lists, self.reverse)))
-        write_scores_sidecar(scores, writer.hypotheses, file_sha256(scores), writer.sha256, {})
+        counts = {"records": writer.hypotheses, "nbest_sha256": writer.sha256, "facts": {}}
+        ScoresManifest(sha256=file_sha256(scores), **counts).write(sidecar_path(scores))
 
     def select(self, *options: object) -> int:
         files = ("--nbest", self.folder / "n", "--source", self.folder / "src")
@@ -74,7 +75,7 @@ class Corpus:
     def outputs(self) -> dict[str, bytes]:
         return {name: (self.folder / name).read_bytes() for name in OUTPUTS if (self.folder / name).exists()}
 
-    def expected(self, mode: str, k: int | None, duplicates: bool) -> list[tuple[int, str, list[Hypothesis]]]:
+    def expected(self, mode: str, k: int | None, duplicates: bool) -> list[tuple[int, str, list[NBestEntry]]]:
         """(line, source, chosen hypotheses) of what stays, before a reverse model is asked."""
         metric, seen, kept = BLEU(effective_order=True), set(), []
         for index, (source, item) in enumerate(zip(self.sources, self.lists, strict=True)):
@@ -91,7 +92,7 @@ class Corpus:
                 kept.append((index, source, chosen))
         return kept
 
-    def check(self, expected: list[tuple[int, str, list[Hypothesis]]]) -> dict:
+    def check(self, expected: list[tuple[int, str, list[NBestEntry]]]) -> dict:
         """The outputs hold what is expected, and the report adds up."""
         assert (self.folder / "out.src").read_text() == "".join(f"{source}\n" for _, source, _ in expected)
         assert (self.folder / "out.tgt").read_text() == "".join(f"{chosen[0].text}\n" for _, _, chosen in expected)
@@ -169,7 +170,7 @@ def test_pieces_are_joined_before_they_are_compared(tmp_path: Path, capsys: pyte
     corpus = Corpus(tmp_path)
     corpus.sources, corpus.references = ["▁ a a"] * SENTENCES, ["b a"] * SENTENCES
     pieces = ["▁ a a", "▁ a ▁ b", "▁a a", "▁ b ▁ a"]
-    hypotheses = [Hypothesis(-float(place), line) for place, line in enumerate(pieces)]
+    hypotheses = [NBestEntry(-float(place), line) for place, line in enumerate(pieces)]
     corpus.lists = [NBestList(index, source_checksum("▁ a a"), hypotheses) for index in range(SENTENCES)]
     corpus.reverse = [[-1.0] * 4] * SENTENCES
     corpus.write()
@@ -287,9 +288,9 @@ def test_sentence_bleu_follows_the_target_language(tmp_path: Path, capsys: pytes
         (tmp_path / "ref").write_text("她昨天买了三本书。\n")
         with open(tmp_path / "n", "wb") as stream:
             writer = NBestWriter(stream)
-            texts = [Hypothesis(-1.0, "天气很好。"), Hypothesis(-2.0, "她昨天买了两本书。")]
+            texts = [NBestEntry(-1.0, "天气很好。"), NBestEntry(-2.0, "她昨天买了两本书。")]
             writer.write(NBestList(0, source_checksum("s"), texts))
-        write_sidecar(tmp_path / "n", 1, 2, writer.sha256, file_sha256(tmp_path / "src"), facts)
+        writer.write_sidecar(tmp_path / "n", file_sha256(tmp_path / "src"), facts)
         command = [
             "select-hypotheses", "--nbest", "n", "--source", "src", "--reference", "ref", "--mode", "interpolate",
             "--output-source", "out.src", "--output-target", "out.tgt", "--report", "report.json",

@@ -116,7 +116,7 @@ def test_alignments_of_20000_real_sentences(tmp_path: Path) -> None:
     teacher, student = make_vocabularies(tmp_path, captions, teacher=3000, student=600)
     prefixes = {part: str(tmp_path / part) for part in parts}
     meta = encode_dual(prefixes, LANGUAGES, teacher, student, tmp_path / "dual")
-    assert sum(2 * facts["sentences"] for facts in meta["parts"].values()) == 20000
+    assert sum(2 * facts["sentences"] for facts in meta.parts.values()) == 20000
     for part in parts:
         for language in LANGUAGES:
             check_mixtures(tmp_path / "dual", language, part, text_of(tmp_path / "dual", language, part), 0.5)
@@ -186,9 +186,9 @@ def new_format(path: Path) -> None:
 
 DAMAGE = [
     ("meta.json", new_format, r"meta\.json: the format must be .*, got 'other'"),
-    ("meta.json", truncate, r"meta\.json: damaged \(JSONDecodeError"),
+    ("meta.json", truncate, r"meta\.json: damaged: not valid JSON \(JSONDecodeError"),
     ("meta.json", Path.unlink, r"cannot read .*meta\.json: .*; encode-dual writes it"),
-    ("dict.student.txt", alter, r"dict\.student\.txt: SHA-256 must be"),
+    ("dict.student.txt", alter, r"dict\.student\.txt: altered: SHA-256 must be"),
     ("dict.union.txt", Path.unlink, r"cannot read .*dict\.union\.txt"),
     ("train.cs.types.bin", truncate, r"types\.bin: must have [\d,]+ bytes by meta\.json, got"),
     ("train.cs.offsets.bin", Path.unlink, r"cannot read .*offsets\.bin"),
@@ -209,7 +209,7 @@ def test_damaged_folders_are_refused(folder: Path, tmp_path: Path, name: str, da
 def test_checksums_find_one_changed_bit(folder: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(folder, tmp_path / "copy"))
     alter(copy / "valid.en.types.bin")
-    with pytest.raises(DataError, match=r"valid\.en\.types\.bin: SHA-256 must be"):
+    with pytest.raises(DataError, match=r"valid\.en\.types\.bin: altered: SHA-256 must be"):
         DualText(copy, "train", "cs").check_files()
 
 

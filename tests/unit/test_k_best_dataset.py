@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fairseq_compress.cli.main import main
-from fairseq_compress.corpus.nbest import Hypothesis, NBestList, untranslated
+from fairseq_compress.corpus.nbest import NBestEntry, NBestList, untranslated
 from fairseq_compress.datasets.binarize_hypotheses import binarize_hypotheses
 from fairseq_compress.datasets.k_best import KBestDataset, attach_k_best, hypothesis_weights, longest_hypotheses
 from fairseq_compress.datasets.k_best_files import KBestFiles, k_best_prefix, write_index
@@ -264,7 +264,7 @@ def test_rows_against_a_loop(binarized: Corpus, left_pad_target: bool) -> None:
     batch = dataset.collater([dataset[index] for index in (5, 17, 2, 40, 41)])
     rows, row = batch["k_best"], 0
     for place, index in enumerate(batch["id"].tolist()):
-        hypotheses: list[Hypothesis] = binarized.lists[index].hypotheses[:3]
+        hypotheses: list[NBestEntry] = binarized.lists[index].hypotheses[:3]
         total = sum(math.exp(hypothesis.score / 0.5) for hypothesis in hypotheses)
         for hypothesis in hypotheses:
             ids = binarized.dictionary.encode_line(hypothesis.text, add_if_not_exist=False).tolist()

@@ -7,16 +7,16 @@ import pytest
 from fairseq.data import Dictionary
 
 from fairseq_compress.cli.local_ranks import _options
-from fairseq_compress.corpus.nbest import read_nbest, source_checksum
+from fairseq_compress.corpus.nbest import NBestManifest, read_nbest, source_checksum
 from fairseq_compress.corpus.segmentation import Segmenter
 from fairseq_compress.corpus.vocabulary import VocabularySettings, list_pieces, train_model
 from fairseq_compress.decoding.search_options import SearchOptions
 from fairseq_compress.errors import ConfigError, DataError
-from fairseq_compress.jobs.nbest import Corpus, NBestOptions, Share, decode_share, survey
-from fairseq_compress.jobs.nbest_join import is_complete, join
+from fairseq_compress.jobs.nbest import Corpus, NBestJob, NBestOptions
 from fairseq_compress.runtimes.torch.beam_search import Found
 from fairseq_compress.work.files import file_sha256
-from fairseq_compress.work.sharded import Shard, ShardedWork
+from fairseq_compress.work.sharded import compute_shard, survey
+from fairseq_compress.work.work_folder import Shard, WorkFolder
 
 WORDS = [f"w{number}" for number in range(30)]
 OPTIONS = NBestOptions(SearchOptions(beam=3), nbest=2, max_tokens=12, window=7)
@@ -49,26 +49,36 @@ def corpus(source, longest=20):
 
 
 def facts(source):
-    return {"source": file_sha256(source), **OPTIONS.facts()}
+    return {"source": file_sha256(source), **OPTIONS.metadata()}
 
 
 ALONE = Shard(0, 1)
 
 
-def decode(source, output, shard=ALONE, options=OPTIONS, longest=20):
-    work = ShardedWork(output, facts(source), shard)
-    decode_share(work, corpus(source, longest), dictionary(), options, reverse, 40)
+def make_job(source, output=None, options=OPTIONS, longest=20, search=reverse):
+    return NBestJob(output, corpus(source, longest), dictionary(), options, lambda: search, facts(source))
+
+
+def decode(source, output, shard=ALONE, **changes):
+    work = WorkFolder(output, facts(source), shard)
+    compute_shard(make_job(source, output, **changes), work, 40)
     return work
+
+
+def join(work, source, output, metadata=None):
+    job = make_job(source, output)
+    job._metadata = metadata or job._metadata
+    return job.join(work.payloads())
 
 
 def test_facts_of_an_option_that_was_added_later():
     """What was decoded before it existed is still what these options ask for."""
-    assert "no_repeat_ngram_size" not in OPTIONS.facts()
-    assert NBestOptions(SearchOptions(no_repeat_ngram_size=3)).facts()["no_repeat_ngram_size"] == 3
+    assert "no_repeat_ngram_size" not in OPTIONS.metadata()
+    assert NBestOptions(SearchOptions(no_repeat_ngram_size=3)).metadata()["no_repeat_ngram_size"] == 3
 
 
 def test_the_file(source, tmp_path):
-    counts = join(decode(source, tmp_path / "out"), source, tmp_path / "out", facts(source))
+    counts = join(decode(source, tmp_path / "out"), source, tmp_path / "out")
     lists = list(read_nbest(tmp_path / "out", source))
     assert counts == (40, sum(len(each.hypotheses) for each in lists), 0)
     for each, line in zip(lists, source.read_text().splitlines(), strict=True):
@@ -78,27 +88,27 @@ def test_the_file(source, tmp_path):
         else:
             expected = [(0.0, [])]  # an empty line is not decoded
         assert [(score, text.split()) for score, text in each.hypotheses] == expected
-    assert is_complete(tmp_path / "out", facts(source))
-    assert not is_complete(tmp_path / "out", facts(source) | {"beam": 4})
+    assert NBestManifest.matches(tmp_path / "out", facts(source))
+    assert not NBestManifest.matches(tmp_path / "out", facts(source) | {"beam": 4})
 
 
 def test_a_source_of_unknown_words_is_told(source, caplog):
-    survey(corpus(source), OPTIONS, ALONE)
+    survey(make_job(source), ALONE)
     assert caplog.text == ""
     lines = source.read_text().splitlines()
     source.write_text("\n".join(line.upper() for line in lines[:20]) + "\n" + "\n".join(lines[20:]) + "\n")
-    survey(corpus(source), OPTIONS, Shard(1, 2))
+    survey(make_job(source), Shard(1, 2))
     assert caplog.text == ""  # the first process tells
-    survey(corpus(source), OPTIONS, ALONE)
+    survey(make_job(source), ALONE)
     unknown, words = (sum(len(line.split()) for line in part) for part in (lines[:20], lines))
     assert f"{100 * unknown / words:.1f}% of its {words} words are unknown to the model" in caplog.text
 
 
 @pytest.mark.parametrize("world_size", [2, 3, 50])
 def test_any_number_of_processes_gives_the_same_bytes(source, tmp_path, world_size):
-    join(decode(source, tmp_path / "one"), source, tmp_path / "one", facts(source))
+    join(decode(source, tmp_path / "one"), source, tmp_path / "one")
     works = [decode(source, tmp_path / "many", Shard(rank, world_size)) for rank in range(world_size)]
-    join(works[1], source, tmp_path / "many", facts(source))
+    join(works[1], source, tmp_path / "many")
     assert (tmp_path / "many").read_bytes() == (tmp_path / "one").read_bytes()
     assert (tmp_path / "many.json").read_bytes() == (tmp_path / "one.json").read_bytes()
 
@@ -112,31 +122,32 @@ def test_resumes_at_the_batch_where_it_stopped(source, tmp_path, capsys):
             raise KeyboardInterrupt
         return reverse(sentences)
 
-    work = ShardedWork(tmp_path / "out", facts(source), ALONE)
+    job = make_job(source, tmp_path / "out", search=search)
+    work = WorkFolder(tmp_path / "out", facts(source), ALONE)
     with pytest.raises(KeyboardInterrupt):
-        decode_share(work, corpus(source), dictionary(), OPTIONS, search, 40)
+        compute_shard(job, work, 40)
     done = work.done
     work.close()
     assert 4 <= done <= 5  # one of the batches may be of empty lines
     calls.clear()
     calls += [0] * 5
-    work = ShardedWork(tmp_path / "out", facts(source), ALONE)
-    decode_share(work, corpus(source), dictionary(), OPTIONS, search, 40)
-    join(work, source, tmp_path / "out", facts(source))
-    join(decode(source, tmp_path / "whole"), source, tmp_path / "whole", facts(source))
+    work = WorkFolder(tmp_path / "out", facts(source), ALONE)
+    compute_shard(job, work, 40)
+    join(work, source, tmp_path / "out")
+    join(decode(source, tmp_path / "whole"), source, tmp_path / "whole")
     assert (tmp_path / "out").read_bytes() == (tmp_path / "whole").read_bytes()
-    assert "sentences are there already" in capsys.readouterr().err
+    assert "resumed at" in capsys.readouterr().err
 
 
 def test_long_lines(source, tmp_path):
-    assert survey(corpus(source), OPTIONS, ALONE) == Share(40, 40, 0)
-    shares = [survey(corpus(source), OPTIONS, Shard(rank, 3)).own for rank in range(3)]
+    assert survey(make_job(source), ALONE) == 40
+    shares = [survey(make_job(source), Shard(rank, 3)) for rank in range(3)]
     assert sum(shares) == 40
     with pytest.raises(DataError, match=r"source, line 5: 5 tokens, the model takes 4; 12 of 40 lines are too long"):
-        survey(corpus(source, 4), OPTIONS, ALONE)
+        survey(make_job(source, longest=4), ALONE)
     skip = NBestOptions(OPTIONS.search, 2, 12, 7, "skip")
-    assert survey(corpus(source, 4), skip, Shard(0, 1)).too_long == 12
-    counts = join(decode(source, tmp_path / "out", options=skip, longest=4), source, tmp_path / "out", facts(source))
+    assert survey(make_job(source, options=skip, longest=4), ALONE) == 40
+    counts = join(decode(source, tmp_path / "out", options=skip, longest=4), source, tmp_path / "out")
     assert counts.untranslated == 12
     left_out = [each.index for each in read_nbest(tmp_path / "out", source) if not each.translated]
     assert left_out == [line for line in range(40) if line % 6 >= 4]
@@ -162,9 +173,12 @@ def test_raw_text(tmp_path):
     for piece, _ in list_pieces((tmp_path / "model").read_bytes()):
         entries.add_symbol(piece)
     text = Corpus(tmp_path / "source", entries, 20, segmenter)
-    work = ShardedWork(tmp_path / "out", facts(tmp_path / "source"), ALONE)
-    decode_share(work, text, entries, OPTIONS, lambda batch: [[Found(ids[:-1], -1.0)] for ids in batch], 12)
-    join(work, tmp_path / "source", tmp_path / "out", facts(tmp_path / "source"))
+    metadata = facts(tmp_path / "source")
+    work = WorkFolder(tmp_path / "out", metadata, ALONE)
+    search = lambda: lambda batch: [[Found(ids[:-1], -1.0)] for ids in batch]  # noqa: E731
+    job = NBestJob(tmp_path / "out", text, entries, OPTIONS, search, metadata)
+    compute_shard(job, work, 12)
+    job.join(work.payloads())
     found = [each.hypotheses[0].text for each in read_nbest(tmp_path / "out", tmp_path / "source")]
     assert found == ["a man on a bike", "", "two men", "a bike!"] * 3
 
@@ -176,7 +190,7 @@ class TestJoin:
         lists = []
         for index, line in enumerate(source.read_text().splitlines()):
             lists.append([index, source_checksum(line), [[-1.0, f"of line {index}"]]])
-        work = ShardedWork(output, facts(source), ALONE)
+        work = WorkFolder(output, facts(source), ALONE)
         for unit, part in enumerate(change(lists)):
             work.write(unit, json.dumps(part).encode())
         work.finish(work.done)
@@ -185,13 +199,13 @@ class TestJoin:
     def check(self, source, tmp_path, change, message):
         work = self.write(source, tmp_path / "out", change)
         with pytest.raises(DataError, match=message):
-            join(work, source, tmp_path / "out", facts(source))
+            join(work, source, tmp_path / "out")
         assert not (tmp_path / "out").exists()
         assert not (tmp_path / "out.json").exists()
 
     def test_units_in_any_order_inside_are_fine(self, source, tmp_path):
         work = self.write(source, tmp_path / "out", lambda lists: [lists[20:][::-1], lists[:20]])
-        assert join(work, source, tmp_path / "out", facts(source)).sentences == 40
+        assert join(work, source, tmp_path / "out").sentences == 40
 
     def test_a_shift_by_one_line(self, source, tmp_path):
         def shift(lists):

@@ -11,19 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fairseq_compress.corpus.nbest import (
-    Hypothesis,
+    NBestEntry,
     NBestList,
     NBestWriter,
     format_list,
     read_nbest,
-    read_sidecar,
-    sidecar_path,
     source_checksum,
     untranslated,
-    write_sidecar,
 )
 from fairseq_compress.errors import DataError
 from fairseq_compress.work.files import file_sha256
+from fairseq_compress.work.manifest import sidecar_path
 
 SOURCES = ["▁a ▁b", "", "▁pří liš", "▁a ▁b", "▁c"]
 SCORES = [[-0.5, -0.5, -1.25], [0.0], [-3.0, -12.000001], None, [-0.1]]
@@ -34,7 +32,7 @@ def make_lists(sources: list[str] = SOURCES) -> list[NBestList]:
     lists = []
     for index, (source, scores) in enumerate(zip(sources, SCORES, strict=True)):
         checksum = source_checksum(source)
-        hypotheses = [Hypothesis(score, f"▁h {index}\t{k}") for k, score in enumerate(scores or [])]
+        hypotheses = [NBestEntry(score, f"▁h {index}\t{k}") for k, score in enumerate(scores or [])]
         lists.append(NBestList(index, checksum, hypotheses) if scores else untranslated(index, checksum))
     return lists
 
@@ -47,7 +45,7 @@ def write(folder: Path, lists: list[NBestList], sources: list[str] = SOURCES) ->
         writer = NBestWriter(stream)
         for nbest in lists:
             writer.write(nbest)
-    write_sidecar(path, writer.sentences, writer.hypotheses, writer.sha256, file_sha256(source), {"beam": 5})
+    writer.write_sidecar(path, file_sha256(source), {"beam": 5})
     return path, source
 
 
@@ -75,7 +73,7 @@ def test_the_file_byte_by_byte(tmp_path: Path) -> None:
         f"3\t{first}\t-inf\t\n"
         f"4\t{last}\t-0.100000\t▁h 4\t0\n"
     )
-    assert read_sidecar(path) == {
+    assert json.loads(sidecar_path(path).read_text()) == {
         "format": "fairseq-compress n-best 1",
         "sentences": 5,
         "hypotheses": 8,
@@ -93,7 +91,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
 
 @given(one_line, st.floats(-100, 0))
 def test_any_line_survives(text: str, score: float) -> None:
-    line = format_list(NBestList(0, "00000000", [Hypothesis(score, text)]))
+    line = format_list(NBestList(0, "00000000", [NBestEntry(score, text)]))
     index, checksum, printed, rest = line.removesuffix("\n").split("\t", 3)
     assert (index, checksum, rest) == ("0", "00000000", text)
     assert math.isclose(float(printed), score, abs_tol=5.1e-7)
@@ -182,7 +180,7 @@ def test_sidecars(tmp_path: Path) -> None:
         with pytest.raises(DataError, match=message):
             list(read_nbest(path))
     sidecar.unlink()
-    with pytest.raises(DataError, match=r"cannot read .*n\.json, which belongs to .*n: No such file"):
+    with pytest.raises(DataError, match=r"cannot read .*n\.json: No such file"):
         list(read_nbest(path))
 
 
@@ -190,13 +188,13 @@ def test_sidecars(tmp_path: Path) -> None:
     ("hypotheses", "message"),
     [
         ([], "at least one hypothesis"),
-        ([Hypothesis(-1.0, "a\nb")], "must be one line"),
-        ([Hypothesis(-1.0, "a\r")], "must be one line"),
-        ([Hypothesis(math.nan, "a")], "finite number"),
-        ([Hypothesis(-2.0, "a"), Hypothesis(-1.0, "b")], "best first"),
+        ([NBestEntry(-1.0, "a\nb")], "must be one line"),
+        ([NBestEntry(-1.0, "a\r")], "must be one line"),
+        ([NBestEntry(math.nan, "a")], "finite number"),
+        ([NBestEntry(-2.0, "a"), NBestEntry(-1.0, "b")], "best first"),
     ],
 )
-def test_lists_that_cannot_be_written(hypotheses: list[Hypothesis], message: str) -> None:
+def test_lists_that_cannot_be_written(hypotheses: list[NBestEntry], message: str) -> None:
     with pytest.raises(DataError, match=message):
         format_list(NBestList(7, "00000000", hypotheses))
 

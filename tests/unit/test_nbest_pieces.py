@@ -1,5 +1,6 @@
 """An n-best file of text as one of pieces: each line as the encoder cuts it, bound to the encoded source."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,19 +8,19 @@ import pytest
 from fairseq_compress.cli.main import main
 from fairseq_compress.corpus import nbest_pieces
 from fairseq_compress.corpus.nbest import (
-    Hypothesis,
+    NBestEntry,
     NBestList,
+    NBestManifest,
     NBestWriter,
     read_nbest,
-    read_sidecar,
     source_checksum,
-    write_sidecar,
 )
 from fairseq_compress.corpus.nbest_pieces import encode_nbest
 from fairseq_compress.corpus.segmentation import Segmenter, encode_file
 from fairseq_compress.corpus.vocabulary import VocabularySettings, build_vocabulary
 from fairseq_compress.errors import DataError
 from fairseq_compress.work.files import file_sha256
+from fairseq_compress.work.manifest import sidecar_path
 
 SOURCES = [f"Pes číslo {number} běží." for number in range(7)]
 
@@ -40,9 +41,9 @@ def files(tmp_path: Path, model: Path) -> tuple[Path, Path, Path]:
     with nbest.open("wb") as stream:
         writer = NBestWriter(stream)
         for index, line in enumerate(SOURCES):
-            hypotheses = [Hypothesis(-0.5, f"A dog, {line}"), Hypothesis(-1.25, f"dogs {index}")][: index % 2 + 1]
+            hypotheses = [NBestEntry(-0.5, f"A dog, {line}"), NBestEntry(-1.25, f"dogs {index}")][: index % 2 + 1]
             writer.write(NBestList(index, source_checksum(line), hypotheses))
-    write_sidecar(nbest, writer.sentences, writer.hypotheses, writer.sha256, file_sha256(source), {})
+    writer.write_sidecar(nbest, file_sha256(source), {})
     encode_file(model, source, pieces)
     return nbest, source, pieces
 
@@ -82,10 +83,9 @@ def test_the_verb(
 
 def test_the_languages_stay(files: tuple[Path, Path, Path], model: Path, tmp_path: Path) -> None:
     nbest, source, pieces = files
-    facts = read_sidecar(nbest)
-    counts = [facts[key] for key in ("sentences", "hypotheses", "sha256", "source_sha256")]
-    write_sidecar(nbest, *counts, {"source_lang": "cs", "target_lang": "zh_CN", "beam": 4})
+    facts = {"source_lang": "cs", "target_lang": "zh_CN", "beam": 4}
+    replace(NBestManifest.of(nbest), facts=facts).write(sidecar_path(nbest))
     encode_nbest(model, nbest, source, pieces, tmp_path / "encoded")
-    found = read_sidecar(tmp_path / "encoded")["facts"]
+    found = NBestManifest.of(tmp_path / "encoded").facts
     assert (found["source_lang"], found["target_lang"]) == ("cs", "zh_CN")
     assert "beam" not in found

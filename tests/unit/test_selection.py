@@ -17,17 +17,18 @@ from sacrebleu.metrics import BLEU, CHRF
 from fairseq_compress.corpus.kd_data import Choice, Chooser, SelectionRules, Task
 from fairseq_compress.corpus.kd_data_files import worst_scores
 from fairseq_compress.corpus.kd_data_report import SelectionReport
-from fairseq_compress.corpus.nbest import Hypothesis, NBestList, NBestWriter, source_checksum, untranslated
-from fairseq_compress.corpus.nbest_scores import ScoreReader, format_scores, write_scores_sidecar
+from fairseq_compress.corpus.nbest import NBestEntry, NBestList, NBestWriter, source_checksum, untranslated
+from fairseq_compress.corpus.nbest_scores import ScoreReader, ScoresManifest, format_scores
 from fairseq_compress.errors import ConfigError, DataError
 from fairseq_compress.work.files import file_sha256
+from fairseq_compress.work.manifest import sidecar_path
 from fairseq_compress.work.ordered_map import ordered_map
 
 WORDS = ["the", "dog", "runs", "fast", "."]
 
 
 def make_task(*texts: str, reference: str | None = None, source: str = "s") -> Task:
-    hypotheses = [Hypothesis(-float(place), text) for place, text in enumerate(texts)]
+    hypotheses = [NBestEntry(-float(place), text) for place, text in enumerate(texts)]
     return Task(NBestList(0, source_checksum(source), hypotheses), source, reference, None)
 
 
@@ -173,7 +174,7 @@ def test_a_chooser_travels() -> None:
 
 def write_scores(folder: Path, scores: list[list[float]]) -> tuple[Path, Path, list[NBestList]]:
     lists = [
-        NBestList(index, "00000000", [Hypothesis(-1.0, f"h{place}") for place in range(len(of_list))])
+        NBestList(index, "00000000", [NBestEntry(-1.0, f"h{place}") for place in range(len(of_list))])
         for index, of_list in enumerate(scores)
     ]
     nbest, path = folder / "n", folder / "scores"
@@ -185,7 +186,8 @@ def write_scores(folder: Path, scores: list[list[float]]) -> tuple[Path, Path, l
     facts |= {"sha256": writer.sha256, "source_sha256": "", "facts": {}}
     (folder / "n.json").write_text(json.dumps(facts))
     path.write_text("".join(map(format_scores, lists, scores)))
-    write_scores_sidecar(path, sum(map(len, scores)), file_sha256(path), writer.sha256, {})
+    counts = {"records": sum(map(len, scores)), "nbest_sha256": writer.sha256, "facts": {}}
+    ScoresManifest(sha256=file_sha256(path), **counts).write(sidecar_path(path))
     return path, nbest, lists
 
 
@@ -231,7 +233,7 @@ def test_scores_of_another_nbest_file(tmp_path: Path) -> None:
 
 
 def test_scores_that_cannot_be_written() -> None:
-    nbest = NBestList(4, "00000000", [Hypothesis(-1.0, "a")])
+    nbest = NBestList(4, "00000000", [NBestEntry(-1.0, "a")])
     with pytest.raises(DataError, match="list 4: 1 hypotheses, 2 scores"):
         format_scores(nbest, [-1.0, -2.0])
     with pytest.raises(DataError, match="list 4: a score must be a finite number or -inf"):

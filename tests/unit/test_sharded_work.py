@@ -12,7 +12,10 @@ import time
 import pytest
 
 from fairseq_compress.errors import ConfigError, DataError
-from fairseq_compress.work.sharded import Shard, ShardedWork, shard_from_environment
+from fairseq_compress.work.files import atomic_write
+from fairseq_compress.work.sharded import Job, run_job, shard_from_environment
+from fairseq_compress.work.windows import Batch
+from fairseq_compress.work.work_folder import Shard, WorkFolder
 
 FACTS = {"source": "ab12", "beam": 5}
 
@@ -22,9 +25,9 @@ def payload_of(unit: int) -> bytes:
 
 
 def work_on(output, shard, units=11, facts=FACTS):
-    work = ShardedWork(output, facts, shard)
+    work = WorkFolder(output, facts, shard)
     for unit in range(units):
-        if work.mine(unit) and not work.has(unit):
+        if shard.has(unit) and not work.has(unit):
             work.write(unit, payload_of(unit))
     work.finish(units)
     return work
@@ -55,7 +58,7 @@ def test_the_log_is_whole_after_a_cut_at_every_byte(tmp_path):
     counts = []
     for size in range(len(data)):
         log.write_bytes(data[:size])
-        work = ShardedWork(tmp_path / "whole", FACTS, Shard(1, 2))
+        work = WorkFolder(tmp_path / "whole", FACTS, Shard(1, 2))
         counts.append(work.done)
         work.close()
         if size % 8 == 0:  # the disk is slow
@@ -76,7 +79,7 @@ def test_damage_in_the_middle_is_done_again_from_there(tmp_path):
         damaged[place] ^= 1 << draw.randrange(8)
         log.write_bytes(damaged)
         with pytest.raises(DataError, match="altered"):
-            list(ShardedWork(tmp_path / "out", FACTS, Shard(0, 1), join_only=True).payloads())
+            list(WorkFolder(tmp_path / "out", FACTS, Shard(0, 1), join_only=True).payloads())
         work = work_on(tmp_path / "out", Shard(0, 1))
         assert log.read_bytes() == data
         assert list(work.payloads()) == expected(11)
@@ -85,7 +88,7 @@ def test_damage_in_the_middle_is_done_again_from_there(tmp_path):
 def test_a_seal_does_not_outlive_its_log(tmp_path):
     work_on(tmp_path / "out", Shard(0, 1))
     (tmp_path / "out.work" / "rank-00000-of-00001.log").unlink()
-    work = ShardedWork(tmp_path / "out", FACTS, Shard(0, 1))
+    work = WorkFolder(tmp_path / "out", FACTS, Shard(0, 1))
     assert work.done == 0
     assert not work.finished_by_all()
 
@@ -98,7 +101,7 @@ class TestRefused:
         return tmp_path / "out.work"
 
     def join(self, folder):
-        return list(ShardedWork(folder.with_suffix(""), FACTS, Shard(0, 1), join_only=True).payloads())
+        return list(WorkFolder(folder.with_suffix(""), FACTS, Shard(0, 1), join_only=True).payloads())
 
     def test_nothing_when_all_is_well(self, folder):
         assert self.join(folder) == expected(11)
@@ -142,11 +145,11 @@ class TestRefused:
     def test_other_facts_name_the_first_that_differs(self, folder):
         for facts in (FACTS | {"beam": 4}, FACTS | {"beam": None}, {"source": "ab12"}, FACTS | {"new": 1}):
             with pytest.raises(DataError, match=r"belongs to another run: (beam|new) is"):
-                ShardedWork(folder.with_suffix(""), facts, Shard(0, 2))
+                WorkFolder(folder.with_suffix(""), facts, Shard(0, 2))
 
     def test_another_number_of_ranks(self, folder):
         with pytest.raises(DataError, match="shared by 2 processes, not by 3"):
-            ShardedWork(folder.with_suffix(""), FACTS, Shard(0, 3))
+            WorkFolder(folder.with_suffix(""), FACTS, Shard(0, 3))
 
     def test_damaged_json(self, folder):
         for name in ("rank-00001-of-00002.done", "run.json"):
@@ -160,19 +163,19 @@ class TestRefused:
 
     def test_no_folder_to_join(self, tmp_path):
         with pytest.raises(DataError, match="there is nothing to join"):
-            ShardedWork(tmp_path / "none", FACTS, Shard(0, 1), join_only=True)
+            WorkFolder(tmp_path / "none", FACTS, Shard(0, 1), join_only=True)
 
     def test_a_second_process_with_the_same_rank(self, tmp_path):
-        first = ShardedWork(tmp_path / "out", FACTS, Shard(0, 2))
+        first = WorkFolder(tmp_path / "out", FACTS, Shard(0, 2))
         with pytest.raises(DataError, match="another process is working on this rank"):
-            ShardedWork(tmp_path / "out", FACTS, Shard(0, 2))
-        ShardedWork(tmp_path / "out", FACTS, Shard(1, 2)).close()
+            WorkFolder(tmp_path / "out", FACTS, Shard(0, 2))
+        WorkFolder(tmp_path / "out", FACTS, Shard(1, 2)).close()
         first.close()
-        ShardedWork(tmp_path / "out", FACTS, Shard(0, 2)).close()
+        WorkFolder(tmp_path / "out", FACTS, Shard(0, 2)).close()
 
 
 def test_units_must_be_written_in_order(tmp_path):
-    work = ShardedWork(tmp_path / "out", FACTS, Shard(0, 2))
+    work = WorkFolder(tmp_path / "out", FACTS, Shard(0, 2))
     work.write(0, b"")
     for unit in (0, 1, 4):
         with pytest.raises(ValueError, match="not the next one"):
@@ -191,8 +194,8 @@ def test_of_two_that_finish_together_one_joins(tmp_path):
 
 SCRIPT = """
 import sys
-from fairseq_compress.work.sharded import Shard, ShardedWork
-work = ShardedWork(sys.argv[1], {"run": 1}, Shard(0, 1))
+from fairseq_compress.work.work_folder import Shard, WorkFolder
+work = WorkFolder(sys.argv[1], {"run": 1}, Shard(0, 1))
 for unit in range(150):
     if not work.has(unit):
         work.write(unit, bytes([unit % 256]) * 2000)
@@ -250,3 +253,98 @@ class TestShardFromEnvironment:
                 monkeypatch.setenv(name, value)
         with pytest.raises(ConfigError, match=r"RANK.*got RANK="):
             shard_from_environment()
+
+
+class Letters(Job):
+    """Upper-case letters of a text, one unit each."""
+
+    name, items = "letters", "letters"
+    metadata = FACTS
+
+    def __init__(self, output, text="abcdefgh", refused=None):
+        self.output, self.text, self.refused, self.computed = output, text, refused, []
+
+    def is_up_to_date(self):
+        return self.output.exists()
+
+    def units(self):
+        return (Batch(unit, [unit], [letter]) for unit, letter in enumerate(self.text))
+
+    def size(self, unit):
+        return len(unit.items)
+
+    def inspect(self, unit):
+        if unit.items == [self.refused]:
+            raise DataError("refused")
+
+    def compute(self, unit):
+        self.computed.append(unit.unit)
+        return unit.items[0].upper().encode()
+
+    def join(self, results):
+        with atomic_write(self.output, "wb") as stream:
+            stream.writelines(payload for _, payload in results)
+        return self.output.read_bytes()
+
+
+class TestRunJob:
+    def test_shards_in_any_order(self, tmp_path, capsys):
+        output = tmp_path / "out"
+        assert run_job(Letters(output), Shard(1, 2)) is None
+        assert "shard 1 of 2 is done; the process that finishes last joins all" in capsys.readouterr().err
+        last = Letters(output)
+        assert run_job(last, Shard(0, 2)) == b"ABCDEFGH"
+        assert last.computed == [0, 2, 4, 6]
+        assert os.listdir(tmp_path) == ["out"]
+
+    def test_up_to_date(self, tmp_path, capsys):
+        output = tmp_path / "out"
+        output.write_bytes(b"there")
+        work_on(output, Shard(0, 1))  # as a kill after the last byte of the output leaves it
+        assert run_job(Letters(output), Shard(0, 1)) is None
+        assert capsys.readouterr().err.endswith("out: up to date; nothing to do\n")
+        assert os.listdir(tmp_path) == ["out"]
+
+    def test_leftovers_of_another_run_stay(self, tmp_path):
+        output = tmp_path / "out"
+        output.write_bytes(b"there")
+        work_on(output, Shard(0, 1), facts=FACTS | {"beam": 4})
+        assert run_job(Letters(output), Shard(0, 1)) is None
+        assert (tmp_path / "out.work").is_dir()
+
+    def test_a_folder_that_was_being_removed(self, tmp_path):
+        output = tmp_path / "out"
+        output.write_bytes(b"there")
+        work_on(output, Shard(0, 1))
+        (tmp_path / "out.work" / "run.json").unlink()
+        assert run_job(Letters(output), Shard(0, 1)) is None
+        assert os.listdir(tmp_path) == ["out"]
+
+    def test_bad_input_leaves_nothing(self, tmp_path):
+        with pytest.raises(DataError, match="refused"):
+            run_job(Letters(tmp_path / "out", refused="h"), Shard(0, 2))
+        assert os.listdir(tmp_path) == []
+
+    def test_join_only_and_resuming(self, tmp_path, capsys):
+        output = tmp_path / "out"
+        with pytest.raises(DataError, match="there is nothing to join"):
+            run_job(Letters(output), Shard(0, 1), join_only=True)
+        half = WorkFolder(output, FACTS, Shard(0, 1))
+        half.write(0, b"A")
+        half.close()
+        with pytest.raises(DataError, match="rank 0 has not finished"):
+            run_job(Letters(output), Shard(0, 1), join_only=True)
+        rest = Letters(output)
+        assert run_job(rest, Shard(0, 1)) == b"ABCDEFGH"
+        assert rest.computed == list(range(1, 8))
+        assert "letters 0/1: resumed at 1 of 8 letters" in capsys.readouterr().err
+
+
+def test_a_folder_of_the_previous_version_is_joined(tmp_path):
+    """Seals did not name their format."""
+    work_on(tmp_path / "out", Shard(0, 1))
+    seal = tmp_path / "out.work" / "rank-00000-of-00001.done"
+    content = json.loads(seal.read_text())
+    del content["format"]
+    seal.write_text(json.dumps(content))
+    assert list(WorkFolder(tmp_path / "out", FACTS, Shard(0, 1), join_only=True).payloads()) == expected(11)

@@ -6,6 +6,7 @@ import re
 import shutil
 import tracemalloc
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,19 +14,21 @@ import torch
 from fairseq.data import Dictionary
 
 from fairseq_compress.errors import CheckpointError, ConfigError, DataError
-from fairseq_compress.jobs.cache_plan import Batch, BatchPlan
-from fairseq_compress.jobs.cache_writer import join_shares, write_share
+from fairseq_compress.jobs.teacher_cache import BatchPlan, SplitBatch, TeacherCacheJob
 from fairseq_compress.teachers.agreement import Entries
 from fairseq_compress.teachers.cache import TeacherCache
 from fairseq_compress.teachers.cache_checksums import data_checksums, dictionary_facts, teacher_checksums
-from fairseq_compress.teachers.cache_format import read_meta, record_dtype
-from fairseq_compress.teachers.cache_records import top_k_records, unread_records
+from fairseq_compress.teachers.cache_format import CacheManifest, record_dtype
+from fairseq_compress.teachers.cache_records import CacheOptions, top_k_records, unread_records
 from fairseq_compress.work.files import file_sha256
-from fairseq_compress.work.sharded import Shard, ShardedWork
+from fairseq_compress.work.sharded import compute_shard
+from fairseq_compress.work.windows import WINDOW
+from fairseq_compress.work.work_folder import Shard, WorkFolder
 
 VOCABULARY = 12
 RECORD = record_dtype(3, VOCABULARY, "float16")
 LONGEST = (9, 9)
+ALONE = Shard(0, 1)
 FACTS = {
     "split": "train", "k": 3, "dtype": "float16", "temperature": 1.0, "precision": "float32", "longest": list(LONGEST),
     "data": {"train source.bin": "aa", "train target.bin": "bb"}, "teachers": ["cc"],
@@ -40,7 +43,7 @@ def sizes(sentences: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     return tuple(draw.integers(1, 11, sentences).astype(np.int32) for _ in range(2))
 
 
-def made_up(batch: Batch) -> np.ndarray:
+def made_up(batch: SplitBatch) -> np.ndarray:
     """Records that tell which sentence and which of its tokens they are of."""
     records = unread_records(sum(batch.tokens), RECORD)
     if batch.read:
@@ -53,22 +56,37 @@ def made_up(batch: Batch) -> np.ndarray:
 def expected_records(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     parts = []
     for index, (here, there) in enumerate(zip(source, target, strict=True)):
-        batch = Batch(0, [index], [int(there)], [0], read=bool(here <= LONGEST[0] and there <= LONGEST[1]))
+        batch = SplitBatch(0, [index], [int(there)], [0], read=bool(here <= LONGEST[0] and there <= LONGEST[1]))
         parts.append(made_up(batch))
     return np.concatenate(parts)
 
 
-def write(output, world_size=1, sentences=150, records=made_up, window=40):
-    """All shares and the join. Returns the facts of the finished cache."""
-    source, target = sizes(sentences)
+def make_job(output, sentences=150, records=made_up, window=40, max_tokens=30, seed=0):
+    """The job of a split, with records that no teacher made."""
+    source, target = sizes(sentences, seed)
+    dataset = SimpleNamespace(src_sizes=source, tgt_sizes=target, tgt_dict=range(VOCABULARY))
+    facts = {name: FACTS[name] for name in ("split", "data", "dictionaries", "teachers", "settings")}
+    job = TeacherCacheJob(output, dataset, facts, None, CacheOptions(top_k=3, max_tokens=max_tokens))
+    job.longest, job.window = list(LONGEST), window
+    job.compute = lambda batch: records(batch).tobytes()
+    return job
+
+
+def compute(job, shard=ALONE, facts=FACTS):
+    work = WorkFolder(job.output, facts, shard)
+    compute_shard(job, work, 0)
+    return work
+
+
+def write(output, world_size=1, **options):
+    """All shards and the join. Returns the manifest of the finished cache."""
+    job = make_job(output, **options)
     for rank in range(world_size):
-        plan = BatchPlan(source, target, LONGEST, max_tokens=30, window=window)
-        work = ShardedWork(output, FACTS, Shard(rank, world_size))
-        write_share(work, plan, records)
+        work = compute(job, Shard(rank, world_size))
     assert work.finished_by_all()
-    meta = join_shares(work, plan, output, FACTS, RECORD)
+    manifest = job.join(work.payloads())
     work.remove()
-    return meta
+    return manifest
 
 
 @pytest.fixture
@@ -159,7 +177,7 @@ def test_shares_join_to_the_order_of_the_sentences(world_size, tmp_path):
     np.testing.assert_array_equal(
         np.concatenate([cache.records(index) for index in range(150)]), expected_records(source, target)
     )
-    assert meta == cache.meta == read_meta(tmp_path / "train")
+    assert meta == cache.meta == CacheManifest.read(tmp_path / "train" / "meta.json")
     unread = int(((source > 9) | (target > 9)).sum())
     assert (meta.sentences, meta.tokens, meta.unread) == (150, int(target.sum()), unread)
     assert unread > 10
@@ -170,7 +188,7 @@ def test_what_was_written_is_not_made_again(tmp_path):
     write(tmp_path / "whole")
     made: list[int] = []
 
-    def until_ten(batch: Batch) -> np.ndarray:
+    def until_ten(batch: SplitBatch) -> np.ndarray:
         if len(made) == 10:
             raise KeyboardInterrupt
         made.append(batch.unit)
@@ -181,7 +199,7 @@ def test_what_was_written_is_not_made_again(tmp_path):
     (tmp_path / "stopped").mkdir()
     (tmp_path / "stopped" / "records.bin.tmp-999").touch()  # as a kill leaves it that hits a join
 
-    def the_others(batch: Batch) -> np.ndarray:
+    def the_others(batch: SplitBatch) -> np.ndarray:
         assert batch.unit not in made
         return made_up(batch)
 
@@ -193,12 +211,9 @@ def test_what_was_written_is_not_made_again(tmp_path):
 
 @pytest.mark.parametrize("damage", ["missing", "truncated", "altered", "foreign"])
 def test_bad_shares_are_refused(damage, tmp_path):
-    source, target = sizes(150)
-    plan = BatchPlan(source, target, LONGEST, max_tokens=30, window=40)
     for facts, name in ((FACTS, "train"), (FACTS | {"k": 4}, "other")):
         for rank in range(2):
-            write_share(work := ShardedWork(tmp_path / name, facts, Shard(rank, 2)), plan, made_up)
-            work.close()
+            compute(make_job(tmp_path / name), Shard(rank, 2), facts).close()
     share = tmp_path / "train.work" / "rank-00001-of-00002.log"
     data = share.read_bytes()
     if damage == "missing":
@@ -210,29 +225,25 @@ def test_bad_shares_are_refused(damage, tmp_path):
     else:
         shutil.copy(tmp_path / "other.work" / share.name, share)
     with pytest.raises(DataError, match=share.name):
-        join_shares(ShardedWork(tmp_path / "train", FACTS, Shard(0, 2), join_only=True), plan, tmp_path / "train",
-                    FACTS, RECORD)  # fmt: skip
+        make_job(tmp_path / "train").join(WorkFolder(tmp_path / "train", FACTS, Shard(0, 2), join_only=True).payloads())
     assert not list((tmp_path / "train").glob("*"))  # nothing half-joined stays
 
 
 def test_a_share_of_other_sentences_is_refused(tmp_path):
     """Shares that fit each other but not the plan: the records would be of other tokens."""
-    work = ShardedWork(tmp_path / "train", FACTS, Shard(0, 1))
-    write_share(work, BatchPlan(*sizes(150), LONGEST, 30), made_up)
+    work = compute(make_job(tmp_path / "train", window=WINDOW))
     with pytest.raises(DataError, match=r"unit \d+ must have \d+ bytes, has \d+"):
-        join_shares(work, BatchPlan(*sizes(150, seed=1), LONGEST, 30), tmp_path / "train", FACTS, RECORD)
+        make_job(tmp_path / "train", window=WINDOW, seed=1).join(work.payloads())
 
 
 def test_memory_does_not_grow_with_the_corpus(tmp_path):
     """Eight times the sentences: the writer may hold more for the table of sizes only, which is made before."""
     peaks = []
     for sentences in (600, 4_800):
-        source, target = sizes(sentences)
-        plan = BatchPlan(source, target, LONGEST, max_tokens=900, window=200)
+        job = make_job(tmp_path / str(sentences), sentences, window=200, max_tokens=900)
         tracemalloc.start()
-        work = ShardedWork(tmp_path / str(sentences), FACTS, Shard(0, 1))
-        write_share(work, plan, made_up)
-        join_shares(work, plan, tmp_path / str(sentences), FACTS, RECORD)
+        work = compute(job)
+        job.join(work.payloads())
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert (tmp_path / "4800" / "records.bin").stat().st_size > 300_000
@@ -344,4 +355,4 @@ def test_checksums_of_data_and_teachers(tmp_path):
 def test_meta_json_is_the_same_for_the_same_facts(cache):
     text = (cache / "meta.json").read_text()
     assert json.loads(text)["bytes_per_token"] == RECORD.itemsize == 14
-    assert read_meta(cache).to_json() == text
+    assert CacheManifest.read(cache / "meta.json").to_json() == text

@@ -19,7 +19,7 @@ from fairseq_compress.errors import ConfigError, DataError
 from fairseq_compress.tasks.compressed_translation import CompressedTranslationTask
 from fairseq_compress.teachers.cache import TeacherCache
 from fairseq_compress.teachers.cache_checksums import dictionary_facts
-from fairseq_compress.teachers.cache_format import CacheMeta, record_dtype
+from fairseq_compress.teachers.cache_format import CacheManifest, record_dtype
 from fairseq_compress.work.files import file_sha256
 
 K, SENTENCES = 3, 40
@@ -63,7 +63,7 @@ def cache(tmp_path) -> TeacherCache:
     path.write_bytes(records.tobytes())
     entries = {side: dictionary_facts(dictionary()) for side in ("source", "target")}
     settings = {"source_lang": "en", "target_lang": "cs", "source_truncated_to": None}
-    meta = CacheMeta(
+    meta = CacheManifest(
         "train", K, "float16", 1.0, "float32", [1024, 1024], SENTENCES, 0, len(records), record.itemsize,
         file_sha256(path), {}, entries, [], settings,
     )  # fmt: skip

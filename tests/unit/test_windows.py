@@ -77,7 +77,7 @@ def test_progress_in_lines(monkeypatch):
     progress.add(45)
     progress.close()
     assert stream.getvalue().splitlines() == [
-        "nbest: 40 of 100 sentences are there already",
+        "nbest: resumed at 40 of 100 sentences",
         "nbest: 55 of 100 sentences, 0.5 sentences/s, 0:01:30 left",
         "nbest: 100 of 100 sentences, 1.8 sentences/s",
     ]

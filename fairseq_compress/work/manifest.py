@@ -1,0 +1,261 @@
+"""Manifests: JSON files that describe other files, validated against the dataclass that declares their fields.
+
+Example::
+
+    @dataclass(frozen=True)
+    class NBestManifest(Manifest, name="n-best", version=1, written_by="nbest"):
+        sentences: Count
+        sha256: str
+        languages: dict[str, str] = field(default_factory=dict)
+
+    manifest = NBestManifest.read("list.json")      # DataError unless every field has its type and range
+    NBestManifest(3, "3fa9...").write("list.json")
+
+The file is one JSON object with ``"format": "fairseq-compress n-best 1"`` and the fields. A type is ``int``, ``float``,
+``str``, ``bool``, ``list[T]``, ``dict[str, T]``, a ``TypedDict``, a union with None, ``Any``, or a number with a range
+(:data:`Count`). A field without a default is required; keys that no field has are ignored. Files of earlier
+versions pass :mod:`fairseq_compress.work.migrate` first.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, asdict, dataclass, fields
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import (
+    Annotated,
+    Any,
+    ClassVar,
+    NamedTuple,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+    is_typeddict,
+)  # fmt: skip
+
+from fairseq_compress.errors import DataError
+from fairseq_compress.work.files import PathLike, atomic_write, check_sha256, file_sha256
+from fairseq_compress.work.migrate import upgrade
+
+Kind = TypeVar("Kind", bound="Manifest")
+KindOfSidecar = TypeVar("KindOfSidecar", bound="Sidecar")
+_TYPES = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
+_SHOWN_CHARACTERS = 60
+
+
+class Range(NamedTuple):
+    """Numbers from ``least`` to ``most``."""
+
+    least: float
+    most: float = float("inf")
+
+    def __str__(self) -> str:
+        return f"[{self.least}, {self.most}{')' if self.most == float('inf') else ']'}"
+
+
+Count = Annotated[int, Range(0)]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Base of manifests; a subclass names its format and the verb that writes it, and declares the fields."""
+
+    format: ClassVar[str]
+    written_by: ClassVar[str]
+
+    def __init_subclass__(cls, *, name: str = "", version: int = 1, written_by: str = "") -> None:
+        cls.format, cls.written_by = f"fairseq-compress {name} {version}", written_by
+
+    @classmethod
+    def read(cls: type[Kind], path: PathLike, remedy: str = "") -> Kind:
+        """Read and validate a file.
+
+        Args:
+            remedy: what the message about a missing file ends with; default: which verb writes it.
+
+        Raises:
+            DataError: it is missing, no JSON, of another format or version, or a field breaks its rule (all are named).
+        """
+        content = upgrade(read_json(path, remedy or (f"{cls.written_by} writes it" if cls.written_by else "")))
+        found = content.get("format") if isinstance(content, dict) else content
+        if found != cls.format:
+            damaged = "" if isinstance(found, str) else "damaged: "
+            again = f"; run {cls.written_by} again" if cls.written_by else ""
+            raise DataError(f"{path}: {damaged}the format must be {cls.format!r}, got {_shown(found)}{again}")
+        if wrong := "; ".join(_problems_of_fields(cls, content, "")):
+            raise DataError(f"{path}: damaged: {wrong}")
+        made = cls(**{each.name: content[each.name] for each in fields(cls) if each.name in content})
+        if wrong := "; ".join(made.problems()):
+            raise DataError(f"{path}: damaged: {wrong}")
+        return made
+
+    def problems(self) -> Iterator[str]:
+        """A message for each rule between fields that is broken; subclasses add theirs."""
+        yield from ()
+
+    def to_json(self) -> str:
+        """The text of the file: equal manifests give equal bytes."""
+        return json.dumps({"format": self.format, **asdict(self)}, ensure_ascii=False, indent=2) + "\n"
+
+    def write(self, path: PathLike) -> None:
+        """Write the file, complete or not at all. Write it last, so that it never describes other files."""
+        with atomic_write(path) as stream:
+            stream.write(self.to_json())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sidecar(Manifest):
+    """``FILE.json``, the manifest of the file beside it."""
+
+    sha256: str
+    """Of the file."""
+    facts: dict[str, Any]
+    """Everything that decided the contents of the file."""
+
+    @classmethod
+    def of(cls: type[KindOfSidecar], path: PathLike) -> KindOfSidecar:
+        """The sidecar of the file ``path``.
+
+        Raises:
+            DataError: as :meth:`read`.
+        """
+        return cls.read(sidecar_path(path))
+
+    @classmethod
+    def matches(cls, path: PathLike, facts: Mapping[str, Any]) -> bool:
+        """Whether the file ``path`` is complete, undamaged and was decided by ``facts``."""
+        try:
+            sidecar = cls.of(path)
+            return sidecar.facts == through_json(facts) and sidecar.sha256 == file_sha256(path)
+        except DataError:
+            return False
+
+    def check(self, path: PathLike, found: Mapping[str, object]) -> None:
+        """Compare what was found in the file ``path`` with fields of its sidecar.
+
+        Raises:
+            DataError: the first field that differs.
+        """
+        for name, value in found.items():
+            if (expected := getattr(self, name)) != value:
+                raise DataError(f"{path}: {name} must be {expected} as in {sidecar_path(path)}, got {value}")
+
+
+def sidecar_path(path: PathLike) -> Path:
+    """Where the manifest of the file ``path`` is: ``FILE.json``."""
+    return Path(f"{os.fspath(path)}.json")
+
+
+def read_json(path: PathLike, remedy: str = "") -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        DataError: the file is missing, unreadable or no JSON.
+    """
+    try:
+        return json.loads(Path(path).read_bytes())
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}" + (f"; {remedy}" if remedy else "")) from None
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: damaged: not valid JSON ({type(error).__name__}: {error})") from None
+
+
+def fingerprint_of(metadata: Mapping[str, Any]) -> str:
+    """SHA-256 of a mapping that JSON can hold, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(dict(metadata), sort_keys=True).encode()).hexdigest()
+
+
+def through_json(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """A mapping as a JSON file gives it back: tuples become lists, keys become text."""
+    found: dict[str, Any] = json.loads(json.dumps(dict(metadata)))
+    return found
+
+
+def difference(expected: Any, found: Any, name: str = "") -> tuple[str, Any, Any] | None:
+    """Name and both values of the first entry in which two mappings differ, with the keys of mappings inside; or None.
+
+    An entry that only one of them has is None in the other.
+    """
+    if not (isinstance(expected, Mapping) and isinstance(found, Mapping)):
+        return None if expected == found else (name, expected, found)
+    names = dict.fromkeys((*expected, *found))
+    inner = (difference(expected.get(key), found.get(key), f"{name} {key}".strip()) for key in names)
+    return next((each for each in inner if each), None)
+
+
+def check_checksums(checksums: Mapping[str, str], start: str, manifest: str) -> None:
+    """Compare files with the SHA-256 in their manifest (about 1 second a GB).
+
+    Args:
+        checksums: by the end of each file's path.
+        start: what the paths begin with.
+        manifest: its name, for messages.
+
+    Raises:
+        DataError: a file is missing or altered; the first is named.
+    """
+    for name, expected in checksums.items():
+        check_sha256(f"{start}{name}", expected, manifest)
+
+
+def _problems(kind: Any, value: Any, place: str) -> Iterator[str]:
+    """A message for each value inside ``value`` that is not what ``kind`` declares."""
+    origin, arguments = get_origin(kind), get_args(kind)
+    if kind is Any:
+        return
+    if origin is Annotated:
+        wrong = list(_problems(arguments[0], value, place))
+        if not wrong and not arguments[1].least <= value <= arguments[1].most:
+            wrong = [f"{place}: must be in {arguments[1]}, got {_shown(value)}"]
+        yield from wrong
+    elif origin in (Union, UnionType):
+        if value is not None:
+            yield from _problems(next(each for each in arguments if each is not NoneType), value, place)
+    elif is_typeddict(kind):
+        yield from _problems_of_fields(kind, value, place)
+    elif origin is dict:
+        if isinstance(value, dict):
+            for key, item in value.items():
+                yield from _problems(arguments[1], item, f"{place}.{key}")
+        else:
+            yield f"{place}: must be a table of keys, got {_shown(value)}"
+    elif origin is list:
+        if isinstance(value, list):
+            for number, item in enumerate(value):
+                yield from _problems(arguments[0], item, f"{place}[{number}]")
+        else:
+            yield f"{place}: must be a list, got {_shown(value)}"
+    elif type(value) is not kind and not (kind is float and type(value) is int):
+        yield f"{place}: must be {_TYPES[kind]}, got {_shown(value)}"
+
+
+def _problems_of_fields(kind: Any, value: Any, place: str) -> Iterator[str]:
+    """The same for a dataclass or a ``TypedDict``."""
+    if not isinstance(value, dict):
+        yield f"{place}: must be a table of keys, got {_shown(value)}"
+        return
+    start = f"{place}." if place else ""
+    kinds = get_type_hints(kind, include_extras=True)
+    if is_typeddict(kind):
+        required = list(kinds)
+    else:
+        kinds = {each.name: kinds[each.name] for each in fields(kind)}
+        required = [each.name for each in fields(kind) if each.default is MISSING and each.default_factory is MISSING]
+    if missing := [f"{start}{name}" for name in required if name not in value]:
+        yield f"{', '.join(missing)} missing"
+    for name, inner in kinds.items():
+        if name in value:
+            yield from _problems(inner, value[name], f"{start}{name}")
+
+
+def shown_json(value: Any) -> str:
+    """A value for a message, as JSON has it."""
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _shown(value: Any) -> str:
+    return repr(value)[:_SHOWN_CHARACTERS]
