@@ -240,16 +240,22 @@ def read(kind: type[T], values: Any, found: list[str], place: str = "") -> T | N
 
 
 def convert(kind: Any, value: Any, found: list[str], place: str) -> Any:
-    """``value`` as a ``kind``: int, float, str, bool, a tuple of a kind, a dataclass, or one of them and None."""
+    """``value`` as a ``kind``: int, float, str, bool, a tuple, list or dict of a kind, a dataclass, or one and None."""
     if get_origin(kind) in (UnionType, Union):
         inner = [each for each in get_args(kind) if each is not NoneType]
         return None if value is None else convert(inner[0], value, found, place)
-    if get_origin(kind) is tuple:
+    if get_origin(kind) in (tuple, list):
         if not isinstance(value, list | tuple):
             found.append(f"{place}: must be a list, got {_shown(value)}")
             return ()
-        inner = get_args(kind)[0]
-        return tuple(convert(inner, item, found, f"{place}[{number}]") for number, item in enumerate(value))
+        item = get_args(kind)[0]
+        made = (convert(item, each, found, f"{place}[{number}]") for number, each in enumerate(value))
+        return get_origin(kind)(made)
+    if get_origin(kind) is dict:
+        if not isinstance(value, Mapping):
+            found.append(f"{place}: must be a table of keys, got {_shown(value)}")
+            return {}
+        return {key: convert(get_args(kind)[1], each, found, f"{place}.{key}") for key, each in value.items()}
     if is_dataclass(kind):
         return read(kind, value, found, place)  # type: ignore[arg-type]
     if kind is float and (type(value) is int or (isinstance(value, str) and _EXPONENT.fullmatch(value))):

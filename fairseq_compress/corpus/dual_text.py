@@ -24,14 +24,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias, TypedDict
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fairseq_compress.errors import DataError
 from fairseq_compress.work.files import PathLike
-from fairseq_compress.work.manifest import Count, Manifest, check_checksums
+from fairseq_compress.work.manifest import Manifest, check_checksums, count
 
 Integers: TypeAlias = NDArray[np.integer[Any]]
 
@@ -43,26 +43,20 @@ DICTIONARIES = tuple(f"dict.{name}.txt" for name in (*VOCABULARIES, "union"))
 SENTENCES_AT_ONCE = 1 << 16
 
 
-class PartCounts(TypedDict):
-    """Sentences of a part, and its words by language."""
-
-    sentences: Count
-    words: dict[str, Count]
-
-
 @dataclass(frozen=True)
 class DualTextManifest(Manifest, name="dual text", written_by="encode-dual"):
     """``meta.json`` of a folder."""
 
     languages: list[str]
-    parts: dict[str, PartCounts]
+    parts: dict[str, dict[str, Any]]
+    """Sentences of each part, and its words by language."""
     models: dict[str, str]
     """SHA-256 of the SentencePiece models."""
-    entries: dict[str, Count]
+    entries: dict[str, int]
     """Of the dictionaries, fairseq's special entries included."""
-    types: Count
-    pieces: dict[str, Count]
-    unknown_pieces: dict[str, Count]
+    types: int = count()
+    pieces: dict[str, int]
+    unknown_pieces: dict[str, int]
     sha256: dict[str, str]
     """Of all other files."""
 
@@ -82,9 +76,12 @@ class DualTextManifest(Manifest, name="dual text", written_by="encode-dual"):
             ("sha256", self.sha256.keys() >= set(DICTIONARIES), f"of {', '.join(DICTIONARIES)}", list(self.sha256)),
         )
         yield from (f"{name}: must be {rule}, got {found}" for name, holds, rule, found in rules if not holds)
-        for name, part in self.parts.items():
-            if part["words"].keys() != set(self.languages):
-                yield f"parts.{name}.words: must be for {' and '.join(self.languages)}, got {list(part['words'])}"
+        counts: list[Any] = [*self.entries.values(), *self.pieces.values()]
+        for part in self.parts.values():
+            words = part.get("words") or {}
+            counts += [part.get("sentences"), *(words.get(language) for language in self.languages)]
+        if not all(type(count) is int and count >= 0 for count in counts):
+            yield f"parts, entries and pieces: must be counts of at least 0, got {counts}"
 
 
 class Sizes(NamedTuple):

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fairseq_compress.corpus.dictionary_file import read_entries
-from fairseq_compress.corpus.dual_text import META, SPECIALS, UNK, VOCABULARIES, DualTextManifest, PartCounts
+from fairseq_compress.corpus.dual_text import META, SPECIALS, UNK, VOCABULARIES, DualTextManifest
 from fairseq_compress.corpus.segmentation import BATCH_LINES
 from fairseq_compress.corpus.vocabulary_match import Entries, mismatch
 from fairseq_compress.corpus.word_segmentation import DualSegmenter, Word, WordSegmenter
@@ -62,7 +62,7 @@ def encode_dual(
     counts = {part: check_parallel(*texts) for part, texts in paths.items()}
     with _new_folder(Path(output)) as folder:
         entries, table = _write_dictionaries(folder, dictionaries)
-        written: dict[str, PartCounts] = {}
+        written: dict[str, dict[str, Any]] = {}
         for part, texts in paths.items():
             words = [
                 _write_text(segmenter, text, counts[part], table, folder / f"{part}.{language}")

@@ -22,7 +22,7 @@ from typing import IO, Any, NamedTuple
 
 from fairseq_compress.errors import DataError
 from fairseq_compress.work.files import HashedStream, PathLike, read_lines
-from fairseq_compress.work.manifest import Count, Sidecar, sidecar_path
+from fairseq_compress.work.manifest import Sidecar, count, sidecar_path
 
 RECORD = re.compile(r"(0|[1-9]\d*)\t([0-9a-f]{8})\t(-?\d+\.\d{6}|-inf)\t(.*)", re.DOTALL)  # the text may hold tabs
 
@@ -55,8 +55,8 @@ class NBestList(NamedTuple):
 class NBestManifest(Sidecar, name="n-best"):
     """``FILE.json`` of an n-best file."""
 
-    sentences: Count
-    hypotheses: Count
+    sentences: int = count()
+    hypotheses: int = count()
     source_sha256: str
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from fairseq_compress.corpus.nbest import NBestList, NBestManifest
 from fairseq_compress.errors import DataError
 from fairseq_compress.work.files import PathLike, read_lines
-from fairseq_compress.work.manifest import Count, Sidecar
+from fairseq_compress.work.manifest import Sidecar, count
 
 RECORD = re.compile(r"(0|[1-9]\d*)\t(-?\d+\.\d{6}|-inf)")
 
@@ -23,7 +23,7 @@ RECORD = re.compile(r"(0|[1-9]\d*)\t(-?\d+\.\d{6}|-inf)")
 class ScoresManifest(Sidecar, name="n-best scores"):
     """``FILE.json`` of a file of scores."""
 
-    records: Count
+    records: int = count()
     nbest_sha256: str
 
 

@@ -22,29 +22,28 @@ import numpy as np
 from fairseq.data.indexed_dataset import MMapIndexedDataset, _dtype_header_code, best_fitting_int_dtype
 
 from fairseq_compress.errors import DataError
-from fairseq_compress.teachers.cache_format import DictionaryPair
 from fairseq_compress.work.files import file_sha256
-from fairseq_compress.work.manifest import Count, Manifest, check_checksums, difference
+from fairseq_compress.work.manifest import Manifest, check_checksums, count, difference
 
 FILES = ("bin", "idx", "offsets.npy", "scores.npy")
 AT_ONCE = 1 << 20  # lengths
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class KBestManifest(Manifest, name="k-best", written_by="binarize-hypotheses"):
     """The ``.json`` file."""
 
-    sentences: Count
-    hypotheses: Count
+    sentences: int = count()
+    hypotheses: int = count()
     sha256: dict[str, str]
     """Of :data:`FILES`."""
     data: dict[str, str]
-    dictionaries: DictionaryPair
+    dictionaries: dict[str, Any]
     nbest_sha256: str
     split: str = ""
     source_lang: str = ""
     target_lang: str = ""
-    unknown_sources: Count = 0
+    unknown_sources: int = count(0)
 
 
 def k_best_prefix(folder: str | os.PathLike[str], split: str, source: str, target: str) -> Path:
@@ -160,7 +159,8 @@ class KBestWriter:
         for values in (self._scores, self._offsets):
             values.flush()
         sha256 = {name: file_sha256(self._temporary(name)) for name in FILES}
-        KBestManifest(self.sentences, self.hypotheses, sha256, **facts).write(self._temporary("json"))
+        counts = {"sentences": self.sentences, "hypotheses": self.hypotheses}
+        KBestManifest(**counts, sha256=sha256, **facts).write(self._temporary("json"))
         Path(f"{self.prefix}.json").unlink(missing_ok=True)  # a kill now must not leave it next to other files
         for name in (*FILES, "json"):
             os.replace(self._temporary(name), f"{self.prefix}.{name}")

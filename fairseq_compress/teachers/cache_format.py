@@ -13,12 +13,12 @@ records were made from; it is written last, so a folder with a ``meta.json`` is 
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import Any
 
 import numpy as np
 
 from fairseq_compress.errors import ConfigError
-from fairseq_compress.work.manifest import Count, Manifest
+from fairseq_compress.work.manifest import Manifest, count
 
 DTYPES = {"float16": "<f2", "float32": "<f4"}
 
@@ -39,46 +39,36 @@ def record_dtype(k: int, vocabulary: int, dtype: str) -> np.dtype[Any]:
     )
 
 
-class DictionaryFacts(TypedDict):
-    """A dictionary's number of entries, and the SHA-256 of these in order."""
-
-    entries: Count
-    sha256: str
-
-
-class DictionaryPair(TypedDict):
-    """The dictionaries of both sides."""
-
-    source: DictionaryFacts
-    target: DictionaryFacts
-
-
 @dataclass(frozen=True)
 class CacheManifest(Manifest, name="teacher cache", written_by="cache-teacher"):
     """``meta.json`` of the cache of one split."""
 
     split: str
-    k: Count
+    k: int = count()
     dtype: str
     temperature: float
     precision: str
     """Type of the teacher's matrix products."""
-    longest: list[Count]
+    longest: list[int]
     """The most source and target tokens of a sentence that the teachers read."""
-    sentences: Count
-    unread: Count
+    sentences: int = count()
+    unread: int = count()
     """Longer sentences, whose records say nothing."""
-    tokens: Count
+    tokens: int = count()
     """Target tokens, one record each."""
-    bytes_per_token: Count
+    bytes_per_token: int = count()
     sha256: str
     """Of ``records.bin``."""
     data: dict[str, str]
-    dictionaries: DictionaryPair
+    dictionaries: dict[str, dict[str, Any]]
     teachers: list[str]
     settings: dict[str, Any]
 
     def problems(self) -> Iterator[str]:
+        for side in ("source", "target"):
+            if type(self.dictionaries.get(side, {}).get("entries")) is not int:
+                yield f"dictionaries.{side}: must have entries and sha256, got {self.dictionaries.get(side)}"
+                return
         try:
             size = self.record.itemsize
         except ConfigError as error:

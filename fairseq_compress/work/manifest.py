@@ -2,19 +2,18 @@
 
 Example::
 
-    @dataclass(frozen=True)
+    @dataclass(frozen=True, kw_only=True)
     class NBestManifest(Manifest, name="n-best", version=1, written_by="nbest"):
-        sentences: Count
+        sentences: int = count()
         sha256: str
         languages: dict[str, str] = field(default_factory=dict)
 
     manifest = NBestManifest.read("list.json")      # DataError unless every field has its type and range
-    NBestManifest(3, "3fa9...").write("list.json")
+    NBestManifest(sentences=3, sha256="3fa9...").write("list.json")
 
-The file is one JSON object with ``"format": "fairseq-compress n-best 1"`` and the fields. A type is ``int``, ``float``,
-``str``, ``bool``, ``list[T]``, ``dict[str, T]``, a ``TypedDict``, a union with None, ``Any``, or a number with a range
-(:data:`Count`). A field without a default is required; keys that no field has are ignored. Files of earlier
-versions pass :mod:`fairseq_compress.work.migrate` first.
+The file is one JSON object with ``"format": "fairseq-compress n-best 1"`` and the fields, whose types and ranges are
+those of :mod:`fairseq_compress.options`. A field without a default is required; keys that no field has are ignored.
+Files of earlier versions pass :mod:`fairseq_compress.work.migrate` first.
 """
 
 import hashlib
@@ -23,41 +22,21 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import (
-    Annotated,
-    Any,
-    ClassVar,
-    NamedTuple,
-    TypeVar,
-    Union,
-    get_args,
-    get_origin,
-    get_type_hints,
-    is_typeddict,
-)  # fmt: skip
+from typing import Any, ClassVar, TypeVar
 
+from fairseq_compress import options
 from fairseq_compress.errors import DataError
 from fairseq_compress.work.files import PathLike, atomic_write, check_sha256, file_sha256
 from fairseq_compress.work.migrate import upgrade
 
 Kind = TypeVar("Kind", bound="Manifest")
 KindOfSidecar = TypeVar("KindOfSidecar", bound="Sidecar")
-_TYPES = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
 _SHOWN_CHARACTERS = 60
 
 
-class Range(NamedTuple):
-    """Numbers from ``least`` to ``most``."""
-
-    least: float
-    most: float = float("inf")
-
-    def __str__(self) -> str:
-        return f"[{self.least}, {self.most}{')' if self.most == float('inf') else ']'}"
-
-
-Count = Annotated[int, Range(0)]
+def count(default: Any = MISSING) -> Any:
+    """A field of a manifest that holds a whole number of at least 0."""
+    return options.option(default, range="[0, inf)")
 
 
 @dataclass(frozen=True)
@@ -86,11 +65,10 @@ class Manifest:
             damaged = "" if isinstance(found, str) else "damaged: "
             again = f"; run {cls.written_by} again" if cls.written_by else ""
             raise DataError(f"{path}: {damaged}the format must be {cls.format!r}, got {_shown(found)}{again}")
-        if wrong := "; ".join(_problems_of_fields(cls, content, "")):
-            raise DataError(f"{path}: damaged: {wrong}")
-        made = cls(**{each.name: content[each.name] for each in fields(cls) if each.name in content})
-        if wrong := "; ".join(made.problems()):
-            raise DataError(f"{path}: damaged: {wrong}")
+        known, wrong = {each.name for each in fields(cls)}, list[str]()
+        made = options.read(cls, {name: value for name, value in content.items() if name in known}, wrong)
+        if made is None:
+            raise DataError(f"{path}: damaged: {'; '.join(wrong)}")
         return made
 
     def problems(self) -> Iterator[str]:
@@ -200,56 +178,6 @@ def check_checksums(checksums: Mapping[str, str], start: str, manifest: str) -> 
     """
     for name, expected in checksums.items():
         check_sha256(f"{start}{name}", expected, manifest)
-
-
-def _problems(kind: Any, value: Any, place: str) -> Iterator[str]:
-    """A message for each value inside ``value`` that is not what ``kind`` declares."""
-    origin, arguments = get_origin(kind), get_args(kind)
-    if kind is Any:
-        return
-    if origin is Annotated:
-        wrong = list(_problems(arguments[0], value, place))
-        if not wrong and not arguments[1].least <= value <= arguments[1].most:
-            wrong = [f"{place}: must be in {arguments[1]}, got {_shown(value)}"]
-        yield from wrong
-    elif origin in (Union, UnionType):
-        if value is not None:
-            yield from _problems(next(each for each in arguments if each is not NoneType), value, place)
-    elif is_typeddict(kind):
-        yield from _problems_of_fields(kind, value, place)
-    elif origin is dict:
-        if isinstance(value, dict):
-            for key, item in value.items():
-                yield from _problems(arguments[1], item, f"{place}.{key}")
-        else:
-            yield f"{place}: must be a table of keys, got {_shown(value)}"
-    elif origin is list:
-        if isinstance(value, list):
-            for number, item in enumerate(value):
-                yield from _problems(arguments[0], item, f"{place}[{number}]")
-        else:
-            yield f"{place}: must be a list, got {_shown(value)}"
-    elif type(value) is not kind and not (kind is float and type(value) is int):
-        yield f"{place}: must be {_TYPES[kind]}, got {_shown(value)}"
-
-
-def _problems_of_fields(kind: Any, value: Any, place: str) -> Iterator[str]:
-    """The same for a dataclass or a ``TypedDict``."""
-    if not isinstance(value, dict):
-        yield f"{place}: must be a table of keys, got {_shown(value)}"
-        return
-    start = f"{place}." if place else ""
-    kinds = get_type_hints(kind, include_extras=True)
-    if is_typeddict(kind):
-        required = list(kinds)
-    else:
-        kinds = {each.name: kinds[each.name] for each in fields(kind)}
-        required = [each.name for each in fields(kind) if each.default is MISSING and each.default_factory is MISSING]
-    if missing := [f"{start}{name}" for name in required if name not in value]:
-        yield f"{', '.join(missing)} missing"
-    for name, inner in kinds.items():
-        if name in value:
-            yield from _problems(inner, value[name], f"{start}{name}")
 
 
 def shown_json(value: Any) -> str:

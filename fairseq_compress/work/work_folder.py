@@ -16,7 +16,7 @@ from typing import IO, Any, NamedTuple
 from fairseq_compress.errors import DataError
 from fairseq_compress.system import take_lock
 from fairseq_compress.work.files import PathLike
-from fairseq_compress.work.manifest import Count, Manifest, difference, fingerprint_of, shown_json, through_json
+from fairseq_compress.work.manifest import Manifest, count, difference, fingerprint_of, shown_json, through_json
 from fairseq_compress.work.unit_log import UnitLog, open_sealed, pack_entry, read_entry
 
 LOG_HEADER = "fairseq-compress work 1"
@@ -37,7 +37,7 @@ class Shard(NamedTuple):
 class RunManifest(Manifest, name="work"):
     """``run.json``: what all ranks must agree on."""
 
-    world_size: Count
+    world_size: int = count()
     facts: dict[str, Any]
 
 
@@ -46,9 +46,9 @@ class Seal(Manifest, name="work seal"):
     """``rank-R-of-N.done``: the log of a rank that has finished."""
 
     fingerprint: str
-    units: Count
+    units: int = count()
     """Of all ranks together."""
-    bytes: Count
+    bytes: int = count()
     sha256: str
 
 

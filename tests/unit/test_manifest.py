@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -13,17 +13,18 @@ from hypothesis import strategies as st
 from fairseq_compress.errors import DataError
 from fairseq_compress.work import migrate
 from fairseq_compress.work.files import file_sha256
-from fairseq_compress.work.manifest import Count, Manifest, Sidecar, check_checksums, difference, sidecar_path
-
-
-class Part(TypedDict):
-    lines: Count
-    name: str
+from fairseq_compress.work.manifest import Manifest, Sidecar, check_checksums, count, difference, sidecar_path
 
 
 @dataclass(frozen=True)
+class Part:
+    name: str
+    lines: int = count()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Example(Manifest, name="example", version=2, written_by="make-example"):
-    count: Count
+    lines: int = count()
     weight: float
     parts: dict[str, Part]
     names: list[str]
@@ -31,11 +32,11 @@ class Example(Manifest, name="example", version=2, written_by="make-example"):
     extra: dict[str, Any] = field(default_factory=dict)
 
     def problems(self) -> Iterator[str]:
-        if self.count != len(self.names):
-            yield f"count: must be {len(self.names)}, the number of names, got {self.count}"
+        if self.lines != len(self.names):
+            yield f"lines: must be {len(self.names)}, the number of names, got {self.lines}"
 
 
-WHOLE = Example(2, 0.5, {"a": {"lines": 3, "name": "ř"}}, ["x", "y"])
+WHOLE = Example(lines=2, weight=0.5, parts={"a": Part("ř", 3)}, names=["x", "y"])
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
@@ -48,17 +49,20 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"count": -1}, r"m: damaged: count: must be in \[0, inf\), got -1"),
-        ({"count": True}, "count: must be a whole number, got True"),
-        ({"count": "2", "weight": None}, "count: must be a whole number, got '2'; weight: must be a number, got None"),
+        ({"lines": -1}, r"m: damaged: lines: must be in \[0, inf\), got -1"),
+        ({"lines": True}, "lines: must be a whole number, got True"),
+        ({"lines": "2", "weight": None}, "lines: must be a whole number, got '2'; weight: must be a number, got None"),
         ({"weight": 1}, None),
         ({"names": ["x", 3]}, r"names\[1\]: must be a text, got 3"),
         ({"names": "xy"}, "names: must be a list, got 'xy'"),
         ({"parts": []}, r"parts: must be a table of keys, got \[\]"),
-        ({"parts": {"a": {"lines": 1.5}}}, r"damaged: parts\.a\.name missing; parts\.a\.lines: must be a whole number"),
+        (
+            {"parts": {"a": {"lines": 1.5}}},
+            r"damaged: parts\.a\.name: is missing; parts\.a\.lines: must be a whole",
+        ),
         ({"label": 3}, "label: must be a text, got 3"),
         ({"label": "l", "unknown": 1}, None),
-        ({"names": ["x"]}, "damaged: count: must be 1, the number of names, got 2"),
+        ({"names": ["x"]}, "damaged: lines: must be 1, the number of names, got 2"),
         (
             {"format": "fairseq-compress example 9"},
             "m: the format must be 'fairseq-compress example 2', got '.*9'",

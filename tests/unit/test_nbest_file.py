@@ -174,7 +174,10 @@ def test_sidecars(tmp_path: Path) -> None:
         ("{", "not valid JSON"),
         ("[]", r"the format must be .*, got \[\]"),
         (json.dumps(facts | {"format": "fairseq-compress n-best 9"}), "got 'fairseq-compress n-best 9'"),
-        (json.dumps({key: facts[key] for key in ("format", "facts", "sha256")}), "hypotheses, source_sha256 missing"),
+        (
+            json.dumps({key: facts[key] for key in ("format", "facts", "sha256")}),
+            "hypotheses: is missing; source_sha256: is missing",
+        ),
     ]:
         sidecar.write_text(content)
         with pytest.raises(DataError, match=message):
