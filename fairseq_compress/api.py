@@ -160,7 +160,7 @@ def quantize(model: Model, plan: PathLike | Mapping[str, Any] | Plan) -> Model:
         MissingPackageError: the extra ``train`` is not installed.
     """
     with explained():
-        from fairseq_compress.weights.attaching import attach_plan
+        from fairseq_compress.weights.attach import attach_plan
         from fairseq_compress.weights.configuration import set_plan
         from fairseq_compress.weights.reading import parse_plan, read_plan
 

@@ -18,6 +18,7 @@ from tqdm import tqdm
 from fairseq_compress.checkpoint.load import load_state
 from fairseq_compress.checkpoint.state import num_updates, without_training_state, write_state
 from fairseq_compress.errors import CheckpointError, ConfigError
+from fairseq_compress.functional.ties import tied_groups
 from fairseq_compress.work.files import check_distinct
 
 Weights = Mapping[str, Tensor]
@@ -40,36 +41,10 @@ def is_parameter(key: str, tensor: Tensor) -> bool:
     return tensor.is_floating_point() and name not in (VERSION_BUFFER, PLACEHOLDER_BUFFER)
 
 
-def tied_groups(weights: Weights) -> list[tuple[str, ...]]:
-    """The keys of a state dict, those of one tied tensor together, in order of first appearance.
-
-    Keys are tied when they are the same view of one storage, or when their contents are equal bit for bit and not
-    constant. The second rule is for checkpoints of GPU runs: fairseq copies them to the CPU key by key, which makes
-    separate tensors of what was one. Constant tensors (the gains of untrained layer norms) are equal by chance.
-    """
-    groups: list[list[str]] = []
-    alike: dict[tuple[torch.dtype, torch.Size], list[list[str]]] = {}
-    for key, tensor in weights.items():
-        candidates = alike.setdefault((tensor.dtype, tensor.shape), [])
-        group = next((group for group in candidates if _are_tied(weights[group[0]], tensor)), None)
-        if group is None:
-            group = []
-            groups.append(group)
-            candidates.append(group)
-        group.append(key)
-    return [tuple(group) for group in groups]
-
-
 def count_parameters(weights: Weights) -> int:
     """Trained numbers of a state dict, tied ones once."""
-    groups = tied_groups(weights)
+    groups = tied_groups(weights, by_value=True)
     return sum(weights[keys[0]].numel() for keys in groups if is_parameter(keys[0], weights[keys[0]]))
-
-
-def _are_tied(first: Tensor, second: Tensor) -> bool:
-    if first.numel() and first.data_ptr() == second.data_ptr() and first.stride() == second.stride():
-        return True
-    return bool(first.numel() > 1 and torch.equal(first, second) and (first != first.flatten()[0]).any())
 
 
 def select_checkpoints(
@@ -161,7 +136,7 @@ class _RunningSum:
     def __init__(self, path: Path, weights: Weights) -> None:
         _refuse_nonfinite(path, weights)
         self.path = path
-        self.groups = tied_groups(weights)
+        self.groups = tied_groups(weights, by_value=True)
         self.count = 1
         self.dtypes = {key: tensor.dtype for key, tensor in weights.items()}
         # Starting from the first input, not from zeros, keeps -0.0 as it is.
@@ -207,7 +182,7 @@ class _RunningSum:
                 raise CheckpointError(f"weight {key} is {self.dtypes[key]} in {self.path} and {tensor.dtype} in {path}")
 
     def _refuse_other_ties(self, path: Path, weights: Weights) -> None:
-        groups = tied_groups(weights)
+        groups = tied_groups(weights, by_value=True)
         for mine, others, tied, free in (
             (self.groups, groups, self.path, path),
             (groups, self.groups, path, self.path),

@@ -17,8 +17,8 @@ from fairseq_compress.errors import CheckpointError, ConfigError
 from fairseq_compress.modules.activation_quantizer import remove_quantizers
 from fairseq_compress.modules.structured import structured_modules
 from fairseq_compress.selection import select
-from fairseq_compress.weights.attach import effective_state, tied_modules
 from fairseq_compress.weights.configuration import set_options, set_plan
+from fairseq_compress.weights.groups import effective_state, weight_groups
 from fairseq_compress.weights.rules import Plan
 
 LAYERS, TABLE = ".layers.", "embed_tokens"
@@ -57,7 +57,7 @@ class DenseModel(NamedTuple):
 
     def groups(self) -> list[Names]:
         """Names of all linear layers and embeddings, in the model's order."""
-        return [tuple(group) for group in tied_modules(self.model)]
+        return [tuple(group.modules) for group in weight_groups(self.model)]
 
     def tables(self) -> list[str]:
         """The first name of each embedding table."""
@@ -70,7 +70,7 @@ class DenseModel(NamedTuple):
             ConfigError: a pattern picks nothing.
         """
         names: dict[str, Names] = {}
-        for group in tied_modules(self.model):
+        for group in (each.modules for each in weight_groups(self.model)):
             if all(isinstance(module, nn.Linear) and LAYERS in name for name, module in group.items()):
                 names |= dict.fromkeys(group, tuple(group))
         return {names[name][0]: names[name] for name in select(names, patterns, "--modules")}

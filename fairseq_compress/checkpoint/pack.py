@@ -2,9 +2,6 @@
 
 import os
 
-from torch import Tensor
-
-from fairseq_compress.checkpoint.average import tied_groups
 from fairseq_compress.checkpoint.compress import compressed_model
 from fairseq_compress.checkpoint.packed_file import (
     Entry,
@@ -15,7 +12,8 @@ from fairseq_compress.checkpoint.packed_file import (
     size_table,
 )
 from fairseq_compress.checkpoint.state import plain_cfg
-from fairseq_compress.weights.attach import effective_state, original_of, transforms
+from fairseq_compress.functional.ties import tied_groups
+from fairseq_compress.weights.groups import compressed_groups, effective_state
 from fairseq_compress.weights.packed import Packed, pack_plain
 from fairseq_compress.weights.rules import Plan
 from fairseq_compress.work.files import atomic_write, check_distinct
@@ -30,14 +28,11 @@ def pack_model(path: str | os.PathLike[str], plan: Plan | None = None) -> Packed
     if plan is None and is_packed(path):
         return read_packed(path)
     model, _, cfg = compressed_model(path, plan)
-    packed: dict[str, Packed] = {}
-    for group, transform in transforms(model):
-        name, module = next(iter(group.items()))
-        packed[f"{name}.weight"] = transform.pack(original_of(module))
-    weights: dict[str, Tensor] = effective_state(model)
+    packed = {f"{group.name}.weight": chain.pack(group.parameter) for group, chain in compressed_groups(model)}
+    weights = effective_state(model)
     stored: dict[str, Packed] = {}
     ties: dict[str, str] = {}
-    for first, *others in tied_groups(weights):
+    for first, *others in tied_groups(weights, by_value=True):
         stored[first] = packed.get(first) or pack_plain(weights[first])
         ties |= dict.fromkeys(others, first)
     return PackedModel(plain_cfg(cfg), stored, ties)

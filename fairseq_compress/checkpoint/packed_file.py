@@ -22,7 +22,8 @@ from torch import Tensor, uint8
 from fairseq_compress.errors import CheckpointError
 from fairseq_compress.weights.packed import Packed, unpack
 
-FORMAT = "fairseq-compress packed 2"
+FORMAT, BEFORE = "fairseq-compress packed 3", "fairseq-compress packed 2"
+RENAMED = {"scales": "inverse_scales", "scale": "inverse_scale"}  # parts of a weight, since format 2
 PROGRAM = "fairseq-compress"
 HEADER = "configuration, names, checksum"
 NAMESPACE = "argparse.Namespace"
@@ -68,10 +69,9 @@ def read_packed(path: str | os.PathLike[str]) -> PackedModel:
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = _metadata(file.metadata())
-            if metadata.get("format") != FORMAT:
-                raise CheckpointError(
-                    f"checkpoint {path}: must have the format {FORMAT!r}, has {metadata.get('format')!r}"
-                )
+            version = metadata.get("format")
+            if version not in (FORMAT, BEFORE):
+                raise CheckpointError(f"checkpoint {path}: must have the format {FORMAT!r}, has {version!r}")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
     except OSError as error:
         raise CheckpointError(f"checkpoint {path}: cannot be read: {error.strerror or error}") from None
@@ -80,8 +80,9 @@ def read_packed(path: str | os.PathLike[str]) -> PackedModel:
     if metadata.get("sha256") != _checksum(tensors, metadata):
         raise CheckpointError(f"checkpoint {path}: was altered: its SHA-256 is not the one that it holds")
     model = json.loads(zlib.decompress(base64.b64decode(metadata["model"])))
+    renamed = RENAMED if version == BEFORE else {}
     weights = {
-        name: Packed(kind, spec, {part: tensors[_key(name, part)] for part in parts})
+        name: Packed(kind, spec, {renamed.get(part, part): tensors[_key(name, part)] for part in parts})
         for name, (kind, spec, parts) in model["weights"].items()
     }
     return PackedModel(_from_plain(model["cfg"]), weights, model["ties"])
@@ -114,21 +115,9 @@ def unpacked_weights(path: str | os.PathLike[str], model: PackedModel) -> dict[s
 
 def size_table(model: PackedModel, total: int) -> list[Entry]:
     """Every weight with its bytes, then the header: the sum is the size of the file, ``total``."""
-    entries = []
-    for name, packed in model.weights.items():
-        plain = packed.tensors.get("")
-        shape = tuple(packed.spec["shape"]) if plain is None else tuple(plain.shape)
-        size = sum(tensor.numel() * tensor.element_size() for tensor in packed.tensors.values())
-        entries.append(Entry(name, _kind(packed), shape, size))
+    entries = [Entry(name, str(packed), packed.shape, packed.bytes) for name, packed in model.weights.items()]
     header = total - sum(entry.bytes for entry in entries)
     return [*entries, Entry("(header)", HEADER, (), header)]
-
-
-def _kind(packed: Packed) -> str:
-    if packed.kind == "plain":
-        return str(packed.tensors[""].dtype).removeprefix("torch.")
-    told = ", ".join(f"{name}={value}" for name, value in packed.spec.items() if name != "shape" and value)
-    return f"{packed.kind}: {told}" + (", in int8" if "scale" in packed.tensors else "")
 
 
 def _metadata(found: dict[str, str] | None) -> dict[str, str]:

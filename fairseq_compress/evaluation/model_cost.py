@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import astuple, fields
 
 from torch import Tensor, nn
@@ -23,9 +23,10 @@ from fairseq_compress.evaluation.multiply_adds import (
     step_multiply_adds,
 )
 from fairseq_compress.functional.quantization.bit_packing import packed_bytes
-from fairseq_compress.functional.quantization.linear import Linear, scale_count
-from fairseq_compress.weights.attach import PLAIN, transforms, weight_modules
+from fairseq_compress.functional.quantization.linear import LinearScheme
+from fairseq_compress.functional.ties import tied_groups
 from fairseq_compress.weights.configuration import set_plan
+from fairseq_compress.weights.groups import PLAIN, compressed_groups, weight_modules
 from fairseq_compress.weights.rules import Plan
 
 KINDS = ("attention", "ffn", "norm", "other")
@@ -127,15 +128,12 @@ def cost_lines(model: nn.Module, source_tokens: int, target_tokens: int, packed:
     return [*_parameter_lines(model), "", *work, "", _row(["bytes"], "stored as"), *sizes]
 
 
-def _stored(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+def _stored(model: nn.Module) -> list[tuple[str, Tensor]]:
     """Every parameter and buffer of the state dict once, under its first name."""
-    if any(True for _ in transforms(model)):
+    if any(True for _ in compressed_groups(model)):
         raise ConfigError("model: must be plain for its cost, got one with a compression plan attached")
-    seen: set[int] = set()
-    for name, tensor in model.state_dict(keep_vars=True).items():
-        if id(tensor) not in seen:
-            seen.add(id(tensor))
-            yield name, tensor
+    state = model.state_dict(keep_vars=True)
+    return [(names[0], state[names[0]]) for names in tied_groups(state)]
 
 
 def _kind(model: nn.Module, name: str) -> str:
@@ -150,7 +148,7 @@ def _kind(model: nn.Module, name: str) -> str:
 
 def _linear_bytes(weight: Tensor, bits: int) -> int:
     rows, columns = weight.shape
-    scales, scale_bits = scale_count((rows, columns), Linear(bits))
+    scales, scale_bits = LinearScheme(bits).scale_count((rows, columns))
     return packed_bytes(rows * columns, bits) + packed_bytes(scales, scale_bits)
 
 

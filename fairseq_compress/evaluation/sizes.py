@@ -8,12 +8,13 @@ from typing import Any
 
 from torch import Tensor
 
-from fairseq_compress.checkpoint.average import PLACEHOLDER_BUFFER, VERSION_BUFFER, count_parameters, tied_groups
+from fairseq_compress.checkpoint.average import PLACEHOLDER_BUFFER, VERSION_BUFFER, count_parameters
 from fairseq_compress.checkpoint.load import load_state
 from fairseq_compress.checkpoint.pack import pack_model
 from fairseq_compress.checkpoint.packed_file import HEADER, Entry, is_packed, read_packed, size_table
 from fairseq_compress.checkpoint.state import num_updates
 from fairseq_compress.evaluation.multiply_adds import DECODER, EMBEDDINGS, ENCODER, OUTPUT, part_of
+from fairseq_compress.functional.ties import tied_groups
 from fairseq_compress.runtimes.model_directory import ModelDirectory
 
 FLOAT32_BYTES = 4
@@ -54,7 +55,7 @@ def _stored_bytes(weights: Mapping[str, Tensor]) -> int:
     """Of all entries but those that only mark a format."""
     markers = (VERSION_BUFFER, PLACEHOLDER_BUFFER)
     kept = {name: tensor for name, tensor in weights.items() if name.rpartition(".")[2] not in markers}
-    return sum(kept[names[0]].numel() * kept[names[0]].element_size() for names in tied_groups(kept))
+    return sum(kept[names[0]].numel() * kept[names[0]].element_size() for names in tied_groups(kept, by_value=True))
 
 
 def _entry_bytes(entries: list[Entry]) -> int:

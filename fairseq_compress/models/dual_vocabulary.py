@@ -9,7 +9,7 @@ from fairseq_compress.errors import ConfigError
 from fairseq_compress.functional.losses.outputs import Output
 from fairseq_compress.models.student_output import project, takes_hidden, unwrapped
 from fairseq_compress.modules.projected_embedding import ProjectedEmbedding, ProjectedOutput, ProjectedTable
-from fairseq_compress.weights.attach import transform_of
+from fairseq_compress.weights.groups import chain_of
 
 
 class DualVocabularyModel(BaseFairseqModel):
@@ -70,7 +70,7 @@ def _output(part: Any, output: Tensor, hidden: bool) -> Output:
 def _tie(student: Any, teacher: Any, projection: ProjectedTable) -> None:
     for name, model in (("teacher", teacher), ("student", student)):
         for table in (model.encoder.embed_tokens, model.decoder.embed_tokens):
-            if not isinstance(table, nn.Embedding) or transform_of(table) is not None:
+            if not isinstance(table, nn.Embedding) or chain_of(table) is not None:
                 raise ConfigError(f"--student-embeddings projected: needs plain embeddings of the {name}, got {table}")
     if not student.decoder.share_input_output_embed:
         raise ConfigError(

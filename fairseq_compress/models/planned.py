@@ -7,7 +7,7 @@ What builds a model from a checkpoint compresses it by the plan of its configura
 from typing import Any
 
 from fairseq_compress import compat
-from fairseq_compress.weights.attaching import attach_plan, refuse_other_compression
+from fairseq_compress.weights.attach import attach_plan, refuse_other_compression
 from fairseq_compress.weights.configuration import plan_of
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from fairseq_compress.errors import ConfigError
+from fairseq_compress.functional.ties import identity
 
 ORDERS = ("sequence", "cycle", "cycle_rev")
 _LEADERS = "shared_with"
@@ -107,7 +108,7 @@ def _shared_names(layers: Any, follower: int) -> set[str]:
     return {
         name
         for name, value in own.items()
-        if name in theirs and (name in by_name or value.data_ptr() == theirs[name].data_ptr())
+        if name in theirs and (name in by_name or identity(value) == identity(theirs[name]))
     }
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from fairseq_compress.errors import CheckpointError, ConfigError
 from fairseq_compress.functional.layers.supports import gather_blocks, scatter_blocks, support, support_check
+from fairseq_compress.modules.evaluation_cache import EvaluationCache
 from fairseq_compress.modules.structured import StructuredWeight
 
 CHECK, VALUES = "support_check", "values"
@@ -82,9 +83,7 @@ class SparseLinear(StructuredWeight):
         self.register_buffer(CHECK, torch.tensor(support_check(drawn)))
         self.register_load_state_dict_pre_hook(_refuse_another_support)
         self._initialize(1 / math.sqrt(3 * in_features) if std is None else std)
-        self._keeps = False
-        self._kept: dict[str, Tensor] = {}
-        self._stamp: object = None
+        self.cache = EvaluationCache()
 
     @torch.no_grad()
     def _initialize(self, std: float) -> None:
@@ -97,7 +96,7 @@ class SparseLinear(StructuredWeight):
 
     def forward(self, x: Tensor) -> Tensor:
         """y (..., O) of x (..., I)."""
-        if self.training or not self._keeps or torch.is_grad_enabled():
+        if self.training or not self.cache.enabled or torch.is_grad_enabled():
             return F.linear(x, self._scattered(), self.bias)
         if not self._sparse_pays(x):
             return F.linear(x, self._form("dense"), self.bias)
@@ -126,33 +125,25 @@ class SparseLinear(StructuredWeight):
 
     def _form(self, name: str) -> Tensor:
         """W as one kernel wants it, converted when it is first needed."""
-        values = self.values
-        stamp = (values.data_ptr(), values._version, values.dtype, values.device)
-        if self._stamp != stamp:
-            self._stamp, self._kept = stamp, {}
-        if name not in self._kept:
-            if name == "dense":
-                self._kept[name] = self._scattered().detach()
-            elif name == "blocks":
-                self._kept[name] = values.detach().transpose(1, 2).contiguous()
-            else:
-                self._kept[name] = compressed(values.detach(), self.places, self.dense_shape)
-        return self._kept[name]
+        return self.cache.get(name, (self.values,), lambda: self._convert(name))
+
+    def _convert(self, name: str) -> Tensor:
+        if name == "dense":
+            return self._scattered().detach()
+        if name == "blocks":
+            return self.values.detach().transpose(1, 2).contiguous()
+        return compressed(self.values.detach(), self.places, self.dense_shape)
 
     def make_generation_fast_(self, **kwargs: Any) -> None:
-        """Keep W between forwards from now on."""
-        self._keeps = True
+        """Cache W between forwards from now on."""
+        self.cache.enabled = True
 
     def train(self, mode: bool = True) -> "SparseLinear":
-        """As of every module; training drops what was kept."""
+        """As of every module; training discards the cache."""
         if mode:
-            self._stamp, self._kept = None, {}
+            self.cache.clear()
         super().train(mode)
         return self
-
-    def __getstate__(self) -> dict[str, Any]:
-        """For a copy, without what was kept: torch cannot copy its sparse matrices."""
-        return self.__dict__ | {"_stamp": None, "_kept": {}}
 
     @property
     def dense_shape(self) -> tuple[int, int]:

@@ -16,6 +16,7 @@ from fairseq_compress.functional.layers.tensor_train import (
     tensor_train_svd,
     tt_shapes,
 )
+from fairseq_compress.modules.evaluation_cache import EvaluationCache
 from fairseq_compress.modules.structured import StructuredWeight
 
 LEAST_MODES = 3  # of two, W is no more than a table of low rank with its rows in another order
@@ -70,8 +71,7 @@ class TensorTrainEmbedding(StructuredWeight):
         self.cores = nn.ParameterList([nn.Parameter(torch.randn(shape) * std) for shape in shapes])
         self.register_buffer("entries", torch.tensor(num_embeddings))
         self.register_load_state_dict_pre_hook(_check_entries)
-        self._keeps = False
-        self._kept: tuple[Any, Tensor] | None = None
+        self.cache = EvaluationCache()
 
     @property
     def dense_shape(self) -> tuple[int, int]:
@@ -117,21 +117,22 @@ class TensorTrainEmbedding(StructuredWeight):
 
     def kept_table(self) -> Tensor | None:
         """W after :meth:`make_generation_fast_`; None before, and where gradients are wanted."""
-        if not self._keeps or (torch.is_grad_enabled() and any(core.requires_grad for core in self.cores)):
+        if not self.cache.enabled or (torch.is_grad_enabled() and any(core.requires_grad for core in self.cores)):
             return None
-        stamp = [(core.data_ptr(), core._version, core.dtype, core.device) for core in self.cores]
-        if self._kept is None or self._kept[0] != stamp:
-            with torch.inference_mode(False), torch.no_grad():
-                self._kept = (stamp, self.dense_weight())
-        return self._kept[1]
+        return self.cache.get("table", self.cores, self._table)
+
+    @torch.inference_mode(False)
+    @torch.no_grad()
+    def _table(self) -> Tensor:
+        return self.dense_weight()
 
     def make_generation_fast_(self, **kwargs: Any) -> None:
-        """Keep W from now on."""
-        self._keeps = True
+        """Cache W from now on."""
+        self.cache.enabled = True
 
     def drop_table(self) -> None:
-        """Keep W no longer."""
-        self._keeps, self._kept = False, None
+        """Cache W no longer."""
+        self.cache = EvaluationCache()
 
     def train(self, mode: bool = True) -> "TensorTrainEmbedding":
         """Training, which drops a W that was kept, or evaluation."""

@@ -14,6 +14,7 @@ from fairseq.data import Dictionary
 from torch import Tensor
 
 from fairseq_compress.errors import CheckpointError, ConfigError, DataError
+from fairseq_compress.functional.ties import tied_groups
 from fairseq_compress.functional.vocabulary_union import extended_table
 
 logger = logging.getLogger(__name__)
@@ -107,13 +108,7 @@ def extend_vocabulary(
             got = "no plain table" if rows is None else str(rows)
             raise CheckpointError(f"teacher: {key} must have {len(teacher)} rows, one for each entry, got {got}")
     new = segmentations(union, teacher, segment)
-    made: dict[tuple[int, tuple[int, ...], tuple[int, ...]], Tensor] = {}
     extended = dict(weights)
-    for key in (*TABLES, BIAS):
-        if key in weights:
-            table = weights[key].detach()
-            identity = (table.data_ptr(), tuple(table.shape), table.stride())
-            if identity not in made:
-                made[identity] = extended_table(table, new)
-            extended[key] = made[identity]
+    for names in tied_groups({key: weights[key].detach() for key in (*TABLES, BIAS) if key in weights}):
+        extended |= dict.fromkeys(names, extended_table(weights[names[0]].detach(), new))
     return extended

@@ -4,15 +4,16 @@ There a compressed weight is what it is worth in evaluation, a structured one (l
 and layers that share their parameters have them all.
 """
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from fairseq_compress.functional.ties import identity
 from fairseq_compress.modules.layer_sharing import state_of_all_layers
 from fairseq_compress.modules.structured import StructuredWeight, structured_modules
-from fairseq_compress.weights.attach import PLAIN, effective_state, original_of, transform_of
+from fairseq_compress.weights.groups import PLAIN, chain_of, effective_state, parameter_of
 
 BIAS = "bias"
 
@@ -21,7 +22,7 @@ class PlainParameter(NamedTuple):
     """A parameter of the plain model."""
 
     shape: tuple[int, ...]
-    identity: frozenset[int]
+    identity: frozenset[Hashable]
     """Of what it is made of: equal for names that share it."""
 
 
@@ -44,17 +45,17 @@ def dense_state(model: nn.Module) -> dict[str, Tensor]:
     state = state_of_all_layers(model, effective_state(model))
     structured = structured_modules(model)
     parameters = plain_parameters(model)
-    made: dict[frozenset[int], Tensor] = {}
+    made: dict[frozenset[Hashable], Tensor] = {}
     dense: dict[str, Tensor] = {}
     for key, value in state.items():
         owner = _owner(key, structured)
         if owner is None:
             dense[key] = value
             continue
-        identity = parameters[f"{owner}.{PLAIN}"].identity
-        if identity not in made:
-            made[identity] = structured[owner].dense_weight().detach()
-        dense.setdefault(f"{owner}.{PLAIN}", made[identity])
+        key_of_weight = parameters[f"{owner}.{PLAIN}"].identity
+        if key_of_weight not in made:
+            made[key_of_weight] = structured[owner].dense_weight().detach()
+        dense.setdefault(f"{owner}.{PLAIN}", made[key_of_weight])
         bias = getattr(structured[owner], BIAS, None)
         if bias is not None:
             dense.setdefault(f"{owner}.{BIAS}", bias.detach())
@@ -74,16 +75,16 @@ def _owner(key: str, structured: dict[str, StructuredWeight]) -> str | None:
 def _collect(module: Any, prefix: str) -> Iterator[tuple[str, PlainParameter]]:
     if isinstance(module, StructuredWeight):
         bias = getattr(module, BIAS, None)
-        weight = frozenset(id(parameter) for parameter in module.parameters() if parameter is not bias)
+        weight = frozenset(identity(parameter) for parameter in module.parameters() if parameter is not bias)
         yield prefix + PLAIN, PlainParameter(module.dense_shape, weight)
         if bias is not None:
-            yield prefix + BIAS, PlainParameter(tuple(bias.shape), frozenset([id(bias)]))
+            yield prefix + BIAS, PlainParameter(tuple(bias.shape), frozenset([identity(bias)]))
         return
-    if transform_of(module) is not None:
-        yield prefix + PLAIN, PlainParameter(_dense_shape(module), frozenset([id(original_of(module))]))
+    if chain_of(module) is not None:
+        yield prefix + PLAIN, PlainParameter(_dense_shape(module), frozenset([identity(parameter_of(module))]))
     for name, parameter in module._parameters.items():
         if parameter is not None:
-            yield prefix + name, PlainParameter(tuple(parameter.shape), frozenset([id(parameter)]))
+            yield prefix + name, PlainParameter(tuple(parameter.shape), frozenset([identity(parameter)]))
     for name, child in module._modules.items():  # also those that appear twice
         if child is not None and name != "parametrizations":
             yield from _collect(child, f"{prefix}{name}.")

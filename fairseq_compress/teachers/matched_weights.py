@@ -1,6 +1,7 @@
 """The matrices in the layers of a student, side by side with those of its teacher."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ from fairseq_compress.models.student_output import unwrapped
 from fairseq_compress.modules.structured import StructuredWeight
 from fairseq_compress.surgery.plain_parameters import plain_shapes
 from fairseq_compress.surgery.transformer_axes import axes_of
-from fairseq_compress.weights.attach import original_of, transform_of
+from fairseq_compress.weights.groups import weight_before_noise
 
 LayerMap = Mapping[str, Sequence[int | None]]
 Shape = tuple[int, ...]
@@ -108,10 +109,4 @@ def _getter(layer: nn.Module, key: str) -> Callable[[], Tensor]:
     module: Any = layer.get_submodule(key.removesuffix(".weight"))
     if isinstance(module, StructuredWeight):
         return module.dense_weight
-
-    def weight() -> Tensor:
-        noisy = hasattr(transform_of(module), "probability")
-        value: Tensor = original_of(module) if noisy else module.weight
-        return value
-
-    return weight
+    return partial(weight_before_noise, module)

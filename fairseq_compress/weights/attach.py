@@ -1,141 +1,124 @@
-"""Transforms on the weights of a model, with the state dict of the plain model (torch.nn.utils.parametrize).
+"""A plan attached to a model."""
 
-A parametrization is seen by every reader of ``module.weight``, also by fairseq's attention, which hands the weights of
-its projections to a function without ever calling the projections.
-"""
-
-from collections.abc import Iterator
+import logging
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
 from typing import Any
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
 from fairseq_compress.errors import ConfigError
-from fairseq_compress.weights.transform import WeightTransform
+from fairseq_compress.modules.activation_quantizer import RANGE, ActivationQuantizer, quantize_input
+from fairseq_compress.modules.attention import HookableMultiheadAttention
+from fairseq_compress.modules.factorized_embedding import FactorizedEmbedding
+from fairseq_compress.modules.factorized_output import FactorizedOutput
+from fairseq_compress.modules.positions import follow
+from fairseq_compress.modules.sparse_linear import SparseLinear
+from fairseq_compress.modules.tensor_train_embedding import TensorTrainEmbedding
+from fairseq_compress.selection import select
+from fairseq_compress.weights.chain import MASK, STATE_NAMES, STORAGE, WeightTransform
+from fairseq_compress.weights.groups import WeightGroup, chain_of, weight_groups
+from fairseq_compress.weights.rules import ActivationRule, Plan, WeightRule
 
-ORIGINAL, TRANSFORM = "parametrizations.weight.original", "parametrizations.weight.0."
-PLAIN, PLAIN_TRANSFORM = "weight", "weight_transform."
-
-
-class RowwiseEmbedding(nn.Embedding):
-    """An embedding that transforms the rows which a batch uses, and no others."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        transform, table = transform_of(self), original_of(self)
-        if transform is None or transform.idle:
-            return F.embedding(input, table, self.padding_idx)
-        if transform.keeps:
-            return F.embedding(input, self.weight)
-        used, places = torch.unique(input, return_inverse=True)
-        return F.embedding(places, transform.rows(used, table, self.padding_idx))
+logger = logging.getLogger(__name__)
 
 
-def weight_modules(model: nn.Module) -> dict[str, nn.Module]:
-    """Every linear layer and embedding by each of its names, in the model's order."""
-    modules = model.named_modules(remove_duplicate=False)
-    return {name: module for name, module in modules if isinstance(module, (nn.Linear, nn.Embedding))}
+def attach_plan(plan: Plan, model: nn.Module) -> None:
+    """Compress a model in place, whose weights are still to be loaded. They keep their names in the state dict.
 
-
-def transform_of(module: nn.Module) -> WeightTransform | None:
-    """The transform on the weight of a module, if there is one."""
-    if not parametrize.is_parametrized(module, "weight"):
-        return None
-    return _transform(module)
-
-
-def original_of(module: nn.Module) -> nn.Parameter:
-    """The parameter behind the weight of a module."""
-    weight: Any = module.weight if transform_of(module) is None else _parametrizations(module).original
-    return weight
-
-
-def _transform(module: nn.Module) -> WeightTransform:
-    transform: WeightTransform = _parametrizations(module)[0]
-    return transform
-
-
-def _parametrizations(module: Any) -> Any:
-    return module.parametrizations["weight"]
-
-
-def tied_modules(model: nn.Module) -> list[dict[str, nn.Module]]:
-    """The modules of :func:`weight_modules`, those that share their weight together."""
-    groups: dict[int, dict[str, nn.Module]] = {}
-    for name, module in weight_modules(model).items():
-        groups.setdefault(id(original_of(module)), {})[name] = module
-    return list(groups.values())
-
-
-def attach(modules: dict[str, nn.Module], transform: WeightTransform) -> None:
-    """Put a transform on the weight that all these modules share.
+    Modules that share a weight share its chain: a rule that picks one of them applies to all.
 
     Raises:
-        ConfigError: a module has a transform already, or is an embedding with options that rows cannot keep.
+        ConfigError: a pattern picks nothing, two rules of one place in the chain pick one weight, or a rule does not
+            fit what it picks.
     """
-    for name, module in modules.items():
-        if transform_of(module) is transform:  # under another name, done
-            continue
-        if transform_of(module) is not None:
+    groups = weight_groups(model)
+    group_of = {name: number for number, group in enumerate(groups) for name in group.modules}
+    chosen: dict[int, dict[bool, tuple[str, WeightTransform]]] = {}
+    for number, rule in enumerate(plan.weights):
+        place = f"weights[{number}].modules"
+        for picked in dict.fromkeys(group_of[name] for name in select(group_of, rule.modules, place)):
+            taken, is_mask = chosen.setdefault(picked, {}), rule.place == MASK
+            if is_mask in taken:
+                raise ConfigError(f"{place}: {groups[picked].name} is picked by {taken[is_mask][0]} already")
+            taken[is_mask] = place, _transform(rule, groups[picked], f"weights[{number}]")
+        _warn_of_left(rule.modules, model)
+    for picked, taken in chosen.items():
+        groups[picked].attach(*(transform for _, transform in taken.values()))
+    _quantize_inputs(plan.activations, model)
+
+
+def _transform(rule: WeightRule, group: WeightGroup, place: str) -> WeightTransform:
+    rows, columns = group.parameter.shape
+    try:
+        return rule.transform(rows, columns, group.name)
+    except ValueError as error:
+        raise ConfigError(f"{place}.{error} (of {group.name})") from None
+
+
+def _warn_of_left(patterns: Sequence[str], model: nn.Module) -> None:
+    """Sparse layers and tensor trains have no matrix for a transform, so no pattern picks them."""
+    kinds = (SparseLinear, TensorTrainEmbedding)
+    names = [name for name, module in model.named_modules() if isinstance(module, kinds)]
+    left = [name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns)]
+    if left:
+        logger.warning(
+            "compression plan: %d layers that match %s are not compressed, being sparse or tensor trains: %s",
+            len(left), ", ".join(patterns), left[0] + (", ..." if len(left) > 1 else ""),
+        )  # fmt: skip
+
+
+def refuse_other_compression(model: nn.Module, state: Mapping[str, Tensor], prefix: str, *_: Any) -> None:
+    """Refuse a state dict with centroids, masks or ranges for which the model has no place, before it is loaded.
+
+    ``prefix`` begins the keys of this model, where it is part of another.
+
+    Raises:
+        ConfigError: names the first.
+    """
+    modules = dict(model.named_modules(remove_duplicate=False))
+    for key in (name.removeprefix(prefix) for name in state if name.startswith(prefix)):
+        for mark, place, has in (
+            (".weight_centroids", STORAGE, "is made of centroids"),
+            (f".{STATE_NAMES[MASK]}bits", MASK, "has a mask"),
+            (RANGE, None, "has a range for its input"),
+        ):
+            layer = key.removesuffix(mark)
+            if layer == key or _has_place(modules, layer, place):
+                continue
             raise ConfigError(
-                f"{name}: its weight has a transform already, {transform_of(module)}: give the plain model "
-                "(fairseq-compress materialize)"
+                f"compression plan: in the checkpoint {layer} {has}, for which this model's plan has no place: give "
+                "the plan of the checkpoint (--compression-plan), or its plain model (fairseq-compress materialize)"
             )
-        if isinstance(module, nn.Embedding):
-            if module.max_norm is not None or module.scale_grad_by_freq or module.sparse:
-                raise ConfigError(f"{name}: an embedding with max_norm, scale_grad_by_freq or sparse has no transform")
-            if type(module) is nn.Embedding:
-                module.__class__ = RowwiseEmbedding
-        parametrize.register_parametrization(module, "weight", transform, unsafe=True)
-        module._register_state_dict_hook(_to_plain_names)
-        module.register_load_state_dict_pre_hook(_from_plain_names)
 
 
-def transforms(model: nn.Module) -> Iterator[tuple[dict[str, nn.Module], WeightTransform]]:
-    """Every transform of a model, with the modules that share it."""
-    for group in tied_modules(model):
-        transform = transform_of(next(iter(group.values())))
-        if transform is not None:
-            yield group, transform
+def _has_place(modules: Mapping[str, nn.Module], layer: str, place: str | None) -> bool:
+    if place is None:
+        return layer + RANGE.rpartition(".")[0] in modules
+    chain = chain_of(modules[layer]) if layer in modules else None
+    return chain is not None and place in chain.places
 
 
-@torch.no_grad()
-def effective_state(model: nn.Module) -> dict[str, Tensor]:
-    """The state dict of the plain model that computes what this one computes in evaluation; ties stay ties.
-
-    The model is put into evaluation.
-    """
-    model.eval()
-    state: dict[str, Tensor] = model.state_dict()
-    weights: dict[str, tuple[str, Tensor]] = {}  # key of what is trained -> key and value of the weight
-    for group, transform in transforms(model):
-        weight = transform(original_of(next(iter(group.values()))))
-        weights |= {f"{name}.{transform.trained_name}": (f"{name}.{PLAIN}", weight) for name in group}
-    plain = {}
-    for key, value in state.items():
-        if key in weights:
-            name, weight = weights[key]
-            plain[name] = weight
-        elif f".{PLAIN_TRANSFORM}" not in key:
-            plain[key] = value
-    return plain
-
-
-def _to_plain_names(module: nn.Module, state: dict[str, Any], prefix: str, metadata: Any) -> None:
-    """Only the keys of this module, which are the last ones so far, move: the order is that of the plain model."""
-    own = {key: state.pop(key) for key in [key for key in state if key.startswith(prefix)]}
-    state[prefix + _transform(module).trained_name] = own.pop(prefix + ORIGINAL)
-    for key, value in own.items():
-        state[key.replace(prefix + TRANSFORM, prefix + PLAIN_TRANSFORM, 1)] = value
-
-
-def _from_plain_names(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    transform = _transform(module)
-    if prefix + PLAIN in state:
-        transform.take_plain(state, prefix)
-    for key in [key for key in state if key.startswith(prefix)]:
-        if key == prefix + transform.trained_name:
-            state[prefix + ORIGINAL] = state.pop(key)
-        elif key.startswith(prefix + PLAIN_TRANSFORM):
-            state[key.replace(prefix + PLAIN_TRANSFORM, prefix + TRANSFORM, 1)] = state.pop(key)
+def _quantize_inputs(rules: tuple[ActivationRule, ...], model: nn.Module) -> None:
+    modules = dict(model.named_modules())
+    # A factorized output multiplies by the transpose of its second factor, which is not called.
+    not_called = {module.expand for module in modules.values() if isinstance(module, FactorizedOutput)}
+    not_called -= {module.expand for module in modules.values() if isinstance(module, FactorizedEmbedding)}
+    linear = [name for name, module in modules.items() if isinstance(module, nn.Linear) and module not in not_called]
+    taken: dict[str, str] = {}
+    for number, rule in enumerate(rules):
+        place = f"activations[{number}].modules"
+        for name in select(linear, rule.modules, place):
+            if name in taken:
+                raise ConfigError(f"{place}: {name} is picked by {taken[name]} already")
+            taken[name] = place
+            parent = modules[name.rpartition(".")[0]]
+            if hasattr(parent, "k_proj") and not isinstance(parent, HookableMultiheadAttention):
+                raise ConfigError(
+                    f"{place}: {name} is not called as a module by fairseq's own attention, so its input cannot be "
+                    "quantized; use one of our architectures, such as transformer_small, or leave it out"
+                )
+            # Layers of fairseq's encoders and decoders get (T, B, C), everything else (B, T, C).
+            quantize_input(modules[name], ActivationQuantizer(rule.bits, rule.decay, time_first=".layers." in name))
+    if rules and follow(model) == 0:
+        raise ConfigError("activations: requires a model with an encoder or a decoder, got one with neither")

@@ -13,19 +13,17 @@ KEY = "compression"
 
 
 def set_plan(cfg: Any, plan: Plan) -> None:
-    """Keep a plan in the configuration of a model; an empty one is none."""
+    """Store a plan in the configuration of a model; an empty one is none."""
     set_options(cfg, {KEY: plan_text(plan) if plan.weights or plan.activations else None})
 
 
 def set_options(cfg: Any, values: Mapping[str, Any]) -> None:
-    """Set options that need not be there yet in a configuration of any form: hydra's, a table or a namespace."""
+    """Set options that need not exist yet in a configuration of any form: hydra's, a dict or a namespace."""
     if isinstance(cfg, DictConfig):
         with open_dict(cfg):
             cfg.update(values)
-    elif isinstance(cfg, dict):
-        cfg.update(values)
     else:
-        vars(cfg).update(values)
+        (cfg if isinstance(cfg, dict) else vars(cfg)).update(values)
 
 
 def plan_of(cfg: Any) -> Plan | None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.multiprocessing as processes
 
-from fairseq_compress.functional.quantization.linear import Linear, quantize_dequantize
+from fairseq_compress.functional.quantization.linear import LinearScheme, fake_quantize
 from fairseq_compress.modules.activation_quantizer import ActivationQuantizer, step_ranges
 from fairseq_compress.modules.positions import Positions, within
 from tests.conftest import PLUGIN, TINY, run_command, train_in_two_processes
@@ -69,7 +69,7 @@ def test_generate_needs_nothing_but_the_checkpoint(task, quantized, teacher, dat
     torch.save(by_hand, tmp_path / "master.pt")
     for key, weight in list(state.items()):
         if key.endswith("weight") and weight.dim() == 2:
-            state[key] = quantize_dequantize(weight, Linear(4) if "layers" not in key else Linear(4, "group", 8))
+            state[key] = fake_quantize(weight, LinearScheme(4) if "layers" not in key else LinearScheme(4, "group", 8))
     torch.save(by_hand, tmp_path / "weights.pt")
     found, of_weights, of_master = (
         [float(score) for score in scores(path)]
@@ -179,7 +179,7 @@ def test_hydra_and_a_stock_architecture(data_bin, tmp_path):
     ("plan", "message"),
     [
         ("weights: [{modules: ['*.fc9']}]", "weights[0].modules: the pattern '*.fc9' matches no module"),
-        ("weights: [{modules: ['*'], bits: 12}]", "plan.yaml: weights[0].bits: must be from 2 to 8, got 12"),
+        ("weights: [{modules: ['*'], bits: 12}]", "plan.yaml: weights[0].bits: must be in [2, 8], got 12"),
     ],
 )
 def test_a_bad_plan_is_one_line(plan, message, train_arguments, tmp_path):
@@ -237,7 +237,7 @@ def test_a_plain_model_is_packed_with_a_plan(teacher, data_bin, tmp_path):
     state = load(teacher)
     for key, weight in state["model"].items():
         if key.endswith("weight") and weight.dim() == 2:
-            state["model"][key] = quantize_dequantize(weight, Linear(6))
+            state["model"][key] = fake_quantize(weight, LinearScheme(6))
     torch.save(state, tmp_path / "by_hand.pt")
     assert generated(packed, data_bin) == generated(tmp_path / "by_hand.pt", data_bin)
     result = run_command("fairseq-compress", "pack", "--checkpoint", packed, "--output", again, *options, check=False)

@@ -12,7 +12,7 @@ from fairseq.data import Dictionary
 import fairseq_compress
 from fairseq_compress.checkpoint.load import load_state
 from fairseq_compress.surgery.extend_vocabulary import extend_vocabulary, piece_segmenter
-from fairseq_compress.weights.attach import transform_of
+from fairseq_compress.weights.groups import chain_of
 from fairseq_compress.weights.methods.linear import LinearQuantizer
 from tests.conftest import PLUGIN, ROOT, run_command, train_in_two_processes
 from tests.helpers.dual_corpus import LANGUAGES, make_folder
@@ -165,7 +165,7 @@ def test_a_plan_for_both_is_resumed(arguments, tmp_path):
         "fairseq-compress", "extract-student", "--checkpoint", tmp_path / "checkpoint_last.pt", "--output", student
     )
     (model,), _, _ = checkpoint_utils.load_model_ensemble_and_task([str(student)], {"data": str(student.parent)})
-    assert isinstance(transform_of(model.encoder.layers[0].fc1), LinearQuantizer)
+    assert isinstance(chain_of(model.encoder.layers[0].fc1).compression, LinearQuantizer)
 
 
 def test_all_problems_come_in_one_message(arguments, tmp_path):

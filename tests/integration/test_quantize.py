@@ -14,7 +14,7 @@ import torch
 import fairseq_compress
 from fairseq_compress.checkpoint.load import load_upgraded
 from fairseq_compress.cli.main import main
-from fairseq_compress.functional.quantization.linear import Linear, quantize_dequantize
+from fairseq_compress.functional.quantization.linear import LinearScheme, fake_quantize
 from fairseq_compress.procedures.training_options import checkpoint_options
 from tests.conftest import BIN, TINY, TORCHRUN, UNDER_TORCHRUN, VARIABLES, run_command
 
@@ -58,7 +58,7 @@ def test_without_training(teacher, data_bin, tmp_path):
     assert all(torch.equal(weight, state["model"][key]) for key, weight in plain["model"].items())
     for key, weight in plain["model"].items():
         if key.endswith("weight") and weight.dim() == 2:
-            plain["model"][key] = quantize_dequantize(weight, Linear(4))
+            plain["model"][key] = fake_quantize(weight, LinearScheme(4))
     torch.save(plain, tmp_path / "by_hand.pt")
     assert hypotheses(tmp_path / "q.pt", data_bin) == hypotheses(tmp_path / "by_hand.pt", data_bin)
     quantize(tmp_path / "q.pt", tmp_path, 'weights: [{modules: ["*.fc1"], bits: 5}]', name="other.pt")

@@ -14,7 +14,7 @@ from fairseq_compress.functional.quantization.magnitudes import Magnitudes
 from fairseq_compress.modules.activation_quantizer import ActivationQuantizer, step_ranges
 from fairseq_compress.modules.positions import Positions, current, unobserved, within
 from fairseq_compress.tasks.compressed_translation import CompressedTranslationTask
-from fairseq_compress.weights.attaching import attach_plan
+from fairseq_compress.weights.attach import attach_plan
 from fairseq_compress.weights.rules import ActivationRule, Plan
 from tests.helpers.structures import KINDS, TASK, make
 

@@ -9,11 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from fairseq_compress.checkpoint.average import average_checkpoints, select_checkpoints, tied_groups, write_average
+from fairseq_compress.checkpoint.average import average_checkpoints, select_checkpoints, write_average
 from fairseq_compress.cli import average as verb
 from fairseq_compress.cli.main import main
 from fairseq_compress.errors import CheckpointError, ConfigError
 from fairseq_compress.evaluation.sizes import checkpoint_facts
+from fairseq_compress.functional.ties import tied_groups
 
 TIED = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "decoder.output_projection.weight")
 VOCABULARY, WIDTH = 50, 16
@@ -127,7 +128,7 @@ def test_tied_weights_stay_one_tensor_in_a_small_file(tmp_path: Path, three: lis
 
 def test_copies_that_a_gpu_run_makes_of_tied_weights_become_one_again(tmp_path: Path, three: list[Path]) -> None:
     copied = save(tmp_path / "gpu.pt", {key: tensor.clone() for key, tensor in make_weights(4).items()})
-    assert tied_groups(load(copied)["model"]) == tied_groups(load(three[0])["model"])
+    assert tied_groups(load(copied)["model"], by_value=True) == tied_groups(load(three[0])["model"], by_value=True)
     write_average([*three, copied], tmp_path / "average.pt")
     weights = load(tmp_path / "average.pt")["model"]
     assert len({weights[key].data_ptr() for key in TIED}) == 1
@@ -137,7 +138,7 @@ def test_views_of_one_storage_that_are_not_the_same_view_are_not_tied() -> None:
     both = torch.arange(8.0)
     square = torch.arange(4.0).view(2, 2)
     weights = {"left": both[:4], "right": both[4:], "square": square, "transposed": square.t()}
-    assert tied_groups(weights) == [("left",), ("right",), ("square",), ("transposed",)]
+    assert tied_groups(weights, by_value=True) == [("left",), ("right",), ("square",), ("transposed",)]
 
 
 def test_everything_else_comes_from_the_newest_and_training_state_goes(three: list[Path]) -> None:

@@ -10,19 +10,21 @@ from torch import nn
 from fairseq_compress.errors import CheckpointError, ConfigError
 from fairseq_compress.functional.quantization.codes import reconstruct, round_centroids
 from fairseq_compress.functional.quantization.product import product_quantize
-from fairseq_compress.weights.attach import (
-    attach,
+from fairseq_compress.weights.attach import attach_plan
+from fairseq_compress.weights.centroids import Codebook
+from fairseq_compress.weights.groups import (
+    WeightGroup,
+    chain_of,
     effective_state,
-    original_of,
-    tied_modules,
-    transform_of,
+    parameter_of,
+    weight_groups,
     weight_modules,
 )
-from fairseq_compress.weights.attaching import attach_plan
-from fairseq_compress.weights.methods.codebook import Codebook
+from fairseq_compress.weights.methods.codebook import CodebookRule
+from fairseq_compress.weights.methods.product import ProductRule
 from fairseq_compress.weights.packed import Packed, unpack
 from fairseq_compress.weights.reading import parse_plan, plan_text
-from fairseq_compress.weights.rules import CodebookRule, Plan, ProductRule
+from fairseq_compress.weights.rules import Plan
 
 pytestmark = pytest.mark.filterwarnings("ignore:Support for mismatched key_padding_mask:UserWarning")
 PRODUCT = ProductRule(("*",), "product", block=4, centroids=16)
@@ -74,9 +76,9 @@ def test_plain_weights_are_quantized_when_they_are_loaded(rule, architecture):
 @pytest.mark.parametrize("rule", RULES.values(), ids=RULES.keys())
 def test_packed_and_simulated_weights_are_equal(rule):
     model = quantized(rule).eval()
-    for group in tied_modules(model):
-        module = next(iter(group.values()))
-        packed = transform_of(module).pack(original_of(module))
+    for group in weight_groups(model):
+        module = group.modules[group.name]
+        packed = chain_of(module).compression.pack(parameter_of(module))
         assert torch.equal(unpack(packed), module.weight)
         assert (
             sum(tensor.numel() * tensor.element_size() for tensor in packed.tensors.values())
@@ -116,27 +118,27 @@ def test_the_gradient_of_a_centroid_is_the_mean_over_its_blocks():
     torch.manual_seed(3)
     layer = nn.Linear(8, 6, bias=False)
     codes = product_quantize(layer.weight.detach(), 4, 3)
-    attach({"layer": layer}, Codebook(codes, lambda weight: product_quantize(weight, 4, 3), filled=True))
+    WeightGroup({"layer": layer}).attach(Codebook(codes, lambda weight: product_quantize(weight, 4, 3), filled=True))
     factors = torch.randn(6, 8)
     (layer.weight * factors).sum().backward()
     blocks = factors.view(12, 4)
     for entry in range(3):
         users = blocks[codes.assignments.flatten() == entry]
-        torch.testing.assert_close(original_of(layer).grad[0, entry], users.mean(dim=0))
+        torch.testing.assert_close(parameter_of(layer).grad[0, entry], users.mean(dim=0))
 
 
 def test_only_the_rows_of_a_batch_and_no_padding_give_a_gradient():
     table = nn.Embedding(20, 8, padding_idx=1)
     rule = ProductRule(("*",), "product", block=4, centroids=40)  # a centroid for each block
     weights = table.state_dict()
-    attach({"table": table}, rule.transform(20, 8))
+    WeightGroup({"table": table}).attach(rule.transform(20, 8))
     table.load_state_dict(weights)
     tokens = torch.tensor([[5, 7, 5], [1, 7, 1]])
     values = table(tokens)
     assert torch.equal(values, table.weight[tokens])
     values.sum().backward()
-    used = transform_of(table).assignments[[5, 7]].flatten().long().tolist()
-    touched = original_of(table).grad[0].abs().sum(dim=1).nonzero().flatten().tolist()
+    used = chain_of(table).compression.assignments[[5, 7]].flatten().long().tolist()
+    touched = parameter_of(table).grad[0].abs().sum(dim=1).nonzero().flatten().tolist()
     assert touched == sorted(used)
 
 
@@ -159,7 +161,7 @@ def tied_table(rows=40, width=8, centroids=7):
     output.weight = table.weight
     codes = product_quantize(table.weight.detach(), 4, centroids)
     quantize = lambda weight: product_quantize(weight, 4, centroids)  # noqa: E731
-    attach({"table": table, "output": output}, Codebook(codes, quantize, filled=True))
+    WeightGroup({"table": table, "output": output}).attach(Codebook(codes, quantize, filled=True))
     return table, output, table.weight.detach().double().requires_grad_()
 
 
@@ -176,8 +178,8 @@ def test_the_gradient_of_an_embedding_is_the_mean_over_all_blocks_of_the_table(t
         ((output(hidden) if tied else hidden) * own).sum().backward()
     hidden = nn.functional.embedding(tokens, dense, padding_idx=1)
     ((hidden @ dense.t() if tied else hidden) * factors.double()).sum().backward()
-    expected = by_hand(transform_of(table).assignments, dense.grad, 7, 4)
-    torch.testing.assert_close(original_of(table).grad[0].double(), expected, rtol=1e-5, atol=1e-5)
+    expected = by_hand(chain_of(table).compression.assignments, dense.grad, 7, 4)
+    torch.testing.assert_close(parameter_of(table).grad[0].double(), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_looked_up_rows_give_the_gradient_of_the_whole_matrix():
@@ -187,7 +189,7 @@ def test_looked_up_rows_give_the_gradient_of_the_whole_matrix():
         tokens = torch.tensor([[5, 7, 5, 9], [1, 7, 2, 1]])
         values = nn.functional.embedding(tokens, table.weight, padding_idx=1) if whole else table(tokens)
         values.square().sum().backward()
-        found.append(original_of(table).grad)
+        found.append(parameter_of(table).grad)
     torch.testing.assert_close(*found, rtol=1e-6, atol=1e-7)
 
 
@@ -242,14 +244,14 @@ weights:
 @pytest.mark.parametrize(
     ("rule", "message"),
     [
-        ("method: product, bits: 4", "weights[0].bits: is no key; there are modules, method, stage, block"),
+        ("method: product, bits: 4", "weights[0].bits: unknown key; available: modules, method, stage, block"),
         ("method: product, algorithm: em", "weights[0].algorithm: must be one of kmeans, opq, residual, lsq, got 'em'"),
-        ("method: product, centroids: 1", "weights[0].centroids: must be from 2 to 65536, got 1"),
+        ("method: product, centroids: 1", "weights[0].centroids: must be in [2, 65536], got 1"),
         ("method: product, codebooks: 2", "weights[0].codebooks: must be 1 with kmeans, got 2"),
-        ("method: product, centroid_bits: 4", "weights[0].centroid_bits: must be 8 or 16, got 4"),
-        ("method: product, block: 0", "weights[0].block: must be at least 1, got 0"),
+        ("method: product, centroid_bits: 4", "weights[0].centroid_bits: must be one of 16, 8, got 4"),
+        ("method: product, block: 0", "weights[0].block: must be in [1, inf), got 0"),
         ("method: codebook, algorithm: opq", "weights[0].algorithm: must be one of kmeans, percentile, got 'opq'"),
-        ("method: codebook, bits: 17", "weights[0].bits: must be from 1 to 16, got 17"),
+        ("method: codebook, bits: 17", "weights[0].bits: must be in [1, 16], got 17"),
         ("method: codebook, block: 2, algorithm: percentile", "weights[0].block: must be 1 with percentile, got 2"),
     ],
 )
@@ -275,8 +277,8 @@ def test_rules_that_do_not_fit_the_model():
 def test_a_packed_weight_that_does_not_fit():
     layer = nn.Linear(8, 6)
     rule = ProductRule(("*",), "product", block=4, centroids=5)
-    attach({"layer": layer}, rule.transform(6, 8))
-    packed = transform_of(layer).pack(original_of(layer))
+    WeightGroup({"layer": layer}).attach(rule.transform(6, 8))
+    packed = chain_of(layer).compression.pack(parameter_of(layer))
     assert packed.tensors["assignments"].numel() == (12 * 3 + 7) // 8
     for change, message in (
         ({"assignments": packed.tensors["assignments"][:-1]}, "assignments: must be 12 numbers of 3 bits"),

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fairseq_compress.functional.quantization.codebooks import kmeans_codebook, lloyd, percentile_codebook
-from fairseq_compress.functional.quantization.codes import int8_centroids, reconstruct, round_centroids, size_bytes
+from fairseq_compress.functional.quantization.codes import int8_centroids, reconstruct, round_centroids
 from fairseq_compress.functional.quantization.product import product_quantize
+from fairseq_compress.weights.centroids import pack_codes
 
 BOTH = [percentile_codebook, kmeans_codebook]
 few_examples = settings(max_examples=20, deadline=None)
@@ -90,8 +91,8 @@ def test_an_empty_entry_goes_where_the_error_is():
 def test_sizes_by_hand():
     """A matrix 6 x 11 in 3 bits: 198 bits are 25 bytes, and 8 entries of 2 bytes."""
     codes = kmeans_codebook(matrix(6, 11), 3)
-    assert size_bytes(codes, packed=True) == 25 + 16
-    assert size_bytes(codes, dtype=torch.int8, packed=True) == 25 + 8 + 4
+    assert pack_codes(codes, 16).bytes == 25 + 16
+    assert pack_codes(codes, 8).bytes == 25 + 8 + 4
 
 
 # --- oracles ---
@@ -255,8 +256,8 @@ def test_the_gradient_of_an_entry_is_the_sum_over_its_weights(make):
 @pytest.mark.parametrize(
     ("weight", "bits", "message"),
     [
-        (torch.zeros(4, 4), 0, "bits: must be from 1 to 16, got 0"),
-        (torch.zeros(4, 4), 17, "bits: must be from 1 to 16, got 17"),
+        (torch.zeros(4, 4), 0, r"bits: must be in \[1, 16\], got 0"),
+        (torch.zeros(4, 4), 17, r"bits: must be in \[1, 16\], got 17"),
         (torch.zeros(4, 4), 5, r"bits: 2\^bits must be at most the 16 blocks of the matrix, got 5"),
         (torch.zeros(4), 2, "weight: must be a matrix of floating type"),
         (torch.full((4, 4), torch.nan), 2, "weight: must be finite in float32, got 16 entries"),

@@ -16,7 +16,7 @@ from fairseq_compress.modules.layer_sharing import leaders_of, sharing_leaders
 from fairseq_compress.surgery.plain_parameters import dense_state
 from fairseq_compress.surgery.teacher_layers import choose_layers
 from fairseq_compress.surgery.teacher_start import take_over
-from fairseq_compress.weights.attaching import attach_plan
+from fairseq_compress.weights.attach import attach_plan
 from fairseq_compress.weights.reading import parse_plan
 
 DICTIONARY = Dictionary()

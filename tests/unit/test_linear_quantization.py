@@ -11,14 +11,13 @@ from hypothesis import strategies as st
 
 from fairseq_compress.functional.quantization.bit_packing import pack_integers, packed_bytes, unpack_integers
 from fairseq_compress.functional.quantization.linear import (
-    Linear,
+    LinearScheme,
     dequantize,
+    fake_quantize,
     fake_quantize_activations,
+    inverse_scales,
     quantize,
-    quantize_dequantize,
-    scale_count,
     straight_through,
-    weight_scales,
 )
 
 GRANULARITIES = [("row", 0), ("tensor", 0), ("group", 4)]
@@ -51,15 +50,15 @@ def slow(weight, how):
 def test_equals_the_definition_and_what_is_stored(granularity, size, rows, groups, bits, seed, spread):
     weight = torch.randn(rows, 4 * groups, generator=torch.Generator().manual_seed(seed)) * spread
     weight[seed % rows] *= seed % 2  # now and then a row of zeros
-    how = Linear(bits, granularity, size)
+    how = LinearScheme(bits, granularity, size)
     how.check(weight.shape)
-    scales = weight_scales(weight, how)
+    scales = inverse_scales(weight, how)
     integers = quantize(weight, scales, how)
     expected, values = slow(weight.numpy(), how)
     assert (integers.numpy() == expected).all()
-    simulated = quantize_dequantize(weight, how)
+    simulated = fake_quantize(weight, how)
     assert (simulated.numpy() == values).all()
-    count, width = scale_count(tuple(weight.shape), how)
+    count, width = how.scale_count(tuple(weight.shape))
     assert count == scales.numel()
     stored = scales.half().float() if width == 16 else scales
     unpacked = unpack_integers(pack_integers(integers, bits), bits, integers.numel()).view(integers.shape)
@@ -70,9 +69,9 @@ def test_int8_rows_are_those_of_ctranslate2():
     weight = torch.randn(50, 36, generator=torch.Generator().manual_seed(1)) * 0.1
     weight[7], weight[8] = 0, weight[8] * 1e-38  # so small that the scale would be infinite
     integers, scales = ctranslate2_int8(weight.numpy())
-    how = Linear(8)
-    assert (weight_scales(weight, how).flatten().numpy() == scales).all()
-    assert (quantize(weight, weight_scales(weight, how), how).numpy() == integers).all()
+    how = LinearScheme(8)
+    assert (inverse_scales(weight, how).flatten().numpy() == scales).all()
+    assert (quantize(weight, inverse_scales(weight, how), how).numpy() == integers).all()
 
 
 def ctranslate2_int8(weight):
@@ -91,34 +90,34 @@ def ctranslate2_int8(weight):
 
 def test_two_bits_by_hand():
     weight = torch.tensor([[0.0, 0.4, -0.6, 1.0], [2.0, 1.0, -1.0, 3.0]])  # 2·S = 0.67, 1·S = 0.33
-    how = Linear(2)
-    assert quantize(weight, weight_scales(weight, how), how).tolist() == [[0, 0, -1, 1], [1, 0, 0, 1]]
-    assert quantize_dequantize(weight, how).tolist() == [[0, 0, -1, 1], [3, 0, 0, 3]]
+    how = LinearScheme(2)
+    assert quantize(weight, inverse_scales(weight, how), how).tolist() == [[0, 0, -1, 1], [1, 0, 0, 1]]
+    assert fake_quantize(weight, how).tolist() == [[0, 0, -1, 1], [3, 0, 0, 3]]
 
 
 def test_halves_are_rounded_to_even():
     weight = torch.tensor([[127.0, 0.5, 1.5, 2.5, -0.5, -1.5]])
-    how = Linear(8)
-    assert quantize(weight, weight_scales(weight, how), how).tolist() == [[127, 0, 2, 2, 0, -2]]
+    how = LinearScheme(8)
+    assert quantize(weight, inverse_scales(weight, how), how).tolist() == [[127, 0, 2, 2, 0, -2]]
 
 
 def test_the_values_of_half_precision_are_computed_in_single():
     weight = torch.randn(5, 16, generator=torch.Generator().manual_seed(2))
     for kind in (torch.float16, torch.bfloat16):
         low = weight.to(kind)
-        assert torch.equal(quantize_dequantize(low, Linear(4)), quantize_dequantize(low.float(), Linear(4)).to(kind))
+        assert torch.equal(fake_quantize(low, LinearScheme(4)), fake_quantize(low.float(), LinearScheme(4)).to(kind))
 
 
 @pytest.mark.parametrize(
     ("how", "shape", "message"),
     [
-        (Linear(1), (2, 2), "bits: must be from 2 to 8, got 1"),
-        (Linear(9), (2, 2), "bits: must be from 2 to 8, got 9"),
-        (Linear(8, "column"), (2, 2), "granularity: must be one of row, tensor, group, got 'column'"),
-        (Linear(8, "group", 3), (2, 8), "group_size: must divide the 8 columns, got 3"),
-        (Linear(8, "group"), (2, 8), "group_size: must be at least 1 with the granularity group, got 0"),
-        (Linear(8, "row", 4), (2, 8), "group_size: requires the granularity group, got 4"),
-        (Linear(8), (2, 2, 2), "weight: must be a matrix, got the shape (2, 2, 2)"),
+        (LinearScheme(1), (2, 2), "bits: must be in [2, 8], got 1"),
+        (LinearScheme(9), (2, 2), "bits: must be in [2, 8], got 9"),
+        (LinearScheme(8, "column"), (2, 2), "granularity: must be one of row, tensor, group, got 'column'"),
+        (LinearScheme(8, "group", 3), (2, 8), "group_size: must divide the 8 columns, got 3"),
+        (LinearScheme(8, "group"), (2, 8), "group_size: must be in [1, inf) with granularity group, got 0"),
+        (LinearScheme(8, "row", 4), (2, 8), "group_size: requires granularity group, got row"),
+        (LinearScheme(8), (2, 2, 2), "weight: must be a matrix, got the shape (2, 2, 2)"),
     ],
 )
 def test_what_cannot_be(how, shape, message):
@@ -128,7 +127,7 @@ def test_what_cannot_be(how, shape, message):
 
 def test_the_gradient_goes_straight_through():
     weight = torch.randn(3, 4, requires_grad=True)
-    straight_through(weight, quantize_dequantize(weight, Linear(2))).mul(torch.arange(12.0).view(3, 4)).sum().backward()
+    straight_through(weight, fake_quantize(weight, LinearScheme(2))).mul(torch.arange(12.0).view(3, 4)).sum().backward()
     assert torch.equal(weight.grad, torch.arange(12.0).view(3, 4))
 
 

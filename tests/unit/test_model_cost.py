@@ -10,8 +10,9 @@ from fairseq_compress.modules.factorized_embedding import FactorizedEmbedding
 from fairseq_compress.modules.factorized_output import FactorizedOutput
 from fairseq_compress.modules.layer_sharing import share_layers
 from fairseq_compress.modules.ssru import SSRU
-from fairseq_compress.weights.attaching import attach_plan
-from fairseq_compress.weights.rules import LinearRule, Plan
+from fairseq_compress.weights.attach import attach_plan
+from fairseq_compress.weights.methods.linear import LinearRule
+from fairseq_compress.weights.rules import Plan
 from tests.helpers.cost_models import make_model
 
 TINY = {

@@ -22,8 +22,9 @@ from fairseq_compress.checkpoint.packed_file import (
 )
 from fairseq_compress.errors import CheckpointError
 from fairseq_compress.evaluation.sizes import size_lines
-from fairseq_compress.functional.quantization.linear import Linear, quantize_dequantize
-from fairseq_compress.weights.packed import Packed, pack_linear, pack_plain, unpack
+from fairseq_compress.functional.quantization.linear import LinearScheme, fake_quantize
+from fairseq_compress.weights.methods.linear import pack_linear
+from fairseq_compress.weights.packed import Packed, pack_plain, unpack
 
 CFG = {
     "task": {"_name": "translation", "langs": ["en", "cs"]},
@@ -35,8 +36,8 @@ def example():
     torch.manual_seed(1)
     table, matrix = torch.randn(10, 8), torch.randn(6, 16)
     weights = {
-        "table.weight": pack_linear(table, Linear(8)),
-        "fc.weight": pack_linear(matrix, Linear(4, "group", 8)),
+        "table.weight": pack_linear(table, LinearScheme(8)),
+        "fc.weight": pack_linear(matrix, LinearScheme(4, "group", 8)),
         "fc.bias": pack_plain(torch.randn(6)),
         "version": pack_plain(torch.tensor([3.0])),
         "count": pack_plain(torch.tensor(7)),
@@ -58,8 +59,8 @@ def test_what_comes_back(packed):
     assert again.ties == model.ties
     weights = unpacked_weights(packed, again)
     assert set(weights) == {*model.weights, "output.weight"}
-    assert torch.equal(weights["table.weight"], quantize_dequantize(table, Linear(8)))
-    assert torch.equal(weights["fc.weight"], quantize_dequantize(matrix, Linear(4, "group", 8)))
+    assert torch.equal(weights["table.weight"], fake_quantize(table, LinearScheme(8)))
+    assert torch.equal(weights["fc.weight"], fake_quantize(matrix, LinearScheme(4, "group", 8)))
     assert torch.equal(weights["fc.bias"], model.weights["fc.bias"].tensors[""])
     assert weights["output.weight"] is weights["table.weight"]
     assert weights["count"].item() == 7
@@ -89,7 +90,7 @@ def test_the_same_model_gives_the_same_bytes():
 def test_nothing_is_pickled(packed):
     assert is_packed(packed)
     assert b"pickle" not in packed.read_bytes()
-    assert set(load_file(packed)) >= {"table.weight:integers", "table.weight:scales", "fc.bias"}
+    assert set(load_file(packed)) >= {"table.weight:integers", "table.weight:inverse_scales", "fc.bias"}
 
 
 @pytest.mark.parametrize("share", [0, 0.0001, 0.3, 0.7, 0.999])
@@ -123,10 +124,10 @@ def test_every_altered_byte_is_refused(packed):
 
 def test_other_safetensors_and_other_versions(packed, tmp_path):
     save_file({"a": torch.zeros(2)}, tmp_path / "other.safetensors")
-    with pytest.raises(CheckpointError, match=r"must have the format 'fairseq-compress packed 2', has None"):
+    with pytest.raises(CheckpointError, match=r"must have the format 'fairseq-compress packed 3', has None"):
         read_packed(tmp_path / "other.safetensors")
-    packed.write_bytes(packed.read_bytes().replace(b"compress packed 2", b"compress packed 3"))
-    with pytest.raises(CheckpointError, match="has 'fairseq-compress packed 3'"):
+    packed.write_bytes(packed.read_bytes().replace(b"compress packed 3", b"compress packed 4"))
+    with pytest.raises(CheckpointError, match="has 'fairseq-compress packed 4'"):
         load_state(packed)
     with pytest.raises(CheckpointError, match="cannot be read: No such file"):
         read_packed(tmp_path / "none.safetensors")
@@ -135,9 +136,12 @@ def test_other_safetensors_and_other_versions(packed, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"kind": "zip"}, "kind: must be one of plain, linear, codes"),
-        ({"spec": {"bits": 8, "granularity": "row", "group_size": 0, "shape": [3, 8]}}, "a matrix 3 x 8"),
-        ({"spec": {"bits": 9, "granularity": "row", "group_size": 0, "shape": [10, 8]}}, "bits: must be from 2 to 8"),
+        ({"kind": "zip"}, "kind: must be one of plain, codes, linear, masked"),
+        (
+            {"spec": {"bits": 8, "granularity": "row", "group_size": 0, "shape": [3, 8]}},
+            "integers: must be 24 numbers",
+        ),
+        ({"spec": {"bits": 9, "granularity": "row", "group_size": 0, "shape": [10, 8]}}, r"bits: must be in \[2, 8\]"),
         ({"spec": {"shape": [10, 8]}}, "'bits'"),
     ],
 )
@@ -148,7 +152,7 @@ def test_a_weight_that_does_not_fit_its_description(change, message, tmp_path):
 
 
 def test_unpack_needs_a_known_kind():
-    with pytest.raises(ValueError, match="kind: must be one of plain, linear, codes, got 'x'"):
+    with pytest.raises(ValueError, match="kind: must be one of plain, codes, linear, masked, got 'x'"):
         unpack(Packed("x", {}, {}))
 
 

@@ -10,10 +10,13 @@ from fairseq_compress.errors import ConfigError
 from fairseq_compress.modules.activation_quantizer import ActivationQuantizer, step_ranges
 from fairseq_compress.selection import select
 from fairseq_compress.shipped import FOLDERS, shipped, shipped_names
-from fairseq_compress.weights.attach import transform_of, weight_modules
-from fairseq_compress.weights.attaching import attach_plan
+from fairseq_compress.weights.attach import attach_plan
+from fairseq_compress.weights.groups import chain_of, weight_modules
+from fairseq_compress.weights.methods.block_dropout import BlockDropoutRule
+from fairseq_compress.weights.methods.linear import LinearRule
+from fairseq_compress.weights.noise import Noise
 from fairseq_compress.weights.reading import parse_plan, plan_text, read_plan
-from fairseq_compress.weights.rules import ActivationRule, BlockDropoutRule, LinearRule, Noise, Plan
+from fairseq_compress.weights.rules import ActivationRule, Plan
 
 NAMES = ["encoder.embed_tokens", "encoder.layers.0.fc1", "encoder.layers.0.fc2", "decoder.layers.0.fc1"]
 
@@ -67,41 +70,41 @@ def test_text_and_plan_are_one(bits, start, end, first, more, block):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "the plan: must be a table of keys, got None"),
+        ("", "the value: must be a table of keys, got None"),
         ("{}", "must have a rule in weights or activations"),
         ("weights: 3", "weights: must be a list, got 3"),
         ("weights: [fc1]", "weights[0]: must be a table of keys, got 'fc1'"),
         ("weights: [{}]", "weights[0].modules: is missing"),
         ("weights: [{modules: fc1}]", "weights[0].modules: must be a list, got 'fc1'"),
-        ("weights: [{modules: [1]}]", "weights[0].modules[0]: must be of type str, got 1"),
-        ("weights: [{modules: ['*'], bits: 4.5}]", "weights[0].bits: must be of type int, got 4.5"),
-        ("weights: [{modules: ['*'], bits: true}]", "weights[0].bits: must be of type int, got True"),
-        ("weights: [{modules: ['*'], bits: 1}]", "weights[0].bits: must be from 2 to 8, got 1"),
+        ("weights: [{modules: [1]}]", "weights[0].modules[0]: must be a text, got 1"),
+        ("weights: [{modules: ['*'], bits: 4.5}]", "weights[0].bits: must be a whole number, got 4.5"),
+        ("weights: [{modules: ['*'], bits: true}]", "weights[0].bits: must be a whole number, got True"),
+        ("weights: [{modules: ['*'], bits: 1}]", "weights[0].bits: must be in [2, 8], got 1"),
         (
             "weights: [{modules: ['*'], method: pq}]",
-            "weights[0].method: must be one of linear, block_dropout, product",
+            "weights[0].method: must be one of block_dropout, codebook, linear, mask, product, got 'pq'",
         ),
         (
             "weights: [{modules: ['*'], granularity: group}]",
-            "weights[0].group_size: must be at least 1 with the granularity group, got 0",
+            "weights[0].group_size: must be in [1, inf) with granularity group, got 0",
         ),
-        ("weights: [{modules: ['*'], noise: {start: 2}}]", "weights[0].noise.start: must be from 0 to 1, got 2"),
-        ("weights: [{modules: ['*'], noise: {start: .nan}}]", "weights[0].noise.start: must be from 0 to 1, got nan"),
+        ("weights: [{modules: ['*'], noise: {start: 2}}]", "weights[0].noise.start: must be in [0, 1], got 2"),
+        ("weights: [{modules: ['*'], noise: {start: .nan}}]", "weights[0].noise.start: must be in [0, 1], got nan"),
         (
             "weights: [{modules: ['*'], noise: {p: 1}}]",
-            "weights[0].noise.p: is no key; there are start, end, ",
+            "weights[0].noise.p: unknown key; available: start, end, ",
         ),
         (
             "weights: [{modules: ['*'], noise: {first_update: 5}}]",
-            "weights[0].noise.first_update: must be from 0 to last_update (0), got 5",
+            "weights[0].noise.first_update: must be in [0, last_update (0)], got 5",
         ),
         (
             "weights: [{modules: ['*'], method: block_dropout}]",
-            "weights[0].noise.start: must be less than 1 with block_dropout, got 1",
+            "weights[0].noise.start: must be in [0, 1) with block_dropout, got 1",
         ),
-        ("activations: [{modules: ['*'], decay: 1}]", "activations[0].decay: must be from 0 to less than 1, got 1"),
+        ("activations: [{modules: ['*'], decay: 1}]", "activations[0].decay: must be in [0, 1), got 1"),
         ("weights: [", "must be YAML: while parsing"),
-        ("weigths: []", "weigths: is no key; there are weights, activations"),
+        ("weigths: []", "weigths: unknown key; did you mean weights? available: weights, activations"),
     ],
 )
 def test_what_is_refused(text, message):
@@ -115,7 +118,7 @@ def test_all_problems_at_once():
     text = "{weights: [{modules: ['*'], bits: 1, noise: {start: 2, block: 0}}], activations: [{bits: 9}], more: 1}"
     with pytest.raises(ConfigError) as error:
         parse_plan(text)
-    for part in ("more: is no key", "noise.start", "noise.block", "activations[0].modules: is missing"):
+    for part in ("more: unknown key", "noise.start", "noise.block", "activations[0].modules: is missing"):
         assert part in str(error.value)
 
 
@@ -169,10 +172,11 @@ def test_selection():
 def test_a_rule_has_all_that_shares_its_weight():
     model = make_model("transformer_small")
     attach_plan(Plan((LinearRule(("decoder.embed_tokens",), bits=4), LinearRule(("*.layers.*",)))), model)
-    of_table = transform_of(model.encoder.embed_tokens)
-    assert of_table is transform_of(model.decoder.output_projection) is transform_of(model.decoder.embed_tokens)
-    assert of_table.how.bits == 4
-    assert {transform_of(m).how.bits for name, m in weight_modules(model).items() if ".layers." in name} == {8}
+    of_table = chain_of(model.encoder.embed_tokens)
+    assert of_table is chain_of(model.decoder.output_projection) is chain_of(model.decoder.embed_tokens)
+    assert of_table.compression.scheme.bits == 4
+    chains = [chain_of(module) for name, module in weight_modules(model).items() if ".layers." in name]
+    assert {chain.compression.scheme.bits for chain in chains} == {8}
 
 
 @pytest.mark.parametrize(

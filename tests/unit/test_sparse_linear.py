@@ -141,7 +141,7 @@ def test_kernels_of_generation_compute_what_training_does(block, bias, dtype, mo
         layer.eval().make_generation_fast_()
         with torch.no_grad():
             found = layer(x)
-        assert layer._kept.keys() == {"compressed" if block < 16 else "blocks"}
+        assert layer.cache.values.keys() == {"compressed" if block < 16 else "blocks"}
         tolerance = {"rtol": 0, "atol": 1e-12} if dtype == torch.float64 else {"rtol": 1e-5, "atol": 1e-5}
         torch.testing.assert_close(found, expected.detach(), **tolerance)
         with torch.no_grad():
@@ -154,9 +154,9 @@ def test_the_kernel_goes_by_the_work():
     enough = -(-LEAST_WORK // 256**2)
     with torch.no_grad():
         few = layer(torch.ones(1, 256))
-        assert list(layer._kept) == ["dense"]
+        assert list(layer.cache.values) == ["dense"]
         many = layer(torch.ones(enough, 256))
-        assert list(layer._kept) == ["dense", "compressed"]
+        assert list(layer.cache.values) == ["dense", "compressed"]
     torch.testing.assert_close(many, few.expand(enough, 256), rtol=1e-5, atol=1e-5)
     assert not sparse_is_faster((512, 2048), 10**6, LEAST_SPARSITY[8] - 0.01, 8)
     assert not sparse_is_faster((256, 256), enough - 1, LEAST_SPARSITY[8], 8)
@@ -167,12 +167,12 @@ def test_what_is_kept_follows_the_values_and_ends_with_training():
     x = torch.randn(4, 96)
     with torch.no_grad():
         layer(x)
-        assert not layer._kept
+        assert not layer.cache.values
         layer.make_generation_fast_()
         layer(x)
-        first = layer._kept["dense"]
+        first = layer.cache.values["dense"]
         layer(x)
-        assert layer._kept["dense"] is first
+        assert layer.cache.values["dense"] is first
         layer.load_state_dict({name: t * 2 if t.is_floating_point() else t for name, t in layer.state_dict().items()})
         torch.testing.assert_close(layer(x), F.linear(x, 2 * first, layer.bias))
         assert layer.double()(x.double()).dtype == torch.float64
@@ -180,7 +180,7 @@ def test_what_is_kept_follows_the_values_and_ends_with_training():
     layer(x.double()).sum().backward()  # with gradients, nothing kept is used
     assert layer.values.grad is not None
     layer.train()
-    assert not layer._kept
+    assert not layer.cache.values
 
 
 @pytest.mark.parametrize("mode", ["train", "eval", "fast"])

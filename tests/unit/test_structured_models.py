@@ -11,7 +11,7 @@ from fairseq_compress.models.student_output import student_output, why_no_output
 from fairseq_compress.runtimes.torch.step_decoders import step_decoder, why_not_fast
 from fairseq_compress.surgery.teacher_layers import choose_layers
 from fairseq_compress.surgery.teacher_start import take_over
-from fairseq_compress.weights.attaching import attach_plan
+from fairseq_compress.weights.attach import attach_plan
 from fairseq_compress.weights.reading import parse_plan
 from tests.helpers.structures import BATCH, KINDS, make
 

@@ -15,8 +15,8 @@ from fairseq_compress.surgery.teacher_layers import choose_layers, evenly_spread
 from fairseq_compress.surgery.teacher_start import take_over, why_not_by_size
 from fairseq_compress.surgery.transformer_axes import axes_of, axis_sizes
 from fairseq_compress.surgery.width_reduction import leading_in_heads, principal, reduce_gain, reduce_weight
-from fairseq_compress.weights.attach import effective_state
-from fairseq_compress.weights.attaching import attach_plan
+from fairseq_compress.weights.attach import attach_plan
+from fairseq_compress.weights.groups import effective_state
 from fairseq_compress.weights.reading import parse_plan
 
 DICTIONARY = Dictionary()

@@ -22,7 +22,7 @@ from fairseq_compress.functional.seeds import seed_of
 from fairseq_compress.models.encoder_reuse import encoding_once
 from fairseq_compress.tasks.compressed_translation import CompressedTranslationConfig, CompressedTranslationTask
 from fairseq_compress.teachers.frozen import FrozenTeachers, dropout_modules
-from fairseq_compress.weights.attaching import attach_plan
+from fairseq_compress.weights.attach import attach_plan
 from fairseq_compress.weights.reading import parse_plan
 
 PAD, EOS = 1, 2

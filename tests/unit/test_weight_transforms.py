@@ -11,14 +11,14 @@ from torch import nn
 
 from fairseq_compress.errors import ConfigError
 from fairseq_compress.functional.quantization.block_noise import drop
-from fairseq_compress.functional.quantization.linear import Linear, quantize_dequantize
+from fairseq_compress.functional.quantization.linear import LinearScheme, fake_quantize
 from fairseq_compress.functional.schedules import Ramp
-from fairseq_compress.weights.attach import (
-    attach,
+from fairseq_compress.weights.groups import (
+    WeightGroup,
+    chain_of,
     effective_state,
-    original_of,
-    tied_modules,
-    transform_of,
+    parameter_of,
+    weight_groups,
     weight_modules,
 )
 from fairseq_compress.weights.methods.block_dropout import BlockDropout
@@ -26,13 +26,13 @@ from fairseq_compress.weights.methods.linear import LinearQuantizer
 
 pytestmark = pytest.mark.filterwarnings("ignore:Support for mismatched key_padding_mask:UserWarning")
 ARCHITECTURES = ["transformer", "transformer_small"]
-INT4 = Linear(4)
+INT4 = LinearScheme(4)
 
 
 def compressed(architecture, make=lambda: LinearQuantizer(INT4), **values):
     model = make_model(architecture, **values)
-    for group in tied_modules(model):
-        attach(group, make())
+    for group in weight_groups(model):
+        group.attach(make())
     return model
 
 
@@ -63,7 +63,7 @@ def test_every_reader_sees_the_quantized_weights(architecture, training):
     for module in weight_modules(by_hand).values():
         if id(module.weight) not in done:
             done.add(id(module.weight))
-            module.weight.data = quantize_dequantize(module.weight.data, INT4)
+            module.weight.data = fake_quantize(module.weight.data, INT4)
     outputs, gradients = [], []
     for each in (model, by_hand):
         outputs.append(logits(each.train(training)))
@@ -108,7 +108,7 @@ def test_noise_touches_its_share_of_every_weight(architecture, method, monkeypat
         BlockDropout: lambda: BlockDropout(Ramp(p, p), block),
     }
     model = compressed(architecture, make[method]).train()
-    names = {id(transform_of(module)): name for name, module in weight_modules(model).items()}
+    names = {id(chain_of(module).compression): name for name, module in weight_modules(model).items()}
     before = copy.deepcopy(model.state_dict())
     touched: dict[str, list[torch.Tensor]] = {}
     original = method.transform
@@ -139,11 +139,11 @@ def test_what_the_noise_does_not_draw_is_untouched_and_what_it_draws_is_quantize
     weight = nn.Parameter(torch.randn(16, 32))
     quantizer = LinearQuantizer(INT4, Ramp(0.5, 0.5), block=8).train()
     blocks = quantizer(weight).view(16, 4, 8)
-    plain, quantized = weight.view(16, 4, 8), quantize_dequantize(weight, INT4).view(16, 4, 8)
+    plain, quantized = weight.view(16, 4, 8), fake_quantize(weight, INT4).view(16, 4, 8)
     is_plain, is_quantized = (blocks == plain).all(-1), (blocks == quantized).all(-1)
     assert (is_plain | is_quantized).all()
     assert 0 < is_quantized.sum() < 64
-    assert torch.equal(quantizer.eval()(weight), quantize_dequantize(weight, INT4))
+    assert torch.equal(quantizer.eval()(weight), fake_quantize(weight, INT4))
 
 
 def test_dropped_blocks_are_zero_and_the_others_scaled():
@@ -221,11 +221,11 @@ def test_rows_that_a_batch_does_not_use_cost_nothing(monkeypatch):
     assert seen == [4]  # 1, 2, 5, 7 of 60
 
 
-@pytest.mark.parametrize("how", [Linear(4), Linear(4, "tensor"), Linear(4, "group", 16)])
+@pytest.mark.parametrize("how", [LinearScheme(4), LinearScheme(4, "tensor"), LinearScheme(4, "group", 16)])
 def test_rows_of_a_table_are_those_of_the_quantized_table(how):
     model = compressed("transformer_small", lambda: LinearQuantizer(how)).eval()
     tokens = torch.tensor([[5, 7, 5, 2], [9, 7, 2, 1]])
-    table = quantize_dequantize(original_of(model.encoder.embed_tokens), how)
+    table = fake_quantize(parameter_of(model.encoder.embed_tokens), how)
     assert torch.equal(model.encoder.embed_tokens(tokens), table[tokens])
     model.make_generation_fast_()
     assert torch.equal(model.encoder.embed_tokens(tokens), table[tokens])
@@ -244,13 +244,13 @@ def test_generation_computes_a_weight_once_and_again_when_it_changed(monkeypatch
     monkeypatch.setattr(LinearQuantizer, "transform", counted)
     model.make_generation_fast_()
     assert torch.equal(logits(model), expected)
-    assert len(calls) == len(tied_modules(model))
+    assert len(calls) == len(weight_groups(model))
     assert torch.equal(logits(model), expected)
-    assert len(calls) == len(tied_modules(model))
+    assert len(calls) == len(weight_groups(model))
     with torch.no_grad():
-        original_of(model.encoder.layers[0].fc1).mul_(2)
+        parameter_of(model.encoder.layers[0].fc1).mul_(2)
     assert not torch.equal(logits(model), expected)
-    assert len(calls) == len(tied_modules(model)) + 1
+    assert len(calls) == len(weight_groups(model)) + 1
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -273,7 +273,7 @@ def test_a_schedule_follows_the_updates():
     assert found == pytest.approx([0.1, 0.1, 0.2, 0.5, 0.5])
     model = compressed("transformer_small", lambda: LinearQuantizer(INT4, Ramp(0.1, 0.5, 100, 300)))
     model.set_num_updates(200)  # as fairseq's trainer does
-    assert {transform_of(module).p for module in weight_modules(model).values()} == {0.1 + 0.4 * 0.5}
+    assert {chain_of(module).compression.p for module in weight_modules(model).values()} == {0.1 + 0.4 * 0.5}
 
 
 def test_the_same_seed_draws_the_same_blocks():
@@ -297,13 +297,14 @@ def test_a_copy_and_half_precision():
 def test_what_cannot_be_attached():
     model = compressed("transformer_small")
     with pytest.raises(ConfigError, match=r"encoder\.embed_tokens: its weight has a transform already"):
-        attach(tied_modules(model)[0], LinearQuantizer(INT4))
+        weight_groups(model)[0].attach(LinearQuantizer(INT4))
     with pytest.raises(ConfigError, match="e: an embedding with max_norm"):
-        attach({"e": nn.Embedding(4, 4, max_norm=1.0)}, LinearQuantizer(INT4))
+        WeightGroup({"e": nn.Embedding(4, 4, max_norm=1.0)}).attach(LinearQuantizer(INT4))
 
 
 def test_print_tells_what_is_compressed():
-    model = compressed("transformer_small", lambda: LinearQuantizer(Linear(4, "group", 16), Ramp(0.1, 0.2, 5, 9), 4))
+    scheme = LinearScheme(4, "group", 16)
+    model = compressed("transformer_small", lambda: LinearQuantizer(scheme, Ramp(0.1, 0.2, 5, 9), 4))
     assert "LinearQuantizer(bits=4, granularity=group, group_size=16, noise=0.1..0.2 in updates 5..9, block=4)" in str(
         model
     )

@@ -10,31 +10,27 @@ from torch import Tensor
 
 from fairseq_compress.functional.quantization.clustering import k_means, load_faiss, matrix_products, nearest, search
 
-BEAM = 5  # partial sums that are kept for each point, faiss's own default
+BEAM = 5  # partial sums kept for each point, faiss's default
 PERTURBATIONS = 4  # of all assignments, after each update of the codebooks
-RIDGE = 1e-5  # of the least squares: without it, a constant could be moved from one codebook into another
+RIDGE = 1e-5  # of the least squares: a constant could move from one codebook to another without it
 MEMORY = 2**28  # bytes that faiss may use for distances; its default is 5 GiB
-SWEEPS = 10  # a local search hardly ever needs more than three
+SWEEPS = 10  # rarely more than three are needed
 
 
 def residual_quantize(
     points: Tensor, codebooks: int, centroids: int, iterations: int, seed: int
 ) -> tuple[Tensor, Tensor]:
-    """Residual quantization (RQ): each codebook is k-means of what the codebooks before leave over.
+    """Residual quantization (RQ): each codebook is k-means of the residuals of the codebooks before it.
 
-    Points are encoded by beam search: of each, the ``BEAM`` best sums of the codebooks so far are kept (Chen et al.,
-    Sensors 2010; Babenko and Lempitsky, CVPR 2014; ``faiss.ResidualQuantizer``). With one codebook it is k-means.
-
-    Returns:
-        Codebooks and assignments.
+    Points are encoded by beam search with ``BEAM`` partial sums (Chen et al., Sensors 2010; Babenko and Lempitsky, CVPR
+    2014; ``faiss.ResidualQuantizer``). With one codebook it is k-means. Returns codebooks and assignments.
     """
     if codebooks == 1:
         book = k_means(points, centroids, iterations, seed)
         return book[None], nearest(points, book)[:, None]
     faiss = load_faiss()
     quantizer = faiss.ResidualQuantizer(points.size(1), codebooks, _bits(centroids))
-    # Codebooks fit what the best of the beam leaves over: on trained weights a lower error than faiss's default, which
-    # fits all of the beam, and several times faster. The tables would only serve a search by tables.
+    # Codebooks fit the residuals of the best of the beam: lower error than faiss's default, the whole beam, and faster.
     quantizer.train_type = faiss.ResidualQuantizer.Train_top_beam | faiss.ResidualQuantizer.Skip_codebook_tables
     quantizer.max_mem_distances = MEMORY
     quantizer.max_beam_size = min(BEAM, centroids**codebooks)  # faiss 1.15 gives wrong codes for fewer sums than that
@@ -55,14 +51,11 @@ def local_search_quantize(
 ) -> tuple[Tensor, Tensor]:
     r"""Local search quantization (LSQ; Martinez et al., ECCV 2016): all codebooks are fitted together.
 
-    From residual quantization on, in turns: the codebooks that minimize :math:`\sum_i \|x_i - \sum_m C_m[a_{im}]\|^2`,
-    by least squares; then, ``PERTURBATIONS`` times, a random assignment of each point in one codebook, followed by a
-    sweep of :func:`local_search` that starts at the others, kept for each point that came nearer. The error is never
-    above that of residual quantization. (``faiss.LocalSearchQuantizer`` starts at random assignments: on trained
-    matrices of a translation model it took longer, to 1.3 to 4.4 times this error.)
-
-    Returns:
-        Codebooks and assignments.
+    Starts at residual quantization and alternates: codebooks minimizing :math:`\sum_i \|x_i - \sum_m C_m[a_{im}]\|^2`
+    by least squares; then, ``PERTURBATIONS`` times, a random assignment of each point in one codebook and a sweep of
+    :func:`local_search` that starts at the next, kept for each point that came nearer. Never a larger error than
+    residual quantization. (``faiss.LocalSearchQuantizer`` starts at random assignments; on trained matrices of a
+    translation model it took longer, to 1.3 to 4.4 times this error.) Returns codebooks and assignments.
     """
     books, assignments = start = residual_quantize(points, codebooks, centroids, iterations, seed)
     generator = torch.Generator().manual_seed(seed)
@@ -80,9 +73,9 @@ def local_search_quantize(
 
 
 def local_search(points: Tensor, codebooks: Tensor, assignments: Tensor) -> Tensor:
-    """Assignments that no change in a single codebook would improve, from given ones on (iterated conditional modes).
+    """Assignments that no change in a single codebook improves, from given ones (iterated conditional modes).
 
-    Sweep after sweep, each point takes in each codebook the centroid nearest to what the other codebooks leave over.
+    In each sweep a point takes, in each codebook, the centroid nearest to its residual from the other codebooks.
     """
     best = assignments
     for _ in range(SWEEPS):
@@ -96,10 +89,9 @@ def local_search(points: Tensor, codebooks: Tensor, assignments: Tensor) -> Tens
 
 
 def least_squares(points: Tensor, assignments: Tensor, centroids: int) -> Tensor:
-    """The codebooks that minimize the squared error of ``assignments`` (plus ``RIDGE`` times their own squares).
+    """The codebooks C with the least squared error for ``assignments``: (BᵀB + RIDGE) C = BᵀX.
 
-    They solve (BᵀB + RIDGE) C = BᵀX, B being the assignments as (N, M K) zeros and ones: BᵀB counts pairs. A centroid
-    without a point is zero.
+    B (N, M K) are the assignments in one-hot form. A centroid without a point is zero.
     """
     size = assignments.size(1) * centroids
     columns = assignments + torch.arange(assignments.size(1)) * centroids  # (N, M), within the M K
@@ -124,7 +116,7 @@ def point_errors(points: Tensor, codebooks: Tensor, assignments: Tensor) -> Tens
 
 
 def _sweep(points: Tensor, codebooks: Tensor, assignments: Tensor, first: int) -> None:
-    """In place: the nearest centroid in each codebook, one after the other, from number ``first`` on."""
+    """In place: the nearest centroid in each codebook in turn, from codebook ``first``."""
     count = len(codebooks)
     left = points - decode(codebooks, assignments)
     for number in (number % count for number in range(first, first + count)):

@@ -6,17 +6,12 @@ from torch import Tensor
 
 
 def packed_bytes(count: int, bits: int) -> int:
-    """Bytes of so many integers."""
+    """Bytes of ``count`` integers."""
     return (count * bits + 7) // 8
 
 
 def pack_unsigned(values: Tensor, bits: int) -> Tensor:
-    """Integers of b bits in one row of bytes, uint8, lowest bits first.
-
-    Args:
-        values: integers of any shape, each from 0 to 2^b - 1.
-        bits: b, 1 to 16.
-    """
+    """Integers of any shape, each in [0, 2^b - 1] with b in [1, 16], in one row of bytes, uint8, lowest bits first."""
     pairs = values.reshape(-1, 1).cpu().numpy().astype("<u2").view(np.uint8)  # the low byte first
     low = np.unpackbits(pairs, axis=1, count=bits, bitorder="little")
     return torch.from_numpy(np.packbits(low.reshape(-1), bitorder="little"))
@@ -24,18 +19,13 @@ def pack_unsigned(values: Tensor, bits: int) -> Tensor:
 
 def unpack_unsigned(packed: Tensor, bits: int, count: int) -> Tensor:
     """The first ``count`` integers of :func:`pack_unsigned`, int32."""
-    low = np.unpackbits(packed.numpy(), count=count * bits, bitorder="little").reshape(count, bits)
+    low = np.unpackbits(packed.cpu().numpy(), count=count * bits, bitorder="little").reshape(count, bits)
     pairs = np.packbits(np.pad(low, ((0, 0), (0, 16 - bits))), axis=1, bitorder="little")
     return torch.from_numpy(pairs.view("<u2").reshape(count).astype(np.int32))
 
 
 def pack_integers(values: Tensor, bits: int) -> Tensor:
-    """:func:`pack_unsigned` of integers from -2^(b-1) to 2^(b-1) - 1, as two's complement of b bits.
-
-    Args:
-        values: int8 of any shape.
-        bits: b, 2 to 8.
-    """
+    """:func:`pack_unsigned` of int8 in [-2^(b-1), 2^(b-1) - 1], b in [2, 8], as two's complement of b bits."""
     return pack_unsigned(values.to(torch.int32) & ((1 << bits) - 1), bits)
 
 

@@ -1,6 +1,6 @@
-"""Quant-noise (arXiv:2004.07320): in each forward a random fraction of the blocks of a weight is replaced.
+"""Quant-noise (arXiv:2004.07320): each forward replaces a random fraction of the blocks of a weight.
 
-A block is some neighbouring entries of a row. Gradients go straight through to all of them.
+A block is a number of neighbouring entries of a row. Gradients go straight through to all entries.
 """
 
 import torch
@@ -10,7 +10,7 @@ from fairseq_compress.functional.quantization.linear import straight_through
 
 
 def draw_blocks(rows: int, columns: int, block: int, probability: float, device: torch.device) -> Tensor:
-    """A mask ``(R, C)``, true in drawn blocks: each is drawn for itself, from torch's generator of the device.
+    """A mask ``(R, C)``, true in the drawn blocks: each is drawn independently, by torch's generator of the device.
 
     The last block of a row is shorter where ``block`` does not divide the columns.
     """
@@ -25,12 +25,11 @@ def mix(weight: Tensor, quantized: Tensor, drawn: Tensor) -> Tensor:
 
 
 def drop(weight: Tensor, drawn: Tensor, probability: float) -> Tensor:
-    """φ_proxy, the noise for a product quantization to come: zeros where drawn, the other entries times 1 / (1 - p).
+    """φ_proxy, the noise for product quantization: zeros where drawn, the other entries times 1 / (1 - p).
 
-    The scale keeps the expected weight. The gradient is one everywhere, also where drawn (straight-through), as in the
-    paper and in ``fairseq.modules.quant_noise``, which unlike this function overwrites the weight itself.
+    The gradient is one everywhere, also where drawn, as in the paper and in ``fairseq.modules.quant_noise``.
 
     Args:
-        probability: p with which blocks were drawn, less than 1.
+        probability: p with which blocks were drawn, in [0, 1).
     """
     return straight_through(weight, weight.detach().masked_fill(drawn, 0.0) * (1 / (1 - probability)))

@@ -1,4 +1,4 @@
-"""k-means over all points of a set with faiss, and the nearest centroids of points: quickly, or exactly."""
+"""k-means with faiss, and the nearest centroid of each point: fast, or exact."""
 
 import logging
 from collections.abc import Iterator
@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-NEAREST_ELEMENTS = 2**19  # distances in float64 at a time: they stay in the processor's cache
+NEAREST_ELEMENTS = 2**19  # distances in float64 at a time, which fit into the processor's cache
 
 
 def load_faiss() -> Any:
-    """faiss, imported when something is clustered for the first time: every training imports this file."""
-    logging.getLogger("faiss.loader").setLevel(logging.WARNING)  # it tells which instructions it uses
+    """faiss, imported when it is needed first: every training imports this file."""
+    logging.getLogger("faiss.loader").setLevel(logging.WARNING)  # it logs which instructions it uses
     import faiss
 
     return faiss
@@ -22,19 +22,19 @@ def load_faiss() -> Any:
 def k_means(points: Tensor, clusters: int, iterations: int, seed: int, start: Tensor | None = None) -> Tensor:
     r"""Centroids that locally minimize :math:`\sum_i \min_k \|x_i - c_k\|^2` (Lloyd's algorithm).
 
-    All points take part (faiss alone would draw 256 of them for each cluster). A cluster that becomes empty gets half
-    of a large one. The result depends on the seed, not on the number of threads. It starts from K different points: of
-    a pruned matrix most blocks are zeros, and centroids that are all the same would have to be parted one by one.
+    All points are used (faiss by default samples 256 a cluster); an empty cluster gets half of a large one. The result
+    depends on the seed, not on the number of threads. The start are K different points: in a pruned matrix most blocks
+    are zeros, and equal centroids would be separated one by one.
 
     Args:
-        points: (N, d), float32, finite, with N >= clusters.
+        points: (N, d), float32, finite, with N >= K.
         clusters: K.
-        iterations: rounds of assigning all points and moving each centroid to the mean of its points.
-        seed: of the points that it starts from.
-        start: (K, d), centroids to start from instead.
+        iterations: rounds of assignment and update.
+        seed: of the start.
+        start: (K, d), initial centroids in place of random points.
 
     Returns:
-        (K, d), float32, as moved by the last round.
+        (K, d), float32.
     """
     if start is None:
         start = _draw(points, clusters, seed)
@@ -52,9 +52,9 @@ def k_means(points: Tensor, clusters: int, iterations: int, seed: int, start: Te
 
 
 def nearest(points: Tensor, centroids: Tensor) -> Tensor:
-    """The index (N,) int64 of the nearest of ``centroids`` (K, d) to each of ``points`` (N, d), computed in float64.
+    """The index (N,) int64 of the nearest of ``centroids`` (K, d) to each of ``points`` (N, d): in float64, exact.
 
-    Of equally near ones it is the first.
+    Of equally near centroids the first.
     """
     if points.size(1) == 1:
         return _nearest_number(points.flatten(), centroids.flatten())
@@ -68,7 +68,7 @@ def nearest(points: Tensor, centroids: Tensor) -> Tensor:
 
 
 def search(points: Tensor, centroids: Tensor) -> Tensor:
-    """As :func:`nearest`, several times faster: in float32, whose rounding decides between almost equal distances."""
+    """As :func:`nearest`, several times faster: in float32, not exact between almost equal distances."""
     index = load_faiss().IndexFlatL2(points.size(1))
     index.add(centroids.contiguous().numpy())
     with matrix_products():
@@ -76,8 +76,8 @@ def search(points: Tensor, centroids: Tensor) -> Tensor:
 
 
 def distinct(points: Tensor, most: int) -> Tensor | None:
-    """The different ones among ``points`` (N, d), sorted, or None where there are more than ``most``."""
-    sample = points[:: max(1, len(points) // (4 * most))]  # enough to see that of any ordinary matrix
+    """The different ``points`` (N, d), sorted; None where there are more than ``most``."""
+    sample = points[:: max(1, len(points) // (4 * most))]  # decides for most matrices
     if len(sample) < len(points) and len(torch.unique(sample, dim=0)) > most:
         return None
     found = torch.unique(points, dim=0)
@@ -106,10 +106,7 @@ def _nearest_number(values: Tensor, centroids: Tensor) -> Tensor:
 
 @contextmanager
 def matrix_products() -> Iterator[None]:
-    """faiss compares points by matrix products also where it would take one after the other, ten times slower.
-
-    It does so below 128,000 numbers. The setting is one of the whole process; it is put back.
-    """
+    """Let faiss compute distances by matrix products also of few points (ten times faster); restores the setting."""
     settings = load_faiss().cvar
     threshold = settings.distance_compute_blas_threshold
     settings.distance_compute_blas_threshold = 1

@@ -1,6 +1,6 @@
 """Codebooks of 2^b entries for the single weights of a matrix: its percentiles, or k-means.
 
-A weight is stored as the b-bit index of the nearest entry. :class:`Codes` hold them as blocks of one number.
+A weight is stored as the b-bit index of the nearest entry: :class:`Codes` with blocks of one number.
 """
 
 import numpy as np
@@ -12,24 +12,22 @@ from fairseq_compress.functional.quantization.codes import Codes, check_matrix, 
 from fairseq_compress.functional.quantization.product import product_quantize
 
 BITS = range(1, 17)
-ROUNDS = 1000  # of k-means on sorted numbers: most matrices are done after some hundred, within 0.1 s
+ROUNDS = 1000  # of k-means on sorted numbers; most matrices converge after some hundred, within 0.1 s
 FINENESS = 8  # percentiles for each entry, from which the density of the weights is estimated
 
 
 def percentile_codebook(weight: Tensor, bits: int) -> Codes:
-    """The entries are the (i + ½) / 2^b quantiles of all weights, i = 0 ... 2^b - 1, interpolated between neighbours.
-
-    So each entry stands for as many weights, be they near or far from it.
+    """Entries at the (i + ½) / 2^b quantiles of all weights, i in [0, 2^b - 1], interpolated between neighbours.
 
     Args:
         weight: (R, C), floating, of at least 2^b entries.
-        bits: b, 1 to 16.
+        bits: b, in [1, 16].
 
     Returns:
         Codes with M = 1, K = 2^b ascending entries and blocks of 1.
 
     Raises:
-        ValueError: an argument is not as said above, or a weight is not finite.
+        ValueError: an argument is out of its range, or a weight is not finite.
     """
     _check(weight, bits)
     matrix, unit = scaled(weight)
@@ -37,24 +35,24 @@ def percentile_codebook(weight: Tensor, bits: int) -> Codes:
 
 
 def kmeans_codebook(weight: Tensor, bits: int, block: int = 1, seed: int = 1) -> Codes:
-    """The entries are found by k-means on all weights, or on blocks of several (:func:`product_quantize`).
+    """Entries by k-means on all weights, or on blocks of several (:func:`product_quantize`).
 
-    Of single weights, the squared error is never above that of :func:`percentile_codebook`, and nothing is random: see
-    :func:`lloyd`, which starts from the percentiles, and from entries at the density that is best for many of them,
-    proportional to the cube root of the weights' own density (Panter and Dite, 1951). The better result counts. A
-    matrix of no more than 2^b different weights is represented exactly.
+    Of single weights the better result of two deterministic starts of :func:`lloyd`: the percentiles, and entries at
+    the optimal density for many of them, proportional to the cube root of the weights' density (Panter and Dite, 1951).
+    The squared error is never above that of :func:`percentile_codebook`, and no more than 2^b different weights are
+    represented exactly.
 
     Args:
         weight: (R, C), floating, of at least 2^b blocks.
-        bits: b, 1 to 16.
+        bits: b, in [1, 16].
         block: d, weights in an entry; it divides C.
         seed: of blocks of several.
 
     Returns:
-        Codes with M = 1 and K = 2^b entries; single numbers are in ascending order.
+        Codes with M = 1 and K = 2^b entries, ascending for single numbers.
 
     Raises:
-        ValueError: an argument is not as said above, or a weight is not finite.
+        ValueError: an argument is out of its range, or a weight is not finite.
     """
     _check(weight, bits, block)
     if block > 1:
@@ -71,16 +69,15 @@ def kmeans_codebook(weight: Tensor, bits: int, block: int = 1, seed: int = 1) ->
 
 
 def lloyd(ordered: np.ndarray, entries: np.ndarray, rounds: int) -> np.ndarray:
-    """k-means of sorted numbers: each round moves every entry to the mean of the numbers that are nearest to it.
+    """k-means of sorted numbers: each round moves every entry to the mean of the numbers nearest to it.
 
-    A round costs K binary searches, since the sums over ranges of sorted numbers are differences of cumulative sums.
-    An entry without numbers goes where the error is largest: that entry's numbers are split at their mean. So the
-    error falls in each round, until nothing moves.
+    A round costs K binary searches, since sums over ranges are differences of cumulative sums. An empty entry splits
+    the entry of the largest error at its mean, so the error falls until nothing moves.
 
     Args:
         ordered: (N,), ascending.
         entries: (K,), ascending.
-        rounds: at most so many.
+        rounds: the maximum.
 
     Returns:
         (K,), float32, ascending.
@@ -105,14 +102,11 @@ def lloyd(ordered: np.ndarray, entries: np.ndarray, rounds: int) -> np.ndarray:
 def _split(
     numbers: np.ndarray, sums: np.ndarray, bounds: np.ndarray, moved: np.ndarray, empty: np.ndarray, large: np.ndarray
 ) -> None:
-    """In place: each empty entry and the entry of a large error become the means of the latter's upper and lower part.
-
-    Numbers that are all the same cannot be split: that empty entry stays as it is.
-    """
+    """In place: an empty entry and one of large error become the means of the upper and lower part of the latter."""
     for free, taken in zip(empty, large, strict=False):
         first, last = bounds[taken], bounds[taken + 1]
         middle = first + np.searchsorted(numbers[first:last], moved[taken], side="right")
-        if first < middle < last:
+        if first < middle < last:  # else all numbers are equal
             moved[taken] = (sums[middle] - sums[first]) / (middle - first)
             moved[free] = (sums[last] - sums[middle]) / (last - middle)
 
@@ -151,6 +145,6 @@ def _codes(matrix: Tensor, entries: np.ndarray, unit: float) -> Codes:
 def _check(weight: Tensor, bits: int, block: int = 1) -> None:
     check_matrix(weight, block)
     if bits not in BITS:
-        raise ValueError(f"bits: must be from {BITS[0]} to {BITS[-1]}, got {bits}")
+        raise ValueError(f"bits: must be in [{BITS[0]}, {BITS[-1]}], got {bits}")
     if 2**bits > weight.numel() // block:
         raise ValueError(f"bits: 2^bits must be at most the {weight.numel() // block} blocks of the matrix, got {bits}")

@@ -1,4 +1,4 @@
-"""Quantized matrices as codebooks and assignments: back to a matrix, assigned anew, rounded, and their size."""
+"""Matrices quantized to codebooks and assignments: reconstructed, reassigned, rounded for storage."""
 
 import math
 from typing import NamedTuple
@@ -7,12 +7,11 @@ import torch
 from torch import Tensor
 
 from fairseq_compress.functional.quantization.additive import decode, local_search
-from fairseq_compress.functional.quantization.bit_packing import packed_bytes
 from fairseq_compress.functional.quantization.clustering import nearest
-from fairseq_compress.functional.quantization.linear import Linear, dequantize, quantize, weight_scales
+from fairseq_compress.functional.quantization.linear import LinearScheme, dequantize, inverse_scales, quantize
 from fairseq_compress.functional.quantization.rotation import rotate, rotate_back
 
-_INT8 = Linear(8, "tensor")
+_INT8 = LinearScheme(8, "tensor")
 
 
 class Codes(NamedTuple):
@@ -23,7 +22,7 @@ class Codes(NamedTuple):
     assignments: Tensor
     """(R, C / d, M): uint8 up to 256 centroids, else int32."""
     rotation: Tensor | None = None
-    """(G, G), float32: the rows were cut into parts of G columns and multiplied by it before they were quantized."""
+    """(G, G), float32: multiplied to each part of G columns before quantization."""
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -37,12 +36,12 @@ class Int8Centroids(NamedTuple):
 
     values: Tensor
     """(M, K, d), int8, from -127 to 127."""
-    scale: Tensor
-    """Scalar, float32: S = 127 / max |c|."""
+    inverse_scale: Tensor
+    """Scalar, float32: 1 / scale = 127 / max |c|."""
 
     def dequantize(self) -> Tensor:
-        """The centroids ``values / scale`` in float32."""
-        return dequantize(self.values.flatten(0, 1), self.scale, _INT8).view(self.values.shape)
+        """The centroids ``values`` · scale in float32."""
+        return dequantize(self.values.flatten(0, 1), self.inverse_scale, _INT8).view(self.values.shape)
 
 
 def make_codes(centroids: Tensor, assignments: Tensor, shape: tuple[int, int], rotation: Tensor | None = None) -> Codes:
@@ -53,23 +52,19 @@ def make_codes(centroids: Tensor, assignments: Tensor, shape: tuple[int, int], r
 
 
 def reconstruct(codes: Codes) -> Tensor:
-    """The matrix (R, C) that ``codes`` stand for, in float32.
-
-    Differentiable with respect to the centroids: the gradient of a centroid is the sum over the blocks that it is
-    assigned to.
-    """
+    """The matrix (R, C) in float32, differentiable with respect to the centroids."""
     matrix = decode(codes.centroids, codes.assignments.flatten(0, 1)).view(codes.shape)
     return matrix if codes.rotation is None else rotate_back(matrix, codes.rotation)
 
 
 def assign(weight: Tensor, codes: Codes) -> Codes:
-    """The same centroids and rotation, each block of ``weight`` assigned anew.
+    """The same centroids and rotation with each block of ``weight`` reassigned.
 
-    To the exactly nearest centroid of one codebook; with several, by :func:`local_search` from the present assignments
-    on, which never gives a larger error. A rotation counts as orthogonal.
+    With one codebook to the exactly nearest centroid; with several by :func:`local_search` from the present
+    assignments, which never increases the error. The rotation is taken as orthogonal.
 
     Raises:
-        ValueError: the weight has not the shape of the codes, or is not finite.
+        ValueError: the weight has another shape than the codes, or is not finite.
     """
     block = codes.centroids.size(2)
     check_matrix(weight, block)
@@ -86,19 +81,17 @@ def assign(weight: Tensor, codes: Codes) -> Codes:
 
 
 def round_centroids(weight: Tensor, codes: Codes, dtype: torch.dtype = torch.float16) -> Codes:
-    """Codes with centroids (and rotation) of values that are stored without loss, and the weight assigned to these.
+    """Codes with centroids (and rotation) rounded to what is stored, as float32, and the weight reassigned.
 
-    The values are those of float16 or of :func:`int8_centroids`, given as float32; of a rotation, always float16.
+    Centroids are stored in ``dtype``, float16 or int8 (:func:`int8_centroids`), a rotation in float16.
 
     Raises:
-        ValueError: as :func:`assign`; ``dtype`` is another one; a centroid is too large for float16.
+        ValueError: as :func:`assign`; or a centroid is too large for float16.
     """
     if dtype == torch.int8:
         centroids = int8_centroids(codes.centroids).dequantize()
-    elif dtype == torch.float16:
-        centroids = codes.centroids.detach().half().float()
     else:
-        raise ValueError(f"dtype: must be torch.float16 or torch.int8, got {dtype}")
+        centroids = codes.centroids.detach().to(dtype).float()
     if not centroids.isfinite().all():
         raise ValueError(f"centroids: must be below 65,520 for float16, got {codes.centroids.abs().max().item():g}")
     rotation = None if codes.rotation is None else codes.rotation.half().float()
@@ -106,26 +99,10 @@ def round_centroids(weight: Tensor, codes: Codes, dtype: torch.dtype = torch.flo
 
 
 def int8_centroids(centroids: Tensor) -> Int8Centroids:
-    """Centroids (M, K, d) in symmetric int8 (iPQ + int8, arXiv:2004.07320): round(c · S), S = 127 / max |c| of all."""
+    """Centroids (M, K, d) in symmetric int8 with one scale, max |c| / 127 (iPQ + int8, arXiv:2004.07320)."""
     matrix = centroids.detach().flatten(0, 1)
-    scale = weight_scales(matrix, _INT8)
-    return Int8Centroids(quantize(matrix, scale, _INT8).view(centroids.shape), scale.view(()))
-
-
-def size_bytes(codes: Codes, dtype: torch.dtype = torch.float16, packed: bool = False) -> int:
-    """Bytes in which ``codes`` are stored: assignments, centroids and rotation.
-
-    Args:
-        dtype: of the centroids, torch.float16 or torch.int8; the latter come with a scale of 4 bytes. A rotation is in
-            float16.
-        packed: assignments in ceil(log2 K) bits without gaps; else in one byte each, or in two above 256 centroids.
-    """
-    bits = (codes.centroids.size(1) - 1).bit_length()
-    if not packed:
-        bits = 8 if bits <= 8 else 16
-    centroids = codes.centroids.numel() * dtype.itemsize + (4 if dtype == torch.int8 else 0)
-    rotation = 0 if codes.rotation is None else 2 * codes.rotation.numel()
-    return packed_bytes(codes.assignments.numel(), bits) + centroids + rotation
+    inverse = inverse_scales(matrix, _INT8)
+    return Int8Centroids(quantize(matrix, inverse, _INT8).view(centroids.shape), inverse.view(()))
 
 
 def check_matrix(weight: Tensor, block: int) -> None:
@@ -143,9 +120,9 @@ def check_matrix(weight: Tensor, block: int) -> None:
 
 
 def scaled(weight: Tensor) -> tuple[Tensor, float]:
-    """The matrix in float32 on the CPU, divided by a power of two, and that power: squares neither vanish nor overflow.
+    """The matrix in float32 on the CPU, divided by a power of two so that all entries are below one, and that power.
 
-    All entries are then below one. Nothing is rounded, except what is less than 1e-38 of the largest entry.
+    Squares then neither vanish nor overflow; only entries below 1e-38 of the largest are rounded.
     """
     matrix = weight.detach().cpu().float().double()
     unit = math.ldexp(1.0, math.frexp(float(matrix.abs().max()))[1])

@@ -1,60 +1,74 @@
 r"""Symmetric linear quantization of weights and activations to 2 to 8 bits (Q8BERT, arXiv:1910.06188).
 
-With M = 2^(b-1) - 1, a scale S and rounding half to even:
+With M = 2^(b-1) - 1 and rounding half to even:
 
-    q = clamp(round(x · S), -M, M)        x̂ = q / S
+    scale = max |w| / M        q = clamp(round(w / scale), -M, M)        ŵ = q · scale
 
-A weight has S = M / max |w| for each row, for the whole matrix, or for each group of g neighbours in a row. With eight
-bits a row this is, number for number, the int8 of CTranslate2. An activation has S = M / (moving average of max |x|).
-Everything is computed in float32, whatever the type of ``x``.
+A weight has a scale for each row, for the whole matrix, or for each group of g neighbours in a row; an activation has
+scale = (moving average of max |x|) / M. Everything is computed in float32, whatever the type of the input.
+
+What is computed and stored is 1 / scale, the ``inverse_scales``: with q = round(w · (1 / scale)), eight bits a row are,
+number for number, the int8 of CTranslate2.
 """
 
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-BITS = range(2, 9)
+from fairseq_compress import options
+from fairseq_compress.options import option
+
 GRANULARITIES = ("row", "tensor", "group")
+BITS = "[2, 8]"
 _FLOAT16_MAX = 65504.0
 _FLOAT32_MAX = 3.4028234663852886e38
 
 
-class Linear(NamedTuple):
-    """How the entries of a matrix are quantized.
+@dataclass(frozen=True)
+class LinearScheme:
+    """How the entries of a matrix are quantized."""
 
-    Attributes:
-        bits: of an integer, 2 to 8.
-        granularity: what shares a scale: ``row``, ``tensor`` or ``group``.
-        group_size: g, of ``group``; the columns must be a multiple of it.
-    """
-
-    bits: int
-    granularity: str = "row"
-    group_size: int = 0
+    bits: int = option(8, "bits of an integer", range=BITS)
+    granularity: str = option("row", "what shares a scale", choices=GRANULARITIES)
+    group_size: int = option(0, "columns that share a scale", range="[0, inf)", needs="granularity=group")
 
     @property
     def greatest(self) -> int:
         """M, the greatest integer."""
         return greatest_integer(self.bits)
 
+    def problems(self) -> list[str]:
+        """Broken rules between options."""
+        if self.granularity == "group" and self.group_size < 1:
+            return [f"group_size: must be in [1, inf) with granularity group, got {self.group_size}"]
+        return []
+
     def check(self, shape: torch.Size | tuple[int, ...]) -> None:
         """
         Raises:
             ValueError: a matrix ``(R, C)`` cannot be quantized so.
         """
-        if self.bits not in BITS:
-            raise ValueError(f"bits: must be from {BITS[0]} to {BITS[-1]}, got {self.bits}")
-        if self.granularity not in GRANULARITIES:
-            raise ValueError(f"granularity: must be one of {', '.join(GRANULARITIES)}, got {self.granularity!r}")
+        found = [*options.problems(self, str), *self.problems()]
         if len(shape) != 2:
-            raise ValueError(f"weight: must be a matrix, got the shape {tuple(shape)}")
-        if self.granularity == "group" and self.group_size < 1:
-            raise ValueError(f"group_size: must be at least 1 with the granularity group, got {self.group_size}")
-        if self.granularity == "group" and shape[1] % self.group_size:
-            raise ValueError(f"group_size: must divide the {shape[1]} columns, got {self.group_size}")
-        if self.granularity != "group" and self.group_size:
-            raise ValueError(f"group_size: requires the granularity group, got {self.group_size}")
+            found.append(f"weight: must be a matrix, got the shape {tuple(shape)}")
+        elif not found and self.granularity == "group" and shape[1] % self.group_size:
+            found.append(f"group_size: must divide the {shape[1]} columns, got {self.group_size}")
+        if found:
+            raise ValueError("; ".join(found))
+
+    def scale_count(self, shape: tuple[int, int]) -> tuple[int, int]:
+        """The number of scales of a matrix ``(R, C)``, and the bits in which each is stored."""
+        rows, columns = shape
+        if self.granularity == "group":
+            return rows * (columns // self.group_size), 16
+        return (rows if self.granularity == "row" else 1), 32
+
+    def grouped(self, matrix: Tensor) -> Tensor:
+        """``(R, C)`` as ``(R, G, g)``: g columns share a scale."""
+        rows, columns = matrix.shape
+        return matrix.reshape(rows, -1, self.group_size if self.granularity == "group" else max(columns, 1))
 
 
 def greatest_integer(bits: int) -> int:
@@ -62,50 +76,37 @@ def greatest_integer(bits: int) -> int:
     return 2 ** (bits - 1) - 1
 
 
-def weight_scales(weight: Tensor, how: Linear) -> Tensor:
-    """Scales S of a matrix ``(R, C)`` in float32: ``(R, 1, 1)``, ``(1, 1, 1)`` or, of groups, ``(R, C / g, 1)``.
+def inverse_scales(weight: Tensor, scheme: LinearScheme) -> Tensor:
+    """1 / scale of a matrix ``(R, C)`` in float32: ``(R, 1, 1)``, ``(1, 1, 1)`` or, of groups, ``(R, C / g, 1)``.
 
-    Zeros have the scale 1, where CTranslate2 has it too: they are zeros with any. Scales of groups are rounded to what
-    float16 holds, in which they are stored; of rows and tensors there are few, they are float32.
+    Zeros have the scale 1, as in CTranslate2. Those of groups are rounded to float16, in which they are stored.
     """
-    largest = _grouped(weight.detach().float(), how).abs().amax(dim=(0, 1, 2) if how.granularity == "tensor" else 2)
-    largest = largest.view(1, 1, 1) if how.granularity == "tensor" else largest.unsqueeze(-1)
-    # A maximum so small that its scale would be infinite counts as the smallest that gives a finite one.
-    largest = torch.where(largest == 0, float(how.greatest), largest.clamp_min(how.greatest / _FLOAT32_MAX))
-    scales = _quotient(how.greatest, largest)
-    if how.granularity == "group":
-        scales = scales.clamp_max(_FLOAT16_MAX).half().float()
-    return scales
+    dims = (0, 1, 2) if scheme.granularity == "tensor" else (2,)
+    largest = scheme.grouped(weight.detach().float()).abs().amax(dim=dims, keepdim=True)
+    # A maximum so small that 1 / scale would be infinite counts as the smallest that gives a finite one.
+    largest = torch.where(largest == 0, float(scheme.greatest), largest.clamp_min(scheme.greatest / _FLOAT32_MAX))
+    inverse = _quotient(scheme.greatest, largest)
+    return inverse.clamp_max(_FLOAT16_MAX).half().float() if scheme.granularity == "group" else inverse
 
 
-def scale_count(shape: tuple[int, int], how: Linear) -> tuple[int, int]:
-    """How many scales a matrix ``(R, C)`` has, and the bits in which each is stored."""
-    rows, columns = shape
-    if how.granularity == "group":
-        return rows * (columns // how.group_size), 16
-    return (rows if how.granularity == "row" else 1), 32
+def quantize(weight: Tensor, inverse: Tensor, scheme: LinearScheme) -> Tensor:
+    """Integers q ``(R, C)``, int8, of a matrix and its :func:`inverse_scales`."""
+    return _rounded(weight, inverse, scheme).to(torch.int8).view(weight.shape)
 
 
-def quantize(weight: Tensor, scales: Tensor, how: Linear) -> Tensor:
-    """Integers q ``(R, C)``, int8, of a matrix and its :func:`weight_scales`."""
-    grouped = _grouped(weight.detach().float(), how) * scales
-    return grouped.round_().clamp_(-how.greatest, how.greatest).to(torch.int8).view(weight.shape)
+def dequantize(integers: Tensor, inverse: Tensor, scheme: LinearScheme) -> Tensor:
+    """ŵ ``(R, C)`` in float32."""
+    return (scheme.grouped(integers.float()) / inverse).view(integers.shape)
 
 
-def dequantize(integers: Tensor, scales: Tensor, how: Linear) -> Tensor:
-    """x̂ ``(R, C)`` in float32."""
-    return (_grouped(integers.float(), how) / scales).view(integers.shape)
-
-
-def quantize_dequantize(weight: Tensor, how: Linear, scales: Tensor | None = None) -> Tensor:
-    """x̂ ``(R, C)`` in the type of the weight: the values of :func:`dequantize` after :func:`quantize`. No gradient.
+def fake_quantize(weight: Tensor, scheme: LinearScheme, inverse: Tensor | None = None) -> Tensor:
+    """ŵ ``(R, C)`` in the type of the weight: :func:`dequantize` of :func:`quantize`. No gradient.
 
     Args:
-        scales: :func:`weight_scales` of the matrix of which ``weight`` may be some rows; None for its own.
+        inverse: :func:`inverse_scales` of the matrix of which ``weight`` may be some rows; None for its own.
     """
-    scales = weight_scales(weight, how) if scales is None else scales
-    grouped = _grouped(weight.detach().float(), how) * scales
-    return (grouped.round_().clamp_(-how.greatest, how.greatest) / scales).view(weight.shape).to(weight.dtype)
+    inverse = inverse_scales(weight, scheme) if inverse is None else inverse
+    return (_rounded(weight, inverse, scheme) / inverse).view(weight.shape).to(weight.dtype)
 
 
 def straight_through(value: Tensor, replacement: Tensor) -> Tensor:
@@ -115,7 +116,7 @@ def straight_through(value: Tensor, replacement: Tensor) -> Tensor:
 
 
 def fake_quantize_activations(x: Tensor, largest: Tensor, bits: int) -> Tensor:
-    """x̂ of activations with S = M / ``largest``; the gradient is one inside of the clamp and zero outside.
+    """x̂ of activations with scale = ``largest`` / M; the gradient is one inside of the clamp and zero outside.
 
     Args:
         x: of any shape.
@@ -126,14 +127,13 @@ def fake_quantize_activations(x: Tensor, largest: Tensor, bits: int) -> Tensor:
     return quantized
 
 
-def _grouped(matrix: Tensor, how: Linear) -> Tensor:
-    """``(R, C)`` as ``(R, G, g)``: g columns share a scale."""
-    rows, columns = matrix.shape
-    return matrix.reshape(rows, -1, how.group_size if how.granularity == "group" else max(columns, 1))
+def _rounded(weight: Tensor, inverse: Tensor, scheme: LinearScheme) -> Tensor:
+    grouped = scheme.grouped(weight.detach().float()) * inverse
+    return grouped.round_().clamp_(-scheme.greatest, scheme.greatest)
 
 
 def _quotient(greatest: int, largest: Tensor) -> Tensor:
-    """M / largest, rounded once: torch's ``number / tensor`` multiplies with a reciprocal, and is off by a digit."""
+    """M / largest, rounded once: torch's ``number / tensor`` multiplies by a reciprocal, which is off by a digit."""
     return torch.full_like(largest, greatest) / largest
 
 
@@ -150,10 +150,10 @@ class _StraightThrough(torch.autograd.Function):
 class _ClampedStraightThrough(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, largest: Tensor, greatest: int) -> Tensor:
-        scale = _quotient(greatest, largest.float().clamp_min(greatest / _FLOAT32_MAX))
-        rounded = (x.float() * scale).round_()
+        inverse = _quotient(greatest, largest.float().clamp_min(greatest / _FLOAT32_MAX))
+        rounded = (x.float() * inverse).round_()
         ctx.save_for_backward(rounded.abs() <= greatest)
-        return (rounded.clamp_(-greatest, greatest) / scale).to(x.dtype)
+        return (rounded.clamp_(-greatest, greatest) / inverse).to(x.dtype)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:

@@ -1,4 +1,4 @@
-"""How often magnitudes of each size come, for percentiles of a stream of tensors in little memory."""
+"""Percentiles of the magnitudes of a stream of tensors, in constant memory."""
 
 import math
 
@@ -9,10 +9,10 @@ BINS = 2**13
 
 
 class Magnitudes:
-    r"""A histogram of :math:`|x|` from 0 to a top that grows by doubling, so that no value is ever out of it.
+    r"""A histogram of :math:`|x|` from 0 to an upper end that doubles when a value exceeds it.
 
     The p-th percentile (arXiv:2004.09602, section 3.2) is the least edge of a bin with at least p percent of all values
-    at or below it: at most the width of a bin, 2 · max \|x\| / 8,192, above the true one, and never above max \|x\|.
+    at or below it: at most a bin's width, 2 · max \|x\| / 8,192, above the true one, and never above max \|x\|.
     """
 
     def __init__(self) -> None:

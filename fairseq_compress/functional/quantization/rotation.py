@@ -1,4 +1,4 @@
-"""The rotation of optimized product quantization (OPQ; Ge et al., CVPR 2013), with a codebook that all blocks share."""
+"""The rotation of optimized product quantization (OPQ; Ge et al., CVPR 2013), with one codebook for all blocks."""
 
 import torch
 from torch import Tensor
@@ -11,8 +11,8 @@ STORAGE = 16  # a rotation of the default size takes at most this part of the by
 def default_rotation_size(rows: int, columns: int, block: int) -> int:
     """The largest G whose rotation, 2 G² bytes, is at most 1/16 of the assignments, one byte a block.
 
-    G is a multiple of the block that divides the columns; never the block itself, within which k-means is as good
-    without a rotation, unless the row is no longer. A matrix 512 x 2048 in blocks of 8 has G = 64: 8 KiB.
+    G is a multiple of the block that divides the columns, larger than the block where the row is, since a rotation
+    within a block changes nothing. A matrix 512 x 2048 in blocks of 8 has G = 64: 8 KiB.
     """
     sizes = [size for size in range(2 * block, columns + 1, block) if columns % size == 0] or [columns]
     fitting = [size for size in sizes if 2 * size**2 * STORAGE <= rows * columns // block]
@@ -22,18 +22,18 @@ def default_rotation_size(rows: int, columns: int, block: int) -> int:
 def learn_rotation(matrix: Tensor, centroids: Tensor, size: int, iterations: int, seed: int) -> tuple[Tensor, Tensor]:
     r"""Rotation Q and centroids that together minimize :math:`\|W Q - \hat{W}\|^2`, W being (N, G) parts of rows.
 
-    From no rotation and given centroids on, in turns: Q = U Vᵀ with the singular vectors of Wᵀ Ŵ = U Σ Vᵀ, the best
-    orthogonal matrix for the present Ŵ; then one round of k-means on the blocks of W Q.
+    Alternates from Q = I: Q = U Vᵀ with Wᵀ Ŵ = U Σ Vᵀ, the best orthogonal matrix for the present Ŵ; then one round of
+    k-means on the blocks of W Q.
 
     Args:
         matrix: (R, C), float32.
-        centroids: (K, d), of k-means on the blocks of the matrix itself.
+        centroids: (K, d), of k-means on the blocks of the matrix.
         size: G.
         iterations: of both steps.
-        seed: where an empty cluster is filled.
+        seed: of k-means.
 
     Returns:
-        Rotation (G, G) and centroids (K, d); no rotation, the identity, and the given centroids if nothing was better.
+        The best rotation (G, G) and centroids (K, d), possibly the identity and the given centroids.
     """
     clusters, block = centroids.shape
     parts, points = matrix.reshape(-1, size), matrix.reshape(-1, block)
@@ -58,5 +58,5 @@ def rotate(matrix: Tensor, rotation: Tensor) -> Tensor:
 
 
 def rotate_back(matrix: Tensor, rotation: Tensor) -> Tensor:
-    """What undoes :func:`rotate`."""
+    """The inverse of :func:`rotate`."""
     return rotate(matrix, rotation.t())

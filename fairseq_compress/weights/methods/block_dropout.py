@@ -1,12 +1,29 @@
-"""Quant-noise for product quantization: blocks of a weight are zeros in training."""
+"""``block_dropout``: quant-noise for a later product quantization; training forwards see blocks of zeros."""
+
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
 from fairseq_compress.functional.quantization.block_noise import draw_blocks, drop
 from fairseq_compress.functional.schedules import Ramp
-from fairseq_compress.weights.methods.linear import noise_repr
-from fairseq_compress.weights.packed import Packed, pack_plain
-from fairseq_compress.weights.transform import NoisyTransform
+from fairseq_compress.weights.noise import Noise, NoisyTransform
+from fairseq_compress.weights.rules import WeightRule, method
+
+
+@method("block_dropout")
+@dataclass(frozen=True)
+class BlockDropoutRule(WeightRule):
+    """Blocks of zeros in training."""
+
+    noise: Noise = field(default_factory=Noise)
+
+    def problems(self) -> list[str]:
+        """Broken rules between options."""
+        most = max(self.noise.ramp()[:2])
+        return ["noise.start: must be in [0, 1) with block_dropout, got 1"] if most == 1 else []
+
+    def transform(self, rows: int, columns: int, name: str = "") -> "BlockDropout":
+        return BlockDropout(self.noise.ramp(), self.noise.block)
 
 
 class BlockDropout(NoisyTransform):
@@ -14,12 +31,12 @@ class BlockDropout(NoisyTransform):
 
     .. math:: \hat w = \frac{1 - m}{1 - p} \odot w, \quad \partial L / \partial w := \partial L / \partial \hat w
 
-    with the mask m of drawn blocks, 1 with probability p: what ``fairseq.modules.quant_noise`` computes, but the weight
-    itself keeps its values. In evaluation ŵ = w.
+    with the mask m of drawn blocks, as ``fairseq.modules.quant_noise``, which however overwrites the weight itself. In
+    evaluation ŵ = w.
 
     Args:
         probability: p, by updates.
-        block: entries of a row that are drawn together; that of the product quantization to come.
+        block: entries of a row that are drawn together; that of the later product quantization.
     """
 
     def __init__(self, probability: Ramp, block: int = 8) -> None:
@@ -32,8 +49,5 @@ class BlockDropout(NoisyTransform):
     def transform(self, rows: Tensor, weight: Tensor) -> Tensor:
         return drop(rows, draw_blocks(rows.shape[0], rows.shape[1], self.block, self.p, rows.device), self.p)
 
-    def pack(self, weight: Tensor) -> Packed:
-        return pack_plain(weight)
-
     def extra_repr(self) -> str:
-        return noise_repr(self.probability, self.block).removeprefix(", ")
+        return self.noise_repr().removeprefix(", ")

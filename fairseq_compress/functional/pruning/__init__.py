@@ -1,0 +1,1 @@
+"""Pruning: masks of weights."""
