@@ -66,8 +66,8 @@ class WeightGroup:
         for name, module in self.modules.items():
             if (other := chain_of(module)) is not None:
                 raise ConfigError(
-                    f"{name}: its weight has a transform already, {other}: give the plain model "
-                    "(fairseq-compress materialize)"
+                    f"{name}: its weight has a transform already, {', '.join(map(str, other.children()))}: give the "
+                    "plain model (fairseq-compress materialize)"
                 )
             if isinstance(module, nn.Embedding) and (
                 module.max_norm is not None or module.scale_grad_by_freq or module.sparse

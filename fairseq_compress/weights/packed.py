@@ -30,9 +30,12 @@ class Packed(NamedTuple):
     def __str__(self) -> str:
         """For a table of sizes."""
         if self.kind == "plain":
-            return str(self.tensors[""].dtype).removeprefix("torch.")
+            return str(next(iter(self.tensors.values())).dtype).removeprefix("torch.")
+        if "kind" in self.spec:  # in another form
+            return f"{self.kind}, {Packed(self.spec['kind'], self.spec['spec'], self.tensors)}"
         shown = ", ".join(f"{name}={value}" for name, value in self.spec.items() if name != "shape" and value)
-        return f"{self.kind}: {shown}" + (", in int8" if "inverse_scale" in self.tensors else "")
+        in_int8 = any(part.endswith("inverse_scale") for part in self.tensors)
+        return f"{self.kind}: {shown}" + (", in int8" if in_int8 else "")
 
 
 class Entries(NamedTuple):

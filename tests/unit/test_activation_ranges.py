@@ -259,5 +259,5 @@ def test_nothing_is_observed_inside_of_unobserved():
 
 
 def test_a_model_without_encoder_and_decoder():
-    with pytest.raises(ConfigError, match="must be those of a model with an encoder or a decoder"):
+    with pytest.raises(ConfigError, match="requires a model with an encoder or a decoder"):
         quantized(nn.Sequential(nn.Linear(3, 3)))
