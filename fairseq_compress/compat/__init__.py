@@ -11,8 +11,8 @@ What is fixed, and why (each was tried with fairseq-fixed 0.12.3.1 and torch 2.1
 * :func:`patch_checkpoint_copies` - fairseq copies a new checkpoint over ``checkpoint_last.pt`` and
   ``checkpoint_best.pt`` in place: a training that is killed meanwhile leaves half a file, from which nothing resumes.
 * :func:`patch_task_state` - fairseq saves the state of a task in every checkpoint and never loads it again.
-* :func:`patch_phases` - fairseq has one schedule of the learning rate for a training, and no place for a phase
-  that comes before it; :func:`reset_optimizer` gives the training after such a phase an optimizer without moments.
+* :func:`patch_learning_rates` - fairseq has one learning rate for all parameters and one schedule for a training: no
+  factors for parts of a model, and no first phase; :func:`reset_optimizer` clears an optimizer after such a phase.
 * :func:`read_dictionaries_with` - a damaged ``dict.LANG.txt`` ends fairseq with a traceback that names no line, and a
   byte order mark becomes a part of the first symbol.
 * :func:`patch_language_pairs` - fairseq takes ``dict.zh-Hant.txt`` for text of ``zh`` and ``Hant``, and finds no pair
@@ -32,6 +32,7 @@ from fairseq_compress.compat.commands import install_excepthook, patch_missing_a
 from fairseq_compress.compat.dictionaries import patch_language_pairs, patch_task_languages, read_dictionaries_with
 from fairseq_compress.compat.fairseq_options import fairseq_options
 from fairseq_compress.compat.generation import patch_ngram_blocking
+from fairseq_compress.compat.learning_rates import RATE_GROUP, patch_learning_rates, reset_optimizer, set_rate_factors
 from fairseq_compress.compat.loading import (
     CHECKPOINT_CLASSES,
     START_OF_DATA,
@@ -42,7 +43,6 @@ from fairseq_compress.compat.loading import (
     patch_checkpoint_loading,
     read_checkpoints_also,
 )
-from fairseq_compress.compat.schedules import patch_phases, reset_optimizer
 from fairseq_compress.compat.training import (
     after_building_models,
     patch_average_of_weights,
@@ -52,6 +52,7 @@ from fairseq_compress.compat.training import (
 
 __all__ = [
     "CHECKPOINT_CLASSES",
+    "RATE_GROUP",
     "START_OF_DATA",
     "after_building_models",
     "allow_checkpoint_classes",
@@ -63,6 +64,7 @@ __all__ = [
     "read_checkpoints_also",
     "read_dictionaries_with",
     "reset_optimizer",
+    "set_rate_factors",
 ]
 
 
@@ -74,7 +76,7 @@ def apply() -> None:
     patch_checkpoint_broadcast()
     patch_checkpoint_copies()
     patch_task_state()
-    patch_phases()
+    patch_learning_rates()
     patch_average_of_weights()
     patch_language_pairs()
     patch_task_languages()

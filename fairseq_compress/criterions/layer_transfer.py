@@ -1,12 +1,12 @@
-"""Which layers of a student learn from which of its teacher: checked against both models, and in what order."""
+"""What the terms inside of the network share: teacher, layer map, maps between the two models, and phases."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import torch
 from torch import nn
 
-from fairseq_compress.criterions.hidden_state_options import FEATURES, attention_kinds, learns_layers, weight
-from fairseq_compress.criterions.shared import Rule
 from fairseq_compress.errors import ConfigError
 from fairseq_compress.functional.layer_map import (
     PARTS,
@@ -18,10 +18,16 @@ from fairseq_compress.functional.layer_map import (
     pairs_of,
     read_layer_map,
 )
-from fairseq_compress.models.layer_recorder import KINDS, Sizes, recomputes_layers, sizes_of
+from fairseq_compress.models.layer_recorder import Sizes, recording, sizes_of
 from fairseq_compress.models.student_output import unwrapped
 from fairseq_compress.modules.layer_maps import LayerMaps
+from fairseq_compress.options import raise_problems
 from fairseq_compress.surgery.plain_parameters import plain_shapes
+from fairseq_compress.teachers.frozen import FrozenTeachers, dropout_modules
+
+if TYPE_CHECKING:
+    from fairseq_compress.criterions.terms.layers import LayerTerm
+    from fairseq_compress.criterions.terms.term import Batch
 
 
 class Fit(NamedTuple):
@@ -32,84 +38,167 @@ class Fit(NamedTuple):
     pairs: tuple[Pair, ...]
 
 
-def student_rules(cfg: Any, task: Any) -> Iterator[Rule]:
-    """What the student must be to be seen into, and what it must start from; not every task knows it."""
+class LayerTransfer:
+    """The side of a criterion that looks into student and teacher, for its terms.
+
+    Args:
+        cfg: options of the criterion, with those of :class:`.terms.layers.TransferOptions`.
+        task: the student's task, which knows the student.
+        terms: those with a weight.
+        teachers: of the words, where they are in memory; otherwise the one teacher is loaded here.
+
+    Raises:
+        ConfigError: the options do not fit the teacher, all problems in one message.
+        CheckpointError: the teacher cannot be loaded.
+    """
+
+    def __init__(self, cfg: Any, task: Any, terms: Sequence["LayerTerm"], teachers: FrozenTeachers | None) -> None:
+        self.cfg, self.task, self.terms = cfg, task, terms
+        self.teacher = teachers or FrozenTeachers(cfg.teacher_path or "", task, cfg.teacher_data)
+        self._runs_alone = teachers is None
+        student, teacher = sizes_of(task.student), sizes_of(self.teacher.models[0])
+        layers = {part: even_layers(student.layers[part], teacher.layers[part]) for part in PARTS}
+        given = cfg.layer_map is not None
+        self.fit = Fit(student, teacher, pairs_of(read_layer_map(cfg.layer_map) if given else layers))
+        raise_problems([
+            *_map_problems(cfg, student, teacher),
+            *(problem for term in terms for problem in term.teacher_problems(self.fit)),
+        ])  # fmt: skip
+        self.transfer = _transfer_of(cfg, self.fit, terms)
+        widths: dict[str, tuple[int, int]] = {}
+        for term in sorted(terms, key=lambda term: term.at_output):
+            widths.update(term.widths(self.fit))
+        self.maps = LayerMaps(widths, {name: sizes for term in terms for name, sizes in term.heads(self.fit).items()})
+        for term in terms:
+            term.layers = self
+        if self.transfer.updates:
+            task.learning_rates.begin_with(self.transfer.updates, self.transfer.rate)
+            _group_rates(task, self.transfer, cfg.transfer_lower_lr)
+
+    @property
+    def module(self) -> tuple[str, nn.Module]:
+        """What is learned next to the student."""
+        return "maps", self.maps
+
+    @contextmanager
+    def recording(self, batch: "Batch") -> Iterator[None]:
+        """Record what the terms need of both models, which run inside of the ``with``, into ``batch``."""
+        batch.now = self.transfer.at(self.task.clock.update) if batch.training else self.transfer.last
+        batch.seen = batch.now if batch.training else self.transfer.whole
+        if batch.training and self.transfer.updates:
+            self._prepare(batch)
+        batch.padding = {
+            "encoder": batch.sample["net_input"]["src_tokens"].eq(self.task.source_dictionary.pad()),
+            "decoder": batch.sample["target"].eq(self.task.target_dictionary.pad()),
+        }
+        student, teacher = self._sites("student", batch.seen), self._sites("teacher", batch.seen)
+        with (
+            recording(batch.model, **student) as batch.student,
+            recording(self.teacher.models[0], **teacher) as batch.teacher,
+        ):
+            yield
+            if self._runs_alone and any(teacher.values()):
+                self.teacher.run(batch.sample, next(batch.model.parameters()).dtype)
+
+    def _prepare(self, batch: "Batch") -> None:
+        """The layer phase has no dropout, until the trainer's next step."""
+        dtype = next(batch.model.parameters()).dtype
+        if torch.finfo(dtype).bits < 32:
+            raise ConfigError(
+                f"--transfer {self.transfer.kind}: requires weights in float32, --amp or --autocast-dtype and not "
+                f"--fp16 or --bf16, got {dtype}"
+            )
+        for module in () if batch.now.output else dropout_modules(batch.model):
+            module.training = False
+
+    def _sites(self, side: str, seen: Moment) -> dict[str, Any]:
+        found: dict[str, Any] = {"layers": set(), "attention": set(), "last": False}
+        for term in self.terms:
+            for name, sites in term.sites(side, seen).items():
+                found[name] |= sites if name == "last" else set(sites)
+        return {name: sites if name == "last" else sorted(sites) for name, sites in found.items()}
+
+
+def transfer_problems(cfg: Any, task: Any, kinds: Sequence[type["LayerTerm"]]) -> Iterator[str]:
+    """What is checked before the teacher is loaded: options, and the student if any of the terms has a weight."""
+    counting = [kind for kind in kinds if kind.counts(cfg)]
+    if cfg.layer_map is not None and not any(kind.uses_layer_map(cfg) for kind in counting):
+        yield f"--layer-map: requires weights above 0 of features, or of attention by group, got {cfg.layer_map!r}"
+    try:
+        if cfg.layer_map is not None:
+            read_layer_map(cfg.layer_map)
+    except ValueError:
+        yield f"--layer-map: must be as in 'encoder:1,3,5 decoder:2,-', with both parts, got {cfg.layer_map!r}"
+    yield from _phase_problems(cfg, kinds, [kind for kind in counting if not kind.at_output])
+    if counting:
+        yield from _student_problems(cfg, task, counting)
+
+
+def _phase_problems(cfg: Any, kinds: Sequence[Any], inside: Sequence[Any]) -> Iterator[str]:
+    kind, updates = str(cfg.transfer), cfg.transfer_updates
+    if kind == "auxiliary":
+        return
+    if updates < 1:
+        yield f"--transfer-updates: must be at least 1 with --transfer {kind}, got {updates}"
+    if not inside:
+        yield f"--transfer {kind}: needs the weight of a loss of layers above 0, got 0.0"
+    if not any((cfg.gold_weight, cfg.kd_weight, *(term.full_weight(cfg) for term in kinds if term.at_output))):
+        yield f"--transfer {kind}: needs --gold-weight, --kd-weight or --cosine-weight above 0, got 0.0"
+    if kind == "progressive" and inside and not any(term.of_outputs for term in inside):
+        yield (
+            "--transfer progressive: needs a weight of features above 0, as attention maps leave a part of each layer "
+            "untrained that later stages would build on, got --attention-weight alone"
+        )
+
+
+def _student_problems(cfg: Any, task: Any, kinds: Sequence[type["LayerTerm"]]) -> Iterator[str]:
+    """Requirements on the student for recording its hidden states, and on what it starts from."""
     student = getattr(task, "student", None)
     if student is None:
-        yield True, "--task: must be compressed_translation, whose criterions know the student, got another one"
+        yield "--task: must be compressed_translation, whose criterions know the student, got another one"
         return
     try:
         sizes = sizes_of(student)
     except ConfigError as error:
-        yield True, str(error)
+        yield str(error)
         return
     for part in PARTS:
         drop = getattr(getattr(unwrapped(student), part), f"{part}_layerdrop", 0)
-        yield drop > 0, f"--{part}-layerdrop: must be 0 where hidden states are learned, got {drop}"
-    kinds = attention_kinds(cfg)
-    yield (
-        bool(kinds) and recomputes_layers(student),
-        "--checkpoint-activations: must be off with --attention-weight, whose queries and keys it throws away, got on",
-    )
-    yield from _kind_rules(kinds, sizes, "student")
-    for problem in _map_problems(cfg, sizes):
-        yield True, problem
+        if drop > 0:
+            yield f"--{part}-layerdrop: must be 0 where hidden states are learned, got {drop}"
+    for kind in kinds:
+        yield from kind.student_problems(cfg, student)
+    yield from _map_problems(cfg, sizes)
     if str(cfg.transfer) != "auxiliary" and task.from_teacher is not None:
         tables = [name for name in plain_shapes(student) if ".embed_tokens." in name and name not in task.from_teacher]
-        yield (
-            bool(tables),
-            f"--transfer {cfg.transfer}: requires the teacher's embeddings, which the layer phase does not train: "
-            "--init-from-teacher TEACHER, with --init-layers 'encoder:none decoder:none' to copy no layer, got "
-            f"{', '.join(tables)} initialized at random",
-        )
-
-
-def teacher_rules(cfg: Any, fit: Fit) -> Iterator[Rule]:
-    """What the teacher must be for this student."""
-    kinds = attention_kinds(cfg)
-    yield from _kind_rules(kinds, fit.teacher, "teacher")
-    for problem in _map_problems(cfg, fit.student, fit.teacher):
-        yield True, problem
-    parts = {pair.part for pair in fit.pairs}
-    for kind in kinds if str(cfg.attention_head_map) == "group" else ():
-        yield (
-            KINDS[kind] not in parts,
-            f"--layer-map: must map a layer of the {KINDS[kind]} with {kind} among --attention-kinds, "
-            f"got {cfg.layer_map!r}",
-        )
-    if str(cfg.attention_head_map) == "convolution" or any(
-        not sizes.heads[kind] for kind in kinds for sizes in (fit.student, fit.teacher)
-    ):
-        return
-    for kind in kinds:
-        for pair in _inside(fit, kind):
-            own, other = fit.student.heads[kind][pair.student], fit.teacher.heads[kind][pair.teacher]
+        if tables:
             yield (
-                max(own, other) % min(own, other) != 0,
-                f"--attention-head-map group: the teacher's {kind} attention must have a multiple or a divisor of the "
-                f"student's {own} heads, got {other}",
+                f"--transfer {cfg.transfer}: requires the teacher's embeddings, which the layer phase does not train: "
+                "--init-from-teacher TEACHER, with --init-layers 'encoder:none decoder:none' to copy no layer, got "
+                f"{', '.join(tables)} initialized at random"
             )
 
 
-def fit_of(cfg: Any, student: Sizes, teacher: Sizes) -> Fit:
-    """The pairs of ``--layer-map``, or its default."""
-    if cfg.layer_map is not None:
-        return Fit(student, teacher, pairs_of(read_layer_map(cfg.layer_map)))
-    return Fit(
-        student, teacher, pairs_of({part: even_layers(student.layers[part], teacher.layers[part]) for part in PARTS})
-    )
+def _map_problems(cfg: Any, student: Sizes, teacher: Sizes | None = None) -> Iterator[str]:
+    try:
+        layers = None if cfg.layer_map is None else read_layer_map(cfg.layer_map)
+    except ValueError:
+        return  # told by the rules of the options
+    if layers is not None:
+        found = layer_map_problems(layers, student.layers, None if teacher is None else teacher.layers)
+        yield from (f"--layer-map: {problem}" for problem in found)
 
 
-def transfer_of(cfg: Any, fit: Fit) -> Transfer:
+def _transfer_of(cfg: Any, fit: Fit, terms: Sequence["LayerTerm"]) -> Transfer:
     """The schedule; its pairs are those with a loss of layers.
 
     Raises:
         ConfigError: no pair is left, or there are fewer updates than stages.
     """
-    features = any(weight(cfg, term) > 0 for term in FEATURES)
-    parts = set(PARTS) if features else {KINDS[kind] for kind in attention_kinds(cfg)}
-    pairs = tuple(pair for pair in fit.pairs if pair.part in parts) if learns_layers(cfg) else ()
-    if learns_layers(cfg) and not pairs:
+    inside = [term for term in terms if not term.at_output]
+    parts = set[str]().union(*(term.parts(cfg) for term in inside))
+    pairs = tuple(pair for pair in fit.pairs if pair.part in parts)
+    if inside and not pairs:
         raise ConfigError(f"--layer-map: must map a layer that a loss is asked for, got {cfg.layer_map!r}")
     if str(cfg.transfer) == "progressive" and cfg.transfer_updates < len(pairs):
         raise ConfigError(
@@ -118,21 +207,34 @@ def transfer_of(cfg: Any, fit: Fit) -> Transfer:
     return Transfer(str(cfg.transfer), cfg.transfer_updates, pairs)
 
 
-def maps_of(cfg: Any, fit: Fit) -> LayerMaps:
-    """What is learned beside the student to compare the two."""
-    student, teacher = fit.student, fit.teacher
-    widths = {}
-    if any(weight(cfg, term) > 0 for term in FEATURES):
-        widths = {name_of(pair): (student.widths[pair.part], teacher.widths[pair.part]) for pair in fit.pairs}
-    if cfg.cosine_weight > 0:
-        widths |= {f"{part}_last": (student.last[part], teacher.last[part]) for part in PARTS}
-    kinds = attention_kinds(cfg) if str(cfg.attention_head_map) == "convolution" else ()
-    return LayerMaps(widths, {kind: (sum(student.heads[kind]), sum(teacher.heads[kind])) for kind in kinds})
-
-
 def name_of(pair: Pair) -> str:
     """The name of a pair's linear map."""
     return f"{pair.part}_{pair.student}"
+
+
+def _group_rates(task: Any, transfer: Transfer, lower: float) -> None:
+    """Let the parameters of the student have the factors of :func:`rates` in the layer phase, in groups of equal ones.
+
+    Nothing else has a factor: neither the maps, nor anything in the output phase.
+    """
+    stages = range(len(transfer.pairs) if transfer.kind == "progressive" else 1)
+    firsts = [-(-stage * transfer.updates // len(stages)) for stage in stages]
+    found = [rates(task.student, transfer, transfer.at(first), lower) for first in firsts]
+    groups: dict[tuple[float, ...], list[nn.Parameter]] = {}
+    for parameter in task.student.parameters():
+        factors = tuple(stage.get(parameter, 1.0) for stage in found)
+        if any(factor != 1.0 for factor in factors):
+            groups.setdefault(factors, []).append(parameter)
+
+    def follow(factors: tuple[float, ...]) -> Any:
+        def factor(update: int) -> float:
+            moment = transfer.at(update)
+            return 1.0 if moment.output else factors[moment.stage or 0]
+
+        return factor
+
+    for factors, parameters in groups.items():
+        task.learning_rates.group(", ".join(map(str, factors)), parameters, follow(factors))
 
 
 def rates(model: nn.Module, transfer: Transfer, moment: Moment, lower: float) -> dict[nn.Parameter, float]:
@@ -160,30 +262,3 @@ def _reached(model: Any, pairs: Sequence[Pair]) -> Iterator[nn.Parameter]:
         for number, layer in enumerate(getattr(model, part).layers.children()):
             if number <= student:
                 yield from layer.parameters()
-
-
-def _inside(fit: Fit, kind: str) -> Iterator[Pair]:
-    """The pairs in which a kind of attention is, and that both models have."""
-    own, other = len(fit.student.heads[kind]), len(fit.teacher.heads[kind])
-    for pair in fit.pairs:
-        if pair.part == KINDS[kind] and pair.student < own and pair.teacher < other:
-            yield pair
-
-
-def _kind_rules(kinds: tuple[str, ...], sizes: Sizes, who: str) -> Iterator[Rule]:
-    for kind in kinds:
-        yield (
-            not sizes.heads.get(kind, [0]),
-            f"--attention-kinds: the {who} must have attention of each kind, got no {kind}",
-        )
-
-
-def _map_problems(cfg: Any, student: Sizes, teacher: Sizes | None = None) -> list[str]:
-    if cfg.layer_map is None:
-        return []
-    try:
-        layers = read_layer_map(cfg.layer_map)
-    except ValueError:
-        return []  # told by the rules of the options
-    found = layer_map_problems(layers, student.layers, None if teacher is None else teacher.layers)
-    return [f"--layer-map: {problem}" for problem in found]

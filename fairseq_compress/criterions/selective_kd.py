@@ -34,7 +34,7 @@ class TokenSelection:
         nll, kept = token_nll(student, target), target.ne(padding_idx)
         if self.kind == "batch":
             return hardest(nll, kept, self.rate).to(nll.dtype)
-        own = nll[kept] if self.task.training.counts else nll[:0]
+        own = nll[kept] if self.task.clock.counts else nll[:0]
         queue = pushed(getattr(self.task.state, QUEUE), gathered(own), self.size)
         self.task.state.merge_state_dict({QUEUE: queue})
         return hardest(nll, kept, self.rate, queue).to(nll.dtype)

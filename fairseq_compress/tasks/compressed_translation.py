@@ -4,25 +4,27 @@ import logging
 import weakref
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
-from typing import Any, Optional
+from typing import Any
 
 import numpy as np
 import torch
 from fairseq.data import Dictionary, FairseqDataset
-from fairseq.dataclass import ChoiceEnum
+from fairseq.logging import metrics
 from fairseq.tasks import register_task
 from fairseq.tasks.translation import TranslationConfig, TranslationTask
 from omegaconf import DictConfig, open_dict
-from torch import Tensor, nn
+from torch import Tensor
 
-from fairseq_compress.compat import reset_optimizer
+from fairseq_compress.compat import fairseq_options, reset_optimizer
 from fairseq_compress.errors import ConfigError
 from fairseq_compress.functional.autocast import AUTOCAST_DTYPES, native_autocast, warn_if_emulated
-from fairseq_compress.functional.layer_map import Transfer
+from fairseq_compress.functional.penalties import add_penalties, penalties_of
+from fairseq_compress.functional.schedules import TrainingClock
 from fairseq_compress.modules.activation_quantizer import step_ranges
 from fairseq_compress.modules.positions import unobserved
+from fairseq_compress.options import option
 from fairseq_compress.surgery.teacher_start import WIDTHS
+from fairseq_compress.tasks.learning_rates import LearningRates
 from fairseq_compress.teachers.initial_weights import start_from_teacher
 from fairseq_compress.weights.configuration import set_plan
 from fairseq_compress.weights.reading import read_plan
@@ -31,70 +33,43 @@ Wrap = Callable[[str, FairseqDataset], FairseqDataset]
 logger = logging.getLogger(__name__)
 
 
-@dataclass
+@fairseq_options
 class CompressedTranslationConfig(TranslationConfig):
-    """Options of :class:`CompressedTranslationTask`, beside those of ``translation``."""
+    """Options of :class:`CompressedTranslationTask`, next to those of ``translation``."""
 
-    autocast_dtype: ChoiceEnum(list(AUTOCAST_DTYPES)) = field(  # type: ignore[valid-type]
-        default="none",
-        metadata={
-            "help": "run matrix products in this type (torch.autocast) in training, validation and generation; "
-            "weights, gradients and optimizer stay float32. auto: bfloat16 where the processor or GPU has instructions "
-            "for it, else none; emulated it is up to 20 times slower"
-        },
+    autocast_dtype: str = option(
+        "none",
+        "run matrix products in this type (torch.autocast) in training, validation and generation; weights, gradients "
+        "and optimizer stay float32. auto: bfloat16 where the processor or GPU has instructions for it, else none; "
+        "emulated it is up to 20 times slower",
+        choices=AUTOCAST_DTYPES,
     )
-    compression_plan: Optional[str] = field(  # noqa: UP045 - fairseq makes its option of this form only
-        default=None,
-        metadata={
-            "help": "YAML file, or name of a built-in plan such as int4: which weights and activations to compress in "
-            "training (docs/quantization.md)"
-        },
+    compression_plan: str | None = option(
+        None,
+        "YAML file, or name of a built-in plan such as int4: which weights and activations to compress in training "
+        "(docs/quantization.md)",
     )
-    init_from_teacher: Optional[str] = field(  # noqa: UP045
-        default=None,
-        metadata={
-            "help": "checkpoint of a transformer of the same languages and dictionaries: a new model starts from its "
-            "embeddings and layers. Without effect on what --restore-file or --finetune-from-model then loads"
-        },
+    init_from_teacher: str | None = option(
+        None,
+        "checkpoint of a transformer of the same languages and dictionaries: a new model starts from its embeddings "
+        "and layers. Without effect on what --restore-file or --finetune-from-model then loads",
     )
-    init_layers: Optional[str] = field(  # noqa: UP045
-        default=None,
-        metadata={
-            "help": "with --init-from-teacher: its layer for each layer of the model, from 0, as in 'encoder:0,2,4 "
-            "decoder:0,2', or none, as in 'decoder:none'. A part that is not named: all layers, or evenly spread ones"
-        },
+    init_layers: str | None = option(
+        None,
+        "with --init-from-teacher: its layer for each layer of the model, from 0, as in 'encoder:0,2,4 decoder:0,2', "
+        "or none, as in 'decoder:none'. A part that is not named: all layers, or evenly spread ones",
     )
-    init_widths: ChoiceEnum(list(WIDTHS)) = field(  # type: ignore[valid-type]
-        default="refuse",
-        metadata={
-            "help": "with --init-from-teacher, where the model is narrower: refuse; take leading slices of weights; "
-            "or project the residual stream on the main directions of the teacher's embeddings (svd), slices elsewhere"
-        },
+    init_widths: str = option(
+        "refuse",
+        "with --init-from-teacher, where the model is narrower: refuse; take leading slices of weights; or project the "
+        "residual stream on the main directions of the teacher's embeddings (svd), slices elsewhere",
+        choices=WIDTHS,
     )
-    init_teacher_data: Optional[str] = field(  # noqa: UP045
-        default=None,
-        metadata={
-            "help": "folder with the dict.LANG.txt of --init-from-teacher, if they are neither beside it nor in the "
-            "data folder that it names"
-        },
+    init_teacher_data: str | None = option(
+        None,
+        "folder with the dict.LANG.txt of --init-from-teacher, if they are neither next to it nor in the data folder "
+        "that it names",
     )
-
-
-@dataclass
-class TrainingState:
-    """Where a training is, for criterions that follow a schedule, and what they ask of the optimizer."""
-
-    update: int = 0
-    """Updates made so far."""
-    epoch: int = 1
-    counts: bool = True
-    """False in a batch of nothing, with which a process keeps up with the others."""
-    ended: int | None = None
-    """The number of the update whose optimizer step came last."""
-    rates: dict[nn.Parameter, float] = field(default_factory=dict)
-    """Factors of the learning rate in the next step, for parameters that are to move less; 0 freezes them."""
-    first: Transfer = field(default_factory=Transfer)
-    """The training's first phase, where it has one: what follows has a fresh optimizer and schedule."""
 
 
 @register_task("compressed_translation", dataclass=CompressedTranslationConfig)
@@ -113,7 +88,9 @@ class CompressedTranslationTask(TranslationTask):
             )
         self._wraps: list[Wrap] = []
         self._student: Callable[[], Any] = lambda: None
-        self.training = TrainingState()
+        self.clock = TrainingClock()
+        self.learning_rates = LearningRates()
+        self._stepped: int | None = None  # the update whose optimizer step came last
         self.from_teacher: frozenset[str] | None = None
         self.resolved_options: dict[str, Any] = {}
         self._trained_with: str | None = None  # --autocast-dtype of the checkpoint that a training resumes from
@@ -137,17 +114,14 @@ class CompressedTranslationTask(TranslationTask):
         self.from_teacher = None
         if not from_checkpoint:
             self.from_teacher = start_from_teacher(model, self, getattr(cfg, "finetune_from_model", None))
-        self._student = weakref.ref(model)
+        self._give_clock(model)
         return model
 
-    def learning_rate_of_phase(self, update: int) -> tuple[int, float | None]:
-        """What :func:`fairseq_compress.compat.schedules.patch_phases` asks for.
-
-        Returns:
-            The updates that the scheduler is to know of, and in the training's first phase the part of ``--lr``.
-        """
-        first = self.training.first
-        return max(0, update - first.updates), first.rate(update) if update < first.updates else None
+    def _give_clock(self, model: Any) -> None:
+        self._student = weakref.ref(model)
+        for module in model.modules():
+            if hasattr(type(module), "set_clock"):
+                module.set_clock(self.clock)
 
     @property
     def student(self) -> Any:
@@ -156,7 +130,7 @@ class CompressedTranslationTask(TranslationTask):
 
     def begin_epoch(self, epoch: int, model: Any) -> None:
         super().begin_epoch(epoch, model)
-        self.training.epoch = epoch
+        self.clock.epoch = epoch
 
     def wrap_datasets(self, wrap: Wrap) -> None:
         """Replace every dataset, also those that are loaded later, by ``wrap(split, dataset)``.
@@ -175,37 +149,43 @@ class CompressedTranslationTask(TranslationTask):
     def train_step(
         self, sample: Any, model: Any, criterion: Any, optimizer: Any, update_num: int, ignore_grad: bool = False
     ) -> Any:
-        self.training.update, self.training.counts = update_num, not ignore_grad
+        self.clock.update, self.clock.counts = update_num, not ignore_grad
         self._tell_autocast(sample, model)
         # Autocast must end before the backward pass, which runs inside fairseq's train_step: so it wraps the criterion.
+        penalized = self._with_penalties(self._under_autocast(criterion))
         with unobserved() if ignore_grad else nullcontext():
-            return super().train_step(
-                sample, model, self._under_autocast(criterion), optimizer, update_num, ignore_grad
-            )
+            return super().train_step(sample, model, penalized, optimizer, update_num, ignore_grad)
 
-    def drop_frozen_gradients(self) -> None:
-        """Parameters whose rate is 0 have no part in the norm of the gradient, in moments and in weight decay."""
-        for parameter, rate in self.training.rates.items():
-            if rate == 0:
-                parameter.grad = None
+    def _with_penalties(self, criterion: Any) -> Any:
+        def forward(model: Any, sample: Any) -> Any:
+            loss, sample_size, logged = criterion(model, sample)
+            if penalties := list(penalties_of(model)):
+                loss, logged = add_penalties(penalties, self.clock.update, loss, sample_size, logged)
+            return loss, sample_size, logged
+
+        return forward
+
+    def reduce_metrics(self, logging_outputs: Any, criterion: Any) -> None:
+        """Log the criterion's metrics and the penalties, and count target tokens of the training."""
+        super().reduce_metrics(logging_outputs, criterion)
+        size = sum(log.get("sample_size", 0) for log in logging_outputs)
+        for key in sorted({key for log in logging_outputs for key in log if key.endswith("_penalty")}):
+            value = sum(log.get(key, 0) for log in logging_outputs)
+            metrics.log_scalar(key, value / (size or 1), size, round=4)
+        if criterion.training:
+            self.clock.tokens += int(sum(log.get("ntokens", 0) for log in logging_outputs))
 
     def optimizer_step(self, optimizer: Any, model: Any, update_num: int) -> None:
-        """One step; parameters in ``training.rates`` go that fraction of their way, as with a smaller learning rate.
+        """One step, which ends the update for the ranges of quantized activations too.
 
         The first step after the training's first phase is that of a new optimizer. This follows from the number of the
-        update alone, so a resumed training needs no other state. The step ends the update for the ranges of quantized
-        activations too.
+        update alone, so a resumed training needs no other state.
         """
-        if self.training.first.updates and update_num == self.training.first.updates:
+        if self.learning_rates.first_updates and update_num == self.learning_rates.first_updates:
             reset_optimizer(optimizer)
-        self.drop_frozen_gradients()
-        before = {parameter: parameter.detach().clone() for parameter, rate in self.training.rates.items() if rate > 0}
         super().optimizer_step(optimizer, model, update_num)
-        with torch.no_grad():
-            for parameter, old in before.items():
-                parameter.copy_(torch.lerp(old, parameter, self.training.rates[parameter]))
-        step_ranges(model, again=update_num == self.training.ended)
-        self.training.ended = update_num
+        step_ranges(model, again=update_num == self._stepped)
+        self._stepped = update_num
 
     def valid_step(self, sample: Any, model: Any, criterion: Any) -> Any:
         return super().valid_step(sample, model, self._under_autocast(criterion))
@@ -259,8 +239,11 @@ class CompressedTranslationTask(TranslationTask):
     def state_dict(self) -> dict[str, Any]:
         state: dict[str, Any] = super().state_dict()
         given = str(getattr(self.cfg, "autocast_dtype", "none"))
-        return state | {"autocast_dtype": self.resolved_options.get("autocast_dtype", given)}
+        state["autocast_dtype"] = self.resolved_options.get("autocast_dtype", given)
+        return state | ({"tokens": self.clock.tokens} if self.clock.tokens else {})
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._trained_with = state_dict.get("autocast_dtype")
-        super().load_state_dict({name: value for name, value in state_dict.items() if name != "autocast_dtype"})
+        state = dict(state_dict)
+        self._trained_with = state.pop("autocast_dtype", None)
+        self.clock.tokens = state.pop("tokens", 0)
+        super().load_state_dict(state)

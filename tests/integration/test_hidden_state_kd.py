@@ -7,9 +7,18 @@ import pytest
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
+from fairseq_compress.compat import RATE_GROUP
+from fairseq_compress.criterions.terms.term import Batch
 from fairseq_compress.errors import ConfigError
 from tests.conftest import run_command
 from tests.helpers.hidden_states import CONVOLUTION, FOUR_HEADS, INSIDE, LAYERS, NARROW, TERMS, arguments, built, start
+
+
+def rates(task, model, update):
+    """The factors of the learning rate that are not 1."""
+    factors = task.learning_rates.factors(update)
+    named = {p: factors.get(getattr(p, "param_group", "").removeprefix(RATE_GROUP), 1.0) for p in model.parameters()}
+    return {parameter: factor for parameter, factor in named.items() if factor != 1.0}
 
 
 def gradients(model, criterion):
@@ -35,7 +44,7 @@ def shaped(train_arguments, teacher, shape):
 def test_any_cut_of_the_batch_gives_the_same_sums(shape, train_arguments, teacher):
     """Sentences of many lengths, all in one batch with padding, or in three: losses, gradients, and the teacher."""
     _, model, criterion, batch = built(shaped(train_arguments, teacher, shape))
-    frozen = {name: weight.clone() for name, weight in criterion.inside.models[0].state_dict().items()}
+    frozen = {name: weight.clone() for name, weight in criterion.layers.teacher.models[0].state_dict().items()}
     model.train(), criterion.train()
     found = []
     for cuts in ([range(9)], [range(4), range(4, 5), range(5, 9)]):
@@ -54,8 +63,8 @@ def test_any_cut_of_the_batch_gives_the_same_sums(shape, train_arguments, teache
     for name, gradient in whole_gradients.items():
         assert gradient is not None, name
         torch.testing.assert_close(cut_gradients[name], gradient, rtol=1e-3, atol=1e-4, msg=name)
-    assert not any(p.requires_grad or p.grad is not None for p in criterion.inside.models[0].parameters())
-    for name, weight in criterion.inside.models[0].state_dict().items():
+    assert not any(p.requires_grad or p.grad is not None for p in criterion.layers.teacher.models[0].parameters())
+    for name, weight in criterion.layers.teacher.models[0].state_dict().items():
         assert torch.equal(weight, frozen[name]), name
     assert not any(module._forward_hooks for module in model.modules())
 
@@ -64,7 +73,7 @@ def test_the_loss_is_the_weighted_sum(train_arguments, teacher):
     task, model, criterion, batch = built(
         arguments(train_arguments, teacher, *INSIDE, "--gold-weight", 0.3, "--kd-weight", 0.9, "--attention-decay", 0.5)
     )
-    task.training.epoch = 3
+    task.clock.epoch = 3
     loss, _, log = criterion(model.eval(), batch(range(5)))
     weights = dict(zip(("gold", "kd", *TERMS), (0.3, 0.9, 0.4, 0.7, 0.2, 0.3, 0.6 / 4), strict=True))
     assert loss.item() == pytest.approx(
@@ -107,9 +116,9 @@ def test_words_from_a_cache_and_hidden_states_from_the_teacher(train_arguments, 
     logs = [criterion(model.train(), batch(range(5)))[2] for criterion in (live, cached)]
     for term in TERMS:
         assert float(logs[0][f"{term}_loss"]) == float(logs[1][f"{term}_loss"]) > 0
-    assert cached.teachers is None
+    assert cached.terms[0].teachers is None
     alone = arguments(train_arguments, "", *INSIDE, "--teacher-cache", cache)
-    with pytest.raises(ConfigError, match="--teacher-path: must name the teacher beside --teacher-cache"):
+    with pytest.raises(ConfigError, match="--teacher-path: must name the teacher next to --teacher-cache"):
         built(alone)
 
 
@@ -129,7 +138,7 @@ def test_the_pairs_are_those_of_the_map(train_arguments, teacher):
 
 def test_evaluation_shows_all_terms_and_the_last_objective(train_arguments, teacher):
     _, model, criterion, batch = built(shaped(train_arguments, teacher, "joint"))
-    assert criterion.train().loss_weights() == (0.0, 0.0)
+    assert criterion.train().terms[0].weights(Batch(model, {}, True, criterion.layers.transfer.at(0))) == (0.0, 0.0)
     loss, _, log = criterion.eval()(model.eval(), batch(range(5)))
     assert {f"{term}_loss" for term in TERMS} <= log.keys()
     want = 0.5 * log["gold_loss"] + 0.5 * log["kd_loss"] + 0.4 * log["cosine_loss"]
@@ -141,13 +150,11 @@ STAGES = ["--transfer", "progressive", "--transfer-updates", 8, "--transfer-lowe
 
 def test_a_stage_moves_its_layer_and_what_is_below_less(train_arguments, teacher):
     """Nothing moves outside of layers, and no layer before its stage; weights after the layer phase all do."""
-    task, model, criterion, batch = built(arguments(train_arguments, teacher, *LAYERS, *STAGES, *start(teacher)))
+    task, model, *_ = built(arguments(train_arguments, teacher, *LAYERS, *STAGES, *start(teacher)))
     names = {parameter: name for name, parameter in model.named_parameters()}
     layers = ["encoder.layers.0", "encoder.layers.1", "decoder.layers.0", "decoder.layers.1"]
     for update, stage in ((0, 0), (1, 0), (2, 1), (4, 2), (7, 3), (8, None)):
-        task.training.update = update
-        criterion.train()(model.train(), batch(range(2)))
-        found = {names[parameter]: rate for parameter, rate in task.training.rates.items()}
+        found = {names[parameter]: rate for parameter, rate in rates(task, model, update).items()}
         for name in names.values():
             layer = re.sub(r"(layers\.\d+)\..*", r"\1", name)
             number = layers.index(layer) if layer in layers else 9
@@ -157,11 +164,11 @@ def test_a_stage_moves_its_layer_and_what_is_below_less(train_arguments, teacher
 
 def test_joint_transfer_moves_all_mapped_layers_and_nothing_else(train_arguments, teacher):
     joint = ["--transfer", "joint", "--transfer-updates", 2, "--layer-map", "encoder:1,- decoder:-"]
-    _, model, criterion, batch = built(arguments(train_arguments, teacher, *LAYERS, *joint, *start(teacher)))
-    criterion.train()(model.train(), batch(range(2)))
-    moving = {name for name, parameter in model.named_parameters() if parameter not in criterion.task.training.rates}
+    task, model, *_ = built(arguments(train_arguments, teacher, *LAYERS, *joint, *start(teacher)))
+    found = rates(task, model, 0)
+    moving = {name for name, parameter in model.named_parameters() if parameter not in found}
     assert moving == {f"encoder.layers.0.{name}" for name, _ in model.encoder.layers[0].named_parameters()}
-    assert set(criterion.task.training.rates.values()) == {0.0}
+    assert set(found.values()) == {0.0}
 
 
 @pytest.mark.parametrize("terms", [[], ["--attention-weight", 0.6]])
@@ -174,7 +181,7 @@ def test_stages_add_up_to_the_joint_loss(terms, train_arguments, teacher):
         task, model, criterion, batch = built(arguments(train_arguments, teacher, *given))
         model.train(), criterion.train()
         losses = []
-        for task.training.update in (0, 2, 4, 6) if transfer == "progressive" else (0,):
+        for task.clock.update in (0, 2, 4, 6) if transfer == "progressive" else (0,):
             losses.append(criterion(model, batch(range(5)))[0].item())
         assert min(losses) > 0
         found.append(sum(losses))
@@ -187,7 +194,7 @@ def test_a_layer_phase_has_no_dropout(arch, train_arguments, teacher):
     dropout = ["--dropout", 0.3, "--attention-dropout", 0.3, "--activation-dropout", 0.3]
     task, model, criterion, batch = built(arguments(train_arguments, teacher, *given, *dropout))
     for update, same in ((0, True), (1, True), (2, False)):
-        task.training.update = update
+        task.clock.update = update
         logs = []
         for seed in (1, 2):
             model.train(), criterion.train()
@@ -207,7 +214,7 @@ def test_ddp_gets_every_gradient(train_arguments, teacher, tmp_path):
             task, model, criterion, batch = built(shaped(train_arguments, teacher, shape))
             wrapped_model, wrapped = DistributedDataParallel(model), DistributedDataParallel(criterion)
             for update in range(3):
-                task.training.update = update
+                task.clock.update = update
                 wrapped(wrapped_model, batch(range(5)))[0].backward()
     finally:
         torch.distributed.destroy_process_group()
@@ -240,13 +247,13 @@ def test_every_bad_option_is_in_one_line(train_arguments, teacher, tmp_path):
     line = refused(arguments(train_arguments, teacher, *bad), tmp_path)
     for message in (
         "--kd-alpha: use --gold-weight and --kd-weight here, got 0.7",
-        "--feature-weight: must be a number of at least 0, got -1.0",
+        "--feature-weight: must be in [0, inf), got -1.0",
         "--attention-decay: must be in (0, 1], got 2.0",
-        "--attention-decay: requires an --attention-weight above 0, got 2.0",
+        "--attention-decay: requires --attention-weight, got 2.0 alone",
         "--attention-kinds: must be some of encoder,decoder,cross, each once, got 'cross,self'",
         "--layer-map: must be as in 'encoder:1,3,5 decoder:2,-', with both parts, got 'encoder:1'",
-        "--transfer-updates: requires --transfer joint or progressive, got 3",
-        "--transfer-lower-lr: requires --transfer progressive, got 0.5",
+        "--transfer-updates: requires --transfer joint or progressive, got auxiliary",
+        "--transfer-lower-lr: requires --transfer progressive, got auxiliary",
         "--teacher-path: must name one teacher to learn hidden states from, got 2",
         "--kd-iterations: must be 1 where hidden states are learned, got 2",
         "--encoder-layerdrop: must be 0 where hidden states are learned, got 0.1",

@@ -8,7 +8,6 @@ import random
 import subprocess
 import sys
 import zipfile
-from types import SimpleNamespace
 
 import numpy as np
 import omegaconf
@@ -19,8 +18,6 @@ from fairseq.data import Dictionary, LanguagePairDataset, ListDataset, data_util
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq.distributed import utils as distributed_utils
 from fairseq.tasks.translation import TranslationConfig, TranslationTask
-from fairseq.trainer import Trainer
-from omegaconf import OmegaConf
 
 from fairseq_compress import compat
 from fairseq_compress.checkpoint.load import load_state
@@ -369,19 +366,3 @@ def step(optimizer, count, seed=0):
         for weight in optimizer.params:
             weight.grad = torch.randn(weight.shape, generator=draw)
         optimizer.step()
-
-
-def test_gradients_of_frozen_parameters_are_no_part_of_the_norm():
-    moving, frozen = (torch.nn.Parameter(torch.zeros(2)) for _ in range(2))
-    task = CompressedTranslationTask(
-        CompressedTranslationConfig(source_lang="en", target_lang="cs"), *[Dictionary()] * 2
-    )
-    task.training.rates = {frozen: 0.0, moving: 0.5}
-    optimizer = optim.build_optimizer(
-        OmegaConf.create({"_name": "sgd", "lr": [0.1], "momentum": 0.0, "weight_decay": 0.0}), [moving, frozen]
-    )
-    moving.grad, frozen.grad = torch.tensor([3.0, 4.0]), torch.tensor([100.0, 0.0])
-    norm = Trainer.clip_grad_norm(SimpleNamespace(task=task, optimizer=optimizer, is_fsdp=False), 1.0)
-    assert norm.item() == pytest.approx(5.0)
-    assert moving.grad.tolist() == pytest.approx([0.6, 0.8], rel=1e-5)
-    assert frozen.grad is None

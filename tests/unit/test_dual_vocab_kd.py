@@ -81,7 +81,7 @@ def test_the_sum_of_its_terms_by_hand(task, model):
     word = word_kd_loss(*(
         word_log_probs(chosen, words[name], count) for chosen, name in zip(lprobs, ("student", "teacher"), strict=True)
     ))  # fmt: skip
-    distances = whole.projections.loss(weight.pair() for weight in whole._matched)
+    distances = whole.projections.loss(weight.pair() for weight in whole.terms[-1].matched)
     expected = 0.7 * sum(terms) + 0.5 * word + size * 0.1 * (distances.down + distances.up)
     assert size == sample["ntokens"] == int((sample["target"] != 1).sum())
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=0)  # words are in float32
@@ -184,8 +184,8 @@ def test_wrong_options_in_one_message(task, model):
     with pytest.raises(ConfigError) as error:
         criterion(task, model, word_kd_weight=-1.0, projection_weight=-2.0, layer_map="encoder:0 decoder:0")
     for rule in (
-        "--word-kd-weight: must be at least 0, got -1.0", "--projection-weight: must be at least 0, got -2.0",
-        "--layer-map: must be given with --projection-loss",
+        "--word-kd-weight: must be in [0, inf), got -1.0", "--projection-weight: must be in [0, inf), got -2.0",
+        "--layer-map: requires --projection-loss, got encoder:0 decoder:0 alone",
     ):  # fmt: skip
         assert rule in str(error.value)
     stranger = SimpleNamespace(target_dictionary=task.target_dictionary)

@@ -10,11 +10,10 @@ import torch
 from fairseq import models
 from fairseq.data import Dictionary
 
-from fairseq_compress.criterions import word_level_kd
 from fairseq_compress.criterions.on_policy import EXTRA_LENGTH, coin, student_samples
 from fairseq_compress.criterions.selective_kd import QUEUE
-from fairseq_compress.criterions.word_level_kd import WordLevelKDCriterion
-from fairseq_compress.criterions.word_level_kd_options import WordLevelKDConfig
+from fairseq_compress.criterions.terms import word_level
+from fairseq_compress.criterions.word_level_kd import WordLevelKDConfig, WordLevelKDCriterion
 from fairseq_compress.errors import ConfigError
 from fairseq_compress.functional.losses.divergences import ranking_loss
 from fairseq_compress.functional.losses.token_selection import hardest, pushed
@@ -59,7 +58,7 @@ def make(monkeypatch):
     def build(*teachers, **options):
         frozen = FrozenTeachers.__new__(FrozenTeachers)
         frozen.models = [teacher.eval().requires_grad_(False) for teacher in teachers]
-        monkeypatch.setattr(word_level_kd, "FrozenTeachers", lambda *_: frozen)
+        monkeypatch.setattr(word_level, "FrozenTeachers", lambda *_: frozen)
         task = CompressedTranslationTask(
             CompressedTranslationConfig(source_lang="en", target_lang="cs"), *[DICTIONARY] * 2
         )
@@ -117,10 +116,10 @@ def test_the_queue_is_state_of_the_task_and_only_training_fills_it(make):
     first = state.state_dict[QUEUE].clone()
     assert len(first) == 8
     criterion.eval()(student, sample)
-    criterion.train().task.training.counts = False
+    criterion.train().task.clock.counts = False
     criterion(student, sample)
     assert torch.equal(state.state_dict[QUEUE], first)
-    criterion.task.training.counts = True
+    criterion.task.clock.counts = True
     criterion(student, sample)
     assert torch.equal(state.state_dict[QUEUE], torch.cat([first, first])[-12:])
 
@@ -229,7 +228,7 @@ def test_the_mean_over_dropout_passes(make):
     loss, _, _ = criterion(student, sample)
     assert torch.equal(torch.get_rng_state(), before)
     assert not teacher.training
-    outputs = criterion.teachers.outputs(sample, torch.float64, "logits", 3, seed_of("word_level_kd", 5, 0))
+    outputs = criterion.terms[0].teachers.outputs(sample, torch.float64, "logits", 3, seed_of("word_level_kd", 5, 0))
     assert not torch.equal(outputs[0], outputs[1])
     q = torch.stack([torch.softmax(output, -1) for output in outputs]).mean(0)
     kept = sample["target"].reshape(-1).ne(PAD)
@@ -248,40 +247,11 @@ def test_nothing_but_dropout_differs_in_dropout_passes(make):
     for module in dropout_modules(teacher):
         if hasattr(module, "p"):
             module.p = 0.0
-    outputs = criterion.teachers.outputs(sample, torch.float64, "logits", 2, 1)
-    plain = criterion.teachers.outputs(sample, torch.float64, "logits")[0]
+    outputs = criterion.terms[0].teachers.outputs(sample, torch.float64, "logits", 2, 1)
+    plain = criterion.terms[0].teachers.outputs(sample, torch.float64, "logits")[0]
     assert all(torch.equal(output, plain) for output in outputs)
     with pytest.raises(ConfigError, match="--teacher-dropout-passes: must be 0 for a teacher without dropout, got 2"):
         make(teacher, teacher_dropout_passes=2)
-
-
-@pytest.mark.parametrize("rate", [0.0, 0.25])
-def test_slower_parameters_go_a_part_of_their_step(rate):
-    """Of Adam too, which would undo a factor on the gradient."""
-    task = CompressedTranslationTask(CompressedTranslationConfig(), DICTIONARY, DICTIONARY)
-    weights = [torch.nn.Parameter(torch.tensor([1.0, -2.0, 3.0])) for _ in range(2)]
-    optimizer = torch.optim.Adam(weights, lr=0.1)
-    for step in range(3):
-        before = [weight.detach().clone() for weight in weights]
-        for weight in weights:
-            weight.grad = torch.tensor([0.5, -1.0, 2.0 + step])
-        task.training.rates = {weights[1]: rate}
-        task.optimizer_step(optimizer, torch.nn.Module(), step)
-        moved = [weight.detach() - old for weight, old in zip(weights, before, strict=True)]
-        assert moved[0].abs().min() > 0.05
-        torch.testing.assert_close(moved[1], rate * moved[0], rtol=1e-5, atol=1e-6)
-
-
-def test_a_frozen_parameter_has_no_weight_decay_and_no_moments():
-    task = CompressedTranslationTask(CompressedTranslationConfig(), DICTIONARY, DICTIONARY)
-    weights = [torch.nn.Parameter(torch.tensor([1.0, -2.0, 3.0])) for _ in range(2)]
-    optimizer = torch.optim.AdamW(weights, lr=0.1, weight_decay=0.1)
-    for weight in weights:
-        weight.grad = torch.ones(3)
-    task.training.rates = {weights[1]: 0.0}
-    task.optimizer_step(optimizer, torch.nn.Module(), 0)
-    assert weights[1].tolist() == [1.0, -2.0, 3.0]
-    assert list(optimizer.state) == weights[:1]
 
 
 def test_the_queue_needs_our_task():

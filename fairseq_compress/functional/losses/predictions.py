@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from fairseq_compress.functional.losses.blocks import LogitRows
@@ -36,3 +37,8 @@ def _blocks(output: Output, block_rows: int | None) -> Iterator[tuple[slice, Ten
         for start in range(0, total, size):
             rows = slice(start, min(start + size, total))
             yield rows, source.block(rows).detach().to(dtype)
+
+
+def reference_lprobs(logits: Tensor, target: Tensor) -> Tensor:
+    """log p (B, T) of the reference tokens (B, T) in float32, with its gradient, from logits (B · T, V)."""
+    return -F.cross_entropy(logits.float(), target.reshape(-1), reduction="none").view_as(target)

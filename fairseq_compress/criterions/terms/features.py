@@ -1,0 +1,53 @@
+"""Feature maps: MobileBERT's losses of outputs of layers (arXiv:2004.02984)."""
+
+from torch import Tensor
+
+from fairseq_compress.compat import fairseq_options
+from fairseq_compress.criterions.terms.layers import PairTerm, TransferOptions
+from fairseq_compress.functional.losses.layer_losses import feature_loss, mean_loss, variance_loss
+from fairseq_compress.options import option
+
+
+@fairseq_options
+class FeatureOptions(TransferOptions):
+    """Options of :class:`Feature`, :class:`FeatureMean` and :class:`FeatureVariance`."""
+
+    feature_weight: float = option(
+        0.0, "weight of the squared distance of normalized outputs of layers", range="[0, inf)"
+    )
+    feature_mean_weight: float = option(
+        0.0, "weight of the squared difference of the means of outputs of layers", range="[0, inf)"
+    )
+    feature_variance_weight: float = option(
+        0.0, "weight of the difference of the variances of outputs of layers", range="[0, inf)"
+    )
+
+
+class Feature(PairTerm):
+    """Squared distance of layer-normalized outputs."""
+
+    name = "feature"
+    options = FeatureOptions
+
+    def pair_loss(self, student: Tensor, teacher: Tensor) -> Tensor:
+        return feature_loss(student, teacher)
+
+
+class FeatureMean(PairTerm):
+    """Squared difference of the means, which a layer norm removes."""
+
+    name = "feature_mean"
+    options = FeatureOptions
+
+    def pair_loss(self, student: Tensor, teacher: Tensor) -> Tensor:
+        return mean_loss(student, teacher)
+
+
+class FeatureVariance(PairTerm):
+    """Absolute difference of the variances, which a layer norm removes."""
+
+    name = "feature_variance"
+    options = FeatureOptions
+
+    def pair_loss(self, student: Tensor, teacher: Tensor) -> Tensor:
+        return variance_loss(student, teacher)

@@ -1,0 +1,125 @@
+"""The K best translations of a teacher, each with its weight (sequence-level distillation)."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+
+from fairseq_compress.compat import fairseq_options
+from fairseq_compress.criterions.terms.term import (
+    Batch,
+    Found,
+    Metric,
+    Term,
+    TermOptions,
+    logits_problems,
+)
+from fairseq_compress.datasets.k_best import SAMPLE_KEY, attach_k_best
+from fairseq_compress.errors import ConfigError
+from fairseq_compress.functional.losses.label_smoothed import label_smoothed_loss
+from fairseq_compress.functional.losses.outputs import compute_dtype
+from fairseq_compress.models.student_output import student_output, unwrapped
+from fairseq_compress.options import option
+
+
+@fairseq_options
+class HypothesesOptions(TermOptions):
+    """Options of :class:`Hypotheses`."""
+
+    sequence_kd_temperature: float = option(
+        1.0, "temperature T over the teacher's scores; a small T is the best one only", range="(0, inf)"
+    )
+    k_best: int | None = option(
+        None, "train on the first K hypotheses of each source (default: all in the data)", range="[1, inf)"
+    )
+
+
+class _Rows(NamedTuple):
+    """What the loss is computed over: R hypotheses of B sources."""
+
+    net_input: dict[str, Any]
+    target: Tensor  # (R, T)
+    weights: Tensor | None  # (R,); None where all are 1
+    sources: Tensor | None  # (R,), row of the source; None where it is 0, 1, ..., R - 1
+    ntokens: int
+    weighted_ntokens: float
+
+
+class Hypotheses(Term):
+    """-Σ_k q_k log p(y_k | x), label-smoothed: see the criterion ``sequence_level_kd``."""
+
+    options = HypothesesOptions
+    metrics = (
+        Metric("nll_loss", "weighted_ntokens"),
+        Metric("nhypotheses", "nsentences", bits=False, digits=2, name="hypotheses"),
+    )
+
+    @classmethod
+    def problems(cls, cfg: Any, task: Any, kinds: Sequence[type[Term]]) -> Iterator[str]:
+        yield from logits_problems(task)
+
+    def __init__(self, cfg: Any, task: Any) -> None:
+        super().__init__(cfg, task)
+        attach_k_best(task, cfg.k_best, cfg.sequence_kd_temperature)
+
+    def __call__(self, batch: Batch) -> Found:
+        rows = _rows_of(batch.sample)
+        with _repeated_encoder_output(batch.model, rows.sources):
+            output = student_output(batch.model, rows.net_input, str(self.cfg.loss_from))
+        weights = rows.weights
+        if weights is not None:
+            weights = weights[:, None].expand_as(rows.target).reshape(-1).to(compute_dtype(output))
+        losses = label_smoothed_loss(
+            output,
+            rows.target.reshape(-1),
+            label_smoothing=self.cfg.label_smoothing,
+            padding_idx=self.padding_idx,
+            weights=weights,
+        )
+        sources = batch.sample["target"].size(0)
+        logged = {
+            "nll_loss": losses.nll,
+            "ntokens": rows.ntokens,
+            "weighted_ntokens": rows.weighted_ntokens,
+            "nsentences": sources,
+            "nhypotheses": rows.target.size(0),
+            "sample_size": sources if self.cfg.sentence_avg else rows.weighted_ntokens,
+        }
+        return Found(losses.loss, logged)
+
+
+def _rows_of(sample: dict[str, Any]) -> _Rows:
+    """The hypotheses of a batch, or its references where there are none."""
+    net_input, target = sample["net_input"], sample["target"]
+    rows = sample.get(SAMPLE_KEY)
+    if rows is None:
+        return _Rows(net_input, target, None, None, sample["ntokens"], sample["ntokens"])
+    net_input = {**net_input, "prev_output_tokens": rows["prev_output_tokens"]}
+    tokens = rows["ntokens"], rows["weighted_ntokens"]
+    if len(rows["target"]) == len(target):  # one of each source
+        return _Rows(net_input, rows["target"], None, None, *tokens)
+    return _Rows(net_input, rows["target"], rows["weights"], rows["sources"], *tokens)
+
+
+@contextmanager
+def _repeated_encoder_output(model: nn.Module, sources: Tensor | None) -> Iterator[None]:
+    """While this is open, the encoder's output of B sources goes to the decoder as R rows, row r of ``sources[r]``.
+
+    A hook of the encoder, so that everything goes through the forward of the model as DDP has wrapped it, and for any
+    encoder that beam search works with: that repeats its output in the same way.
+
+    Raises:
+        ConfigError: the model has no such encoder.
+    """
+    if sources is None:
+        yield
+        return
+    encoder: Any = getattr(unwrapped(model), "encoder", None)
+    if not hasattr(encoder, "reorder_encoder_out"):
+        raise ConfigError(f"--criterion sequence_level_kd: needs an encoder-decoder model, got {type(model).__name__}")
+    hook = encoder.register_forward_hook(lambda module, _, output: module.reorder_encoder_out(output, sources))
+    try:
+        yield
+    finally:
+        hook.remove()
