@@ -50,15 +50,15 @@ def of_export(args: argparse.Namespace) -> tuple[float, float]:
 
 
 def measure(args: argparse.Namespace) -> None:
-    from fairseq_compress.decoding.translation_lines import LineOptions, translate_lines
-    from fairseq_compress.runtimes.open_model import open_directory
+    from fairseq_compress import runtimes
+    from fairseq_compress.runtimes.opened import RuntimeOptions
 
-    opened = open_directory(args.measure, {"beam": args.beam})
+    model = runtimes.open(args.measure, RuntimeOptions({"beam": args.beam}))
     lines = Path(args.text).read_bytes().split(b"\n")[:-1]
 
     def translate(some: list[bytes]) -> float:
         begin = time.perf_counter()
-        for _ in translate_lines(some, opened.model, opened.segmenter, LineOptions(), print):
+        for _ in model.translate(some):
             pass
         return time.perf_counter() - begin
 

@@ -98,13 +98,12 @@ def with_ctranslate2(job: dict[str, Any]) -> Prepare:
 
 
 def with_onnx(job: dict[str, Any]) -> Prepare:
-    from fairseq_compress.decoding.search_options import SearchOptions
-    from fairseq_compress.runtimes.model_directory import ModelDirectory
-    from fairseq_compress.runtimes.open_model import open_model
+    from fairseq_compress import runtimes
+    from fairseq_compress.runtimes.opened import RuntimeOptions
 
-    search = SearchOptions(job["beam"], max_len_a=0, max_len_b=job["length"], min_len=job["length"])
-    model = open_model(ModelDirectory.open(job["model"]), search, threads=job["setting"]["threads"])
-    return lambda sentences: lambda: [found[0].pieces for found in model.translate(sentences)]
+    search = {"beam": job["beam"], "max_len_a": 0, "max_len_b": job["length"], "min_len": job["length"]}
+    model = runtimes.open(job["model"], RuntimeOptions(search, threads=job["setting"]["threads"])).translator
+    return lambda sentences: lambda: [found[0].output for found in model.translate(sentences)]
 
 
 SYSTEMS = {"fairseq": with_fairseq, "CTranslate2": with_ctranslate2, "onnx": with_onnx}

@@ -10,8 +10,10 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from fairseq_compress.decoding.hypothesis import Hypothesis
+from fairseq_compress.errors import ConfigError
 from fairseq_compress.extras import explained
 
 if TYPE_CHECKING:
@@ -28,48 +30,51 @@ if TYPE_CHECKING:
 PathLike = str | os.PathLike[str]
 
 
-class Hypothesis(NamedTuple):
-    """One translation of a line."""
-
-    score: float
-    """Log-probability / length**lenpen, in nats; higher is better."""
-    text: str
-
-
 class Translator:
-    """A model directory of ``fairseq-compress export`` as a function on lines of text.
+    """A model as a function on lines of text.
 
-    Loads ONNX Runtime or CTranslate2, neither torch nor fairseq. As with ``fairseq-compress translate``, empty lines
-    stay empty, and long ones are split at ends of sentences and joined again.
+    Of a directory of ``fairseq-compress export`` it loads ONNX Runtime or CTranslate2, neither torch nor fairseq. As
+    with ``fairseq-compress translate``, empty lines stay empty, and long ones are split at ends of sentences and
+    joined again.
 
     Args:
-        directory: the model.
+        model: the directory, or a checkpoint, packed or not.
         threads: None: ``OMP_NUM_THREADS`` if it is set, else all cores.
         longest: subwords of a line that are translated at once.
         split: what has more is split; False: it is refused.
-        search: options of the beam search (``beam``, ``lenpen``, ``max_len_a``, ``max_len_b``, ``min_len``, ``unkpen``)
-            in place of those of the export.
+        data: of a checkpoint: folder with ``dict.LANG.txt``; None: beside it, else the folder that it was trained on.
+        sentencepiece_model: of a checkpoint.
+        target_sentencepiece_model: of a checkpoint, if the target side has its own.
+        search: options of the beam search (``beam``, ``lenpen``, ``max_len_a``, ``max_len_b``, ``min_len``, ``unkpen``,
+            ``no_repeat_ngram_size``) in place of those of the export.
 
     Raises:
-        DataError: the directory is missing or damaged.
+        DataError, CheckpointError: the model is missing or damaged.
         ConfigError: a value is out of its range.
         MissingPackageError: the runtime is not installed.
     """
 
     def __init__(
         self,
-        directory: PathLike,
+        model: PathLike,
         *,
         threads: int | None = None,
         longest: int = 256,
         split: bool = True,
+        data: PathLike | None = None,
+        sentencepiece_model: PathLike | None = None,
+        target_sentencepiece_model: PathLike | None = None,
         **search: int | float,
     ) -> None:
-        from fairseq_compress.runtimes.open_model import open_directory
+        from fairseq_compress import runtimes
+        from fairseq_compress.runtimes.opened import RuntimeOptions
 
-        self._opened = open_directory(directory, search, None, threads)
-        self._longest, self._split = longest, split
-        self.metadata: dict[str, Any] = self._opened.directory.metadata
+        folder = None if data is None else os.fspath(data)
+        sentencepiece = None if sentencepiece_model is None else (sentencepiece_model, target_sentencepiece_model)
+        options = RuntimeOptions(search, nbest=None, threads=threads, sentencepiece=sentencepiece, data=folder)
+        self._model = runtimes.open(model, options)
+        self._lines: dict[str, Any] = {"longest": longest, "long_lines": "split" if split else "refuse"}
+        self.metadata: dict[str, Any] = self._model.metadata
         """``metadata.json``: languages, architecture, parameters, quantization, what the check measured."""
 
     def __call__(self, lines: Iterable[str]) -> list[str]:
@@ -80,25 +85,19 @@ class Translator:
         """
         return [best[0].text for best in self.nbest(lines, 1)]
 
-    def nbest(self, lines: Iterable[str], n: int) -> list[list[Hypothesis]]:
+    def nbest(self, lines: Iterable[str], n: int) -> list[list[Hypothesis[str]]]:
         """The ``n`` best translations of each line, best first; of an empty line one, of score 0.
 
         Raises:
             ConfigError: ``n`` is not in 1 to ``beam``.
             DataError: as :meth:`__call__`.
         """
-        from fairseq_compress.decoding.translation_lines import translate_lines
-        from fairseq_compress.errors import ConfigError
-
         if isinstance(lines, str):
             raise TypeError("lines must be an iterable of strings, got one string; give [line]")
-        opened = self._opened
-        if not 1 <= n <= opened.search.beam:
-            raise ConfigError(f"n: must be in 1 to beam ({opened.search.beam}), got {n}")
-        encoded = (line.encode() for line in lines)
-        options = opened.line_options(nbest=n, longest=self._longest, split=self._split)
-        found = translate_lines(encoded, opened.model, opened.segmenter, options, lambda message: None)
-        return [[Hypothesis(*one) for one in translation.hypotheses] for translation in found]
+        if not 1 <= n <= self._model.search.beam:
+            raise ConfigError(f"n: must be in 1 to beam ({self._model.search.beam}), got {n}")
+        found = self._model.translate((line.encode() for line in lines), nbest=n, **self._lines)
+        return [translation.hypotheses for translation in found]
 
 
 @dataclass(frozen=True)
@@ -130,8 +129,7 @@ def load(path: PathLike, data: PathLike | None = None) -> LoadedModel:
         MissingPackageError: the extra ``train`` is not installed.
     """
     with explained():
-        _register()
-        from fairseq.tasks import TASK_REGISTRY
+        from fairseq.tasks import TASK_REGISTRY, translation  # noqa: F401 - whole, before our modules import parts
 
         from fairseq_compress.checkpoint.load import build_model, load_upgraded
         from fairseq_compress.teachers.dictionaries import find_dictionary
@@ -176,11 +174,3 @@ def quantize(model: Model, plan: PathLike | Mapping[str, Any] | Plan) -> Model:
         if (options := getattr(quantized, name, None)) is not None:
             set_plan(options, plan)
     return quantized
-
-
-def _register() -> None:
-    import fairseq.tasks.translation  # noqa: F401 - before register(), which fairseq's own tasks come before
-
-    import fairseq_compress
-
-    fairseq_compress.register()

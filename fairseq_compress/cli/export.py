@@ -2,11 +2,14 @@
 
 import argparse
 import sys
-from pathlib import Path
 from typing import Any
 
 from fairseq_compress.cli.sentencepiece_models import add_sentencepiece_arguments, given_models
-from fairseq_compress.decoding.search_options import SearchOptions, add_search_arguments, given_search
+from fairseq_compress.decoding.search_options import SearchOptions
+from fairseq_compress.errors import ConfigError
+from fairseq_compress.export.options import AUTO, CheckOptions, ExportOptions
+from fairseq_compress.options import add_arguments as add_options
+from fairseq_compress.options import from_arguments
 
 HELP = (
     "Convert a checkpoint for another runtime, translate with both, and keep the result if it loses no more BLEU than "
@@ -16,80 +19,31 @@ HELP = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the verb."""
-    parser.add_argument("--checkpoint", required=True, metavar="C.pt", help="of any architecture of ours")
-    parser.add_argument("--data", metavar="DIR", help="folder with dict.LANG.txt; default: beside the checkpoint")
+    add_options(parser, ExportOptions, names=("checkpoint", "data"))
     add_sentencepiece_arguments(parser, "that cut its training text")
     parser.add_argument("--output", required=True, metavar="DIR", help="must not be there yet")
-    parser.add_argument(
-        "--runtime", choices=("onnx", "ctranslate2", "auto"), default="onnx",
-        help="what runs the model; auto: the fastest on this machine, of all that lose no more than they may",
+    add_options(parser, ExportOptions, names=("runtime", "optimize_for", "quantization", "calibration", "licence"))
+    add_options(
+        parser.add_argument_group("check, with raw text that the model was not trained on"), CheckOptions
     )  # fmt: skip
-    parser.add_argument(
-        "--optimize-for", choices=("batches", "sentence"), default="batches",
-        help="with auto: sentences a second of many at once, or the time of one by itself",
+    add_options(
+        parser.add_argument_group("search of the check, which translate then has as its default"), SearchOptions
     )  # fmt: skip
-    parser.add_argument(
-        "--quantization",
-        choices=("float32", "int8", "int8_calibrated", "int8_float32", "int16", "float16", "bfloat16"),
-        help="onnx: the first three; ctranslate2: all but int8_calibrated; default: int8, or any with auto",
-    )  # fmt: skip
-    parser.add_argument("--calibration", metavar="FILE", help="raw source text, 500 lines of it, for int8_calibrated")
-    parser.add_argument("--licence", metavar="TEXT", help="under which the model may be used, for metadata.json")
-    check = parser.add_argument_group("check, with raw text that the model was not trained on")
-    check.add_argument("--check-source", metavar="FILE", help="required, or --no-check")
-    check.add_argument("--check-reference", metavar="FILE", help="its translation")
-    check.add_argument("--check-sentences", type=int, default=1000, metavar="N", help="the first N lines of them")
-    check.add_argument("--max-bleu-loss", type=float, metavar="X", help="default: 0.05 for float32, 0.3 for all others")
-    check.add_argument("--no-check", action="store_true", help="convert without a look at what comes out")
-    search = parser.add_argument_group("search of the check, which translate then has as its default")
-    add_search_arguments(search, SearchOptions())
 
 
 def run(args: argparse.Namespace) -> int:
     """Export, check and print what the check measured."""
-    import fairseq.tasks.translation  # noqa: F401 - before register(), which does nothing without fairseq
+    from fairseq_compress.export.exporter import export
+    from fairseq_compress.export.fastest import export_fastest
 
-    import fairseq_compress
-    from fairseq_compress.errors import ConfigError
-    from fairseq_compress.export.auto_runtime import candidates, export_fastest
-    from fairseq_compress.export.exporter import ExportOptions, export
-    from fairseq_compress.export.self_check import CheckOptions
-
-    fairseq_compress.register()
-    search = SearchOptions(**given_search(args))
-    check = None
-    if args.no_check:
-        if args.check_source or args.check_reference:
-            raise ConfigError("--no-check: cannot go with --check-source or --check-reference")
-    elif not (args.check_source and args.check_reference):
-        raise ConfigError("--check-source, --check-reference: must both be given, or --no-check")
-    else:
-        check = CheckOptions(
-            Path(args.check_source), Path(args.check_reference), args.check_sentences, args.max_bleu_loss
-        )
+    check = from_arguments(CheckOptions, args)
     if (models := given_models(args)) is None:
         raise ConfigError("--sentencepiece-model: must be given, or one for each side")
-    auto = args.runtime == "auto"
-    runtime, quantization = ("onnx", "int8") if auto else (args.runtime, args.quantization or "int8")
-    options = ExportOptions(
-        args.checkpoint,
-        args.data,
-        models[0],
-        runtime,
-        quantization,
-        None if auto else args.calibration,
-        args.licence,
-        search,
-        models[1],
-    )
-    if auto:
-        if check is None:
-            raise ConfigError("--runtime auto: needs --check-source and --check-reference, which it times too")
-        tried = candidates(options, args.quantization, args.calibration)
-        directory = export_fastest(tried, args.output, check, args.optimize_for)
-        _print_candidates(directory.metadata["auto"])
-    else:
-        directory = export(options, args.output, check)
+    search = from_arguments(SearchOptions, args)
+    options = from_arguments(ExportOptions, args, sentencepiece=models, search=search)
+    directory = (export_fastest if options.runtime == AUTO else export)(options, args.output, check)
+    if auto := directory.metadata.get("auto"):
+        _print_candidates(auto)
     metadata = directory.metadata
     print(
         f"{args.output}: {metadata['runtime']} {metadata['quantization']}, {metadata['parameters']:,} parameters, "

@@ -1,9 +1,8 @@
 """``fairseq-compress nbest``: a corpus and a teacher -> n-best lists with scores."""
 
 import argparse
-import os
 import sys
-from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from fairseq_compress.cli.local_ranks import (
@@ -13,7 +12,8 @@ from fairseq_compress.cli.local_ranks import (
     run_processes,
 )
 from fairseq_compress.cli.sentencepiece_models import add_sentencepiece_arguments, given_models
-from fairseq_compress.decoding.search_options import SearchOptions, add_search_arguments, given_search
+from fairseq_compress.decoding.search_options import SearchOptions, given_search
+from fairseq_compress.options import add_arguments as add_options
 
 HELP = (
     "Translate a corpus with one model or an ensemble into an n-best file. The hypotheses are those of "
@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     files.add_argument("--source-lang", metavar="LANG", help="default: that of the checkpoint")
     files.add_argument("--target-lang", metavar="LANG", help="default: that of the checkpoint")
     search = parser.add_argument_group("search, as in fairseq-generate")
-    add_search_arguments(search, SearchOptions())
+    add_options(search, SearchOptions)
     search.add_argument("--nbest", type=int, metavar="K", help="hypotheses written for each source; default: --beam")
     search.add_argument(
         "--precision", choices=("float32", "bfloat16", "int8"), default="float32",
@@ -67,25 +67,30 @@ def run(args: argparse.Namespace) -> int:
         return run_processes("nbest", args)
     die_with_parent()
     make_products_reproducible()
-    import fairseq.tasks.translation  # noqa: F401 - before register(), which does nothing without fairseq
-
-    import fairseq_compress
-    from fairseq_compress.jobs.nbest import NBestJob, NBestOptions
-    from fairseq_compress.runtimes.torch.beam_search import MAX_TOKENS
-    from fairseq_compress.teachers.loading import pick_device
+    from fairseq_compress import runtimes
+    from fairseq_compress.decoding.search_model import MAX_TOKENS
+    from fairseq_compress.jobs.nbest import Corpus, NBestJob, NBestOptions
+    from fairseq_compress.runtimes.opened import RuntimeOptions
     from fairseq_compress.work.sharded import run_job, shard_from_environment
 
-    fairseq_compress.register()
-    search = SearchOptions(**given_search(args))
-    exported = os.path.isdir(args.checkpoint)
-    device = pick_device("cpu" if exported and args.device == "auto" else args.device)
-    max_tokens = MAX_TOKENS[device.type] if args.max_tokens is None else args.max_tokens
-    options = NBestOptions(search, args.nbest, max_tokens, args.window, args.long_lines)
+    search, models = given_search(args), given_models(args)
+    max_tokens = MAX_TOKENS["cpu"] if args.max_tokens is None else args.max_tokens
+    options = NBestOptions(SearchOptions(**search), args.nbest, max_tokens, args.window, args.long_lines)
     _check_files(args)
     shard = shard_from_environment()
-    teacher, open_search = _open_teacher(args, search, device)
-    corpus, metadata = _prepare(args, options, teacher, device)
-    job = NBestJob(args.output, corpus, teacher.target, options, open_search, metadata)
+    teacher = runtimes.open(
+        args.checkpoint,
+        RuntimeOptions(
+            search, nbest=None, text=models is not None, sentencepiece=models, device=args.device, data=args.data,
+            languages=(args.source_lang, args.target_lang), precision=args.precision, max_tokens=args.max_tokens,
+        ),
+    )  # fmt: skip
+    teacher.verify()
+    if args.max_tokens is None:
+        options = replace(options, max_tokens=MAX_TOKENS[teacher.device])
+    corpus = Corpus(args.source, teacher.source_entries, teacher.translator.longest + 1, teacher.segmenter)
+    metadata = _metadata(args, options, teacher)
+    job = NBestJob(args.output, corpus, options, teacher.translator.translate, metadata)
     counts = run_job(job, shard, args.join_only)
     if counts is None:
         return 0
@@ -94,54 +99,27 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _open_teacher(args: argparse.Namespace, search: Any, device: Any) -> tuple[Any, Callable[[], Any]]:
-    """The teacher, and what makes its search: that takes time, and is not needed to see that all is done."""
-    from fairseq_compress.errors import ConfigError
-    from fairseq_compress.jobs.exported import ExportedTeacher
-    from fairseq_compress.runtimes.torch.beam_search import BeamSearch
-    from fairseq_compress.teachers.loading import load_models
-
-    if not os.path.isdir(args.checkpoint):
-        models = load_models(
-            args.checkpoint, args.data, source_lang=args.source_lang, target_lang=args.target_lang,
-            precision=args.precision, device=device,
-        )  # fmt: skip
-        return models, lambda: BeamSearch(models, search).search
-    for option, value, default in (("--data", args.data, None), ("--precision", args.precision, "float32")):
-        if value != default:
-            raise ConfigError(f"{option}: requires a checkpoint, {args.checkpoint} is a directory; got {value}")
-    if args.device == "cuda":
-        raise ConfigError(f"--device: must be cpu for the directory {args.checkpoint}, got cuda")
-    teacher = ExportedTeacher(args.checkpoint, search, args.source_lang, args.target_lang)
-    return teacher, lambda: teacher.search
-
-
-def _prepare(args: argparse.Namespace, options: Any, teacher: Any, device: Any) -> tuple[Any, dict[str, Any]]:
-    """The corpus, and everything that decides the output's bytes."""
-    from fairseq_compress.jobs.nbest import Corpus
+def _metadata(args: argparse.Namespace, options: Any, teacher: Any) -> dict[str, Any]:
+    """Everything that decides the output's bytes."""
     from fairseq_compress.work.files import file_sha256
 
-    models = given_models(args)
-    segmenter = None if models is None else teacher.open_segmenter(*models)
-    corpus = Corpus(args.source, teacher.source, teacher.max_source_positions, segmenter)
     checksums = {
         f"{side}sentencepiece_model": file_sha256(path)
-        for side, path in zip(("", "target_"), models or (), strict=False)
+        for side, path in zip(("", "target_"), given_models(args) or (), strict=False)
         if path is not None
     }
-    metadata = {
+    return {
         "work": "nbest 1",
         "source": file_sha256(args.source),
-        **teacher.facts,
+        **teacher.identity,
         "sentencepiece_model": None,
         **checksums,
-        "source_lang": teacher.source_lang,
-        "target_lang": teacher.target_lang,
+        "source_lang": teacher.languages[0],
+        "target_lang": teacher.languages[1],
         **options.metadata(),
         "precision": teacher.precision,
-        "device": device.type,
+        "device": teacher.device,
     }
-    return corpus, metadata
 
 
 def _check_files(args: argparse.Namespace) -> None:

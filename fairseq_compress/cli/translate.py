@@ -1,20 +1,17 @@
 """``fairseq-compress translate``: raw text in, raw text out, with a model directory or a checkpoint."""
 
 import argparse
-import os
 import sys
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from fairseq_compress.cli.sentencepiece_models import OPTIONS, add_sentencepiece_arguments, given_models
-from fairseq_compress.decoding.search_options import SearchOptions, add_search_arguments, given_search
+from fairseq_compress.cli.sentencepiece_models import add_sentencepiece_arguments, given_models
+from fairseq_compress.decoding.line_options import LineOptions
+from fairseq_compress.decoding.search_options import SearchOptions, given_search
+from fairseq_compress.options import add_arguments as add_options
 
 if TYPE_CHECKING:
-    from fairseq_compress.corpus.segmentation import Segmenter
-    from fairseq_compress.decoding.translation_lines import PieceTranslator, Translation
-
-    Opened = tuple[PieceTranslator, Segmenter, tuple[str, str]]  # and the languages
+    from fairseq_compress.decoding.translation_lines import Translation
 
 HELP = (
     "Translate the lines of the standard input, in order, in bounded memory; when the input pauses, what has come is "
@@ -34,13 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", metavar="DIR", help="with a checkpoint: folder with dict.LANG.txt")
     parser.add_argument("--threads", type=int, metavar="N", help="default: OMP_NUM_THREADS if set, else all cores")
     lines = parser.add_argument_group("lines")
-    lines.add_argument(
-        "--longest", type=int, default=256, metavar="N", help="pieces of a line that are translated at once"
-    )
-    lines.add_argument(
-        "--long-lines", choices=("split", "refuse"), default="split",
-        help="cut longer ones at ends of sentences, clauses or words, or stop there",
-    )  # fmt: skip
+    add_options(lines, LineOptions, names=("longest", "long_lines"))
     lines.add_argument(
         "--nbest", type=int, metavar="K", help="write K lines 'number<TAB>score<TAB>text' for each line, from 0"
     )
@@ -50,14 +41,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="translate and write N lines at a time, whether the input pauses or not; 1: line by line",
     )  # fmt: skip
     search = parser.add_argument_group("search; defaults: those of the export, else of fairseq-generate")
-    add_search_arguments(search)
+    add_options(search, SearchOptions, suppress=True)
 
 
 def run(args: argparse.Namespace) -> int:
     """Translate stdin to stdout."""
+    from fairseq_compress import runtimes
     from fairseq_compress.decoding.line_input import read_lines, read_lines_as_they_come
-    from fairseq_compress.decoding.translation_lines import LINES_AT_ONCE, LineOptions, translate_lines
+    from fairseq_compress.decoding.translation_lines import LINES_AT_ONCE
     from fairseq_compress.errors import ConfigError
+    from fairseq_compress.runtimes.opened import RuntimeOptions
 
     for option, value in (("--threads", args.threads), ("--flush-every", args.flush_every)):
         if value is not None and value < 1:
@@ -65,16 +58,18 @@ def run(args: argparse.Namespace) -> int:
     for name, stream in (("input", sys.stdin), ("output", sys.stdout)):
         if stream is None:  # it is, when the shell has closed it
             raise ConfigError(f"standard {name}: must be open, is closed")
-    options = LineOptions(1 if args.nbest is None else args.nbest, args.longest, args.long_lines == "split")
-    if not os.path.exists(args.model):
-        raise ConfigError(
-            f"--model: must be a directory of fairseq-compress export or a checkpoint, {args.model} is not there"
-        )
-    model, segmenter, languages = _open_directory(args) if os.path.isdir(args.model) else _open_checkpoint(args)
-    options = replace(options, source_lang=languages[0], target_lang=languages[1])
+    nbest = 1 if args.nbest is None else args.nbest
+    lines = {"nbest": nbest, "longest": args.longest, "long_lines": args.long_lines}
+    LineOptions(**lines)  # checked before the model is loaded
+    model = runtimes.open(
+        args.model,
+        RuntimeOptions(
+            given_search(args), nbest, threads=args.threads, sentencepiece=given_models(args), data=args.data
+        ),
+    )
     output, every = sys.stdout.buffer, args.flush_every
-    lines = read_lines_as_they_come(sys.stdin.buffer, output.flush) if every is None else read_lines(sys.stdin.buffer)
-    found = translate_lines(lines, model, segmenter, options, _report, every or LINES_AT_ONCE)
+    source = read_lines_as_they_come(sys.stdin.buffer, output.flush) if every is None else read_lines(sys.stdin.buffer)
+    found = model.translate(source, report=_report, lines_at_once=every or LINES_AT_ONCE, **lines)
     for number, translation in enumerate(_progress(found)):
         output.write(_line(number, translation, args.nbest is not None or args.scores))
         if every is not None and (number + 1) % every == 0:
@@ -88,40 +83,6 @@ def _line(number: int, translation: "Translation", numbered: bool) -> bytes:
     if numbered:
         return "".join(f"{number}\t{score:.6f}\t{text}\n" for score, text in translation.hypotheses).encode()
     return (translation.raw or translation.hypotheses[0][1].encode()) + b"\n"
-
-
-def _open_directory(args: argparse.Namespace) -> "Opened":
-    from fairseq_compress.errors import ConfigError
-    from fairseq_compress.runtimes.open_model import open_directory
-
-    for option in (*OPTIONS, "data"):
-        if getattr(args, option) is not None:
-            raise ConfigError(f"--{option.replace('_', '-')}: requires a checkpoint, {args.model} is a directory")
-    opened = open_directory(args.model, given_search(args), args.nbest or 1, args.threads)
-    return opened.model, opened.segmenter, opened.languages
-
-
-def _open_checkpoint(args: argparse.Namespace) -> "Opened":
-    from fairseq_compress.errors import ConfigError
-
-    if (files := given_models(args)) is None:
-        raise ConfigError(f"--sentencepiece-model: must be given with the checkpoint {args.model}")
-    search = SearchOptions(**given_search(args))
-    search.check_nbest(args.nbest or 1)
-    import fairseq.tasks.translation  # noqa: F401 - before register(), which does nothing without fairseq
-    import torch
-
-    import fairseq_compress
-    from fairseq_compress.runtimes.torch.translator import CheckpointModel
-    from fairseq_compress.teachers.loading import load_models, pick_device
-
-    fairseq_compress.register()
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    models = load_models(args.model, args.data, device=pick_device("auto"))
-    segmenter = models.open_segmenter(*files)
-    model = CheckpointModel(models, search, args.nbest or 1)
-    return model, segmenter, (models.source_lang, models.target_lang)
 
 
 def _progress(items: Iterable[Any]) -> Iterable[Any]:

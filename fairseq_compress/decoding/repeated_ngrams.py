@@ -14,7 +14,7 @@ def repeating_tokens(history: Ints, size: int) -> tuple[Ints, Ints]:
         size: n, at least 1; 0 forbids nothing.
 
     Returns:
-        numbers of hypotheses, and a token that each of them must not go on with; a pair may be there several times.
+        forbidden pairs: numbers of hypotheses and, for each, a token; a pair may be there several times.
     """
     steps = history.shape[1]
     if size == 0 or steps < size:
@@ -26,7 +26,7 @@ def repeating_tokens(history: Ints, size: int) -> tuple[Ints, Ints]:
 
 
 class History:
-    """The tokens of the hypotheses of a batch, B sentences of G hypotheses; nothing is kept where nothing is forbidden.
+    """The tokens of the hypotheses of a batch, B sentences of G hypotheses; nothing is stored if nothing is forbidden.
 
     Args:
         batch: B; at first a sentence has one hypothesis without tokens.
@@ -37,17 +37,17 @@ class History:
         self._size = size
         self._tokens: Ints = np.zeros((batch, 1, 0), np.int64)
 
-    def go_on(self, tokens: NDArray[np.integer], parents: NDArray[np.integer]) -> None:
+    def append(self, tokens: Ints, parents: Ints) -> None:
         """Let the new hypotheses continue ``parents`` by ``tokens``, ``(B, G)`` each."""
         if self._size:
             continued = self._tokens[np.arange(len(parents))[:, None], parents]
             self._tokens = np.concatenate([continued, tokens[:, :, None]], axis=2)
 
-    def keep(self, rows: NDArray[np.integer]) -> None:
-        """Go on with the sentences ``rows`` only."""
+    def keep(self, rows: Ints) -> None:
+        """Continue with the sentences ``rows`` only."""
         self._tokens = self._tokens[rows]
 
     def repeating(self) -> tuple[Ints, Ints]:
-        """Numbers of hypotheses, ``b * G + g``, and tokens that they must not go on with."""
+        """The forbidden pairs of :func:`repeating_tokens`; hypothesis g of sentence b has the number ``b * G + g``."""
         batch, group, steps = self._tokens.shape
         return repeating_tokens(self._tokens.reshape(batch * group, steps), self._size)

@@ -1,13 +1,15 @@
 """Raw text through a model, line by line, in bounded memory and in order, whatever the lines are like."""
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from fairseq_compress.corpus.cleaning import normalize_line
 from fairseq_compress.corpus.segmentation import Segmenter
 from fairseq_compress.corpus.text_cutting import cut_text
-from fairseq_compress.errors import ConfigError, DataError
+from fairseq_compress.decoding.hypothesis import Hypothesis
+from fairseq_compress.decoding.line_options import LineOptions
+from fairseq_compress.decoding.search_model import SubwordTranslator
+from fairseq_compress.errors import DataError
 from fairseq_compress.languages import has_sentence_spaces, is_unspaced
 from fairseq_compress.work.windows import groups
 
@@ -15,80 +17,40 @@ LINES_AT_ONCE = 4096  # which a model sorts by length
 BYTES_AT_ONCE = 1 << 19  # memory grows by some 100 bytes for each
 
 
-class Hypothesis(NamedTuple):
-    """A translation."""
-
-    score: float
-    """Log-probability / length**lenpen, in nats, EOS counted."""
-    pieces: list[str]
-
-
-class PieceTranslator(Protocol):
-    """A model as a function of pieces."""
-
-    longest: int
-    """Pieces that it takes, EOS not counted."""
-
-    def translate(self, sentences: list[list[str]]) -> list[list[Hypothesis]]:
-        """The hypotheses of each sentence, best first; no sentence is empty."""
-
-
-@dataclass(frozen=True)
-class LineOptions:
-    """What becomes of lines.
-
-    Raises:
-        ConfigError: a value is out of its range.
-    """
-
-    nbest: int = 1
-    longest: int = 256
-    """Pieces of a line; a longer one is split or refused."""
-    split: bool = True
-    source_lang: str | None = None
-    """For the abbreviations of the language; with ``target_lang`` for the white space between parts of a line."""
-    target_lang: str | None = None
-
-    def __post_init__(self) -> None:
-        if self.nbest < 1:
-            raise ConfigError(f"--nbest: must be at least 1, got {self.nbest}")
-        if self.longest < 1:
-            raise ConfigError(f"--longest: must be at least 1, got {self.longest}")
-
-
 class Translation(NamedTuple):
-    """What becomes of one line."""
+    """The result for one line."""
 
     raw: bytes | None
-    """Of a line that is not UTF-8, itself."""
-    hypotheses: list[tuple[float, str]]
-    """Scores and texts, best first; of an empty line one of score 0."""
+    """The line itself, if it is not UTF-8."""
+    hypotheses: list[Hypothesis[str]]
+    """Best first; of an empty line one of score 0."""
 
 
 class _Part(NamedTuple):
-    """Of a line, which a model translates at once."""
+    """A part of a line that is translated at once."""
 
     gap: str
     """Between the translation of the part before and this one's."""
-    pieces: list[str]
+    subwords: list[str]
 
 
 def translate_lines(
     lines: Iterable[bytes | None],
-    model: PieceTranslator,
+    model: SubwordTranslator,
     segmenter: Segmenter,
     options: LineOptions,
-    report: Callable[[str], None],
+    report: Callable[[str], None] | None = None,
     lines_at_once: int = LINES_AT_ONCE,
 ) -> Iterator[Translation]:
     """Translate lines (without their line feeds), each one in its place.
 
-    Empty lines stay empty. A line that is not UTF-8 is reported and kept as it is. One of more than
-    ``options.longest`` pieces is cut (:func:`fairseq_compress.corpus.text_cutting.cut_text`) and translated part by
+    Empty lines stay empty. A line that is not UTF-8 is reported and passed through. One of more than
+    ``options.longest`` subwords is cut (:func:`fairseq_compress.corpus.text_cutting.cut_text`) and translated part by
     part; the translations are joined as the parts were, and the score is the mean of theirs.
 
     Args:
         lines: a None among them stands for a pause: what came before it is translated then.
+        report: called with a message for each line that is not UTF-8.
         lines_at_once: read before they are translated, or as many as have half a megabyte.
 
     Raises:
@@ -99,36 +61,41 @@ def translate_lines(
     for batch in groups(lines, len, lines_at_once, BYTES_AT_ONCE):
         texts, broken = _decode(batch, number, report)
         cuts: list[list[_Part]] = []
-        for text, pieces in zip(texts, segmenter.encode(texts), strict=True):
+        for text, subwords in zip(texts, segmenter.encode(texts), strict=True):
             number += 1
-            cuts.append(_cut(text, pieces.split(), limit, segmenter, options, number))
-        jobs = [part.pieces for parts in cuts for part in parts]
+            cuts.append(_cut(text, subwords.split(), limit, segmenter, options, number))
+        jobs = [part.subwords for parts in cuts for part in parts]
         found = iter(model.translate(jobs) if jobs else [])
         for place, parts in enumerate(cuts):
             whole = _join(parts, [next(found) for _ in parts], options.nbest, segmenter)
             yield Translation(broken.get(place), whole)
 
 
-def _decode(batch: list[bytes], before: int, report: Callable[[str], None]) -> tuple[list[str], dict[int, bytes]]:
+def _decode(
+    batch: list[bytes], before: int, report: Callable[[str], None] | None
+) -> tuple[list[str], dict[int, bytes]]:
     texts, broken = [], {}
     for place, raw in enumerate(batch):
         try:
             texts.append(raw.decode("utf-8"))
         except UnicodeDecodeError as error:
-            report(f"line {before + place + 1}: not UTF-8 at byte {error.start + 1}; it is left as it is")
+            if report is not None:
+                report(f"line {before + place + 1}: not UTF-8 at byte {error.start + 1}; it is left as it is")
             broken[place] = raw
             texts.append("")
     return texts, broken
 
 
 def _cut(
-    text: str, pieces: list[str], limit: int, segmenter: Segmenter, options: LineOptions, number: int
+    text: str, subwords: list[str], limit: int, segmenter: Segmenter, options: LineOptions, number: int
 ) -> list[_Part]:
     """The parts of a line; none if it is empty."""
-    if len(pieces) <= limit:
-        return [_Part("", pieces)] if pieces else []
-    if not options.split:
-        raise DataError(f"line {number}: {len(pieces)} pieces, at most {limit} are taken; --long-lines split cuts them")
+    if len(subwords) <= limit:
+        return [_Part("", subwords)] if subwords else []
+    if options.long_lines == "refuse":
+        raise DataError(
+            f"line {number}: {len(subwords)} subwords, at most {limit} are taken; --long-lines split cuts them"
+        )
     texts = cut_text(
         normalize_line(text), limit, lambda part: len(next(segmenter.encode([part])).split()), options.source_lang
     )
@@ -137,14 +104,14 @@ def _cut(
     for part, encoded in zip(texts, segmenter.encode(texts), strict=True):
         gap = _gap(before, part, options.source_lang, options.target_lang) if parts else ""
         cut = encoded.split()
-        for start in range(0, len(cut), limit):  # a single character may have more pieces
+        for start in range(0, len(cut), limit):  # a single character may have more subwords
             parts.append(_Part("" if start else gap, cut[start : start + limit]))
         before = part
     return parts
 
 
 def _gap(before: str, behind: str, source: str | None, target: str | None) -> str:
-    """What is between the translations of two parts: what is between the parts, but for languages that differ in it."""
+    """The white space between translations of two parts: that of the parts, unless the languages differ in it."""
     gap = " " if before.endswith(" ") else ""
     if source is None or target is None or is_unspaced(source) == is_unspaced(target):
         return gap
@@ -155,17 +122,17 @@ def _gap(before: str, behind: str, source: str | None, target: str | None) -> st
 
 
 def _join(
-    parts: list[_Part], found: list[list[Hypothesis]], nbest: int, segmenter: Segmenter
-) -> list[tuple[float, str]]:
+    parts: list[_Part], found: list[list[Hypothesis[list[str]]]], nbest: int, segmenter: Segmenter
+) -> list[Hypothesis[str]]:
     if not parts:
-        return [(0.0, "")]
+        return [Hypothesis(0.0, "")]
     whole = []
     for rank in range(min(nbest, *map(len, found))):
-        texts = segmenter.decode(" ".join(each[rank].pieces) for each in found)
+        texts = segmenter.decode(" ".join(each[rank].output) for each in found)
         joined = gap = ""
         for part, text in zip(parts, texts, strict=True):
             gap = part.gap or gap
             if text:
                 joined, gap = (joined + gap + text if joined else text), ""
-        whole.append((sum(each[rank].score for each in found) / len(found), joined))
+        whole.append(Hypothesis(sum(each[rank].score for each in found) / len(found), joined))
     return whole

@@ -1,4 +1,4 @@
-"""The ranges of the inputs of all linear layers, while a model decodes a text."""
+"""Calibration: the ranges of the inputs of all linear layers while a model decodes a text."""
 
 import tempfile
 from itertools import groupby, islice
@@ -25,10 +25,10 @@ PREFIX = "range of "
 
 
 class _Observed(Float32):
-    """As it was trained, with the least and greatest input of every linear layer as one more output, ``(2,)``."""
+    """In float32, with the least and greatest input of every linear layer as one more output, ``(2,)``."""
 
     def linear(self, graph: GraphBuilder, name: str, x: str, weight: Floats, bias: Floats | None) -> str:
-        """See :class:`fairseq_compress.export.onnx_linear.Precision`."""
+        """See :class:`fairseq_compress.export.onnx_linear.Float32`."""
         extremes = [
             graph.node("Reshape", graph.node(operator, x, keepdims=0), graph.integers(1))
             for operator in ("ReduceMin", "ReduceMax")
@@ -38,43 +38,40 @@ class _Observed(Float32):
 
 
 class _ObservedSession:
-    """A session of such a graph that notes the extremes and gives the other outputs, as an ordinary one does."""
+    """A session of such a graph that records the extremes and gives the other outputs, as an ordinary one does."""
 
     def __init__(self, session: Any, ranges: dict[str, Range]) -> None:
         self._session, self._ranges = session, ranges
-        self._watched = {
-            each.name: np.empty(2, np.float32) for each in session.get_outputs() if each.name.startswith(PREFIX)
-        }
+        self._names = [each.name for each in session.get_outputs()]
+        self._watched = {name: np.empty(2, np.float32) for name in self._names if name.startswith(PREFIX)}
 
     def run(self, names: None, feeds: dict[str, Any]) -> list[Any]:
         """All outputs but the extremes."""
-        binding = self.io_binding()
-        for name, array in feeds.items():
-            binding.bind_cpu_input(name, array)
-        others = [each.name for each in self._session.get_outputs() if each.name not in self._watched]
-        for name in others:
-            binding.bind_output(name)
-        self.run_with_iobinding(binding)
-        return list(binding.copy_outputs_to_cpu()[len(self._watched) :])
+        outputs = dict(zip(self._names, self._session.run(names, feeds), strict=True))
+        self._record({name: outputs.pop(name) for name in self._watched})
+        return list(outputs.values())
 
     def io_binding(self) -> Any:
-        """A binding in which the extremes have their place."""
+        """A binding with memory for the extremes."""
         binding = self._session.io_binding()
         for name, array in self._watched.items():
             binding.bind_output(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
         return binding
 
     def run_with_iobinding(self, binding: Any) -> None:
-        """Run, and widen the ranges."""
+        """Run and widen the ranges."""
         self._session.run_with_iobinding(binding)
-        for name, (low, high) in self._watched.items():
+        self._record(self._watched)
+
+    def _record(self, extremes: dict[str, Any]) -> None:
+        for name, (low, high) in extremes.items():
             key = name.removeprefix(PREFIX)
-            before = self._ranges.get(key, (0.0, 0.0))
-            self._ranges[key] = (min(before[0], float(low)), max(before[1], float(high)))
+            least, greatest = self._ranges.get(key, (0.0, 0.0))
+            self._ranges[key] = (min(least, float(low)), max(greatest, float(high)))
 
 
 class _ObservedModel(OnnxModel):
-    """Decodes as an exported model does, and notes the ranges."""
+    """Decodes as an exported model does, and records the ranges."""
 
     def __init__(self, directory: ModelDirectory, options: SearchOptions) -> None:
         super().__init__(directory, options, threads=1)
@@ -109,19 +106,18 @@ def find_ranges(
 
     Raises:
         DataError: there is no text, or the model gives NaN.
-        ConfigError: the graphs do not hold the model.
+        ConfigError: the graphs do not support the model.
     """
     lines = [line for line in islice(read_lines(text), SENTENCES) if line.strip()]
-    pieces = [
-        cut for sentence in segmenter.encode(lines) if (cut := sentence.split()[: models.max_source_positions - 1])
-    ]
-    if not pieces:
+    most = models.max_source_positions - 1
+    sentences = [cut for sentence in segmenter.encode(lines) if (cut := sentence.split()[:most])]
+    if not sentences:
         raise DataError(f"{text}: must have text, has none in its first {SENTENCES} lines")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         own = onnx_format.write_graphs(folder, plain.model, plain.values, models.source, models.target, _Observed())
         positions = {"source": models.max_source_positions, "target": models.max_target_positions}
         model = _ObservedModel(ModelDirectory(folder, {"onnx": own, "positions": positions}), options)
-        for _, equal in groupby(sorted(pieces, key=len), key=len):  # padding would count in the ranges
+        for _, equal in groupby(sorted(sentences, key=len), key=len):  # padding would count in the ranges
             model.translate(list(equal))
     return model.ranges

@@ -12,7 +12,6 @@ from fairseq.data import Dictionary
 from fairseq_compress.errors import ConfigError
 from fairseq_compress.export.limits import unsupported_options
 
-QUANTIZATIONS = ("float32", "int8", "int8_float32", "int16", "float16", "bfloat16")
 ACTIVATIONS = {
     "gelu": common_spec.Activation.GELU,
     "gelu_accurate": common_spec.Activation.GELUTanh,
@@ -24,7 +23,7 @@ VERSION = ctranslate2.__version__
 
 
 def why_not(values: dict[str, Any]) -> list[str]:
-    """All reasons why CTranslate2 does not hold a transformer with these options."""
+    """All reasons why CTranslate2 does not support a transformer with these options."""
     switches = ("no_token_positional_embeddings", "no_cross_attention", "cross_self_attention", "adaptive_input")
     reasons = unsupported_options(values, ACTIVATIONS, switches)
     if values["encoder_normalize_before"] != values["decoder_normalize_before"]:
@@ -47,14 +46,14 @@ def write_model(
     Args:
         model: fairseq's ``TransformerModel``.
         values: its options, of :func:`fairseq_compress.checkpoint.materialize.model_values`.
-        quantization: one of :data:`QUANTIZATIONS`.
-        ranges: none of them needs any.
+        quantization: one that the runtime declares.
+        ranges: not used.
 
     Returns:
-        what the metadata have to tell beyond the files: nothing.
+        metadata that the runtime needs: none.
 
     Raises:
-        ConfigError: CTranslate2 does not hold such a model; all reasons are named.
+        ConfigError: CTranslate2 does not support the model; all reasons are named.
     """
     if reasons := why_not(values):
         raise ConfigError(f"--runtime ctranslate2: does not support {'; '.join(reasons)}")

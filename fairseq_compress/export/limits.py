@@ -1,15 +1,15 @@
-"""What a runtime does not hold, by the options of a transformer."""
+"""What a runtime does not support, by the options of a transformer."""
 
 from collections.abc import Collection, Iterable
 from typing import Any
 
 
 def unsupported_options(values: dict[str, Any], activations: Collection[str], switches: Iterable[str]) -> list[str]:
-    """Options of a model that no runtime of this kind has.
+    """Options of a model that a runtime does not support.
 
     Args:
         values: of :func:`fairseq_compress.checkpoint.materialize.model_values`.
-        activations: those that the runtime has.
+        activations: those that the runtime supports.
         switches: options that must be off.
     """
     reasons = []

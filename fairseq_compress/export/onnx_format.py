@@ -14,17 +14,16 @@ from fairseq_compress.errors import ConfigError
 from fairseq_compress.export.limits import unsupported_options
 from fairseq_compress.export.onnx_graph import WeightFile
 from fairseq_compress.export.onnx_layers import ACTIVATIONS, Weights
-from fairseq_compress.export.onnx_linear import Float32, Int8, Precision, Range
+from fairseq_compress.export.onnx_linear import Float32, Int8, Range
 from fairseq_compress.export.onnx_transformer import write_encoder, write_step
 from fairseq_compress.runtimes.onnx.model import ENCODER, STEP, WEIGHTS
 
 ROWS = 32  # tables have a multiple of so many: kernels are up to a fifth slower with an odd number
-QUANTIZATIONS = ("float32", "int8", "int8_calibrated")
 VERSION: str = onnxruntime.__version__
 
 
 def why_not(values: dict[str, Any]) -> list[str]:
-    """All reasons why our graphs do not hold a transformer with these options."""
+    """All reasons why our graphs do not support a transformer with these options."""
     switches = ("no_cross_attention", "cross_self_attention", "adaptive_input", "tie_adaptive_weights")
     return unsupported_options(values, ACTIVATIONS, switches)
 
@@ -38,21 +37,21 @@ def write_model(
     Args:
         model: fairseq's ``TransformerModel``.
         values: its options, of :func:`fairseq_compress.checkpoint.materialize.model_values`.
-        quantization: one of :data:`QUANTIZATIONS`.
+        quantization: one that the runtime declares.
         ranges: of the inputs of the linear layers, for ``int8_calibrated``.
 
     Returns:
-        what the metadata have to tell :class:`fairseq_compress.runtimes.onnx.model.OnnxModel`.
+        metadata for :class:`fairseq_compress.runtimes.onnx.model.OnnxModel`.
 
     Raises:
-        ConfigError: the graphs do not hold such a model; all reasons are named.
+        ConfigError: the graphs do not support the model; all reasons are named.
     """
-    precision: Precision = Float32() if quantization == "float32" else Int8(ranges)
+    precision = Float32() if quantization == "float32" else Int8(ranges)
     return write_graphs(folder, model, values, source, target, precision)
 
 
 def write_graphs(
-    folder: Path, model: Any, values: dict[str, Any], source: Dictionary, target: Dictionary, precision: Precision
+    folder: Path, model: Any, values: dict[str, Any], source: Dictionary, target: Dictionary, precision: Float32
 ) -> dict[str, Any]:
     """:func:`write_model` with a precision of any kind."""
     if reasons := why_not(values):

@@ -94,8 +94,13 @@ class GraphBuilder:
 
     def reshape(self, value: str, *shape: int) -> str:
         """One size may be -1: what is left."""
-        found: str = self.node("Reshape", value, self.integers(*shape))
-        return found
+        return self.node("Reshape", value, self.integers(*shape))
+
+    def scaled(self, value: str, scale: float) -> str:
+        """A float32 tensor times a constant."""
+        if scale == 1:
+            return value
+        return self.node("Mul", value, self.constant(np.asarray(scale, np.float32)))
 
     def shape(self, of: str, *more: int) -> str:
         """The sizes of a tensor, and more of them; made once."""

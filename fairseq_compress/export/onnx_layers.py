@@ -9,7 +9,7 @@ import numpy as np
 
 from fairseq_compress.decoding.beam_search import Floats
 from fairseq_compress.export.onnx_graph import MICROSOFT, GraphBuilder
-from fairseq_compress.export.onnx_linear import Precision
+from fairseq_compress.export.onnx_linear import Float32
 
 ACTIVATIONS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "relu": ("Relu", "", {}),
@@ -30,7 +30,7 @@ class Side:
     """
 
     def __init__(
-        self, side: str, graph: GraphBuilder, weights: Weights, values: dict[str, Any], precision: Precision
+        self, side: str, graph: GraphBuilder, weights: Weights, values: dict[str, Any], precision: Float32
     ) -> None:
         self.graph = graph
         self.side, self.weights, self.values, self.precision = side, weights, values, precision
@@ -43,23 +43,20 @@ class Side:
     def linear(self, x: str, *names: str, scales: tuple[float, ...] = ()) -> str:
         """Projections of one input side by side, each times its scale."""
         factors = scales or (1.0,) * len(names)
-        weight = np.concatenate(
-            [self.weights[f"{name}.weight"] * np.float32(factor) for name, factor in zip(names, factors, strict=True)]
-        )
-        bias = None
-        if f"{names[0]}.bias" in self.weights:
-            bias = np.concatenate(
-                [self.weights[f"{name}.bias"] * np.float32(factor) for name, factor in zip(names, factors, strict=True)]
-            )
-        return self.precision.linear(self.graph, names[0], x, weight, bias)
+
+        def joined(part: str) -> Floats:
+            pairs = zip(names, factors, strict=True)
+            return np.concatenate([self.weights[f"{name}.{part}"] * np.float32(factor) for name, factor in pairs])
+
+        bias = joined("bias") if f"{names[0]}.bias" in self.weights else None
+        return self.precision.linear(self.graph, names[0], x, joined("weight"), bias)
 
     def norm(self, x: str, name: str) -> str:
         """A layer norm."""
         scale, bias = (
             self.graph.weight(f"{name}.{part}", self.weights[f"{name}.{part}"]) for part in ("weight", "bias")
         )
-        found: str = self.graph.node("LayerNormalization", x, scale, bias, axis=-1, epsilon=EPSILON)
-        return found
+        return self.graph.node("LayerNormalization", x, scale, bias, axis=-1, epsilon=EPSILON)
 
     def embed(self, tokens: str, positions: str) -> str:
         """Tokens ``(B, N)`` and rows of positions to ``(B N, C)``."""
@@ -68,9 +65,8 @@ class Side:
         name = "encoder.embed_tokens" if self.shares_tables() else key
         x = self.precision.rows(self.graph, name, tokens, self.weights[f"{key}.weight"], scale)
         if f"{self.side}.project_in_dim.weight" in self.weights:
-            x = self.linear(
-                self.graph.reshape(x, -1, self.weights[f"{key}.weight"].shape[1]), f"{self.side}.project_in_dim"
-            )
+            x = self.graph.reshape(x, -1, self.weights[f"{key}.weight"].shape[1])
+            x = self.linear(x, f"{self.side}.project_in_dim")
             x = self.graph.node("Reshape", x, self.graph.shape(tokens, self.width))
         x = self.graph.node("Add", x, positions)
         if self.values["layernorm_embedding"]:
@@ -78,9 +74,9 @@ class Side:
         return self.graph.reshape(x, -1, self.width)
 
     def shares_tables(self) -> bool:
-        """The decoder reads the table of the encoder."""
-        tables = [self.weights[f"{side}.embed_tokens.weight"] for side in ("encoder", "decoder")]
-        return np.array_equal(tables[0], tables[1])
+        """Whether the decoder reads the table of the encoder."""
+        encoder, decoder = (self.weights[f"{side}.embed_tokens.weight"] for side in ("encoder", "decoder"))
+        return np.array_equal(encoder, decoder)
 
     def residual(self, x: str, norm: str, block: Any, *more: Any) -> str:
         """``x + block(norm(x), more)`` or ``norm(x + block(x, more))``."""
@@ -108,8 +104,7 @@ class Side:
             x = self.graph.reshape(x, *sizes, width)
         if len(parts) == 1:
             return [x]
-        found: list[str] = self.graph.node("Split", x, outputs=len(parts), axis=2, num_outputs=len(parts))
-        return found
+        return self.graph.node("Split", x, outputs=len(parts), axis=2, num_outputs=len(parts))
 
     def attend(self, q: str, k: str, v: str, mask: str) -> str:
         """Queries ``(B, N, C)``, keys and values ``(B, M, C)`` or ``(B, H, M, D)``, a mask to ``(B N, C)``."""

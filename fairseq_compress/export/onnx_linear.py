@@ -12,8 +12,6 @@
     Values outside the range are kept up to twice as far where 8 bits hold them.
 """
 
-from typing import Protocol
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -25,43 +23,28 @@ ACTIVATION_STEPS = 127  # of 7 bits
 Range = tuple[float, float]  # least and greatest value
 
 
-class Precision(Protocol):
-    """How matrices are stored and multiplied."""
+class Float32:
+    """Matrices as they were trained; the base of other precisions."""
 
     def linear(self, graph: GraphBuilder, name: str, x: str, weight: Floats, bias: Floats | None) -> str:
         """``x (N, in)`` times ``weight (out, in)`` transposed, plus bias."""
+        biases = [] if bias is None else [graph.weight(f"{name}.bias", bias)]
+        return graph.node("Gemm", x, graph.weight(f"{name}.weight", weight), *biases, transB=1)
 
     def tied_linear(self, graph: GraphBuilder, name: str, x: str, weight: Floats, bias: Floats) -> str:
         """The same with the table that :meth:`rows` reads, which is stored once."""
-
-    def rows(self, graph: GraphBuilder, name: str, indices: str, table: Floats, scale: float) -> str:
-        """Rows of a table, times ``scale``."""
-
-
-class Float32:
-    """Everything as it was trained."""
-
-    def linear(self, graph: GraphBuilder, name: str, x: str, weight: Floats, bias: Floats | None) -> str:
-        """See :class:`Precision`."""
-        biases = [] if bias is None else [graph.weight(f"{name}.bias", bias)]
-        found: str = graph.node("Gemm", x, graph.weight(f"{name}.weight", weight), *biases, transB=1)
-        return found
-
-    def tied_linear(self, graph: GraphBuilder, name: str, x: str, weight: Floats, bias: Floats) -> str:
-        """See :class:`Precision`."""
         return self.linear(graph, name, x, weight, bias)
 
     def rows(self, graph: GraphBuilder, name: str, indices: str, table: Floats, scale: float) -> str:
-        """See :class:`Precision`."""
-        found = graph.node("Gather", graph.weight(f"{name}.weight", table), indices)
-        return found if scale == 1 else graph.node("Mul", found, graph.constant(np.asarray(scale, np.float32)))
+        """Rows of a table, times ``scale``."""
+        return graph.scaled(graph.node("Gather", graph.weight(f"{name}.weight", table), indices), scale)
 
 
-class Int8:
-    """Integer weights; activations as they come, or with ranges.
+class Int8(Float32):
+    """Integer weights; activations quantized as they come, or with calibrated ranges.
 
     Args:
-        ranges: of the inputs of each linear layer; None: found anew each time.
+        ranges: of the inputs of each linear layer; None: computed anew each time.
     """
 
     def __init__(self, ranges: dict[str, Range] | None = None) -> None:
@@ -69,29 +52,25 @@ class Int8:
         self._limit = WEIGHT_LIMIT["int8" if ranges is None else "int8_calibrated"]
 
     def linear(self, graph: GraphBuilder, name: str, x: str, weight: Floats, bias: Floats | None) -> str:
-        """See :class:`Precision`."""
+        """See :class:`Float32`."""
         integers, scales = quantize_rows(weight, self._limit)
         stored = graph.weight(f"{name}.weight", np.ascontiguousarray(integers.T))
         return self._product(graph, name, x, stored, scales, bias)
 
     def tied_linear(self, graph: GraphBuilder, name: str, x: str, weight: Floats, bias: Floats) -> str:
-        """See :class:`Precision`."""
+        """See :class:`Float32`."""
         integers, scales = quantize_rows(weight, self._limit)
-        stored = graph.node(
-            "Transpose", graph.weight(f"{name}.weight", integers), perm=[1, 0]
-        )  # once, when it is loaded
-        return self._product(graph, name, x, stored, scales, bias)
+        stored = graph.weight(f"{name}.weight", integers)
+        transposed = graph.node("Transpose", stored, perm=[1, 0])  # once, when it is loaded
+        return self._product(graph, name, x, transposed, scales, bias)
 
     def rows(self, graph: GraphBuilder, name: str, indices: str, table: Floats, scale: float) -> str:
-        """See :class:`Precision`."""
+        """See :class:`Float32`."""
         integers, scales = quantize_rows(table, self._limit)
         found = graph.node("Cast", graph.node("Gather", graph.weight(f"{name}.weight", integers), indices), to=1)
         factors = graph.node("Gather", graph.weight(f"{name}.scale", scales), indices)
-        factors = graph.node("Unsqueeze", factors, graph.integers(-1))
-        if scale != 1:
-            factors = graph.node("Mul", factors, graph.constant(np.asarray(scale, np.float32)))
-        product: str = graph.node("Mul", found, factors)
-        return product
+        factors = graph.scaled(graph.node("Unsqueeze", factors, graph.integers(-1)), scale)
+        return graph.node("Mul", found, factors)
 
     def _product(
         self, graph: GraphBuilder, name: str, x: str, integers: str, scales: Floats, bias: Floats | None
@@ -99,19 +78,13 @@ class Int8:
         factors = graph.weight(f"{name}.scale", scales)
         added = "" if bias is None else graph.weight(f"{name}.bias", bias)
         if self._ranges is None:
-            found = graph.node("DynamicQuantizeMatMul", x, integers, factors, "", added, domain=MICROSOFT)
-        else:
-            low, high = min(self._ranges[name][0], 0.0), max(self._ranges[name][1], 0.0)
-            width = max(high - low, 1e-6) / ACTIVATION_STEPS
-            step, zero = (
-                graph.constant(np.asarray(width, np.float32)),
-                graph.constant(np.asarray(round(-low / width), np.uint8)),
-            )
-            found = graph.node(
-                "MatMulIntegerToFloat", graph.node("QuantizeLinear", x, step, zero), integers, step, factors, zero, "",
-                added, domain=MICROSOFT,
-            )  # fmt: skip
-        return str(found)
+            return graph.node("DynamicQuantizeMatMul", x, integers, factors, "", added, domain=MICROSOFT)
+        low, high = min(self._ranges[name][0], 0.0), max(self._ranges[name][1], 0.0)
+        width = max(high - low, 1e-6) / ACTIVATION_STEPS
+        step = graph.constant(np.asarray(width, np.float32))
+        zero = graph.constant(np.asarray(round(-low / width), np.uint8))
+        quantized = graph.node("QuantizeLinear", x, step, zero)
+        return graph.node("MatMulIntegerToFloat", quantized, integers, step, factors, zero, "", added, domain=MICROSOFT)
 
 
 def quantize_rows(weight: Floats, limit: int) -> tuple[NDArray[np.int8], Floats]:

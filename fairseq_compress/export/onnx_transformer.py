@@ -16,10 +16,10 @@ import numpy as np
 from fairseq_compress.decoding.beam_search import Floats
 from fairseq_compress.export.onnx_graph import MICROSOFT, GraphBuilder, WeightFile
 from fairseq_compress.export.onnx_layers import Side, Weights
-from fairseq_compress.export.onnx_linear import Precision
+from fairseq_compress.export.onnx_linear import Float32
 
 
-def write_encoder(path: Path, file: WeightFile, weights: Weights, values: dict[str, Any], precision: Precision) -> None:
+def write_encoder(path: Path, file: WeightFile, weights: Weights, values: dict[str, Any], precision: Float32) -> None:
     """From ``tokens (B, S)``, ``positions (1, S, C)``, ``mask (B, S)`` to ``source_L (2, B, H, S, D)``."""
     graph = GraphBuilder(file)
     side = Side("encoder", graph, weights, values, precision)
@@ -52,7 +52,7 @@ def write_encoder(path: Path, file: WeightFile, weights: Weights, values: dict[s
 
 
 def write_step(
-    path: Path, file: WeightFile, weights: Weights, values: dict[str, Any], precision: Precision, entries: int, eos: int
+    path: Path, file: WeightFile, weights: Weights, values: dict[str, Any], precision: Float32, entries: int, eos: int
 ) -> None:
     """The graph of a step; V is the number of rows of the output, of which the first ``entries`` stand for tokens.
 

@@ -1,72 +1,44 @@
 """Does an exported model translate as the checkpoint does? The same sentences through both, and what differs."""
 
-from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 from sacrebleu.metrics import BLEU, CHRF
 
 from fairseq_compress.corpus.bleu_tokenizer import Tokenizer, bleu_tokenizer
-from fairseq_compress.corpus.segmentation import Segmenter
-from fairseq_compress.decoding.translation_lines import LineOptions, PieceTranslator, translate_lines
-from fairseq_compress.errors import CheckError, ConfigError
+from fairseq_compress.errors import CheckError
+from fairseq_compress.export.options import CheckOptions
+from fairseq_compress.runtimes.opened import OpenedModel
+from fairseq_compress.teachers.word_ids import warn_of_unknown
 from fairseq_compress.work.files import check_parallel, read_lines
 
-MAX_BLEU_LOSS = {"float32": 0.05}  # of the quantizations that lose nothing
-MAX_BLEU_LOSS_QUANTIZED = 0.3
-LEAST_BLEU = 1.0  # of the checkpoint: under it a loss of BLEU says nothing
-
-
-@dataclass(frozen=True)
-class CheckOptions:
-    """What is translated and what may be lost.
-
-    Raises:
-        ConfigError: a value is out of its range.
-    """
-
-    source: Path
-    reference: Path
-    sentences: int = 1000
-    max_bleu_loss: float | None = None
-    """None: as :data:`MAX_BLEU_LOSS` says for the quantization."""
-
-    def __post_init__(self) -> None:
-        if self.sentences < 1:
-            raise ConfigError(f"--check-sentences: must be at least 1, got {self.sentences}")
-        if self.max_bleu_loss is not None and not self.max_bleu_loss >= 0:
-            raise ConfigError(f"--max-bleu-loss: must not be negative, got {self.max_bleu_loss}")
-
-    def allowed(self, quantization: str) -> float:
-        """BLEU that may be lost."""
-        if self.max_bleu_loss is not None:
-            return self.max_bleu_loss
-        return MAX_BLEU_LOSS.get(quantization, MAX_BLEU_LOSS_QUANTIZED)
+LEAST_BLEU = 1.0  # of the checkpoint; below it a loss of BLEU proves nothing
 
 
 class SelfCheck:
-    """A text, and how the checkpoint translates it, which is found out once for all exports.
+    """A text, and the checkpoint's translation of it, which is made once for all exports.
 
     Args:
         original: the checkpoint.
-        target_lang: of the reference, for the tokenizer of BLEU.
 
     Raises:
         DataError: source and reference are missing or of different length.
     """
 
-    def __init__(
-        self, original: PieceTranslator, segmenter: Segmenter, options: CheckOptions, target_lang: str | None = None
-    ) -> None:
-        check_parallel(options.source, options.reference)
-        self.options, self._original, self._segmenter = options, original, segmenter
-        self._references = list(islice(read_lines(options.reference), options.sentences))
-        self._source = list(islice(read_lines(options.source), options.sentences))
-        self._tokenizer: Tokenizer = bleu_tokenizer(target_lang)
+    def __init__(self, original: OpenedModel, options: CheckOptions) -> None:
+        assert options.check_source is not None
+        assert options.check_reference is not None
+        check_parallel(options.check_source, options.check_reference)
+        self._options, self._original = options, original
+        self._references = list(islice(read_lines(options.check_reference), options.check_sentences))
+        self._source = list(islice(read_lines(options.check_source), options.check_sentences))
+        self._tokenizer: Tokenizer = bleu_tokenizer(original.languages[1])
+        subwords = [subword for sentence in self.subwords() for subword in sentence]
+        unknown = sum(subword not in original.source_entries for subword in subwords)
+        warn_of_unknown(str(options.check_source), unknown, len(subwords))
 
-    def compare(self, exported: PieceTranslator, quantization: str) -> dict[str, Any]:
+    def compare(self, exported: OpenedModel, quantization: str) -> dict[str, Any]:
         """Translate the text with the exported model too.
 
         Returns:
@@ -76,7 +48,7 @@ class SelfCheck:
         Raises:
             CheckError: the exported model loses more BLEU than it may.
         """
-        allowed = self.options.allowed(quantization)
+        allowed = self._options.allowed(quantization)
         outputs = [self._expected, self._translate(exported)]
         equal = sum(one == two for one, two in zip(*outputs, strict=True))
         result: dict[str, Any] = {
@@ -115,15 +87,15 @@ class SelfCheck:
             )
         return found
 
-    def pieces(self) -> list[list[str]]:
-        """The sentences of the text that are not empty, cut."""
-        return [cut for sentence in self._segmenter.encode(self._source) if (cut := sentence.split())]
+    def subwords(self) -> list[list[str]]:
+        """The sentences of the text that are not empty."""
+        assert self._original.segmenter is not None
+        return [cut for sentence in self._original.segmenter.encode(self._source) if (cut := sentence.split())]
 
     @cached_property
     def _expected(self) -> list[str]:
         return self._translate(self._original)
 
-    def _translate(self, model: PieceTranslator) -> list[str]:
+    def _translate(self, model: OpenedModel) -> list[str]:
         lines = (line.encode() for line in self._source)
-        found = translate_lines(lines, model, self._segmenter, LineOptions(longest=model.longest), lambda message: None)
-        return [translation.hypotheses[0][1] for translation in found]
+        return [found.hypotheses[0].text for found in model.translate(lines, longest=model.translator.longest)]

@@ -9,12 +9,9 @@ import hashlib
 import json
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
 from typing import Any, NamedTuple
-
-from fairseq.data import Dictionary
 
 from fairseq_compress.corpus.nbest import (
     NBestEntry,
@@ -25,16 +22,18 @@ from fairseq_compress.corpus.nbest import (
     untranslated,
 )
 from fairseq_compress.corpus.segmentation import Segmenter
+from fairseq_compress.decoding.hypothesis import Hypothesis
+from fairseq_compress.decoding.search_model import MAX_TOKENS
 from fairseq_compress.decoding.search_options import SearchOptions
 from fairseq_compress.errors import ConfigError, DataError
-from fairseq_compress.runtimes.torch.beam_search import MAX_TOKENS, Found
 from fairseq_compress.teachers.word_ids import warn_of_unknown
 from fairseq_compress.work.files import PathLike, atomic_write, check_not_empty, read_lines
 from fairseq_compress.work.sharded import Job
 from fairseq_compress.work.windows import WINDOW, Batch, check_limits, in_order, iterate_batches
 from fairseq_compress.work.work_folder import work_folder
 
-Search = Callable[[Sequence[Sequence[int]]], list[list[Found]]]
+Translate = Callable[[list[list[str]]], list[list[Hypothesis[list[str]]]]]
+SPECIAL = {"<s>", "</s>", "<pad>"}  # entries of dictionaries that are no text
 
 
 @dataclass(frozen=True)
@@ -74,33 +73,32 @@ class Sentence(NamedTuple):
     """A source line."""
 
     checksum: str
-    ids: list[int]
-    """Tokens with EOS; EOS alone if the line is empty."""
+    subwords: list[str]
     too_long: bool
     unknown: int = 0
-    """Tokens that the dictionary lacks."""
+    """Subwords that the dictionary lacks."""
 
     @property
     def length(self) -> int:
-        """Tokens to decode."""
-        return 0 if self.too_long or len(self.ids) == 1 else len(self.ids)
+        """Tokens to decode, with EOS."""
+        return 0 if self.too_long or not self.subwords else len(self.subwords) + 1
 
 
 class Corpus:
     """The source text as sentences of a model; every iteration reads it again.
 
     Args:
-        path: raw text with a segmenter, else pieces separated by spaces.
-        dictionary: of the model's source side.
+        path: raw text with a segmenter, else subwords separated by spaces.
+        entries: of the dictionary of the model's source side.
         longest: the most tokens of a sentence, EOS counted.
-        segmenter: text to pieces and back.
+        segmenter: text to subwords and back.
     """
 
     def __init__(
-        self, path: PathLike, dictionary: Dictionary, longest: int, segmenter: Segmenter | None = None
+        self, path: PathLike, entries: Container[str], longest: int, segmenter: Segmenter | None = None
     ) -> None:
         self.path, self.longest, self.segmenter = path, longest, segmenter
-        self._dictionary = dictionary
+        self._entries = entries
 
     def __iter__(self) -> Iterator[Sentence]:
         checksums: deque[str] = deque()  # of the lines inside the segmenter, which takes thousands at a time
@@ -110,12 +108,11 @@ class Corpus:
                 checksums.append(source_checksum(line))
                 yield line
 
-        indices, unknown, eos = self._dictionary.indices, self._dictionary.unk(), self._dictionary.eos()
-        pieces: Iterable[str] = lines() if self.segmenter is None else self.segmenter.encode(lines())
-        for line in pieces:
-            ids = [indices.get(piece, unknown) for piece in line.split()]
-            ids.append(eos)
-            yield Sentence(checksums.popleft(), ids, len(ids) > self.longest, ids.count(unknown))
+        encoded: Iterable[str] = lines() if self.segmenter is None else self.segmenter.encode(lines())
+        for line in encoded:
+            subwords = line.split()
+            unknown = sum(subword not in self._entries for subword in subwords)
+            yield Sentence(checksums.popleft(), subwords, len(subwords) >= self.longest, unknown)
 
 
 class NBestCounts(NamedTuple):
@@ -131,19 +128,17 @@ class NBestJob(Job[Batch[Sentence], NBestCounts]):
 
     Args:
         output: n-best file.
-        target: dictionary of the hypotheses.
-        open_search: makes the search; not called if nothing is left to decode.
+        translate: of the model: subwords to hypotheses.
         metadata: of the source, as ``source``, and of the model, its precision and its device.
     """
 
     name = "nbest"
 
     def __init__(
-        self, output: PathLike, corpus: Corpus, target: Dictionary, options: NBestOptions,
-        open_search: Callable[[], Search], metadata: Mapping[str, Any],
-    ) -> None:  # fmt: skip
-        self.output, self.corpus, self.target, self.options = output, corpus, target, options
-        self._open_search, self._metadata = open_search, metadata
+        self, output: PathLike, corpus: Corpus, options: NBestOptions, translate: Translate, metadata: Mapping[str, Any]
+    ) -> None:
+        self.output, self.corpus, self.options = output, corpus, options
+        self._translate, self._metadata = translate, metadata
         self._lines = self._words = self._unknown = self._too_long = 0
         self._first_long: tuple[int, int] | None = None  # number and length of the first line that is too long
 
@@ -163,12 +158,13 @@ class NBestJob(Job[Batch[Sentence], NBestCounts]):
 
     def inspect(self, unit: Batch[Sentence]) -> None:
         self._lines += len(unit.items)
-        self._words += sum(len(item.ids) - 1 for item in unit.items)
+        self._words += sum(len(item.subwords) for item in unit.items)
         self._unknown += sum(item.unknown for item in unit.items)
         for index, item in zip(unit.indices, unit.items, strict=True):
             if item.too_long:
                 self._too_long += 1
-                self._first_long = min(self._first_long or (index, len(item.ids)), (index, len(item.ids)))
+                found = (index, len(item.subwords) + 1)
+                self._first_long = min(self._first_long or found, found)
 
     def finish_survey(self, first_process: bool) -> None:
         """
@@ -189,9 +185,9 @@ class NBestJob(Job[Batch[Sentence], NBestCounts]):
     def compute(self, unit: Batch[Sentence]) -> bytes:
         """The lists of a batch, as JSON: [index, checksum, [[score, text], ...]], without entries if left out."""
         places = [place for place, sentence in enumerate(unit.items) if sentence.length]
-        found = self._search([unit.items[place].ids for place in places]) if places else []
+        found = self._translate([unit.items[place].subwords for place in places]) if places else []
         entries: dict[int, list[tuple[float, str]]] = {
-            place: [(round(score, 6), self._text(ids)) for ids, score in best[: self.options.kept]]
+            place: [(round(score, 6), self._text(subwords)) for score, subwords in best[: self.options.kept]]
             for place, best in zip(places, found, strict=True)
         }
         lists = []
@@ -227,16 +223,10 @@ class NBestJob(Job[Batch[Sentence], NBestCounts]):
                 best = [NBestEntry(score, text) for score, text in entries]
                 yield unit, index, NBestList(index, checksum, best) if best else untranslated(index, checksum)
 
-    @cached_property
-    def _search(self) -> Search:
-        return self._open_search()
-
-    def _text(self, ids: list[int]) -> str:
-        """Token ids to text, or to pieces without a segmenter."""
-        target, segmenter = self.target, self.corpus.segmenter
-        silent = (target.bos(), target.eos(), target.pad())
-        pieces = " ".join(target.symbols[index] for index in ids if index not in silent)
-        return pieces if segmenter is None else next(segmenter.decode([pieces]))
+    def _text(self, subwords: list[str]) -> str:
+        """Subwords to text, or to a line of them without a segmenter."""
+        line, segmenter = " ".join(subword for subword in subwords if subword not in SPECIAL), self.corpus.segmenter
+        return line if segmenter is None else next(segmenter.decode([line]))
 
 
 def _check_line(nbest: NBestList, line: str | None, source: str) -> None:

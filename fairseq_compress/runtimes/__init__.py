@@ -1,1 +1,78 @@
-"""What runs a model: torch, ONNX Runtime, CTranslate2."""
+"""What runs a model: torch, ONNX Runtime, CTranslate2, and :func:`open` for a model of any of them.
+
+A new runtime is a folder and an entry in :data:`RUNTIMES`. What it needs is imported when a model is opened.
+"""
+
+import importlib
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from fairseq_compress.errors import DataError, MissingPackageError
+from fairseq_compress.extras import explained
+
+if TYPE_CHECKING:
+    from fairseq_compress.runtimes.model_directory import ModelDirectory
+    from fairseq_compress.runtimes.opened import OpenedModel, RuntimeOptions
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """What the rest of the package knows of a runtime."""
+
+    module: str
+    """Has ``open_model(path, options)`` as :func:`open`; the path is a ModelDirectory if there is a writer."""
+    writer: str = ""
+    """The module that writes its directories: ``VERSION``, and ``write_model`` as of ``export/onnx_format.py``."""
+    quantizations: tuple[str, ...] = ()
+    """That a model can be exported in."""
+    automatic: tuple[str, ...] = ()
+    """Those of them that ``export --runtime auto`` tries."""
+    weight_files: tuple[str, ...] = ()
+    """Files of a directory that hold weights."""
+
+
+ONNX_FILES = ("encoder.onnx", "step.onnx", "weights.bin", "encoder_positions.npy", "decoder_positions.npy")
+RUNTIMES = {
+    "torch": Runtime("fairseq_compress.runtimes.torch.model"),
+    "onnx": Runtime(
+        "fairseq_compress.runtimes.onnx.model", "fairseq_compress.export.onnx_format",
+        *(("float32", "int8", "int8_calibrated"),) * 2, ONNX_FILES,
+    ),
+    "ctranslate2": Runtime(
+        "fairseq_compress.runtimes.ctranslate2.model", "fairseq_compress.export.ctranslate2_format",
+        ("float32", "int8", "int8_float32", "int16", "float16", "bfloat16"), ("float32", "int8"), ("model.bin",),
+    ),
+}  # fmt: skip
+
+
+def exported() -> dict[str, Runtime]:
+    """The runtimes that ``fairseq-compress export`` writes directories for."""
+    return {name: each for name, each in RUNTIMES.items() if each.writer}
+
+
+def open(path: "str | os.PathLike[str] | ModelDirectory", options: "RuntimeOptions | None" = None) -> "OpenedModel":
+    """Open a model directory, a checkpoint (packed or not), or an ensemble ``A.pt:B.pt``.
+
+    Raises:
+        DataError, CheckpointError: it is missing or damaged, or its runtime cannot be imported.
+        MissingPackageError: its runtime is not installed.
+        ConfigError: an option is out of its range, or the model or its runtime does not allow it.
+    """
+    from fairseq_compress.runtimes.model_directory import ModelDirectory
+    from fairseq_compress.runtimes.opened import RuntimeOptions
+
+    if not isinstance(path, ModelDirectory) and os.path.isdir(path):
+        path = ModelDirectory.open(path)
+    name = path.metadata["runtime"] if isinstance(path, ModelDirectory) else "torch"
+    try:
+        with explained():
+            module = importlib.import_module(RUNTIMES[name].module)
+    except MissingPackageError:
+        raise
+    except ImportError as error:
+        place = path.path if isinstance(path, ModelDirectory) else path
+        raise DataError(
+            f"{place}: requires the runtime {name}, which cannot be imported: {' '.join(str(error).split())}"
+        ) from None
+    return module.open_model(path, options or RuntimeOptions())

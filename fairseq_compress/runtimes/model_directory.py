@@ -4,6 +4,7 @@
 the size and SHA-256 of every other file, how the model was trained, and what the check of the export measured.
 """
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from typing import Any
 from fairseq_compress.corpus.segmentation import Segmenter
 from fairseq_compress.decoding.search_options import SearchOptions
 from fairseq_compress.errors import ConfigError, DataError
+from fairseq_compress.options import read
+from fairseq_compress.runtimes import RUNTIMES, exported
 from fairseq_compress.work.files import PathLike, file_sha256
 
 FORMAT = "fairseq-compress model 1"
@@ -21,11 +24,6 @@ METADATA = "metadata.json"
 VOCABULARY = "sentencepiece.model"
 VOCABULARIES = {side: f"{side}_{VOCABULARY}" for side in ("source", "target")}
 SMALL = 1 << 21  # bytes, which take some milliseconds
-WEIGHT_FILES = {  # of each runtime; positions only where they are learned
-    "ctranslate2": ("model.bin",),
-    "onnx": ("encoder.onnx", "step.onnx", "weights.bin", "encoder_positions.npy", "decoder_positions.npy"),
-}
-RUNTIMES = tuple(WEIGHT_FILES)
 
 # What the verbs read of the metadata, with its type.
 _NEEDED: dict[str, type] = {
@@ -85,9 +83,21 @@ class ModelDirectory:
                 raise DataError(f"{self.path / name}: was altered, its SHA-256 is not that of {METADATA}")
 
     def weight_bytes(self) -> int:
-        """Of the files that hold the weights, and not of vocabularies, sentencepiece models and configuration."""
-        files = self.metadata["files"]
-        return sum(files[name]["bytes"] for name in WEIGHT_FILES[self.metadata["runtime"]] if name in files)
+        """Bytes of the files that hold the weights; not of vocabularies, sentencepiece models and configuration."""
+        files, weights = self.metadata["files"], RUNTIMES[self.metadata["runtime"]].weight_files
+        return sum(files[name]["bytes"] for name in weights if name in files)
+
+    def identity(self) -> dict[str, Any]:
+        """What two directories have in common only if they translate alike, as JSON can hold it."""
+        metadata = self.metadata
+        files = json.dumps(metadata.get("files"), sort_keys=True)
+        return {
+            "checkpoints": [metadata["checkpoint_sha256"]],
+            "source_dictionary": metadata["vocabulary"]["source_dictionary"],
+            "target_dictionary": metadata["vocabulary"]["target_dictionary"],
+            "runtime": f"{metadata['runtime']} {metadata['runtime_version']}",
+            "model": hashlib.sha256(files.encode()).hexdigest(),
+        }
 
     def sentencepiece_model(self, side: str) -> Path:
         """The sentencepiece model of a side, ``source`` or ``target``; most directories have one for both."""
@@ -115,18 +125,17 @@ def _problem(metadata: dict[str, Any]) -> str | None:
     """What is wrong with metadata of our format, or None."""
     if problem := wrong_type(metadata, _NEEDED):
         return problem
-    if metadata["runtime"] not in RUNTIMES:
-        return f"runtime must be one of {', '.join(RUNTIMES)}, is {metadata['runtime']!r}"
+    if metadata["runtime"] not in (known := sorted(exported())):
+        return f"runtime must be one of {', '.join(known)}, is {metadata['runtime']!r}"
     if not all(metadata["positions"][side] >= 2 for side in ("source", "target")):
         return f"positions must be at least 2, are {json.dumps(metadata['positions'])[:50]}"
-    known = SearchOptions.__dataclass_fields__
-    for name, value in metadata["search"].items():
-        if name not in known or type(value) not in (int, type(known[name].default)):
-            return f"search has no {name} of {json.dumps(value)[:50]}"
+    problems: list[str] = []
     try:
-        SearchOptions(**metadata["search"])
+        read(SearchOptions, metadata["search"], problems, "search")
     except ConfigError as error:
-        return f"search: {error}"
+        problems.append(f"search: {error}")
+    if problems:
+        return "; ".join(problems)
     for name, facts in metadata["files"].items():
         if not isinstance(facts, dict) or not {"bytes", "sha256"} <= facts.keys():
             return f"files must tell bytes and sha256 of {name}"

@@ -17,8 +17,9 @@ import fairseq_compress
 from fairseq_compress.cli.main import main
 fairseq_compress.register()
 from fairseq_compress.export import exporter
-for name in ("load_models", "materialize"):
-    setattr(exporter, name, functools.cache(getattr(exporter, name)))
+from fairseq_compress.runtimes.torch import model
+exporter.materialize = functools.cache(exporter.materialize)
+model.load_models = functools.cache(model.load_models)
 answers = os.fdopen(os.dup(1), "w")
 os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 print(main(json.loads(sys.argv[1])), file=answers, flush=True)

@@ -11,16 +11,18 @@ import pytest
 import torch
 
 import fairseq_compress
+from fairseq_compress import runtimes
 from fairseq_compress.checkpoint.materialize import materialize
 from fairseq_compress.cli.main import main
 from fairseq_compress.corpus.nbest import read_nbest
 from fairseq_compress.corpus.segmentation import Segmenter
 from fairseq_compress.decoding.search_options import SearchOptions
 from fairseq_compress.errors import ConfigError, DataError
+from fairseq_compress.evaluation.timed_translation import translate_and_time
 from fairseq_compress.export import ctranslate2_format, onnx_format
 from fairseq_compress.export.calibration import find_ranges
 from fairseq_compress.runtimes.model_directory import ModelDirectory
-from fairseq_compress.runtimes.open_model import open_directory, open_model
+from fairseq_compress.runtimes.opened import RuntimeOptions
 from fairseq_compress.teachers.loading import load_models
 from tests.conftest import BIN, ROOT, TINY, binarize, run_command
 
@@ -125,9 +127,9 @@ def test_no_bigram_twice(exported, model):
     sentences = [line.split() for line in Segmenter(model / "spm.model").encode(lines)]
     repeating = {}
     for size in (0, 2):
-        options = SearchOptions(beam=2, max_len_b=24, min_len=20, no_repeat_ngram_size=size)
-        found = open_model(ModelDirectory.open(exported), options, 2).translate(sentences)
-        pieces = [best.pieces for each in found for best in each]
+        search = asdict(SearchOptions(beam=2, max_len_b=24, min_len=20, no_repeat_ngram_size=size))
+        found = runtimes.open(exported, RuntimeOptions(search, nbest=2)).translator.translate(sentences)
+        pieces = [best.output for each in found for best in each]
         assert min(map(len, pieces)) >= 20
         repeating[size] = sum(len(set(itertools.pairwise(one))) < len(one) - 1 for one in pieces)
     assert repeating[0] > 0
@@ -147,7 +149,7 @@ def test_threads_by_default(given, threads, exported, monkeypatch):
 
     monkeypatch.setattr(ctranslate2, "Translator", start)
     monkeypatch.setenv("OMP_NUM_THREADS", given)
-    opened = open_directory(exported).model
+    opened = runtimes.open(exported).translator
     assert getattr(opened, "_threads", None) == threads or started == [threads]
 
 
@@ -184,10 +186,29 @@ def test_the_python_api(exported, model):
         translator(lines[0])
     with pytest.raises(ConfigError, match=r"n: must be in 1 to beam \(5\), got 6"):
         translator.nbest(lines, 6)
-    with pytest.raises(ConfigError, match="--beam: must be at least 1"):
+    with pytest.raises(ConfigError, match=r"--beam: must be in \[1, inf\), got 0"):
         fairseq_compress.Translator(exported, beam=0)
-    with pytest.raises(DataError, match="pieces, at most 3 are taken"):
+    with pytest.raises(DataError, match="subwords, at most 3 are taken"):
         fairseq_compress.Translator(exported, longest=3, split=False)(lines)
+
+
+def test_a_checkpoint_a_packed_one_and_a_directory_are_opened_alike(model, tmp_path):
+    lines = (model / "test.en").read_text().splitlines()[:6]
+    checkpoint, packed = model / "checkpoint_last.pt", tmp_path / "packed.safetensors"
+    assert main(["pack", "--checkpoint", str(checkpoint), "--output", str(packed)]) == 0
+    command = export_arguments(model, tmp_path / "exported", "--quantization", "float32")
+    assert main(command) == 0
+    own = {"data": model / "bin", "sentencepiece_model": model / "spm.model", "max_len_b": 20}
+    found = [
+        fairseq_compress.Translator(path, **options).nbest(lines, 2)
+        for path, options in ((checkpoint, own), (packed, own), (tmp_path / "exported", {}))
+    ]
+    assert found[0] == found[1]
+    assert [[best.text for best in each] for each in found[2]] == [[best.text for best in each] for each in found[0]]
+    options = RuntimeOptions({"max_len_b": 20}, sentencepiece=(model / "spm.model", None), data=model / "bin")
+    translated, timings = translate_and_time(packed, lines, 3, options)
+    assert translated == [each[0].text for each in found[0]]
+    assert (timings.sentences, len(timings.seconds)) == (6, 3)
 
 
 def test_the_example_of_the_python_api(exported, model):
@@ -234,10 +255,11 @@ def test_calibrated_ranges_make_translations_independent_of_their_batch(model, t
     assert main([*command, "--calibration", text]) == 0
     directory = ModelDirectory.open(tmp_path / "out")
     sentences = [line.split() for line in (model / "pieces.en").read_text().splitlines()[:60]]
-    exported_model = open_model(directory, SearchOptions(beam=4, max_len_b=20), nbest=4)
+    search = asdict(SearchOptions(beam=4, max_len_b=20))
+    exported_model = runtimes.open(directory, RuntimeOptions(search, nbest=4)).translator
     alone = [exported_model.translate([sentence])[0] for sentence in sentences]
     for many, one in zip(exported_model.translate(sentences), alone, strict=True):
-        assert many[0].pieces == one[0].pieces
+        assert many[0].output == one[0].output
         assert [best.score for best in many] == pytest.approx([best.score for best in one], abs=1e-3)
 
 
@@ -319,15 +341,15 @@ def test_what_ctranslate2_cannot_hold(model):
     ("change", "message"),
     [
         (["--no-check"], "--no-check: cannot go with --check-source"),
-        (["--max-bleu-loss", "-1"], "--max-bleu-loss: must not be negative, got -1"),
-        (["--beam", "0"], "--beam: must be at least 1, got 0"),
+        (["--max-bleu-loss", "-1"], "--max-bleu-loss: must be in [0, inf), got -1.0"),
+        (["--beam", "0"], "--beam: must be in [1, inf), got 0"),
         (["--check-reference", "nowhere"], "nowhere"),
         (["--checkpoint", "a.pt:b.pt"], "--checkpoint: must be one model, no ensemble"),
         (["--quantization", "int16"], "--quantization: must be one of float32, int8, int8_calibrated with --runtime"),
         (["--quantization", "int8_calibrated"], "--calibration: must be given with --quantization int8_calibrated"),
         (["--calibration", "text"], "--calibration: requires --quantization int8_calibrated"),
         (["--runtime", "ctranslate2", "--unkpen", "1"], "--unkpen: must be 0 with CTranslate2, got 1"),
-        (["--min-len", "21"], "--min-len: must be 0 to --max-len-b (20), got 21"),
+        (["--min-len", "21"], "--min-len: must be at most --max-len-b (20), got 21"),
         (["--runtime", "auto", "--quantization", "int16"], "with --runtime auto, got int16"),
     ],
 )
@@ -341,7 +363,7 @@ def test_damage_and_wrong_options_of_translate(exported, tmp_path, capsys):
     for arguments, message in (
         (
             ["--model", str(tmp_path / "nowhere")],
-            "--model: must be a directory of fairseq-compress export",
+            "nowhere: no such file, and no directory of fairseq-compress export",
         ),
         (["--model", str(tmp_path)], "is no model directory"),
         (["--model", str(exported), "--data", "x"], "--data: requires a checkpoint"),

@@ -163,7 +163,7 @@ def test_inputs(server, command, model, tmp_path):
     )
     for option, value, message in (
         ("--checkpoint", "nowhere", "no such file"),
-        ("--checkpoint", ".", "no such file"),
+        ("--checkpoint", ".", "must be one model, no ensemble and no directory"),
         ("--checkpoint", "half.pt", "truncated, or not a checkpoint"),
         ("--checkpoint", "empty", "truncated, or not a checkpoint"),
         ("--data", "nowhere", "nowhere"),

@@ -14,10 +14,11 @@ from fairseq.sequence_generator import SequenceGenerator
 
 import fairseq_compress
 from fairseq_compress.decoding.search_options import SearchOptions
-from fairseq_compress.errors import CheckpointError, ConfigError
+from fairseq_compress.errors import CheckpointError, ConfigError, DataError
 from fairseq_compress.models.compressed_transformer import CompressedTransformerModel
-from fairseq_compress.runtimes.torch.beam_search import LOGITS_AT_ONCE, BeamSearch, best_candidates
+from fairseq_compress.runtimes.torch.model import TorchModel
 from fairseq_compress.runtimes.torch.step_decoders import GeneralDecoder, step_decoder
+from fairseq_compress.runtimes.torch.steps import LOGITS_AT_ONCE, best_candidates
 from fairseq_compress.runtimes.torch.tree_decoder import TreeDecoder
 from fairseq_compress.teachers.loading import LoadedModels, load_models
 
@@ -92,10 +93,10 @@ def of_fairseq(models, batch, options):
 
 def check_equal(models, batch, options):
     expected = of_fairseq(models, batch, options)
-    found = BeamSearch(loaded(*models), options).search(batch)
+    found = TorchModel(loaded(*models), options).search(batch)
     for one, two in zip(found, expected, strict=True):
-        assert [tokens for tokens, _ in one] == [tokens for tokens, _ in two]
-        assert [score for _, score in one] == pytest.approx([score for _, score in two], abs=1e-4)
+        assert [best.output for best in one] == [tokens for tokens, _ in two]
+        assert [best.score for best in one] == pytest.approx([score for _, score in two], abs=1e-4)
     return found
 
 
@@ -105,7 +106,7 @@ def test_equal_for_every_shape(shape, kind):
     model = build(kind=kind, **SHAPES[shape])
     assert isinstance(step_decoder(model), TreeDecoder)
     found = check_equal([model], sentences(), SearchOptions(beam=5, max_len_b=25))
-    assert len({len(tokens) for each in found for tokens, _ in each}) > 5  # of many lengths
+    assert len({len(tokens) for each in found for _, tokens in each}) > 5  # of many lengths
 
 
 @pytest.mark.parametrize("beam", [1, 2, 5])
@@ -150,7 +151,7 @@ def test_no_ngram_twice(beam, size, seed, monkeypatch):
     model = build(seed)
     options = SearchOptions(beam=beam, max_len_b=30, min_len=12, no_repeat_ngram_size=size)
     found = check_equal([model], sentences(), options)
-    assert not any(repeats(best.tokens, size) for each in found for best in each)
+    assert not any(repeats(best.output, size) for each in found for best in each)
     monkeypatch.setattr("fairseq.sequence_generator.NGramRepeatBlock", SlowBlock)
     check_equal([model], sentences(), options)
     check_equal([model, build(seed + 10)], sentences(), options)
@@ -159,8 +160,8 @@ def test_no_ngram_twice(beam, size, seed, monkeypatch):
 def test_ngrams_repeat_where_they_may():
     """What the tests above forbid would be there."""
     for beam, size in NGRAMS:
-        found = BeamSearch(loaded(build(2)), SearchOptions(beam=beam, max_len_b=30, min_len=12))
-        assert any(repeats(best.tokens, size) for each in found.search(sentences()) for best in each), (beam, size)
+        found = TorchModel(loaded(build(2)), SearchOptions(beam=beam, max_len_b=30, min_len=12))
+        assert any(repeats(best.output, size) for each in found.search(sentences()) for best in each), (beam, size)
 
 
 def test_stock_fairseq_forbids_nothing():
@@ -221,20 +222,20 @@ def test_what_is_not_plain_goes_the_general_way():
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 3e-5)], ids=str)
 def test_batches_do_not_matter(dtype, tolerance):
     """In float32 the products of a batch and of a sentence are rounded apart, in other ways on each processor."""
-    search = BeamSearch(loaded(build(7).to(dtype)), SearchOptions(beam=4, max_len_b=25))
+    search = TorchModel(loaded(build(7).to(dtype)), SearchOptions(beam=4, max_len_b=25))
     batch = sentences()
     together = search.search(batch)
     for sentence, expected in zip(batch, together, strict=True):
         (alone,) = search.search([sentence])
-        assert [tokens for tokens, _ in alone] == [tokens for tokens, _ in expected]
-        assert [score for _, score in alone] == pytest.approx([score for _, score in expected], abs=tolerance)
+        assert [best.output for best in alone] == [best.output for best in expected]
+        assert [best.score for best in alone] == pytest.approx([best.score for best in expected], abs=tolerance)
 
 
 def test_bfloat16_is_near():
     found = []
     for dtype in (torch.float32, torch.bfloat16):
         model = build(8, peak=1).to(dtype)  # in a peaked one a small difference leads far away
-        found.append(BeamSearch(loaded(model), SearchOptions(beam=2, max_len_b=10)).search(sentences()))
+        found.append(TorchModel(loaded(model), SearchOptions(beam=2, max_len_b=10)).search(sentences()))
     for exact, rough in zip(*found, strict=True):
         assert rough[0].score == pytest.approx(exact[0].score, abs=0.1)
 
@@ -243,7 +244,7 @@ def test_int8_is_near_and_really_int8():
     model = build(8, peak=1)
     options = SearchOptions(beam=2, max_len_b=10)
     exact, rough = (
-        BeamSearch(loaded(model, precision=precision), options).search(sentences()) for precision in ("float32", "int8")
+        TorchModel(loaded(model, precision=precision), options).search(sentences()) for precision in ("float32", "int8")
     )
     assert [found[0].score for found in rough] == pytest.approx([found[0].score for found in exact], abs=0.1)
     assert [found[0].score for found in rough] != [found[0].score for found in exact]
@@ -253,13 +254,13 @@ def test_int8_of_what_it_cannot_do():
     model = build()
     model.decoder.layers[0].fc1.weight[0, 0] = float("inf")
     with pytest.raises(CheckpointError, match="NaN or infinite"):
-        BeamSearch(loaded(model, precision="int8"), SearchOptions(beam=2))
+        TorchModel(loaded(model, precision="int8"), SearchOptions(beam=2))
     hooked = build()
     hooked.decoder.layers[0].fc1.register_forward_hook(lambda module, inputs, output: output)
     with pytest.raises(
         ConfigError, match=r"--precision: must be float32 or bfloat16 for this model, got int8; .*hooks"
     ):
-        BeamSearch(loaded(hooked, precision="int8"), SearchOptions(beam=2))
+        TorchModel(loaded(hooked, precision="int8"), SearchOptions(beam=2))
     with pytest.raises(ConfigError, match="--precision: must be float32 or bfloat16 on a GPU, got int8"):
         load_models("model.pt", precision="int8", device="cuda")
 
@@ -270,20 +271,19 @@ def test_best_candidates_against_a_plain_topk(words, group, count):
     scores = torch.randn(6, group) * 2
     found = best_candidates(log_probs, scores, count)
     best, place = (log_probs + scores[:, :, None]).flatten(1).topk(min(count, group * words - 1))
-    assert torch.equal(found.scores, best)
-    assert torch.equal(found.parents, place // words)
-    assert torch.equal(found.tokens, place % words)
+    for one, two in zip(found, (best, place % words, place // words), strict=True):
+        assert torch.equal(one, two)
 
 
 def test_a_model_of_nans_is_refused():
     model = build()
     model.decoder.layers[0].fc1.weight.fill_(float("nan"))
-    with pytest.raises(CheckpointError, match="NaN"):
-        BeamSearch(loaded(model), SearchOptions(beam=2, max_len_b=5)).search(sentences())
+    with pytest.raises(DataError, match="the model gives NaN"):
+        TorchModel(loaded(model), SearchOptions(beam=2, max_len_b=5)).search(sentences())
 
 
 def test_options_out_of_range_are_named_together():
     with pytest.raises(ConfigError, match=r"--beam.*--lenpen.*--max-len-a.*--max-len-b"):
         SearchOptions(0, float("nan"), -1, 0)
     with pytest.raises(ConfigError, match="--beam: must be at most 42 with this dictionary, got 43"):
-        BeamSearch(loaded(build()), SearchOptions(beam=43))
+        TorchModel(loaded(build()), SearchOptions(beam=43))

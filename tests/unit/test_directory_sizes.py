@@ -6,7 +6,7 @@ from fairseq_compress.checkpoint.materialize import model_values
 from fairseq_compress.evaluation.sizes import checkpoint_facts
 from fairseq_compress.export.model_writer import create_directory
 from fairseq_compress.export.onnx_format import write_model
-from fairseq_compress.runtimes.model_directory import RUNTIMES, WEIGHT_FILES
+from fairseq_compress.runtimes import RUNTIMES, exported
 from tests.unit.test_beam_search import build
 from tests.unit.test_model_directory import METADATA
 
@@ -14,20 +14,20 @@ VOCABULARIES = ["source_sentencepiece.model", "target_sentencepiece.model", "sha
 ARCHITECTURE = {"arch": "transformer", "encoder_layers": 3, "decoder_layers": 1, "encoder_embed_dim": 16}
 
 
-@pytest.mark.parametrize("runtime", RUNTIMES)
-def test_vocabularies_are_no_weights(runtime, tmp_path):
+@pytest.mark.parametrize("name", exported())
+def test_vocabularies_are_no_weights(name, tmp_path):
     def fill(folder):
-        for number, name in enumerate((*WEIGHT_FILES[runtime], *VOCABULARIES)):
-            (folder / name).write_bytes(bytes(10**number))
-        own = {"runtime": runtime, "architecture": ARCHITECTURE, "parameters": 30, "training": {"updates": 7}}
+        for number, file in enumerate((*RUNTIMES[name].weight_files, *VOCABULARIES)):
+            (folder / file).write_bytes(bytes(10**number))
+        own = {"runtime": name, "architecture": ARCHITECTURE, "parameters": 30, "training": {"updates": 7}}
         return METADATA | own
 
     directory = create_directory(tmp_path / "model", fill)
     facts = checkpoint_facts(directory.path)
-    assert facts["bytes"] == {"ctranslate2": 1, "onnx": 11111}[runtime]
+    assert facts["bytes"] == {"ctranslate2": 1, "onnx": 11111}[name]
     assert facts["bytes_on_disk"] == sum(file.stat().st_size for file in directory.path.iterdir())
     assert facts["bytes_float32"] == 120
-    assert (facts["architecture"], facts["runtime"], facts["quantization"]) == ("transformer", runtime, "int8")
+    assert (facts["architecture"], facts["runtime"], facts["quantization"]) == ("transformer", name, "int8")
     assert [facts[name] for name in ("encoder_layers", "decoder_layers", "width", "updates")] == [3, 1, 16, 7]
 
 
@@ -37,5 +37,5 @@ def test_every_file_of_a_runtime_is_weights_or_vocabulary(learned, tmp_path):
     entries = model.decoder.dictionary
     write_model(tmp_path, model, model_values(model.args), entries, entries, "float32", None)
     names = {file.name for file in tmp_path.iterdir()}
-    assert names - set(WEIGHT_FILES["onnx"]) == {"shared_vocabulary.json"}
-    assert {name for name in WEIGHT_FILES["onnx"] if learned or not name.endswith(".npy")} <= names
+    assert names - set(RUNTIMES["onnx"].weight_files) == {"shared_vocabulary.json"}
+    assert {name for name in RUNTIMES["onnx"].weight_files if learned or not name.endswith(".npy")} <= names

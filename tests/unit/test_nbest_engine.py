@@ -4,16 +4,15 @@ import json
 from itertools import pairwise
 
 import pytest
-from fairseq.data import Dictionary
 
 from fairseq_compress.cli.local_ranks import _options
 from fairseq_compress.corpus.nbest import NBestManifest, read_nbest, source_checksum
 from fairseq_compress.corpus.segmentation import Segmenter
 from fairseq_compress.corpus.vocabulary import VocabularySettings, list_pieces, train_model
+from fairseq_compress.decoding.hypothesis import Hypothesis
 from fairseq_compress.decoding.search_options import SearchOptions
 from fairseq_compress.errors import ConfigError, DataError
 from fairseq_compress.jobs.nbest import Corpus, NBestJob, NBestOptions
-from fairseq_compress.runtimes.torch.beam_search import Found
 from fairseq_compress.work.files import file_sha256
 from fairseq_compress.work.sharded import compute_shard, survey
 from fairseq_compress.work.work_folder import Shard, WorkFolder
@@ -22,17 +21,15 @@ WORDS = [f"w{number}" for number in range(30)]
 OPTIONS = NBestOptions(SearchOptions(beam=3), nbest=2, max_tokens=12, window=7)
 
 
-def dictionary():
-    entries = Dictionary()
-    for word in WORDS:
-        entries.add_symbol(word)
-    return entries
-
-
 def reverse(sentences):
     """A search: the source backwards, and without its last word; the score tells the length."""
     return [
-        [Found(ids[-2::-1], -len(ids) / 7), Found(ids[-3::-1], -len(ids)), Found(ids[:1], -99.0)] for ids in sentences
+        [
+            Hypothesis(-(len(words) + 1) / 7, words[::-1]),
+            Hypothesis(-len(words) - 1, words[-2::-1]),
+            Hypothesis(-99.0, words[:1]),
+        ]
+        for words in sentences
     ]
 
 
@@ -45,7 +42,7 @@ def source(tmp_path):
 
 
 def corpus(source, longest=20):
-    return Corpus(source, dictionary(), longest)
+    return Corpus(source, set(WORDS), longest)
 
 
 def facts(source):
@@ -56,7 +53,7 @@ ALONE = Shard(0, 1)
 
 
 def make_job(source, output=None, options=OPTIONS, longest=20, search=reverse):
-    return NBestJob(output, corpus(source, longest), dictionary(), options, lambda: search, facts(source))
+    return NBestJob(output, corpus(source, longest), options, search, facts(source))
 
 
 def decode(source, output, shard=ALONE, **changes):
@@ -157,7 +154,7 @@ def test_lines_end_at_line_feeds_only(tmp_path):
     path = tmp_path / "odd"
     path.write_bytes("w1 w2\u2028w3\r\n\x0cw4\n  \nw5".encode())
     sentences = list(corpus(path))
-    assert [len(sentence.ids) for sentence in sentences] == [4, 2, 1, 2]
+    assert [len(sentence.subwords) + 1 for sentence in sentences] == [4, 2, 1, 2]
     assert [sentence.checksum for sentence in sentences] == [
         source_checksum(line) for line in ("w1 w2\u2028w3", "\x0cw4", "  ", "w5")
     ]
@@ -169,14 +166,13 @@ def test_raw_text(tmp_path):
     (tmp_path / "source").write_text("\n".join(lines) + "\n")
     (tmp_path / "model").write_bytes(train_model(lines, VocabularySettings(size=290)))
     segmenter = Segmenter(tmp_path / "model")
-    entries = Dictionary()
-    for piece, _ in list_pieces((tmp_path / "model").read_bytes()):
-        entries.add_symbol(piece)
+    entries = {piece for piece, _ in list_pieces((tmp_path / "model").read_bytes())}
     text = Corpus(tmp_path / "source", entries, 20, segmenter)
     metadata = facts(tmp_path / "source")
     work = WorkFolder(tmp_path / "out", metadata, ALONE)
-    search = lambda: lambda batch: [[Found(ids[:-1], -1.0)] for ids in batch]  # noqa: E731
-    job = NBestJob(tmp_path / "out", text, entries, OPTIONS, search, metadata)
+    job = NBestJob(
+        tmp_path / "out", text, OPTIONS, lambda batch: [[Hypothesis(-1.0, words)] for words in batch], metadata
+    )
     compute_shard(job, work, 12)
     job.join(work.payloads())
     found = [each.hypotheses[0].text for each in read_nbest(tmp_path / "out", tmp_path / "source")]

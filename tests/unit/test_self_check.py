@@ -4,9 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from fairseq_compress.decoding.translation_lines import Hypothesis
+from fairseq_compress.decoding.hypothesis import Hypothesis
+from fairseq_compress.decoding.search_options import SearchOptions
 from fairseq_compress.errors import CheckError
-from fairseq_compress.export.self_check import CheckOptions, SelfCheck
+from fairseq_compress.export.options import CheckOptions
+from fairseq_compress.export.self_check import SelfCheck
+from fairseq_compress.runtimes.opened import OpenedModel
 
 SOURCE = ["a b c d e", "f g h i j", "k l m n o", "p q r s t"]
 
@@ -37,7 +40,11 @@ def check(tmp_path: Path, references: list[str], target_lang: str, before: list[
     for name, lines in (("source", SOURCE), ("reference", references)):
         (tmp_path / name).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     settings = CheckOptions(tmp_path / "source", tmp_path / "reference", **options)
-    return SelfCheck(Model(before), Characters(), settings, target_lang).compare(Model(after), "int8")
+    original, exported = (
+        OpenedModel(Model(outputs), SearchOptions(), ("en", target_lang), Characters(), (), {}, {})
+        for outputs in (before, after)
+    )
+    return SelfCheck(original, settings).compare(exported, "int8")
 
 
 def test_a_good_check_has_no_caution(tmp_path: Path) -> None:

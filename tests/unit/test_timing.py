@@ -5,12 +5,13 @@ from typing import Any
 
 import pytest
 
+from fairseq_compress import runtimes
+from fairseq_compress.decoding.hypothesis import Hypothesis
 from fairseq_compress.decoding.search_options import SearchOptions
-from fairseq_compress.decoding.translation_lines import Hypothesis
 from fairseq_compress.errors import ConfigError
 from fairseq_compress.evaluation import timed_translation
 from fairseq_compress.evaluation.timing import Timings, check_timings, evenly
-from fairseq_compress.runtimes.open_model import OpenedModel
+from fairseq_compress.runtimes.opened import OpenedModel
 
 SLOW, FAST = 0.2, 0.01
 
@@ -39,13 +40,12 @@ class Model:
 def test_segmentation_is_not_timed(monkeypatch):
     model, opened = Model(), []
 
-    def open_directory(path):
+    def open_model(path, options):
         opened.append(path)
-        directory: Any = None
         segmenter: Any = SlowSegmenter()
-        return OpenedModel(directory, SearchOptions(), model, segmenter, ("en", "cs"))
+        return OpenedModel(model, SearchOptions(), ("en", "cs"), segmenter, (), {}, {})
 
-    monkeypatch.setattr(timed_translation, "open_directory", open_directory)
+    monkeypatch.setattr(runtimes, "open", open_model)
     lines = ["a b", "", "c", " ".join("ab" * 35)]
     translated, timings = timed_translation.translate_and_time("model", lines, 3)
     assert opened == ["model"]

@@ -3,8 +3,10 @@
 import pytest
 
 from fairseq_compress.decoding import translation_lines
+from fairseq_compress.decoding.hypothesis import Hypothesis
+from fairseq_compress.decoding.line_options import LineOptions
 from fairseq_compress.decoding.search_options import SearchOptions
-from fairseq_compress.decoding.translation_lines import Hypothesis, LineOptions, translate_lines
+from fairseq_compress.decoding.translation_lines import translate_lines
 from fairseq_compress.errors import ConfigError, DataError
 
 
@@ -44,7 +46,7 @@ def run(lines, model=None, **options):
 
 
 def texts(found):
-    return [each.hypotheses[0][1] for each in found]
+    return [each.hypotheses[0].text for each in found]
 
 
 def test_order_and_empty_lines():
@@ -89,8 +91,8 @@ def test_the_model_s_own_limit_counts_too():
 
 
 def test_long_lines_can_be_refused():
-    with pytest.raises(DataError, match=r"line 2: 3 pieces, at most 2 are taken; --long-lines split cuts them"):
-        run([b"a", b"b c d"], longest=2, split=False)
+    with pytest.raises(DataError, match=r"line 2: 3 subwords, at most 2 are taken; --long-lines split cuts them"):
+        run([b"a", b"b c d"], longest=2, long_lines="refuse")
 
 
 def test_nbest_of_whole_and_split_lines():
@@ -172,9 +174,9 @@ def test_batches_are_bounded_by_bytes(monkeypatch):
 
 
 def test_options_out_of_range():
-    with pytest.raises(ConfigError, match="--nbest: must be at least 1, got 0"):
+    with pytest.raises(ConfigError, match=r"--nbest: must be in \[1, inf\), got 0"):
         LineOptions(nbest=0)
-    with pytest.raises(ConfigError, match="--longest: must be at least 1, got 0"):
+    with pytest.raises(ConfigError, match=r"--longest: must be in \[1, inf\), got 0"):
         LineOptions(longest=0)
     with pytest.raises(ConfigError, match=r"--beam.*--lenpen.*--max-len-a.*--max-len-b"):
         SearchOptions(0, float("nan"), -1, 0)

@@ -1,1 +1,1 @@
-"""Decoding with CTranslate2."""
+"""CTranslate2, with its own beam search."""

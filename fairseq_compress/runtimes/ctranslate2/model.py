@@ -1,19 +1,25 @@
-"""A model directory of CTranslate2 as a function of pieces."""
+"""A model directory of CTranslate2."""
 
 from typing import Any
 
 import ctranslate2
 
+from fairseq_compress.decoding.hypothesis import Hypothesis
 from fairseq_compress.decoding.search_options import SearchOptions
-from fairseq_compress.decoding.translation_lines import Hypothesis
 from fairseq_compress.errors import ConfigError, DataError
 from fairseq_compress.runtimes.model_directory import ModelDirectory
+from fairseq_compress.runtimes.opened import OpenedModel, RuntimeOptions, open_directory
 from fairseq_compress.system import default_threads
 
 # Small batches of one thread each keep its products in the cache: with int8 twice the speed of large ones.
 TOKENS_AT_ONCE = 512
 
 _ERRORS = (RuntimeError, ValueError, IndexError, TypeError, MemoryError)
+
+
+def open_model(directory: ModelDirectory, options: RuntimeOptions) -> OpenedModel:
+    """See :func:`fairseq_compress.runtimes.open`."""
+    return open_directory(directory, options, CTranslate2Model)
 
 
 class CTranslate2Model:
@@ -28,35 +34,37 @@ class CTranslate2Model:
 
     Raises:
         DataError: CTranslate2 cannot load it.
-        ConfigError: it does not have an option of the search.
+        ConfigError: it lacks an option of the search, or the beam is too large for the dictionary.
     """
 
     def __init__(
         self, directory: ModelDirectory, options: SearchOptions, nbest: int = 1, threads: int | None = None
     ) -> None:
+        metadata = directory.metadata
         if options.unkpen != 0:
             raise ConfigError(f"--unkpen: must be 0 with CTranslate2, got {options.unkpen:g}")
-        self._options, self._nbest = options, nbest
-        self.longest: int = directory.metadata["positions"]["source"] - 1
-        self._longest_target: int = directory.metadata["positions"]["target"] - 1
-        most = directory.metadata["vocabulary"]["target_entries"] - 2
-        if options.beam > most:
-            raise ConfigError(f"--beam: must be at most {most} with this dictionary, got {options.beam}")
+        options.check_beam(metadata["vocabulary"]["target_entries"])
+        self._options, self._nbest, self._path = options, nbest, directory.path
+        self.longest: int = metadata["positions"]["source"] - 1
+        self._longest_target: int = metadata["positions"]["target"] - 1
         directory.verify()  # before: some damaged models crash it
-        self._path = directory.path
         workers = threads or default_threads()
         try:
             self._translator = ctranslate2.Translator(
-                str(directory.path), device="cpu", inter_threads=workers, intra_threads=1
+                str(self._path), device="cpu", inter_threads=workers, intra_threads=1
             )
         except _ERRORS as error:
-            raise DataError(f"{directory.path}: CTranslate2 cannot load it: {_first_line(error)}") from None
+            raise self._problem("load", error) from None
 
-    def translate(self, sentences: list[list[str]]) -> list[list[Hypothesis]]:
-        """See :class:`fairseq_compress.decoding.translation_lines.PieceTranslator`."""
+    def translate(self, sentences: list[list[str]]) -> list[list[Hypothesis[list[str]]]]:
+        """See :class:`fairseq_compress.decoding.search_model.SubwordTranslator`."""
         options = self._options
-        found: list[list[Hypothesis]] = [[] for _ in sentences]
-        for length, places in self._by_greatest_length(sentences).items():
+        groups: dict[int, list[int]] = {}  # places of the sentences by the greatest length of their translations
+        for place, sentence in enumerate(sentences):
+            length = min(options.greatest_length(len(sentence) + 1), self._longest_target)
+            groups.setdefault(length, []).append(place)
+        found: list[list[Hypothesis[list[str]]]] = [[] for _ in sentences]
+        for length, places in groups.items():
             try:
                 results: list[Any] = self._translator.translate_batch(
                     [sentences[place] for place in places], beam_size=options.beam, num_hypotheses=self._nbest,
@@ -65,20 +73,10 @@ class CTranslate2Model:
                     max_batch_size=TOKENS_AT_ONCE, batch_type="tokens",
                 )  # fmt: skip
             except _ERRORS as error:
-                raise DataError(f"{self._path}: CTranslate2 cannot translate with it: {_first_line(error)}") from None
+                raise self._problem("translate with", error) from None
             for place, result in zip(places, results, strict=True):
-                pairs = zip(result.scores, result.hypotheses, strict=True)
-                found[place] = [Hypothesis(score, pieces) for score, pieces in pairs]
+                found[place] = list(map(Hypothesis, result.scores, result.hypotheses))
         return found
 
-    def _by_greatest_length(self, sentences: list[list[str]]) -> dict[int, list[int]]:
-        """Places of the sentences, by the length that their translations may have."""
-        groups: dict[int, list[int]] = {}
-        for place, sentence in enumerate(sentences):
-            length = min(self._options.greatest_length(len(sentence) + 1), self._longest_target)
-            groups.setdefault(length, []).append(place)
-        return groups
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error) or repr(error)).splitlines()[0]
+    def _problem(self, what: str, error: BaseException) -> DataError:
+        return DataError(f"{self._path}: CTranslate2 cannot {what} it: {(str(error) or repr(error)).splitlines()[0]}")

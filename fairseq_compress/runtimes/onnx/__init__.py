@@ -1,1 +1,1 @@
-"""Decoding with ONNX Runtime."""
+"""ONNX Runtime, with our graphs and our beam search."""

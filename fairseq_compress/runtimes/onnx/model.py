@@ -1,5 +1,6 @@
-"""A model directory of ONNX Runtime as a function of pieces."""
+"""A model directory of ONNX Runtime."""
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -8,34 +9,35 @@ import numpy as np
 import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as states
 
-from fairseq_compress.decoding.beam_search import Floats, Found, Symbols, beam_search
+from fairseq_compress.decoding.beam_search import Floats, Ints, Symbols
+from fairseq_compress.decoding.search_model import Dictionaries, Found, SearchModel, Sentences
 from fairseq_compress.decoding.search_options import SearchOptions
-from fairseq_compress.decoding.translation_lines import Hypothesis
 from fairseq_compress.decoding.vocabulary import read_symbols
-from fairseq_compress.errors import ConfigError, DataError
+from fairseq_compress.errors import DataError
 from fairseq_compress.runtimes.model_directory import METADATA, ModelDirectory, wrong_type
 from fairseq_compress.runtimes.onnx.steps import OnnxSteps, Shape
+from fairseq_compress.runtimes.opened import OpenedModel, RuntimeOptions, open_directory
 from fairseq_compress.system import default_threads
-from fairseq_compress.work.windows import cut_batches
 
 ENCODER, STEP, WEIGHTS = "encoder.onnx", "step.onnx", "weights.bin"
-TOKENS_AT_ONCE = (
-    1024  # source tokens of a batch, for a beam of one; more pay nothing, and leave workers idle at the end
-)
+# Source tokens of a batch, for a beam of one; with more it is not faster, and workers are idle at the end.
+TOKENS_AT_ONCE = 1024
 WORTH_THREADS = 1 << 24  # bytes of weights; a step of a smaller model is over before other threads have woken up
 _ERRORS = (RuntimeError, *(getattr(states, name) for name in ("Fail", "InvalidArgument", "RuntimeException")))
-_NEEDED = {
+_NEEDED: dict[str, type] = {
     **dict.fromkeys(("onnx.positions.encoder", "onnx.positions.decoder"), str),
-} | {
-    f"onnx.{name}": int
-    for name in (
-        *("symbols.pad", "symbols.eos", "symbols.unk", "widths.encoder", "widths.decoder"),
-        *("decoder.layers", "decoder.heads", "decoder.head_width", "decoder.entries"),
-    )
+    **dict.fromkeys(("onnx.symbols.pad", "onnx.symbols.eos", "onnx.symbols.unk"), int),
+    **dict.fromkeys(("onnx.widths.encoder", "onnx.widths.decoder"), int),
+    **dict.fromkeys((f"onnx.decoder.{name}" for name in ("layers", "heads", "head_width", "entries")), int),
 }
 
 
-class OnnxModel:
+def open_model(directory: ModelDirectory, options: RuntimeOptions) -> OpenedModel:
+    """See :func:`fairseq_compress.runtimes.open`."""
+    return open_directory(directory, options, OnnxModel)
+
+
+class OnnxModel(SearchModel):
     """Beam search over the graphs of :mod:`fairseq_compress.export.onnx_transformer`.
 
     Args:
@@ -56,17 +58,15 @@ class OnnxModel:
         metadata = directory.metadata
         if problem := wrong_type(metadata, _NEEDED):
             raise DataError(f"{directory.path / METADATA}: is damaged: {problem}")
-        self._options, self._nbest, self._path = options, nbest, directory.path
+        onnx, positions = metadata["onnx"], metadata["positions"]
+        source, target = (read_symbols(directory.path, side) for side in ("source", "target"))
+        indices = {symbol: index for index, symbol in enumerate(source)}
+        super().__init__(
+            Dictionaries(indices, target, Symbols(**onnx["symbols"])), (positions["source"], positions["target"]),
+            options, nbest, max(64, TOKENS_AT_ONCE // options.beam),
+        )  # fmt: skip
+        self._path, self._shape, self._entries = directory.path, Shape(**onnx["decoder"]), len(target)
         self._threads = threads or default_threads()
-        self.longest: int = metadata["positions"]["source"] - 1
-        self._longest_target: int = metadata["positions"]["target"] - 1
-        onnx = metadata["onnx"]
-        self._symbols, self._shape = Symbols(**onnx["symbols"]), Shape(**onnx["decoder"])
-        self._source, self._target = (read_symbols(directory.path, side) for side in ("source", "target"))
-        self._index = {symbol: index for index, symbol in enumerate(self._source)}
-        most = len(self._target) - 2
-        if options.beam > most:
-            raise ConfigError(f"--beam: must be at most {most} with this dictionary, got {options.beam}")
         self._positions = {
             side: _Positions(directory.path, side, onnx["positions"][side], onnx["widths"][side])
             for side in ("encoder", "decoder")
@@ -77,68 +77,50 @@ class OnnxModel:
         self._background = ThreadPoolExecutor(1)  # the checksums, while the first sentences are translated
         self._verified = self._background.submit(directory.verify)
 
-    def translate(self, sentences: list[list[str]]) -> list[list[Hypothesis]]:
-        """See :class:`fairseq_compress.decoding.translation_lines.PieceTranslator`."""
-        unknown, eos = self._symbols.unk, self._symbols.eos
-        ids = [[*(self._index.get(piece, unknown) for piece in sentence), eos] for sentence in sentences]
-        batches = cut_batches([len(sentence) for sentence in ids], self._tokens_at_once())
-        found: list[list[Hypothesis]] = [[] for _ in sentences]
+    def search_all(self, batches: Sequence[Sentences]) -> list[Found]:
+        """See :class:`fairseq_compress.decoding.search_model.SearchModel`."""
         if len(batches) == 1:
-            results = [self._search([ids[place] for place in batches[0]], self._open(self._threads_of_one))]
+            found = [self.search(batches[0], self._threads_of_one)]
         else:
-            sessions = self._open(1)
+            self._open(1)
             with ThreadPoolExecutor(self._threads) as pool:
-                results = list(pool.map(lambda batch: self._search([ids[place] for place in batch], sessions), batches))
-        for places, result in zip(batches, results, strict=True):
-            for place, best in zip(places, result, strict=True):
-                found[place] = [
-                    Hypothesis(score, [self._target[index] for index in tokens])
-                    for score, tokens in best[: self._nbest]
-                ]
+                found = list(pool.map(self.search, batches))
         self._verified.result()
         return found
 
-    def _tokens_at_once(self) -> int:
-        return max(64, TOKENS_AT_ONCE // self._options.beam)
+    def search(self, sentences: Sentences, threads: int = 1) -> Found:
+        """See :class:`fairseq_compress.decoding.search_model.SearchModel`."""
+        try:
+            return super().search(sentences, threads)
+        except _ERRORS as error:
+            raise self._problem("translate with", error) from None
+
+    def start(self, tokens: Ints, lengths: Ints, steps: int, threads: int) -> OnnxSteps:
+        """See :class:`fairseq_compress.decoding.search_model.SearchModel`."""
+        encoder, step = self._open(threads)
+        mask = (np.arange(tokens.shape[1]) < lengths[:, None]).astype(np.int32)
+        positions = self._positions["encoder"].first(tokens.shape[1])
+        source = encoder.run(None, {"tokens": tokens, "positions": positions[None], "mask": mask})
+        rows = self._positions["decoder"].first(steps)
+        return OnnxSteps(step, self._shape, self._entries, source, mask, rows)
 
     def _open(self, threads: int) -> tuple[Any, Any]:
         """The sessions of encoder and step, which compute with so many threads."""
         if threads not in self._sessions:
             try:
                 with ThreadPoolExecutor(2) as pool:
-                    opened = list(
-                        pool.map(lambda name: _session(self._path / name, threads, name == STEP), (ENCODER, STEP))
+                    encoder, step = pool.map(
+                        lambda name: _session(self._path / name, threads, name == STEP), (ENCODER, STEP)
                     )
             except Exception as error:  # ONNX Runtime has a dozen classes of its own
-                self._verified.result()
-                raise DataError(f"{self._path}: ONNX Runtime cannot load it: {str(error).splitlines()[0]}") from None
-            self._sessions[threads] = (opened[0], opened[1])
+                raise self._problem("load", error) from None
+            self._sessions[threads] = (encoder, step)
         return self._sessions[threads]
 
-    def _search(self, sentences: list[list[int]], sessions: tuple[Any, Any]) -> list[list[Found]]:
-        try:
-            return self._decode(sentences, sessions)
-        except _ERRORS as error:
-            self._verified.result()
-            raise DataError(
-                f"{self._path}: ONNX Runtime cannot translate with it: {str(error).splitlines()[0]}"
-            ) from None
-
-    def _decode(self, sentences: list[list[int]], sessions: tuple[Any, Any]) -> list[list[Found]]:
-        lengths = np.array([len(sentence) for sentence in sentences])
-        width = int(lengths.max())
-        tokens = np.full((len(sentences), width), self._symbols.pad)
-        for row, sentence in enumerate(sentences):
-            tokens[row, : len(sentence)] = sentence
-        mask = (np.arange(width) < lengths[:, None]).astype(np.int32)
-        positions = self._positions["encoder"].first(width)
-        source = sessions[0].run(None, {"tokens": tokens, "positions": positions[None], "mask": mask})
-        longest = np.array(
-            [min(self._options.greatest_length(int(length)), self._longest_target) for length in lengths]
-        )
-        rows = self._positions["decoder"].first(int(longest.max()) + 1)
-        steps = OnnxSteps(sessions[1], self._shape, source, mask, rows)
-        return beam_search(steps, longest, self._options, self._symbols, len(self._target))
+    def _problem(self, what: str, error: Exception) -> DataError:
+        """The error to raise; that of an altered file goes first."""
+        self._verified.result()
+        return DataError(f"{self._path}: ONNX Runtime cannot {what} it: {str(error).splitlines()[0]}")
 
 
 def _session(path: Path, threads: int, spinning: bool) -> Any:
@@ -165,9 +147,9 @@ class _Positions:
         return self._rows[:count]
 
     def _make(self, count: int) -> Floats:
-        return (
-            sinusoids(count, self._width) if self._kind == "sinusoidal" else np.zeros((count, self._width), np.float32)
-        )
+        if self._kind == "sinusoidal":
+            return sinusoids(count, self._width)
+        return np.zeros((count, self._width), np.float32)
 
 
 def sinusoids(count: int, width: int) -> Floats:

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fairseq_compress.decoding.beam_search import Best, Floats, Ints, pick
+from fairseq_compress.decoding.beam_search import Candidates, Choice, Floats, Ints, pick
+from fairseq_compress.decoding.candidates import Best, candidates
 
 STEPS_AT_FIRST = 32  # for which there is room; it doubles when they are over
 
@@ -30,35 +31,45 @@ class OnnxSteps:
 
     Args:
         session: of the graph of a step.
+        entries: of the dictionary; the output of the graph may have more.
         source: for each layer keys and values of the source, ``(2, B, H, S, D)``.
         source_mask: ``(B, S)``, 1 for tokens, 0 for padding.
         positions: a row for each step, ``(.., C)``.
     """
 
     def __init__(
-        self, session: Any, shape: Shape, source: list[Floats], source_mask: NDArray[np.int32], positions: Floats
-    ) -> None:
-        self._session, self._shape, self._positions = session, shape, positions
+        self, session: Any, shape: Shape, entries: int, source: list[Floats], source_mask: NDArray[np.int32],
+        positions: Floats,
+    ) -> None:  # fmt: skip
+        self._session, self._shape, self._entries, self._positions = session, shape, entries, positions
         self._source, self._source_mask = source, source_mask
         self._past = self._empty(len(source_mask), min(STEPS_AT_FIRST, len(positions)))
         self._path = np.zeros((len(source_mask), 1, self._past.shape[3]), np.int32)
         self._step = 0
         self._binding: Any = None
 
-    def best(self, tokens: Ints, penalty: Floats, count: int) -> Best:
+    def candidates(self, tokens: Ints, scores: Floats, choice: Choice) -> Candidates:
         """See :class:`fairseq_compress.decoding.beam_search.Steps`."""
+
+        def best(count: int) -> Best:
+            return self._run(tokens, choice.penalties, count)
+
+        return candidates(best, scores, choice, self._entries - 1)
+
+    def _run(self, tokens: Ints, penalties: dict[int, float], count: int) -> Best:
         if self._step == self._past.shape[3]:
             self._grow()
         if self._binding is None or count != self._constants[0]:
             self._bind(len(tokens), tokens.shape[1], count)
         np.copyto(self._tokens, tokens)
         np.copyto(self._position[0, 0], self._positions[self._step])
-        np.copyto(self._penalty[: len(penalty)], penalty)
+        for token, penalty in penalties.items():
+            self._penalty[token] = -penalty
         self._number[0] = self._step
         self._path[:, :, self._step] = self._own
         self._session.run_with_iobinding(self._binding)
         self._step += 1
-        return Best(self._log_probs, self._best, self._eos)
+        return Best(self._lprobs, self._best, self._eos)
 
     def reorder(self, parents: Ints) -> None:
         """See :class:`fairseq_compress.decoding.beam_search.Steps`."""
@@ -103,14 +114,14 @@ class OnnxSteps:
         self._number = np.zeros(1, np.int32)
         self._own = np.arange(group, dtype=np.int32)
         self._constants = np.array([count], np.int64), np.array([group], np.int32)
-        self._log_probs = np.empty((batch, group, count), np.float32)
+        self._lprobs = np.empty((batch, group, count), np.float32)
         self._best = np.empty((batch, group, count), np.int64)
         self._eos = np.empty((batch, group), np.float32)
         inputs: dict[str, NDArray[Any]] = {
             "tokens": self._tokens, "position": self._position, "source_mask": self._source_mask, "path": self._path,
             "penalty": self._penalty, "count": self._constants[0], "step": self._number, "beam": self._constants[1],
         }  # fmt: skip
-        outputs: dict[str, NDArray[Any]] = {"log_probs": self._log_probs, "best": self._best, "eos": self._eos}
+        outputs: dict[str, NDArray[Any]] = {"log_probs": self._lprobs, "best": self._best, "eos": self._eos}
         for layer in range(self._shape.layers):
             for part, name in enumerate("kv"):
                 inputs[f"source_{layer}_{name}"] = self._source[layer][part]

@@ -1,1 +1,1 @@
-"""Decoding with torch: checkpoints and packed files."""
+"""torch: checkpoints of fairseq, packed ones and ensembles, with our beam search."""

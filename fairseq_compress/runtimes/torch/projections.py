@@ -49,8 +49,7 @@ class Int8Affine:
         self._packed = torch.ops.quantized.linear_prepack(rows, bias)
 
     def __call__(self, x: Tensor) -> Tensor:
-        product: Tensor = torch.ops.quantized.linear_dynamic(x, self._packed, SEVEN_BITS)
-        return product
+        return torch.ops.quantized.linear_dynamic(x, self._packed, SEVEN_BITS)
 
 
 def side_by_side(*linears: nn.Linear) -> tuple[Tensor, Tensor | None]:

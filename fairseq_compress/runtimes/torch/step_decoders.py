@@ -1,8 +1,5 @@
-"""What the beam search needs of a model: to encode a batch, and to go on by one token.
-
-A model whose decoder is fairseq's transformer decoder, or ours, as they are runs through :class:`TreeDecoder`. Anything
-else (a subclass, hooks, replaced layers) runs through its own incremental decoding, as in fairseq-generate.
-"""
+"""Decoding steps of one model: :class:`TreeDecoder` where its decoder is fairseq's or ours as it is, else its own
+incremental decoding, as in fairseq-generate (a subclass, hooks, replaced layers)."""
 
 import logging
 from typing import Any, Protocol
@@ -35,20 +32,20 @@ class State(Protocol):
     """A batch of B sentences in the middle of decoding, each with G hypotheses (1 in the first step)."""
 
     def log_probs(self, tokens: Tensor) -> Tensor:
-        """Go one step on with the last tokens ``(B, G)``: log-probabilities of the next ones ``(B G, V)``, float32."""
+        """Append the last tokens ``(B, G)``: log-probabilities of the next ones ``(B G, V)``, float32."""
 
     def reorder(self, parents: Tensor) -> None:
         """Let the new hypotheses continue the hypotheses ``parents`` ``(B, beam)`` of their sentence."""
 
     def keep(self, rows: Tensor) -> None:
-        """Go on with the sentences ``rows`` only."""
+        """Continue with the sentences ``rows`` only."""
 
 
 def step_decoder(model: BaseFairseqModel, precision: str = "float32") -> "TreeDecoder | GeneralDecoder":
     """The decoder for a model; why it is not the fast one, if it is not, is logged.
 
     Raises:
-        ConfigError: int8 is wanted of a model that is not for the fast one.
+        ConfigError: int8 is wanted of a model that the fast one cannot decode.
     """
     reason = why_not_fast(model)
     if reason is None:
@@ -60,7 +57,7 @@ def step_decoder(model: BaseFairseqModel, precision: str = "float32") -> "TreeDe
 
 
 def why_not_fast(model: Any) -> str | None:
-    """Why a model cannot be decoded by :class:`TreeDecoder`: the first thing found, or None if it can."""
+    """Why a model cannot be decoded by :class:`TreeDecoder`: the first reason found, or None if it can."""
     decoder: Any = getattr(model, "decoder", None)
     if type(decoder) not in DECODERS:
         return f"its decoder is a {type(decoder).__name__}"
@@ -110,12 +107,12 @@ class GeneralDecoder:
         self.model = model
 
     def start(self, source: Tensor, lengths: Tensor) -> "GeneralState":
-        """Encode a batch ``(B, S)`` and stand before the first step."""
+        """Encode a batch ``(B, S)``."""
         return GeneralState(self.model, self.model.encoder(source, src_lengths=lengths))
 
 
 class GeneralState:
-    """A batch in the middle of decoding: every hypothesis is a row with keys, values and encoder output of its own."""
+    """See :class:`State`: every hypothesis is a row with keys, values and encoder output of its own."""
 
     def __init__(self, model: Any, encoded: dict[str, list[Tensor]]) -> None:
         self._model = model

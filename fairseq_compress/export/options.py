@@ -1,0 +1,109 @@
+"""Options of ``fairseq-compress export``: what is written, and how it is compared with the checkpoint."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from fairseq_compress import runtimes
+from fairseq_compress.decoding.search_options import SearchOptions
+from fairseq_compress.options import check, option
+from fairseq_compress.work.files import PathLike
+
+AUTO = "auto"
+CALIBRATED = "int8_calibrated"
+OBJECTIVES = {"batches": "sentences_per_second", "sentence": "ms_per_sentence"}
+MAX_BLEU_LOSS = {"float32": 0.05}  # of the quantizations that lose nothing
+MAX_BLEU_LOSS_QUANTIZED = 0.3
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """What is exported and how.
+
+    Raises:
+        ConfigError: the runtime is unknown, or the quantization unknown to it, or the calibration text is of no use.
+    """
+
+    sentencepiece: tuple[PathLike, PathLike | None]
+    """Model of the source, and of the target if it has its own."""
+    checkpoint: str = option(help="of any architecture of ours", metavar="C.pt")
+    data: str | None = option(None, "folder with dict.LANG.txt; default: beside the checkpoint", metavar="DIR")
+    runtime: str = option(
+        "onnx",
+        "what runs the model; auto: the fastest on this machine, of all that lose no more than they may",
+        metavar=f"{{{','.join((*runtimes.exported(), AUTO))}}}",
+    )
+    optimize_for: str = option(
+        "batches",
+        "sentences a second of many at once, or the time of one by itself",
+        choices=OBJECTIVES,
+        needs="runtime=auto",
+    )
+    quantization: str | None = option(
+        None,
+        "; ".join(f"{name}: {', '.join(each.quantizations)}" for name, each in runtimes.exported().items())
+        + "; default: int8, or any with auto",
+        metavar="KIND",
+    )
+    calibration: str | None = option(
+        None, f"raw source text, 500 lines of it, for {CALIBRATED}; default: the ranges of the training", metavar="FILE"
+    )
+    licence: str | None = option(None, "under which the model may be used, for metadata.json", metavar="TEXT")
+    search: SearchOptions = field(default_factory=SearchOptions)
+    """Of the check, and the defaults of the exported model."""
+
+    def __post_init__(self) -> None:
+        if self.quantization is None and self.runtime != AUTO:
+            object.__setattr__(self, "quantization", "int8")
+        check(self, self._rules())
+
+    def _rules(self) -> Iterator[str]:
+        known = runtimes.exported()
+        if self.runtime not in (*known, AUTO):
+            yield f"--runtime: must be one of {', '.join((*known, AUTO))}, got {self.runtime}"
+            return
+        if self.runtime == AUTO:
+            kinds = list(dict.fromkeys(kind for each in known.values() for kind in each.automatic))
+        else:
+            kinds = list(known[self.runtime].quantizations)
+        if self.quantization not in (*kinds, None):
+            yield (
+                f"--quantization: must be one of {', '.join(kinds)} with --runtime {self.runtime}, "
+                f"got {self.quantization}"
+            )
+        if self.calibration is not None and self.quantization not in (CALIBRATED, None):
+            yield f"--calibration: requires --quantization {CALIBRATED}, got {self.quantization}"
+
+
+@dataclass(frozen=True)
+class CheckOptions:
+    """The text that checkpoint and exported model translate, and what may be lost.
+
+    Raises:
+        ConfigError: a value is out of its range, or there is neither a text nor ``no_check``.
+    """
+
+    check_source: str | None = option(None, "required, or --no-check", metavar="FILE")
+    check_reference: str | None = option(None, "its translation", metavar="FILE")
+    check_sentences: int = option(1000, "the first N lines of them", range="[1, inf)", metavar="N")
+    max_bleu_loss: float | None = option(
+        None,
+        f"BLEU that may be lost; default: {MAX_BLEU_LOSS['float32']} for float32, else {MAX_BLEU_LOSS_QUANTIZED}",
+        range="[0, inf)",
+        metavar="X",
+    )
+    no_check: bool = option(False, "convert without a look at the result")
+
+    def __post_init__(self) -> None:
+        check(self, self._rules())
+
+    def _rules(self) -> Iterator[str]:
+        if self.no_check and (self.check_source or self.check_reference):
+            yield "--no-check: cannot go with --check-source or --check-reference"
+        if not (self.no_check or (self.check_source and self.check_reference)):
+            yield "--check-source, --check-reference: must both be given, or --no-check"
+
+    def allowed(self, quantization: str) -> float:
+        """BLEU that may be lost."""
+        if self.max_bleu_loss is not None:
+            return self.max_bleu_loss
+        return MAX_BLEU_LOSS.get(quantization, MAX_BLEU_LOSS_QUANTIZED)

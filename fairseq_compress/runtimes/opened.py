@@ -1,0 +1,128 @@
+"""How a model is opened, and what it gives then, whatever its runtime."""
+
+import os
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from fairseq_compress.corpus.segmentation import Segmenter
+from fairseq_compress.decoding.line_options import LineOptions
+from fairseq_compress.decoding.search_model import SubwordTranslator
+from fairseq_compress.decoding.search_options import SearchOptions
+from fairseq_compress.decoding.translation_lines import LINES_AT_ONCE, Translation, translate_lines
+from fairseq_compress.decoding.vocabulary import read_symbols
+from fairseq_compress.errors import ConfigError
+from fairseq_compress.runtimes.model_directory import ModelDirectory
+from fairseq_compress.work.files import PathLike, file_sha256
+
+
+@dataclass(frozen=True)
+class RuntimeOptions:
+    """How a model is opened."""
+
+    search: Mapping[str, Any] = field(default_factory=dict)
+    """Options of the search in place of those of the export, or of the defaults."""
+    nbest: int | None = 1
+    """Hypotheses of each sentence; None: as many as the beam has."""
+    threads: int | None = None
+    """None: ``OMP_NUM_THREADS`` if it is set, else all cores."""
+    text: bool = True
+    """Raw text in and out; else subwords."""
+    sentencepiece: tuple[PathLike, PathLike | None] | None = None
+    """Models of the source, and of the target if it has its own; None: those of the model directory."""
+    languages: tuple[str | None, str | None] = (None, None)
+    """Of source and target, that the model must have; None: any."""
+    device: str = "auto"
+    data: str | None = None
+    """Of a checkpoint: the folder with ``dict.LANG.txt``."""
+    precision: str = "float32"
+    """Of a checkpoint: a key of :data:`fairseq_compress.teachers.loading.PRECISIONS`."""
+    max_tokens: int | None = None
+    """Of a checkpoint: source tokens of a batch."""
+
+    def search_options(self, exported: Mapping[str, Any] = {}) -> SearchOptions:
+        """The options of the search, over those of an export.
+
+        Raises:
+            ConfigError: one is out of its range, or the beam is smaller than ``nbest``.
+        """
+        search = SearchOptions(**{**exported, **self.search})
+        search.check_nbest(self.nbest or 1)
+        return search
+
+
+@dataclass(frozen=True)
+class OpenedModel:
+    """A model that is ready to translate."""
+
+    translator: SubwordTranslator
+    search: SearchOptions
+    languages: tuple[str, str]
+    """Of source and target."""
+    segmenter: Segmenter | None
+    """None where subwords go in and out."""
+    source_entries: Container[str]
+    """Of the dictionary."""
+    metadata: dict[str, Any]
+    """``metadata.json`` of a directory; of a checkpoint its runtime and languages."""
+    identity: dict[str, Any]
+    """Checksums of the model and its dictionaries, as JSON can hold them."""
+    precision: str = "float32"
+    device: str = "cpu"
+    verify: Callable[[], None] = lambda: None
+    """Compares every file of a directory with its checksum."""
+
+    def translate(
+        self, lines: Iterable[bytes | None], *, report: Callable[[str], None] | None = None,
+        lines_at_once: int = LINES_AT_ONCE, translator: SubwordTranslator | None = None, **options: Any,
+    ) -> Iterator[Translation]:  # fmt: skip
+        """:func:`translate_lines` with this model.
+
+        Args:
+            translator: in place of the model itself.
+            options: of :class:`LineOptions`.
+
+        Raises:
+            ConfigError, DataError: as :class:`LineOptions` and :func:`translate_lines`.
+        """
+        assert self.segmenter is not None
+        source, target = self.languages
+        whole = LineOptions(source_lang=source, target_lang=target, **options)
+        return translate_lines(lines, translator or self.translator, self.segmenter, whole, report, lines_at_once)
+
+
+def open_directory(
+    directory: ModelDirectory, options: RuntimeOptions, model: Callable[..., SubwordTranslator]
+) -> OpenedModel:
+    """Open a model directory; no translation is given before every file was compared with its checksum.
+
+    Args:
+        model: makes a translator of the directory, SearchOptions, the number of hypotheses, and the number of threads.
+    """
+    _check_directory(directory, options)
+    metadata, languages = directory.metadata, directory.metadata["languages"]
+    search = options.search_options(metadata["search"])
+    return OpenedModel(
+        model(directory, search, options.nbest or search.beam, options.threads), search,
+        (languages["source"], languages["target"]), directory.segmenter() if options.text else None,
+        set(read_symbols(directory.path, "source")), metadata, directory.identity(), metadata["quantization"],
+        verify=directory.verify,
+    )  # fmt: skip
+
+
+def _check_directory(directory: ModelDirectory, options: RuntimeOptions) -> None:
+    """Raise a ConfigError for an option that does not fit a directory."""
+    path = directory.path
+    for option, given, default in (("--data", options.data, None), ("--precision", options.precision, "float32")):
+        if given != default:
+            raise ConfigError(f"{option}: requires a checkpoint, {path} is a directory; got {given}")
+    if options.device == "cuda":
+        raise ConfigError(f"--device: must be cpu for the directory {path}, got cuda")
+    models = options.sentencepiece
+    for place, side in enumerate(("source", "target")):
+        language, wanted = directory.metadata["languages"][side], options.languages[place]
+        if wanted not in (None, language):
+            raise ConfigError(f"--{side}-lang: must be {language}, the language of {path}, got {wanted}")
+        model = models and (models[place] or models[0])
+        if model and file_sha256(model) != file_sha256(own := directory.sentencepiece_model(side)):
+            raise ConfigError(f"--{side}-sentencepiece-model: must be {own}, got {os.fspath(model)}")
