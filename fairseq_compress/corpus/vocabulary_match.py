@@ -18,12 +18,15 @@ Two models, of the source and of the target, may share one dictionary: then ever
 neither has all entries by itself.
 """
 
+import logging
 import re
 from collections.abc import Sequence
 from math import log
 from typing import NamedTuple
 
 from fairseq_compress.corpus.segmentation import Segmenter
+
+logger = logging.getLogger(__name__)
 
 BYTE = re.compile("<0x[0-9A-F]{2}>")
 NOT_TEXT = re.compile(
@@ -108,3 +111,13 @@ def _missing_at_end(counts: Sequence[int], rare: int, window: int) -> int:
     before = counts[: len(counts) - missing][-compared:] if compared else []
     share_rare = (sum(count <= rare for count in before) + 1) / (len(before) + 2)
     return missing if compared * log(share_rare) < log(CHANCE) else 0
+
+
+def warn_of_unknown(text: str, unknown: int, words: int) -> None:
+    """Warn if many words of a text are unknown: then it was not cut into the pieces of the model."""
+    if unknown > MANY_UNKNOWN_WORDS * words:
+        logger.warning(
+            "%s: %.1f%% of its %s words are unknown to the model (<unk>): it must be encoded into the pieces that the "
+            "model was trained on (fairseq-compress encode, or --sentencepiece-model where the verb has it)",
+            text, 100 * unknown / words, f"{words:,}",
+        )  # fmt: skip

@@ -7,10 +7,10 @@ from typing import Any
 from sacrebleu.metrics import BLEU, CHRF
 
 from fairseq_compress.corpus.bleu_tokenizer import Tokenizer, bleu_tokenizer
+from fairseq_compress.corpus.vocabulary_match import warn_of_unknown
 from fairseq_compress.errors import CheckError
 from fairseq_compress.export.options import CheckOptions
 from fairseq_compress.runtimes.opened import OpenedModel
-from fairseq_compress.teachers.word_ids import warn_of_unknown
 from fairseq_compress.work.files import check_parallel, read_lines
 
 LEAST_BLEU = 1.0  # of the checkpoint; below it a loss of BLEU proves nothing

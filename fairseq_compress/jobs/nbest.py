@@ -22,11 +22,11 @@ from fairseq_compress.corpus.nbest import (
     untranslated,
 )
 from fairseq_compress.corpus.segmentation import Segmenter
+from fairseq_compress.corpus.vocabulary_match import warn_of_unknown
 from fairseq_compress.decoding.hypothesis import Hypothesis
 from fairseq_compress.decoding.search_model import MAX_TOKENS
 from fairseq_compress.decoding.search_options import SearchOptions
 from fairseq_compress.errors import ConfigError, DataError
-from fairseq_compress.teachers.word_ids import warn_of_unknown
 from fairseq_compress.work.files import PathLike, atomic_write, check_not_empty, read_lines
 from fairseq_compress.work.sharded import Job
 from fairseq_compress.work.windows import WINDOW, Batch, check_limits, in_order, iterate_batches

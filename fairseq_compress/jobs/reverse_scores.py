@@ -13,11 +13,11 @@ from fairseq_compress.corpus.nbest import NBestManifest, read_nbest, read_with_s
 from fairseq_compress.corpus.nbest_pieces import encode_lists
 from fairseq_compress.corpus.nbest_scores import ScoresManifest, format_scores
 from fairseq_compress.corpus.segmentation import Segmenter
-from fairseq_compress.corpus.vocabulary_match import MOST_UNKNOWN_WORDS
+from fairseq_compress.corpus.vocabulary_match import MOST_UNKNOWN_WORDS, warn_of_unknown
 from fairseq_compress.errors import DataError
 from fairseq_compress.jobs.forced_scores import UNSCORED, Record, device_of, record_scores
 from fairseq_compress.teachers.loading import LoadedModels
-from fairseq_compress.teachers.word_ids import warn_of_unknown, word_ids
+from fairseq_compress.teachers.word_ids import word_ids
 from fairseq_compress.work.files import HashedStream, PathLike, atomic_write
 from fairseq_compress.work.manifest import sidecar_path
 from fairseq_compress.work.sharded import Job

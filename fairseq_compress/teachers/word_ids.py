@@ -1,14 +1,9 @@
-"""Words to the entries of a dictionary, and what to say of those that it does not have."""
+"""Words to the entries of a dictionary."""
 
-import logging
 from typing import Any
 
 import numpy as np
 from fairseq.data import Dictionary
-
-from fairseq_compress.corpus.vocabulary_match import MANY_UNKNOWN_WORDS
-
-logger = logging.getLogger(__name__)
 
 
 def word_ids(line: str, dictionary: Dictionary) -> np.ndarray:
@@ -28,13 +23,3 @@ def count_unknown(sentences: Any, dictionary: Dictionary, most: int = 10_000) ->
     sample = [sentences[index] for index in range(0, len(sentences), step)]
     unknown = sum(int((sentence == dictionary.unk()).sum()) for sentence in sample)
     return unknown, sum(len(sentence) - 1 for sentence in sample)
-
-
-def warn_of_unknown(text: str, unknown: int, words: int) -> None:
-    """Warn if many words of a text are unknown: then it was not cut into the pieces of the model."""
-    if unknown > MANY_UNKNOWN_WORDS * words:
-        logger.warning(
-            "%s: %.1f%% of its %s words are unknown to the model (<unk>): it must be encoded into the pieces that the "
-            "model was trained on (fairseq-compress encode, or --sentencepiece-model where the verb has it)",
-            text, 100 * unknown / words, f"{words:,}",
-        )  # fmt: skip

@@ -221,14 +221,19 @@ def test_the_example_of_the_python_api(exported, model):
     assert 0 < float(divergence.split()[-4]) < 1
 
 
-def test_a_base_installation_is_enough(exported):
+@pytest.mark.parametrize("verb", ["translate", "nbest"])
+def test_a_base_installation_is_enough(verb, exported, model, tmp_path):
     """Neither torch nor fairseq nor anything else of an extra is imported, but the runtime."""
+    arguments = {
+        "translate": ["--model", str(exported)],
+        "nbest": ["--checkpoint", str(exported), "--source", str(model / "test.en"), "--output", str(tmp_path / "out")],
+    }[verb]
     code = (
         "import sys; from fairseq_compress.cli.main import main; assert main(sys.argv[1:]) == 0;"
         "from fairseq_compress.extras import EXTRA_OF; found = set(EXTRA_OF) & set(sys.modules);"
         "sys.exit(' '.join(found - {'ctranslate2', 'yaml'} if 'ctranslate2' in found else found) or 0)"
     )
-    subprocess.run([sys.executable, "-c", code, "translate", "--model", str(exported)], input=b"badoki .\n", check=True)
+    subprocess.run([sys.executable, "-c", code, verb, *arguments], input=b"badoki .\n", check=True)
 
 
 def test_a_reader_that_goes_away(exported, model):

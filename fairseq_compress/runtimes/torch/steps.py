@@ -32,7 +32,7 @@ class TorchSteps:
 
     def candidates(self, tokens: Ints, scores: Floats, choice: Choice) -> Candidates:
         """See :class:`fairseq_compress.decoding.beam_search.Steps`."""
-        hypotheses, forbidden = map(self._put, choice.repeated)
+        hypotheses, forbidden = choice.repeated
         parts: list[tuple[Tensor, ...]] = []
         first = 0  # sentence of the part
         for lprobs in self._lprobs(self._put(tokens)):
@@ -43,7 +43,8 @@ class TorchSteps:
                     lprobs[:, :, token] -= penalty
             if len(hypotheses):
                 here = (hypotheses >= first * group) & (hypotheses < (first + batch) * group)
-                lprobs.view(batch * group, -1)[hypotheses[here] - first * group, forbidden[here]] = -math.inf
+                pairs = self._put(hypotheses[here] - first * group), self._put(forbidden[here])
+                lprobs.view(batch * group, -1)[pairs] = -math.inf
             before = self._put(scores[first : first + batch])
             parts.append((*best_candidates(lprobs, before, choice.most), eos))
             first += batch
