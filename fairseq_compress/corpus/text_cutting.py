@@ -30,7 +30,7 @@ _QUOTES = "\"'"  # opening and closing ones
 _MARKS = ",.;:!?…‥%‰、。，．：；？！・"  # punctuation that belongs to the word before it
 _WORDS = re.compile(
     f"(?<=[^ {_OPENING}¿¡])(?<! [{_QUOTES}{_INITIAL}])(?<!\\A[{_QUOTES}{_INITIAL}])"  # not behind what opens
-    f" +(?<!\\d (?=\\d{{3}}(?!\\d)))"  # 10 000
+    f" ++(?<!\\d (?=\\d{{3}}(?!\\d)))"  # all spaces; 10 000
     f"(?![{_MARKS}{_CLOSING}]|[{_QUOTES}{_FINAL}](?:[ {_MARKS}{_QUOTES}]|\\Z))(?=.)"  # not before what closes
 )
 _CLAUSES = re.compile(f"[,;:、，；：][{_QUOTES}{_CLOSING}{_INITIAL}{_FINAL}]* *")
@@ -102,8 +102,11 @@ class _Places:
         first = bisect_right(self._all, start)
         far = self._all[first] - start > 4 * limit / self._density  # to measure it would take long
         last = first - 1 if far else self._last_that_fits(self._all, first, start, limit, length)
-        if last < first:  # a word that is too long
-            return self._inside_word(start, self._all[first], limit, length)
+        if last < first:  # a word that is too long, or that looks so
+            end = self._inside_word(start, self._all[first], limit, length)
+            if end < self._all[first]:
+                return end
+            last = max(first, self._last_that_fits(self._all, first, start, limit, length))
         end = self._all[last]
         if end == len(self._text):
             return end
@@ -113,15 +116,18 @@ class _Places:
         return next((at for at in found if at is not None), end)
 
     def _inside_word(self, start: int, end: int, limit: int, length: Callable[[str], int]) -> int:
-        """White space where a part should not end, else the end of the last grapheme that fits, or of the first one."""
-        characters = range(start + 1, end)
+        """``end`` if the word fits; else white space where a part should not end, the end of the last grapheme that fits,
+        or of the first one."""
+        characters = range(start + 1, end + 1)
         at = start + 1 + self._last_that_fits(characters, 0, start, limit, length)
+        if at == end:
+            return end
         if (space := self._text.rfind(" ", start + 1, at)) > start:
             return space + 1
         while at > start and is_joined(self._text, at):
             at -= 1
         if at <= start:
-            at = next((place for place in characters if not is_joined(self._text, place)), end)
+            at = next((place for place in range(start + 1, end) if not is_joined(self._text, place)), end)
         return at
 
     def _last_that_fits(

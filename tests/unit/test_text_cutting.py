@@ -6,7 +6,7 @@ import sys
 import unicodedata
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fairseq_compress.corpus.text_cutting import cut_text, is_joined, sentence_ends
@@ -36,6 +36,8 @@ def test_nothing_is_lost_and_parts_fit(text, limit, language):
 
 
 @given(st.text("ab.,!?\"' ()12", max_size=200), st.integers(1, 8))
+@example("1  ?", 1)  # two spaces
+@example("1 ?111111", 1)  # after a short part a word looks longer than it is
 def test_words_stay_whole_if_they_fit(text, limit):
     parts = cut_text(text, limit, words)
     assert "".join(parts) == text
