@@ -1,7 +1,7 @@
-"""From a selected n-best file to the files of :mod:`fairseq_compress.datasets.k_best_files`.
+"""A selected n-best file to the files of :mod:`fairseq_compress.datasets.k_best_files`.
 
-The n-best file must be of the text that was binarized: every source sentence must be the one of its list, and every
-target the first hypothesis of it. A file that slipped by one line cannot pass.
+The n-best file must be of the text that was binarized: every list is compared with the source sentence and with the
+target, which is its first hypothesis, so a file that slipped by one line is refused.
 """
 
 import os
@@ -12,13 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from fairseq.data import Dictionary, data_utils
 
-from fairseq_compress.corpus.nbest import (
-    NBestList,
-    NBestManifest,
-    read_nbest,
-    read_with_source,
-    source_checksum,
-)
+from fairseq_compress.corpus.nbest import NBestList, NBestManifest, read_nbest, read_with_source, source_checksum
 from fairseq_compress.datasets.k_best_files import KBestWriter, k_best_prefix
 from fairseq_compress.errors import DataError
 from fairseq_compress.teachers.cache_checksums import data_checksums, dictionary_facts
@@ -26,7 +20,7 @@ from fairseq_compress.teachers.word_ids import word_ids
 from fairseq_compress.work.files import PathLike, progress
 
 
-class Side(NamedTuple):
+class BinarizedSide(NamedTuple):
     """One language of a binarized split."""
 
     sentences: Any
@@ -40,7 +34,7 @@ class KBestCounts(NamedTuple):
     sentences: int
     hypotheses: int
     unknown_sources: int
-    """Source sentences with unknown words, which could not be compared with a checksum of their text."""
+    """Source sentences with unknown words, which could not be compared with the checksum of their text."""
 
 
 def binarize_hypotheses(
@@ -50,24 +44,30 @@ def binarize_hypotheses(
 
     Args:
         nbest: a selected n-best file.
-        data: folder of fairseq-preprocess; source and first hypotheses are its sides.
+        data: folder of fairseq-preprocess, with the sources and the first hypotheses.
         text: the source text that was binarized. Without it a source sentence is compared by the checksum of its words;
-            one with a word that the dictionary does not have cannot be, and only its target is compared.
+            one with unknown words cannot be, and only its target is compared.
 
     Raises:
-        DataError: a file is missing or damaged; a sentence or the number of them differs (the first is named).
+        DataError: a file is missing or damaged, or a sentence or the number of them differs (the first is named).
     """
     sides = [_open_side(Path(data), split, source, target, language) for language in (source, target)]
-    counts = NBestManifest.of(nbest)
+    manifest = NBestManifest.of(nbest)
     prefix = k_best_prefix(data, split, source, target)
-    writer = KBestWriter(prefix, len(sides[1].dictionary), counts.sentences, counts.hypotheses)
+    writer = KBestWriter(prefix, len(sides[1].dictionary), manifest.sentences, manifest.hypotheses)
     try:
         unknown = 0
-        for item, line in progress(_lists(nbest, text), counts.sentences, "binarize"):
+        for item, line in progress(_lists(nbest, text), manifest.sentences, "binarize"):
             unknown += _add(writer, item, line, sides, os.fspath(nbest))
         if writer.sentences != len(sides[0].sentences):
             raise DataError(f"{nbest} has {writer.sentences} lists, {prefix} must have {len(sides[0].sentences)}")
-        writer.finish(_facts(nbest, data, split, (source, target), sides) | {"unknown_sources": unknown})
+        names = dict(zip(("source", "target"), sides, strict=True))
+        writer.finish({
+            "split": split, "source_lang": source, "target_lang": target, "nbest_sha256": manifest.sha256,
+            "data": data_checksums(data, split, source, target, parts=1),
+            "dictionaries": {name: dictionary_facts(side.dictionary) for name, side in names.items()},
+            "unknown_sources": unknown,
+        })  # fmt: skip
     finally:
         writer.discard()
     return KBestCounts(writer.sentences, writer.hypotheses, unknown)
@@ -75,12 +75,11 @@ def binarize_hypotheses(
 
 def _lists(nbest: PathLike, text: PathLike | None) -> Iterator[tuple[NBestList, str | None]]:
     if text is None:
-        yield from ((item, None) for item in read_nbest(nbest))
-    else:
-        yield from read_with_source(nbest, text)
+        return ((item, None) for item in read_nbest(nbest))
+    return iter(read_with_source(nbest, text))
 
 
-def _open_side(data: Path, split: str, source: str, target: str, language: str) -> Side:
+def _open_side(data: Path, split: str, source: str, target: str, language: str) -> BinarizedSide:
     dictionary = data / f"dict.{language}.txt"
     if not dictionary.is_file():
         raise DataError(f"{data}: has no dict.{language}.txt, so it is no folder of binarized text in that language")
@@ -89,10 +88,10 @@ def _open_side(data: Path, split: str, source: str, target: str, language: str) 
     sentences = data_utils.load_indexed_dataset(str(prefix), entries, dataset_impl=None)
     if sentences is None:
         raise DataError(f"{data}: has no binarized {prefix.name} (.bin and .idx)")
-    return Side(sentences, entries)
+    return BinarizedSide(sentences, entries)
 
 
-def _add(writer: KBestWriter, nbest: NBestList, line: str | None, sides: list[Side], name: str) -> int:
+def _add(writer: KBestWriter, nbest: NBestList, line: str | None, sides: list[BinarizedSide], name: str) -> int:
     """Write one list; 1 if its source has unknown words and there is no text to compare it with."""
     source, target = sides
     place = f"{name}: list {nbest.index} (line {nbest.index + 1} of the source)"
@@ -101,43 +100,28 @@ def _add(writer: KBestWriter, nbest: NBestList, line: str | None, sides: list[Si
     if not nbest.translated:
         raise DataError(f"{place}: has no hypothesis; select-hypotheses leaves such sentences out")
     unchecked = _check_source(nbest, line, source, place)
-    hypotheses = [word_ids(hypothesis.text, target.dictionary) for hypothesis in nbest.hypotheses]
+    hypotheses = [word_ids(entry.text, target.dictionary) for entry in nbest.hypotheses]
     binarized = target.sentences[nbest.index].numpy()
     if not np.array_equal(hypotheses[0], binarized):
         raise DataError(
             f"{place}: its first hypothesis must be the binarized target, got {nbest.hypotheses[0].text[:60]!r} "
             f"and {target.dictionary.string(binarized)[:60]!r}"
         )
-    writer.add(hypotheses, [hypothesis.score for hypothesis in nbest.hypotheses])
+    writer.add(hypotheses, [entry.score for entry in nbest.hypotheses])
     return unchecked
 
 
-def _check_source(nbest: NBestList, line: str | None, source: Side, place: str) -> int:
-    ids = source.sentences[nbest.index].numpy()
+def _check_source(nbest: NBestList, line: str | None, source: BinarizedSide, place: str) -> int:
+    ids, dictionary = source.sentences[nbest.index].numpy(), source.dictionary
+    unchecked = line is None and bool((ids == dictionary.unk()).any())
     if line is not None:
-        same, unchecked = np.array_equal(word_ids(line, source.dictionary), ids), 0
-    elif (ids == source.dictionary.unk()).any():
-        same, unchecked = True, 1
+        same = np.array_equal(word_ids(line, dictionary), ids)
     else:
-        words = " ".join(source.dictionary.symbols[index] for index in ids[:-1])
-        same, unchecked = source_checksum(words) == nbest.checksum, 0
+        words = " ".join(dictionary.symbols[index] for index in ids[:-1])
+        same = unchecked or source_checksum(words) == nbest.checksum
     if not same:
         raise DataError(
-            f"{place}: is of another source than the binarized one, {source.dictionary.string(ids)[:60]!r}"
+            f"{place}: is of another source than the binarized one, {dictionary.string(ids)[:60]!r}"
             + ("" if line is not None else " (for text that is not words with one space between, give --source)")
         )
-    return unchecked
-
-
-def _facts(
-    nbest: PathLike, data: PathLike, split: str, languages: tuple[str, str], sides: list[Side]
-) -> dict[str, Any]:
-    dictionaries = zip(("source", "target"), (dictionary_facts(side.dictionary) for side in sides), strict=True)
-    return {
-        "split": split,
-        "source_lang": languages[0],
-        "target_lang": languages[1],
-        "data": data_checksums(data, split, *languages, parts=1),
-        "dictionaries": dict(dictionaries),
-        "nbest_sha256": NBestManifest.of(nbest).sha256,
-    }
+    return int(unchecked)

@@ -7,13 +7,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from fairseq import utils
-from fairseq.data import BaseWrapperDataset, ConcatDataset, FairseqDataset, data_utils
+from fairseq.data import ConcatDataset, FairseqDataset, data_utils
 from fairseq.tasks import FairseqTask
 from torch import Tensor
 
+from fairseq_compress.datasets.attachments import ForwardingDataset, check_task, first_process
 from fairseq_compress.datasets.k_best_files import KBestFiles, k_best_prefix
-from fairseq_compress.datasets.teacher_cache import first_process
 from fairseq_compress.errors import ConfigError, DataError
 from fairseq_compress.teachers.cache_checksums import data_checksums, dictionary_facts
 
@@ -21,22 +20,21 @@ logger = logging.getLogger(__name__)
 SAMPLE_KEY = "k_best"
 
 
-class KBestDataset(BaseWrapperDataset):
+class KBestDataset(ForwardingDataset):
     """A LanguagePairDataset whose batches of B sources also hold R = Σ K_i hypotheses of them, best first.
 
-    ``sample["k_best"]`` has ``target`` and ``prev_output_tokens`` (R, T), ``sources`` (R,), the row of the batch that a
-    hypothesis belongs to, ``weights`` (R,), q_k ∝ exp(score_k / temperature) with sum 1 for each source, ``ntokens``,
-    the tokens of all hypotheses, and ``weighted_ntokens``, Σ q_k len_k. With one hypothesis of each source, rows are
-    what fairseq's own batch has. float64 weights stay what they are under ``--fp16`` (fairseq casts float32 only).
+    ``sample["k_best"]`` has ``target`` and ``prev_output_tokens`` (R, T); ``sources`` (R,), the row of each
+    hypothesis's source in the batch; ``weights`` (R,), q_k ∝ exp(score_k / temperature) with sum 1 per source;
+    ``ntokens``, the tokens of all hypotheses; ``weighted_ntokens``, Σ q_k len_k. With one hypothesis per source the
+    rows equal fairseq's batch. float64 weights stay float64 under ``--fp16`` (fairseq casts float32 only).
 
-    ``--max-tokens`` limits the sources of a batch times the largest of these: the length of a source, and K_i times the
-    longest hypothesis of one. With as many hypotheses of each source that bounds the padded rows; where some lists are
-    shorter the rows can be somewhat more. Whatever else fairseq asks of a dataset, the wrapped one answers.
+    ``--max-tokens`` limits the number of sources times the largest of: the length of a source, and K_i times its
+    longest hypothesis. Where all lists have one length this bounds the padded rows; else there can be somewhat more.
 
     Args:
         dataset: fairseq's pairs of the sources and the first hypotheses.
         files: the hypotheses.
-        k: the first of each list that are used; None is all.
+        k: use the first k of each list; None for all.
         temperature: of the weights, greater than 0.
 
     Raises:
@@ -55,11 +53,6 @@ class KBestDataset(BaseWrapperDataset):
         self.longest = longest_hypotheses(files.hypotheses.sizes, files.offsets, self.counts)
         self.target_tokens = self.counts * self.longest
 
-    def __getattr__(self, name: str) -> Any:
-        if name == "dataset":  # not there yet: a worker process is unpickling this object
-            raise AttributeError(name)
-        return getattr(self.dataset, name)
-
     def __getitem__(self, index: int) -> dict[str, Any]:
         first = int(self.files.offsets[index])
         places = range(first, first + int(self.counts[index]))
@@ -68,7 +61,7 @@ class KBestDataset(BaseWrapperDataset):
         return {**self.dataset[index], "hypotheses": hypotheses, "scores": scores}
 
     def collater(self, samples: list[dict[str, Any]], pad_to_length: dict[str, int] | None = None) -> dict[str, Any]:
-        """fairseq's batch and the hypotheses of its sources, in the batch's own order of sources."""
+        """fairseq's batch and the hypotheses of its sources, in the batch's order of sources."""
         batch = self.dataset.collater(samples, pad_to_length=pad_to_length)
         if batch:  # an empty list of samples gives an empty batch
             by_id = {sample["id"]: sample for sample in samples}
@@ -130,7 +123,7 @@ class KBestDataset(BaseWrapperDataset):
         """As fairseq's, by the tokens of all hypotheses.
 
         Raises:
-            ConfigError: the hypotheses of one source are more than ``--max-tokens``.
+            ConfigError: the hypotheses of one source exceed ``--max-tokens``.
         """
         tokens = self.num_tokens_vec(indices)
         if max_tokens is not None and len(tokens) and tokens.max() > max_tokens:
@@ -160,26 +153,23 @@ def longest_hypotheses(sizes: np.ndarray, offsets: np.ndarray, counts: np.ndarra
 
 
 def attach_k_best(task: FairseqTask, k: int | None, temperature: float) -> None:
-    """Let every batch of the task carry the hypotheses of its sources, where a split has them.
+    """Attach the hypotheses of its sources to every batch of the task, where a split has them.
 
-    The training split must have them; of others the log says when they have not. Files are verified by checksum
-    when fairseq loads a split, in the first process of each machine.
+    The training split must have them; the log says which others have none. Checksums are verified when fairseq loads a
+    split, in the first process of each machine.
 
     Raises:
-        ConfigError: the task cannot carry them, several data folders, or options that cannot go with them.
+        ConfigError: the task cannot carry them, or an option contradicts them.
     """
-    needs = "--criterion sequence_level_kd: needs"
-    if not hasattr(task, "wrap_datasets"):
-        raise ConfigError(f"{needs} --task compressed_translation, got {type(task).__name__}")
-    if len(utils.split_paths(task.cfg.data)) != 1:
-        raise ConfigError(f"{needs} one data folder, got {task.cfg.data}")
+    option = "--criterion sequence_level_kd"
+    check_task(task, option)
     if task.cfg.num_batch_buckets:
-        raise ConfigError(f"{needs} --num-batch-buckets 0, got {task.cfg.num_batch_buckets}")
+        raise ConfigError(f"{option}: needs --num-batch-buckets 0, got {task.cfg.num_batch_buckets}")
     task.wrap_datasets(_Attachment(task, k, temperature))
 
 
 class _Attachment:
-    """What ``wrap_datasets`` calls with each split that fairseq loads."""
+    """``wrap_datasets`` calls this with each split that fairseq loads."""
 
     def __init__(self, task: FairseqTask, k: int | None, temperature: float) -> None:
         self.task, self.k, self.temperature = task, k, temperature

@@ -1,17 +1,16 @@
-"""Batches that carry what a cached teacher said: ``sample["teacher_topk"]``, aligned with ``sample["target"]``."""
+"""Batches with a cached teacher's top k entries: ``sample["teacher_topk"]``, aligned with ``sample["target"]``."""
 
 import logging
-import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from fairseq import utils
-from fairseq.data import BaseWrapperDataset, ConcatDataset, FairseqDataset
+from fairseq.data import ConcatDataset, FairseqDataset
 from fairseq.tasks import FairseqTask
 from torch import Tensor
 
+from fairseq_compress.datasets.attachments import ForwardingDataset, check_task, first_process
 from fairseq_compress.errors import ConfigError
 from fairseq_compress.teachers.agreement import reading_of_task
 from fairseq_compress.teachers.cache import TeacherCache
@@ -22,24 +21,17 @@ logger = logging.getLogger(__name__)
 SAMPLE_KEY = "teacher_topk"
 
 
-class TeacherCacheDataset(BaseWrapperDataset):
+class TeacherCacheDataset(ForwardingDataset):
     """A LanguagePairDataset whose batches (B sentences, T target positions) also have the teacher's top k entries.
 
-    ``sample["teacher_topk"]`` is ``{"ids": (B, T, k) int64, "probabilities": (B, T, k), "rest": (B, T)}``; at padding
-    the ids and the probabilities are 0 and the rest is 1. The numbers have the type of the cache: float16 stays what
-    it is under ``--fp16`` and ``--bf16`` (fairseq casts float32 only).
-
-    Whatever else fairseq asks of a dataset, the wrapped one answers.
+    ``sample["teacher_topk"]`` is ``{"ids": (B, T, k) int64, "probabilities": (B, T, k), "rest": (B, T)}``, where rest
+    is the tail mass; at padding ids and probabilities are 0 and the tail mass is 1. The numbers have the type of the
+    cache: float16 stays float16 under ``--fp16`` and ``--bf16`` (fairseq casts float32 only).
     """
 
     def __init__(self, dataset: FairseqDataset, cache: TeacherCache) -> None:
         super().__init__(dataset)
         self.cache = cache
-
-    def __getattr__(self, name: str) -> Any:
-        if name == "dataset":  # not there yet: a worker process is unpickling this object
-            raise AttributeError(name)
-        return getattr(self.dataset, name)
 
     def num_tokens_vec(self, indices: np.ndarray) -> np.ndarray:
         return self.dataset.num_tokens_vec(indices)
@@ -60,30 +52,24 @@ def collate_records(records: list[np.ndarray], length: int, left_pad: bool) -> d
     """Records of B sentences as tensors of ``length`` positions, padded as fairseq pads the target."""
     record = records[0].dtype
     shape = (len(records), length)
-    ids = np.zeros(shape + record["ids"].shape, dtype=np.int64)
-    probabilities = np.zeros(shape + record["probabilities"].shape, dtype=record["probabilities"].base)
-    rest = np.ones(shape, dtype=record["rest"])
+    arrays = {
+        "ids": np.zeros(shape + record["ids"].shape, dtype=np.int64),
+        "probabilities": np.zeros(shape + record["probabilities"].shape, dtype=record["probabilities"].base),
+        "rest": np.ones(shape, dtype=record["rest"]),
+    }
     for row, sentence in enumerate(records):
         places = slice(length - len(sentence), length) if left_pad else slice(0, len(sentence))
-        ids[row, places] = sentence["ids"]
-        probabilities[row, places] = sentence["probabilities"]
-        rest[row, places] = sentence["rest"]
-    return {
-        "ids": torch.from_numpy(ids),
-        "probabilities": torch.from_numpy(probabilities),
-        "rest": torch.from_numpy(rest),
-    }
+        for name, array in arrays.items():
+            array[row, places] = sentence[name]
+    return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
 
 def attach_teacher_cache(task: FairseqTask, directory: PathLike, teacher_path: str | None, temperature: float) -> None:
-    """Verify a teacher cache and let every batch of the task carry it.
+    """Verify a teacher cache and attach it to every batch of the task.
 
-    What needs no data is checked at once; data files and records are, when fairseq loads a split, which it does
-    before the first update. The training split must have a cache; a split without one goes on without
-    ``sample["teacher_topk"]``, and the log says so.
-
-    Every start reads the data files and ``records.bin`` through (SHA-256, about 1 second a GB), in the first process
-    of each machine that torchrun started, or else in the first process of all; sizes and counts are checked by all.
+    What needs no data is checked at once; data files and records are checked when fairseq loads a split, before the
+    first update: their SHA-256 (about 1 second a GB) in the first process of each machine, sizes and counts in all. The
+    training split must have a cache; a split without one has no ``sample["teacher_topk"]``, which the log says.
 
     Args:
         task: a task with ``wrap_datasets``.
@@ -92,32 +78,26 @@ def attach_teacher_cache(task: FairseqTask, directory: PathLike, teacher_path: s
         temperature: of the distillation term.
 
     Raises:
-        ConfigError: the task cannot carry a cache, several data folders; or another temperature, another teacher,
-            other languages, dictionaries or lengths than those of the cache, all in one message.
-        DataError: no cache of the training split; other data; records cut or altered.
+        ConfigError: the task cannot carry a cache; or temperature, teacher, languages, dictionaries or lengths are not
+            those of the cache (all in one message).
+        DataError: the training split has no cache, the data differ, or records were altered.
     """
-    if not hasattr(task, "wrap_datasets"):
-        raise ConfigError(f"--teacher-cache: needs --task compressed_translation, got {type(task).__name__}")
-    folders = utils.split_paths(task.cfg.data)
-    if len(folders) != 1:
-        raise ConfigError(f"--teacher-cache: needs one data folder, got {len(folders)}: {task.cfg.data}")
-    attachment = _Attachment(task, Path(directory), folders[0], teacher_path, temperature)
+    check_task(task, "--teacher-cache")
+    attachment = _Attachment(task, Path(directory), teacher_path, temperature)
     attachment.open(task.cfg.train_subset)
     task.wrap_datasets(attachment)
 
 
 class _Attachment:
-    """What ``wrap_datasets`` calls with each split that fairseq loads."""
+    """``wrap_datasets`` calls this with each split that fairseq loads."""
 
-    def __init__(
-        self, task: FairseqTask, directory: Path, data: str, teacher_path: str | None, temperature: float
-    ) -> None:
-        self.task, self.directory, self.data = task, directory, data
+    def __init__(self, task: FairseqTask, directory: Path, teacher_path: str | None, temperature: float) -> None:
+        self.task, self.directory = task, directory
         self.teacher_path, self.temperature = teacher_path, temperature
         self.teachers = teacher_checksums(teacher_path) if teacher_path else []
 
     def open(self, split: str) -> TeacherCache:
-        """The cache of a split, checked as far as it can be without the data."""
+        """The cache of a split, checked as far as possible without the data."""
         cache = TeacherCache(self.directory / split)
         student = reading_of_task(self.task)
         if problems := cache.differences(student, self.temperature, self.teacher_path, self.teachers):
@@ -135,7 +115,7 @@ class _Attachment:
         if first_process():
             cfg = self.task.cfg
             parts = loaded_parts(dataset)
-            cache.check_data(data_checksums(self.data, split, cfg.source_lang, cfg.target_lang, parts))
+            cache.check_data(data_checksums(cfg.data, split, cfg.source_lang, cfg.target_lang, parts))
             cache.check_records()
         cache.align(dataset.tgt_sizes)
         meta = cache.meta
@@ -150,7 +130,7 @@ def loaded_parts(dataset: FairseqDataset) -> int:
     """How many parts (train, train1, ...) a pair was joined from.
 
     Raises:
-        ConfigError: a part was taken more than once, so that sentences are not where the cache has them.
+        ConfigError: a part was taken more than once, so that sentences are not in the cache's order.
     """
     side = dataset.tgt
     if not isinstance(side, ConcatDataset):
@@ -158,11 +138,3 @@ def loaded_parts(dataset: FairseqDataset) -> int:
     if any(ratio != 1 for ratio in side.sample_ratios):
         raise ConfigError(f"--upsample-primary: must be 1 with --teacher-cache, got {side.sample_ratios[0]}")
     return len(side.datasets)
-
-
-def first_process() -> bool:
-    """Of each machine that torchrun started, or else of all: one reads the files through, that is enough."""
-    if "LOCAL_RANK" in os.environ:
-        return os.environ["LOCAL_RANK"] == "0"
-    started = torch.distributed.is_available() and torch.distributed.is_initialized()
-    return not (started and torch.distributed.get_rank())

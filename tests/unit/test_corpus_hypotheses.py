@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from fairseq_compress.corpus.hypotheses import Hypothesis, collect_hypotheses, write_hypotheses
+from fairseq_compress.corpus.hypotheses import LoggedTranslation, collect_hypotheses, write_hypotheses
 from fairseq_compress.errors import ConfigError, DataError
 
 LOG = """2026-01-01 00:00:00 | INFO | fairseq_cli.generate | loading
@@ -28,9 +28,9 @@ def write_log(folder: Path, text: str, name: str = "g.log") -> Path:
 
 def test_source_order_with_noise_tabs_and_an_empty_translation(tmp_path: Path) -> None:
     assert collect_hypotheses([write_log(tmp_path, LOG)], 3) == [
-        Hypothesis("-1e-05", "text with tabs in it"),
-        Hypothesis("-0.25", ""),
-        Hypothesis("-0.3125", "dva"),
+        LoggedTranslation("-1e-05", "text with tabs in it"),
+        LoggedTranslation("-0.25", ""),
+        LoggedTranslation("-0.3125", "dva"),
     ]
 
 
@@ -41,12 +41,12 @@ def test_shards_join(tmp_path: Path) -> None:
 
 def test_pieces_stay_pieces(tmp_path: Path) -> None:
     pieces = "▁p <0xC5> <0x99> es ▁ <0x0A>"
-    assert collect_hypotheses([write_log(tmp_path, f"D-0\t-1\t{pieces}")], 1) == [Hypothesis("-1", pieces)]
+    assert collect_hypotheses([write_log(tmp_path, f"D-0\t-1\t{pieces}")], 1) == [LoggedTranslation("-1", pieces)]
 
 
 def test_characters_that_end_lines_become_spaces(tmp_path: Path) -> None:
     log = write_log(tmp_path, "D-0\t-1\ta\x85b\u2028c\rd\r\n")
-    assert collect_hypotheses([log], 1) == [Hypothesis("-1", "a b c d")]
+    assert collect_hypotheses([log], 1) == [LoggedTranslation("-1", "a b c d")]
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_expected_must_be_positive(tmp_path: Path) -> None:
 
 
 def test_writing_texts_and_scores(tmp_path: Path) -> None:
-    write_hypotheses([Hypothesis("-0.5", "a"), Hypothesis("-1.25", "")], tmp_path / "o", tmp_path / "s")
+    write_hypotheses([LoggedTranslation("-0.5", "a"), LoggedTranslation("-1.25", "")], tmp_path / "o", tmp_path / "s")
     assert (tmp_path / "o").read_text() == "a\n\n"
     assert (tmp_path / "s").read_text() == "-0.5\n-1.25\n"
     with pytest.raises(ConfigError, match="another output"):

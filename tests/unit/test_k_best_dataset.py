@@ -313,7 +313,7 @@ def test_tasks_that_cannot_carry_hypotheses() -> None:
     with pytest.raises(ConfigError, match="needs --task compressed_translation, got SimpleNamespace"):
         attach_k_best(SimpleNamespace(), None, 1.0)
     task = SimpleNamespace(wrap_datasets=None, cfg=SimpleNamespace(data="a:b", num_batch_buckets=0))
-    with pytest.raises(ConfigError, match="needs one data folder, got a:b"):
+    with pytest.raises(ConfigError, match="needs one data folder, got 2: a:b"):
         attach_k_best(task, None, 1.0)
     task.cfg = SimpleNamespace(data="a", num_batch_buckets=3)
     with pytest.raises(ConfigError, match="needs --num-batch-buckets 0, got 3"):
