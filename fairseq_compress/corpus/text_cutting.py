@@ -116,8 +116,8 @@ class _Places:
         return next((at for at in found if at is not None), end)
 
     def _inside_word(self, start: int, end: int, limit: int, length: Callable[[str], int]) -> int:
-        """``end`` if the word fits; else white space where a part should not end, the end of the last grapheme that fits,
-        or of the first one."""
+        """``end`` if the word fits; else white space where a part should not end, or the end of the last grapheme that
+        fits, or of the first one."""
         characters = range(start + 1, end + 1)
         at = start + 1 + self._last_that_fits(characters, 0, start, limit, length)
         if at == end:
