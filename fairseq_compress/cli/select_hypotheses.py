@@ -40,8 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Select, write and print the report on the standard error."""
-    from fairseq_compress.corpus.kd_data import SelectionRules
     from fairseq_compress.corpus.kd_data_files import Inputs, Outputs, select_corpus
+    from fairseq_compress.corpus.selection_rules import SelectionRules
 
     rules = SelectionRules(
         mode=args.mode,

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from fairseq_compress.corpus.invisible import drop_invisible
 from fairseq_compress.corpus.words import count_words
 from fairseq_compress.errors import ConfigError, DataError
+from fairseq_compress.options import check, option
 from fairseq_compress.work.files import (
     PathLike,
     atomic_write,
@@ -28,7 +29,7 @@ from fairseq_compress.work.files import (
 ODD_WHITESPACE = re.compile(r"[\s\x00-\x1f\x7f-\x9f]+")
 PIECE_SPACE = "\u2581"  # what sentencepiece writes for a space inside pieces, so in text it can mean nothing else
 
-# Short lines vary more: "Ano." against "Yes, that is so." is no sign of a bad match.
+# Short lines vary more: "Ano." against "Yes, that is so." is no sign of a bad match. The help of --max-ratio tells it.
 RATIO_ALLOWANCE_WORDS = 5
 
 DROP_REASONS = ("empty", "too_short", "too_long", "ratio", "identical", "duplicate")
@@ -36,28 +37,20 @@ DROP_REASONS = ("empty", "too_short", "too_long", "ratio", "identical", "duplica
 
 @dataclass(frozen=True)
 class CleaningRules:
-    """Which pairs are dropped. Words are those of :func:`count_words` in the normalized line.
+    """Which pairs are dropped. Words are those of :func:`count_words` in the normalized line."""
 
-    Raises:
-        ConfigError: a value is out of its range; all such values are named at once.
-    """
-
-    min_words: int = 1  # a side with fewer is too_short
-    max_words: int = 250  # a side with more is too_long
-    max_ratio: float = 3.0  # longer over shorter side, once they differ by more than RATIO_ALLOWANCE_WORDS
-    deduplicate: bool = True  # keep the first of equal pairs
-    drop_identical: bool = False  # drop pairs whose sides are equal (names, numbers, untranslated text)
+    min_words: int = option(1, "drop pairs with a side of fewer words", range="[1, inf)")
+    max_words: int = option(250, "drop pairs with a side of more words")
+    max_ratio: float = option(3.0, "drop pairs over this ratio of words, if over 5 words apart", range="[1, inf)")
+    deduplicate: bool = option(True, "keep the first of equal pairs only")
+    drop_identical: bool = option(False, "drop pairs whose two sides are equal (names, numbers, untranslated text)")
 
     def __post_init__(self) -> None:
-        problems = []
-        if self.min_words < 1:
-            problems.append(f"--min-words: must be at least 1, got {self.min_words}")
+        check(self, self._rules())
+
+    def _rules(self) -> Iterator[str]:
         if self.max_words < self.min_words:
-            problems.append(f"--max-words: must be at least --min-words ({self.min_words}), got {self.max_words}")
-        if not self.max_ratio >= 1:  # written so that NaN is refused too
-            problems.append(f"--max-ratio: must be at least 1, got {self.max_ratio}")
-        if problems:
-            raise ConfigError("; ".join(problems))
+            yield f"--max-words: must be at least --min-words ({self.min_words}), got {self.max_words}"
 
 
 @dataclass
@@ -106,6 +99,20 @@ class Pair(NamedTuple):
     target: str
 
 
+class SeenPairs:
+    """Finds repeated pairs by a digest of 16 bytes each: two of 10^9 pairs collide with a chance of 1.5e-21."""
+
+    def __init__(self) -> None:
+        self._digests: set[bytes] = set()
+
+    def before(self, source: str, target: str) -> bool:
+        """Whether the pair was asked for before."""
+        digest = blake2b(f"{source}\n{target}".encode(), digest_size=16).digest()  # no line holds a line feed
+        seen = digest in self._digests
+        self._digests.add(digest)
+        return seen
+
+
 class PairCleaner:
     """Decides on one pair after the other and counts.
 
@@ -119,14 +126,10 @@ class PairCleaner:
         self.rules = rules
         self.drop = drop
         self.report = CleaningReport()
-        self._seen: set[bytes] = set()
+        self._seen = SeenPairs()
 
     def select(self, pairs: Iterable[Pair]) -> Iterator[Pair]:
-        """Yield the pairs that stay.
-
-        Raises:
-            DataError: with ``drop=False``, a line is too long (file and line are named).
-        """
+        """Yield the pairs that stay."""
         for pair in pairs:
             self.report.read += 1
             if not self.drop:
@@ -152,17 +155,9 @@ class PairCleaner:
             return "ratio"
         if rules.drop_identical and source == target:
             return "identical"
-        if rules.deduplicate and self._seen_before(source, target):
+        if rules.deduplicate and self._seen.before(source, target):
             return "duplicate"
         return None
-
-    def _seen_before(self, source: str, target: str) -> bool:
-        # No line holds a line feed, so it separates. With 128 bits two of 10^9 pairs collide with a chance of 1.5e-21.
-        digest = blake2b(f"{source}\n{target}".encode(), digest_size=16).digest()
-        if digest in self._seen:
-            return True
-        self._seen.add(digest)
-        return False
 
     def _check_length(self, pair: Pair) -> None:
         for path, line in ((pair.source_path, pair.source), (pair.target_path, pair.target)):
@@ -174,11 +169,7 @@ class PairCleaner:
 
 
 def read_pairs(sources: Sequence[PathLike], targets: Sequence[PathLike]) -> Iterator[Pair]:
-    """Yield the normalized pairs of files that are parallel one by one.
-
-    Raises:
-        DataError: a file is missing or not UTF-8.
-    """
+    """Yield the normalized pairs of files that are parallel one by one."""
     for source_path, target_path in zip(sources, targets, strict=True):
         lines = zip(read_lines(source_path), read_lines(target_path), strict=True)
         for number, (source, target) in enumerate(lines, start=1):
@@ -193,13 +184,7 @@ def clean_parallel(
     report_output: PathLike,
     cleaner: PairCleaner,
 ) -> CleaningReport:
-    """Clean the pairs of several files into one pair of files and write the counts as JSON.
-
-    Raises:
-        ConfigError: different numbers of files, or an output that is also an input.
-        DataError: a missing or empty file, different line counts, not UTF-8, no pair left, or without dropping a line
-            that is too long. Nothing is written then.
-    """
+    """Clean the pairs of several files into one pair of files and write the counts as JSON."""
     if len(sources) != len(targets):
         raise ConfigError(f"--source and --target: need equally many files, got {len(sources)} and {len(targets)}")
     check_distinct([*sources, *targets], [source_output, target_output, report_output])

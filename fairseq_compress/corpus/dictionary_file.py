@@ -24,10 +24,6 @@ def read_entries(path: PathLike, taken: Container[str] = ()) -> Iterator[Entry]:
 
     Args:
         taken: symbols that a dictionary has before.
-
-    Raises:
-        DataError: the file is missing, empty or not UTF-8; or a line has no count, or a symbol of another line or of
-            ``taken``. File and line are named.
     """
     lines: dict[str, int] = {}
     number = 0

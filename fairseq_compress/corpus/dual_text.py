@@ -62,11 +62,7 @@ class DualTextManifest(Manifest, name="dual text", written_by="encode-dual"):
 
     @classmethod
     def of(cls, folder: PathLike) -> "DualTextManifest":
-        """The manifest of a folder.
-
-        Raises:
-            DataError: it is missing, damaged or of another format.
-        """
+        """The manifest of a folder."""
         return cls.read(Path(folder) / META)
 
     def problems(self) -> Iterator[str]:
@@ -102,10 +98,6 @@ class DualText:
         folder: what ``encode-dual`` wrote.
         part: such as ``train``.
         language: such as ``en``.
-
-    Raises:
-        DataError: the folder is of another format or has no such text; a dictionary is not the one it was made with; a
-            file is missing or has another size.
     """
 
     def __init__(self, folder: PathLike, part: str, language: str) -> None:
@@ -146,11 +138,7 @@ class DualText:
 
     @cached_property
     def sizes(self) -> Sizes:
-        """Words and pieces of all sentences; the whole text is read for them once.
-
-        Raises:
-            DataError: the text is damaged.
-        """
+        """Words and pieces of all sentences; the whole text is read for them once."""
         found = Sizes(*(np.zeros(len(self), dtype=np.int32) for _ in Sizes._fields))
         pieces = np.diff(self._piece_offsets).astype(np.int32)
         teacher, student = pieces[: self.types], pieces[self.types :]
@@ -196,11 +184,7 @@ class DualText:
         return self._union_to["student"][ids], words
 
     def check_files(self) -> None:
-        """Compare all files with the checksums of ``meta.json`` (about 1 second a GB).
-
-        Raises:
-            DataError: naming the first that differs.
-        """
+        """Compare all files with the checksums of ``meta.json`` (about 1 second a GB)."""
         self._check_sha256(self.meta.sha256)
 
     @cached_property

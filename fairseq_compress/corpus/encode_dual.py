@@ -48,11 +48,6 @@ def encode_dual(
         parts: name of each part -> prefix of its files, which end in ``.LANG``; text, one sentence a line.
         languages: source and target.
         output: must not be there.
-
-    Raises:
-        ConfigError: a part or a language has no name, languages are the same, or the output is there.
-        DataError: a file is missing, empty or not UTF-8; the sides of a part have different numbers of lines; a
-            dictionary is damaged or has not all pieces of its model; the models do not agree on the words of a line.
     """
     _check_names(parts, languages)
     segmenter = DualSegmenter(teacher.model, student.model)
@@ -78,11 +73,7 @@ def encode_dual(
 
 
 def read_dictionary(path: PathLike) -> dict[str, str]:
-    """The lines of fairseq's ``dict.txt``, ``PIECE COUNT``, by their pieces.
-
-    Raises:
-        DataError: the file is missing or empty, or a line is no entry, one of fairseq's specials, or there twice.
-    """
+    """The lines of fairseq's ``dict.txt``, ``PIECE COUNT``, by their pieces."""
     entries: dict[str, str] = {}
     for number, piece, count, overwrite in read_entries(path, SPECIALS):
         if piece.split() != [piece] or overwrite:

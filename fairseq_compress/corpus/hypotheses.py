@@ -33,11 +33,6 @@ def collect_hypotheses(logs: Sequence[PathLike], expected: int) -> list[LoggedTr
 
     Args:
         expected: number of source lines; each id from 0 to ``expected - 1`` must occur exactly once.
-
-    Raises:
-        ConfigError: ``expected`` is not positive.
-        DataError: a log is missing, empty or not UTF-8, a D- line is damaged, or an id is missing, repeated or too
-            large.
     """
     if expected < 1:
         raise ConfigError(f"--expected-lines: must be positive, got {expected}")

@@ -1,7 +1,7 @@
 """Selecting training data out of an n-best file: streams in, streams out, and a report.
 
-Memory: a 16-byte digest of each kept pair (0.1 GB a million pairs), unless duplicates stay; with a reverse model
-8 bytes a pair, and on the disk of the output a temporary copy of the n-best file.
+Memory: a 16-byte digest of each kept pair (0.1 GB per million pairs), unless duplicates stay; with a reverse model
+8 bytes per pair, and on the disk of the output a temporary copy of the n-best file.
 """
 
 import json
@@ -13,27 +13,22 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from fractions import Fraction
-from hashlib import blake2b, sha256
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from fairseq_compress.corpus.bleu_tokenizer import bleu_tokenizer
-from fairseq_compress.corpus.kd_data import Choice, Chooser, SelectionRules, Task
+from fairseq_compress.corpus.cleaning import SeenPairs
+from fairseq_compress.corpus.kd_data import Candidates, Choice, Chooser
 from fairseq_compress.corpus.kd_data_report import SelectionReport
-from fairseq_compress.corpus.nbest import (
-    NBestEntry,
-    NBestList,
-    NBestManifest,
-    NBestWriter,
-    read_with_source,
-    source_checksum,
-)
+from fairseq_compress.corpus.nbest import NBestList, NBestManifest, NBestWriter, read_with_source, source_checksum
 from fairseq_compress.corpus.nbest_scores import ScoreReader, ScoresManifest
+from fairseq_compress.corpus.selection_rules import SelectionRules
 from fairseq_compress.errors import ConfigError, DataError
 from fairseq_compress.work.files import (
+    HashedStream,
     PathLike,
     atomic_write,
     check_distinct,
@@ -45,7 +40,7 @@ from fairseq_compress.work.files import (
 from fairseq_compress.work.manifest import sidecar_path
 from fairseq_compress.work.ordered_map import ordered_map
 
-Chosen = tuple[Task, Choice]
+Chosen = tuple[Candidates, Choice]
 
 
 class Inputs(NamedTuple):
@@ -68,10 +63,10 @@ class Outputs(NamedTuple):
 
 
 def select_corpus(inputs: Inputs, outputs: Outputs, rules: SelectionRules, processes: int = 1) -> SelectionReport:
-    """Choose by ``rules`` and write all outputs, or none. Where they name no target language, the n-best file's counts.
+    """Choose by ``rules`` and write all outputs, or none. Without a target language, that of the n-best file counts.
 
     Raises:
-        ConfigError: an input is missing that the rules need, or is there without use; an output is also an input.
+        ConfigError: the rules need an input that is missing, an input is unused, or an output is also an input.
         DataError: an input is missing or damaged, inputs do not belong together, or no pair is left.
     """
     _check_inputs(inputs, rules)
@@ -81,7 +76,7 @@ def select_corpus(inputs: Inputs, outputs: Outputs, rules: SelectionRules, proce
     check_distinct([path for path in inputs if path is not None], written)
     manifest = NBestManifest.of(inputs.nbest)
     if inputs.decode_model is not None and manifest.facts.get("sentencepiece_model"):
-        raise ConfigError(f"--decode-model: joins pieces, and {os.fspath(inputs.nbest)} is text already")
+        raise ConfigError(f"--sentencepiece-model: joins pieces, and {os.fspath(inputs.nbest)} is text already")
     if inputs.reference is not None:
         check_parallel(inputs.source, inputs.reference)
     if rules.target_lang is None:
@@ -89,7 +84,7 @@ def select_corpus(inputs: Inputs, outputs: Outputs, rules: SelectionRules, proce
     report, chooser = SelectionReport(rules), Chooser(rules, inputs.decode_model)
     if rules.metric == "bleu":
         report.caution = bleu_tokenizer(rules.target_lang).caution
-    pairs = ordered_map(chooser, progress(_tasks(inputs), manifest.sentences, "select"), processes)
+    pairs = ordered_map(chooser, progress(_candidates(inputs), manifest.sentences, "select"), processes)
     chosen = _first_of_equal(pairs, report)
     if rules.drop_worst > 0:
         chosen = _without_worst(chosen, rules.drop_worst, Path(outputs.source).absolute().parent, report)
@@ -121,121 +116,87 @@ def _check_inputs(inputs: Inputs, rules: SelectionRules) -> None:
             raise ConfigError(f"{option}: is required by {rule}, got none" if needed else f"{option}: requires {rule}")
 
 
-def _tasks(inputs: Inputs) -> Iterator[Task]:
+def _candidates(inputs: Inputs) -> Iterator[Candidates]:
     scores = None if inputs.reverse_scores is None else ScoreReader(inputs.reverse_scores, inputs.nbest)
     references = None if inputs.reference is None else read_lines(inputs.reference)
     for nbest, source in read_with_source(inputs.nbest, inputs.source):
         reference = None if references is None else next(references, None)
-        yield Task(nbest, source, reference, None if scores is None else scores.take(nbest))
+        yield Candidates(nbest, source, reference, None if scores is None else scores.take(nbest))
     if scores is not None:
         scores.finish()
 
 
 def _first_of_equal(pairs: Iterable[Chosen], report: SelectionReport) -> Iterator[Chosen]:
-    """Leave out what has a reason, and pairs that were there before."""
-    seen: set[bytes] = set()
-    for task, choice in pairs:
+    """Drop what has a reason, and pairs that occurred before."""
+    seen = SeenPairs()
+    for item, choice in pairs:
         reason = choice.reason
-        if reason is None and not report.rules.keep_duplicates:
-            # As in cleaning: no line holds a line feed, and 128 bits do not collide.
-            digest = blake2b(f"{task.source}\n{choice.key}".encode(), digest_size=16).digest()
-            reason = "duplicate" if digest in seen else None
-            seen.add(digest)
+        if reason is None and not report.rules.keep_duplicates and seen.before(item.source, choice.key):
+            reason = "duplicate"
         if reason is not None:
-            report.drop(reason, task, choice)
+            report.drop(reason, item, choice)
         else:
-            yield task, choice
+            yield item, choice
 
 
 def _without_worst(
     chosen: Iterable[Chosen], fraction: float, folder: Path, report: SelectionReport
 ) -> Iterator[Chosen]:
-    """Leave out the pairs whose source the reverse model finds least likely: known when all were read."""
+    """Drop the pairs whose source the reverse model finds least likely: known when all were read."""
     scores = array("d")
     folder.mkdir(parents=True, exist_ok=True)
     with TemporaryFile(dir=folder) as spool:
-        for task, choice in chosen:
-            scores.append(_reverse_score(task, choice))
-            pickle.dump((task, choice), spool)
+        for item, choice in chosen:
+            assert item.reverse is not None
+            scores.append(item.reverse[choice.picked[0]])
+            pickle.dump((item, choice), spool)
         worst = worst_scores(scores, fraction)
         if worst.any():
             report.reverse_threshold = float(np.max(np.asarray(scores)[worst]))
         spool.seek(0)
         for is_worst in worst:
-            task, choice = pickle.load(spool)  # what this process wrote, in a file without a name
+            item, choice = pickle.load(spool)  # what this process wrote, in a file without a name
             if is_worst:
-                report.drop("worst_reverse_score", task, choice)
+                report.drop("worst_reverse_score", item, choice)
             else:
-                yield task, choice
-
-
-def _reverse_score(task: Task, choice: Choice) -> float:
-    if task.reverse is None:
-        raise ConfigError("--reverse-scores: needed with --drop-worst above 0, got none")
-    return task.reverse[choice.picked[0]]
+                yield item, choice
 
 
 def _write(
     chosen: Iterable[Chosen], inputs: Inputs, outputs: Outputs, report: SelectionReport, written: Sequence[PathLike]
 ) -> None:
     with ExitStack() as stack:
-
-        def open_output(path: PathLike) -> IO[bytes]:
-            return stack.enter_context(atomic_write(path, "wb"))
-
-        source, target = _Lines(open_output(outputs.source)), _Lines(open_output(outputs.target))
-        writer = None if outputs.nbest is None else NBestWriter(open_output(outputs.nbest))
-        for index, (task, choice) in enumerate(chosen):
-            hypotheses = [task.nbest.hypotheses[place] for place in choice.picked]
-            source.write(task.source)
-            target.write(hypotheses[0].text)
-            if writer is not None:
-                writer.write(_renumbered(index, task.source, hypotheses))
-            report.keep(task, choice)
+        source, target = (
+            HashedStream(stack.enter_context(atomic_write(path, "wb"))) for path in (outputs.source, outputs.target)
+        )
+        lists = None if outputs.nbest is None else NBestWriter(stack.enter_context(atomic_write(outputs.nbest, "wb")))
+        for index, (item, choice) in enumerate(chosen):
+            entries = [item.nbest.hypotheses[place] for place in choice.picked]
+            source.write(f"{item.source}\n")
+            target.write(f"{entries[0].text}\n")
+            if lists is not None:
+                lists.write(NBestList(index, source_checksum(item.source), entries))
+            report.keep(item, choice)
         if report.kept == 0:
             raise DataError(f"{os.fspath(inputs.nbest)}: no pair is left of {report.sources:,}: {report.dropped}")
-        facts = {"source_sha256": source.digest.hexdigest(), "target_sha256": target.digest.hexdigest()}
-        content = report.as_json(_input_facts(inputs) | facts)
+        digests = {"source_sha256": source.sha256, "target_sha256": target.sha256}
+        content = report.as_json(_input_checksums(inputs) | digests)
         if outputs.report is not None:
-            open_output(outputs.report).write((json.dumps(content, ensure_ascii=False, indent=2) + "\n").encode())
-        _remove_old(written)
-    if outputs.nbest is not None and writer is not None:
-        selection = {key: content[key] for key in ("rules", "files")}
-        writer.write_sidecar(outputs.nbest, source.digest.hexdigest(), selection)
+            text = json.dumps(content, ensure_ascii=False, indent=2) + "\n"
+            stack.enter_context(atomic_write(outputs.report)).write(text)
+        for path in written:  # a kill between two renames must not leave a new source next to an old target
+            if os.path.isfile(path):
+                Path(os.path.realpath(path)).unlink()
+    if outputs.nbest is not None and lists is not None:
+        lists.write_sidecar(outputs.nbest, source.sha256, {key: content[key] for key in ("rules", "files")})
 
 
-class _Lines:
-    """Lines of text into a binary stream, and their digest."""
-
-    def __init__(self, stream: IO[bytes]) -> None:
-        self.digest = sha256()
-        self._stream = stream
-
-    def write(self, line: str) -> None:
-        data = f"{line}\n".encode()
-        self.digest.update(data)
-        self._stream.write(data)
-
-
-def _renumbered(index: int, source: str, hypotheses: list[NBestEntry]) -> NBestList:
-    return NBestList(index, source_checksum(source), hypotheses)
-
-
-def _input_facts(inputs: Inputs) -> dict[str, str]:
-    """SHA-256 of the inputs; of those with a sidecar it was verified while they were read."""
-    facts = {"nbest_input_sha256": NBestManifest.of(inputs.nbest).sha256}
-    if inputs.reference is not None:
-        facts["reference_sha256"] = file_sha256(inputs.reference)
-    if inputs.decode_model is not None:
-        facts["decode_model_sha256"] = file_sha256(inputs.decode_model)
+def _input_checksums(inputs: Inputs) -> dict[str, str]:
+    """SHA-256 of the inputs; those with a sidecar were verified while they were read."""
+    found = {"nbest_input_sha256": NBestManifest.of(inputs.nbest).sha256}
+    for name in ("reference", "decode_model"):
+        if (path := getattr(inputs, name)) is not None:
+            found[f"{name}_sha256"] = file_sha256(path)
     if inputs.reverse_scores is not None:
-        facts["reverse_scores_sha256"] = ScoresManifest.of(inputs.reverse_scores).sha256
-    return facts
-
-
-def _remove_old(paths: Sequence[PathLike]) -> None:
-    """A kill between two renames must not leave a new source beside an old target."""
-    for path in paths:
-        real = Path(os.path.realpath(path))
-        if real.is_file():
-            real.unlink()
+        found["reverse_scores_sha256"] = ScoresManifest.of(inputs.reverse_scores).sha256
+    return found

@@ -39,11 +39,6 @@ def encode_nbest(model: PathLike, nbest: PathLike, source: PathLike, pieces: Pat
 
     Returns:
         The number of lists.
-
-    Raises:
-        ConfigError: the output is also an input.
-        DataError: a file is missing or damaged, or lists or pieces are of another text or model (the first bad line is
-            named).
     """
     check_distinct([model, nbest, source, pieces], [output, sidecar_path(output)])
     check_parallel(source, pieces)

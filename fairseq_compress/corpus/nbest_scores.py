@@ -28,11 +28,7 @@ class ScoresManifest(Sidecar, name="n-best scores"):
 
 
 def format_scores(nbest: NBestList, scores: Sequence[float]) -> str:
-    """The lines of one list, each with its line feed; ``-inf`` for a hypothesis that cannot be scored.
-
-    Raises:
-        DataError: not one score per hypothesis, or a score is not a number.
-    """
+    """The lines of one list, each with its line feed; ``-inf`` for a hypothesis that cannot be scored."""
     if len(scores) != len(nbest.hypotheses):
         raise DataError(f"list {nbest.index}: {len(nbest.hypotheses)} hypotheses, {len(scores)} scores")
     if any(math.isnan(score) or score == math.inf for score in scores):
@@ -46,10 +42,6 @@ class ScoreReader:
     Args:
         path: the scores.
         nbest: the n-best file that they must belong to.
-
-    Raises:
-        DataError: they belong to another n-best file; from ``take``: a line is not a record of the next list; from
-            ``finish``: there are too many, or the SHA-256 differs from the sidecar's.
     """
 
     def __init__(self, path: PathLike, nbest: PathLike) -> None:

@@ -25,9 +25,6 @@ class Segmenter:
 
     Attributes:
         target: the segmenter of the target language, this one itself without a second model.
-
-    Raises:
-        DataError: the file is missing or no sentencepiece model.
     """
 
     def __init__(self, model: PathLike, target: PathLike | None = None) -> None:
@@ -84,21 +81,12 @@ class Segmenter:
 
 
 def encode_file(model: PathLike, source: PathLike, output: PathLike) -> int:
-    """Write the pieces of each line of a text file, and return the number of lines.
-
-    Raises:
-        ConfigError: the output is the input or the model.
-        DataError: a file is missing, empty, not UTF-8, or no model. Nothing is written then.
-    """
+    """Write the pieces of each line of a text file, and return the number of lines."""
     return _convert(Segmenter(model).encode, model, source, output, "encode")
 
 
 def decode_file(model: PathLike, source: PathLike, output: PathLike) -> int:
-    """Write the text of each line of pieces of a file, and return the number of lines.
-
-    Raises:
-        ConfigError, DataError: as :func:`encode_file`.
-    """
+    """Write the text of each line of pieces of a file, and return the number of lines."""
     return _convert(Segmenter(model).decode, model, source, output, "decode")
 
 

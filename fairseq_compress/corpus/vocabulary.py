@@ -33,11 +33,7 @@ SMALLEST_SIZE = re.compile(r"Vocabulary size is smaller than required_chars\. \d
 
 @dataclass(frozen=True)
 class VocabularySettings:
-    """What sentencepiece is asked for.
-
-    Raises:
-        ConfigError: a value is out of its range; all such values are named at once.
-    """
+    """What sentencepiece is asked for."""
 
     size: int  # pieces, with the 3 control symbols and the 256 bytes
     model_type: str = "bpe"  # or "unigram"
@@ -67,10 +63,6 @@ def train_model(lines: Iterable[str], settings: VocabularySettings, counts: Line
 
     Args:
         counts: filled with what :func:`training_lines` did to the lines.
-
-    Raises:
-        ConfigError: the size is too large or too small for the text; the message has the limit.
-        DataError: there is no text, or reading the lines raised it.
     """
     if settings.input_sentence_size:
         lines = sample(lines, settings.input_sentence_size, settings.seed)
@@ -123,11 +115,7 @@ def list_pieces(model: bytes) -> list[tuple[str, float]]:
 
 
 def dictionary_lines(pieces: Sequence[str]) -> Iterator[str]:
-    """The lines of fairseq's ``dict.txt`` for the pieces that follow the control symbols, each with a count of 1.
-
-    Raises:
-        DataError: a piece that fairseq would misread: its own special symbol, or one with whitespace.
-    """
+    """The lines of fairseq's ``dict.txt`` for the pieces that follow the control symbols, each with a count of 1."""
     for piece in pieces:
         if piece in FAIRSEQ_SPECIALS or piece.split() != [piece]:
             raise DataError(f"the vocabulary has the piece {piece!r}, which a fairseq dictionary cannot hold")
@@ -144,10 +132,6 @@ def build_vocabulary(
 
     Returns:
         The number of entries of the dictionary, fairseq's four specials not counted.
-
-    Raises:
-        ConfigError: as :func:`train_model`, or an output is also an input.
-        DataError: a file is missing, empty or not UTF-8.
     """
     vocab, dictionary, model_file = (f"{output_prefix}.{suffix}" for suffix in ("vocab", "dict.txt", "model"))
     check_distinct(inputs, [vocab, dictionary, model_file])

@@ -29,10 +29,6 @@ class WordSegmenter(Segmenter):
 
     Args:
         model: path of the ``.model`` file.
-
-    Raises:
-        DataError: the file is missing or no sentencepiece model; or its pieces do not keep to words: one has the mark
-            elsewhere than at its start, or the mark alone is no piece, without which it need not begin one.
     """
 
     def __init__(self, model: PathLike) -> None:
@@ -73,10 +69,6 @@ class DualSegmenter:
 
     Args:
         teacher, student: paths of the ``.model`` files.
-
-    Raises:
-        DataError: a model is missing, damaged or not one of words (:class:`WordSegmenter`), or they normalize text
-            differently: every character is tried at the start and at the end of a word.
     """
 
     def __init__(self, teacher: PathLike, student: PathLike) -> None:
@@ -89,9 +81,6 @@ class DualSegmenter:
 
         Args:
             name: of the text, for messages.
-
-        Raises:
-            DataError: the models differ in the number or in the spelling of the words of a line, which is named.
         """
         first, second = tee(lines)
         both = zip(self.teacher.words(first), self.student.words(second), strict=True)

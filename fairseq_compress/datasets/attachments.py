@@ -21,11 +21,7 @@ class ForwardingDataset(BaseWrapperDataset):
 
 
 def check_task(task: FairseqTask, option: str) -> None:
-    """Check that every split of a task can be wrapped.
-
-    Raises:
-        ConfigError: the task has no ``wrap_datasets``, or several data folders.
-    """
+    """Check that every split of a task can be wrapped."""
     if not hasattr(task, "wrap_datasets"):
         raise ConfigError(f"{option}: needs --task compressed_translation, got {type(task).__name__}")
     folders = utils.split_paths(task.cfg.data)

@@ -47,9 +47,6 @@ def binarize_hypotheses(
         data: folder of fairseq-preprocess, with the sources and the first hypotheses.
         text: the source text that was binarized. Without it a source sentence is compared by the checksum of its words;
             one with unknown words cannot be, and only its target is compared.
-
-    Raises:
-        DataError: a file is missing or damaged, or a sentence or the number of them differs (the first is named).
     """
     sides = [_open_side(Path(data), split, source, target, language) for language in (source, target)]
     manifest = NBestManifest.of(nbest)

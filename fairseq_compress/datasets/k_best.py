@@ -36,9 +36,6 @@ class KBestDataset(ForwardingDataset):
         files: the hypotheses.
         k: use the first k of each list; None for all.
         temperature: of the weights, greater than 0.
-
-    Raises:
-        DataError: the number of sentences differs.
     """
 
     def __init__(self, dataset: FairseqDataset, files: KBestFiles, k: int | None, temperature: float) -> None:
@@ -120,11 +117,7 @@ class KBestDataset(ForwardingDataset):
         max_sentences: int | None = None,
         required_batch_size_multiple: int = 1,
     ) -> Any:
-        """As fairseq's, by the tokens of all hypotheses.
-
-        Raises:
-            ConfigError: the hypotheses of one source exceed ``--max-tokens``.
-        """
+        """As fairseq's, by the tokens of all hypotheses."""
         tokens = self.num_tokens_vec(indices)
         if max_tokens is not None and len(tokens) and tokens.max() > max_tokens:
             index = int(indices[tokens.argmax()])
@@ -157,9 +150,6 @@ def attach_k_best(task: FairseqTask, k: int | None, temperature: float) -> None:
 
     The training split must have them; the log says which others have none. Checksums are verified when fairseq loads a
     split, in the first process of each machine.
-
-    Raises:
-        ConfigError: the task cannot carry them, or an option contradicts them.
     """
     option = "--criterion sequence_level_kd"
     check_task(task, option)

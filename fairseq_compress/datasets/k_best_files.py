@@ -56,9 +56,6 @@ class KBestFiles:
 
     Args:
         prefix: :func:`k_best_prefix`.
-
-    Raises:
-        DataError: a file is missing or damaged, or counts disagree.
     """
 
     def __init__(self, prefix: str | os.PathLike[str]) -> None:
@@ -81,19 +78,11 @@ class KBestFiles:
         return len(self.offsets) - 1
 
     def check_files(self) -> None:
-        """Compare the files with the checksums of the ``.json`` (about 1 second a GB).
-
-        Raises:
-            DataError: naming the first file that differs.
-        """
+        """Compare the files with the checksums of the ``.json`` (about 1 second a GB)."""
         check_checksums(self.meta.sha256, f"{self.prefix}.", "the .json")
 
     def check_made_from(self, kind: str, found: dict[str, Any]) -> None:
-        """Compare checksums of the data or the dictionaries (``kind``) with those that the hypotheses were made for.
-
-        Raises:
-            DataError: naming the first that differs.
-        """
+        """Compare checksums of the data or the dictionaries (``kind``) with those that the hypotheses were made for."""
         if differs := difference(getattr(self.meta, kind), found):
             name, was, now = differs
             raise DataError(
@@ -134,11 +123,7 @@ class KBestWriter:
         self._offsets = self._array("offsets.npy", np.int64, sentences + 1)
 
     def add(self, hypotheses: list[np.ndarray], scores: list[float]) -> None:
-        """Add the hypotheses of the next sentence, as ids with the end of the sentence.
-
-        Raises:
-            DataError: there are more than was announced.
-        """
+        """Add the hypotheses of the next sentence, as ids with the end of the sentence."""
         end = self.hypotheses + len(hypotheses)
         if end > len(self._scores) or self.sentences + 1 >= len(self._offsets):
             raise DataError(

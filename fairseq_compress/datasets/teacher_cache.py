@@ -76,11 +76,6 @@ def attach_teacher_cache(task: FairseqTask, directory: PathLike, teacher_path: s
         directory: output of ``fairseq-compress cache-teacher``.
         teacher_path: the checkpoints, separated by ``:``, that it must have been made with; None for any.
         temperature: of the distillation term.
-
-    Raises:
-        ConfigError: the task cannot carry a cache; or temperature, teacher, languages, dictionaries or lengths are not
-            those of the cache (all in one message).
-        DataError: the training split has no cache, the data differ, or records were altered.
     """
     check_task(task, "--teacher-cache")
     attachment = _Attachment(task, Path(directory), teacher_path, temperature)
@@ -127,11 +122,7 @@ class _Attachment:
 
 
 def loaded_parts(dataset: FairseqDataset) -> int:
-    """How many parts (train, train1, ...) a pair was joined from.
-
-    Raises:
-        ConfigError: a part was taken more than once, so that sentences are not in the cache's order.
-    """
+    """How many parts (train, train1, ...) a pair was joined from."""
     side = dataset.tgt
     if not isinstance(side, ConcatDataset):
         return 1

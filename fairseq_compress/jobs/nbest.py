@@ -38,11 +38,7 @@ SPECIAL = {"<s>", "</s>", "<pad>"}  # entries of dictionaries that are no text
 
 @dataclass(frozen=True)
 class NBestOptions:
-    """What is decoded and how.
-
-    Raises:
-        ConfigError: a value is out of its range.
-    """
+    """What is decoded and how."""
 
     search: SearchOptions = field(default_factory=SearchOptions)
     nbest: int | None = None  # hypotheses kept of each source; None: all of the beam
@@ -167,10 +163,6 @@ class NBestJob(Job[Batch[Sentence], NBestCounts]):
                 self._first_long = min(self._first_long or found, found)
 
     def finish_survey(self, first_process: bool) -> None:
-        """
-        Raises:
-            DataError: the source is empty, or a line is too long under ``--long-lines refuse``.
-        """
         path = os.fspath(self.corpus.path)
         check_not_empty(path)
         if self._first_long and self.options.long_lines == "refuse":
@@ -197,11 +189,7 @@ class NBestJob(Job[Batch[Sentence], NBestCounts]):
         return json.dumps(lists, ensure_ascii=False, separators=(",", ":")).encode()
 
     def join(self, results: Iterator[tuple[int, bytes]]) -> NBestCounts:
-        """Write all lists in source order, and the sidecar.
-
-        Raises:
-            DataError: a line has no list or two, or a list is of another line than the source now has in its place.
-        """
+        """Write all lists in source order, and the sidecar."""
         source, digest, left_out = os.fspath(self.corpus.path), hashlib.sha256(), 0
         lines = read_lines(source, digest)
         with atomic_write(self.output, "wb") as stream:

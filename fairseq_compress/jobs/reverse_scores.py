@@ -76,11 +76,7 @@ class ReverseScoresJob(Job[Batch[Record], ScoredCounts]):
         return ScoresManifest.matches(self.output, self.metadata)
 
     def units(self) -> Iterator[Batch[Record]]:
-        """Batches of hypotheses. The n-best file and the source are verified on the way.
-
-        Raises:
-            DataError: as :func:`read_with_source`.
-        """
+        """Batches of hypotheses. The n-best file and the source are verified on the way."""
         options = self.options
         return iterate_batches(self._records(), _length, options.max_tokens, options.max_sentences, options.window)
 
@@ -106,10 +102,6 @@ class ReverseScoresJob(Job[Batch[Record], ScoredCounts]):
             self._unknown += [np.count_nonzero(side == unk) for side, unk in zip(sides, unknown, strict=True)]
 
     def finish_survey(self, first_process: bool) -> None:
-        """
-        Raises:
-            DataError: most words of a text are unknown to the model.
-        """
         counts = zip((self.nbest, self.source), self._words.tolist(), self._unknown.tolist(), strict=True)
         for path, words, unknown in counts:
             if unknown > MOST_UNKNOWN_WORDS * words:
@@ -124,11 +116,7 @@ class ReverseScoresJob(Job[Batch[Record], ScoredCounts]):
         return array("d", record_scores(self.models, unit.items)).tobytes()
 
     def join(self, results: Iterator[tuple[int, bytes]]) -> ScoredCounts:
-        """Write the scores in the order of the n-best file, and the sidecar.
-
-        Raises:
-            DataError: scores are missing or too many, or an input changed.
-        """
+        """Write the scores in the order of the n-best file, and the sidecar."""
         folder, records, unscored = work_folder(self.output), 0, 0
         with atomic_write(self.output, "wb") as stream:
             hashed, scores = HashedStream(stream), in_order(self._scores(results), folder, "hypothesis")

@@ -120,10 +120,6 @@ class TeacherCacheJob(Job[SplitBatch, CacheManifest]):
         return {**_flat(self.facts), **others}
 
     def is_up_to_date(self) -> bool:
-        """
-        Raises:
-            DataError: a finished cache of something else is in the way.
-        """
         if not (self.output / "meta.json").is_file():
             return False
         manifest = TeacherCache(self.output).meta
@@ -148,11 +144,7 @@ class TeacherCacheJob(Job[SplitBatch, CacheManifest]):
         return made.tobytes()
 
     def join(self, results: Iterator[tuple[int, bytes]]) -> CacheManifest:
-        """Put the records of all units in their places: ``records.bin``, then ``meta.json``.
-
-        Raises:
-            DataError: a unit has another number of records than the data.
-        """
+        """Put the records of all units in their places: ``records.bin``, then ``meta.json``."""
         sentences = tokens = unread = 0
         size = self.record.itemsize
         for path in self.output.glob("*.tmp-*"):  # of a join that was killed

@@ -18,9 +18,6 @@ class TeacherCache:
     """The records of one split; only those that are asked for are read into memory.
 
     Call :meth:`align` before :meth:`records`.
-
-    Raises:
-        DataError: there is no finished cache, ``meta.json`` is damaged, or ``records.bin`` has another size.
     """
 
     def __init__(self, folder: PathLike) -> None:
@@ -50,11 +47,7 @@ class TeacherCache:
         self._records = self._open()
 
     def align(self, target_sizes: np.ndarray) -> None:
-        """Take the lengths of all target sentences (EOS included), which say where each one's records begin.
-
-        Raises:
-            DataError: the lengths are not those of the cache.
-        """
+        """Take the lengths of all target sentences (EOS included), which say where each one's records begin."""
         found = (len(target_sizes), int(np.sum(target_sizes, dtype=np.int64)))
         if found != (self.meta.sentences, self.meta.tokens):
             raise DataError(
@@ -68,19 +61,11 @@ class TeacherCache:
         return self._records[self._offsets[index] : self._offsets[index + 1]]
 
     def check_records(self) -> None:
-        """Compare the checksum of ``records.bin``.
-
-        Raises:
-            DataError: it was altered.
-        """
+        """Compare the checksum of ``records.bin``."""
         check_sha256(self._path, self.meta.sha256, "meta.json")
 
     def check_data(self, data: Mapping[str, str]) -> None:
-        """Compare with :func:`~fairseq_compress.teachers.cache_checksums.data_checksums` of the data in use.
-
-        Raises:
-            DataError: other files, or other parts of a split.
-        """
+        """Compare with :func:`~fairseq_compress.teachers.cache_checksums.data_checksums` of the data in use."""
         if differs := difference(self.meta.data, data):
             name, ours, theirs = differs
             raise DataError(

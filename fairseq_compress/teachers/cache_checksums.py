@@ -27,9 +27,6 @@ def data_checksums(folder: PathLike, split: str, source: str, target: str, parts
 
     Returns:
         ``{"train source.bin": ..., "train source.idx": ..., "train target.bin": ..., "train1 source.bin": ...}``
-
-    Raises:
-        DataError: a file is missing.
     """
     found = {}
     for number in range(parts):
@@ -55,12 +52,7 @@ def dictionary_facts(dictionary: Dictionary) -> dict[str, Any]:
 
 
 def teacher_checksums(paths: str) -> list[str]:
-    """Sorted SHA-256 of checkpoints separated by ``:``; their order in an ensemble means nothing.
-
-    Raises:
-        ConfigError: ``paths`` names none.
-        DataError: a file is missing.
-    """
+    """Sorted SHA-256 of checkpoints separated by ``:``; their order in an ensemble means nothing."""
     names = [path for path in paths.split(":") if path]
     if not names:
         raise ConfigError("--teacher-path: must name at least one checkpoint, got an empty value")
@@ -77,12 +69,7 @@ def task_settings(cfg: Any) -> dict[str, Any]:
 
 
 def split_facts(task: FairseqTask, split: str, parts: int, teacher_path: str) -> dict[str, Any]:
-    """All checksums of one split of a task with one data folder, under the names that ``meta.json`` has for them.
-
-    Raises:
-        ConfigError: no teacher is named.
-        DataError: a file is missing.
-    """
+    """All checksums of one split of a task with one data folder, under the names that ``meta.json`` has for them."""
     cfg = task.cfg
     return {
         "split": split,

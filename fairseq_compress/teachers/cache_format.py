@@ -24,11 +24,7 @@ DTYPES = {"float16": "<f2", "float32": "<f4"}
 
 
 def record_dtype(k: int, vocabulary: int, dtype: str) -> np.dtype[Any]:
-    """The record of one target token, without padding bytes.
-
-    Raises:
-        ConfigError: ``k`` is not in [1, ``vocabulary``], or ``dtype`` is not one of :data:`DTYPES`.
-    """
+    """The record of one target token, without padding bytes."""
     if not 1 <= k <= vocabulary:
         raise ConfigError(f"--top-k: must be in [1, {vocabulary}], the entries of the dictionary, got {k}")
     if dtype not in DTYPES:

@@ -56,9 +56,6 @@ def make_records(
     Args:
         indices: of the sentences.
         tokens: target tokens of each.
-
-    Raises:
-        ConfigError: a teacher's output has not one entry per dictionary entry.
     """
     sample = dataset.collater([dataset[index] for index in indices])
     width, row = sample["target"].size(1), {index: number for number, index in enumerate(sample["id"].tolist())}
@@ -90,9 +87,6 @@ def top_k_records(
 
     Returns:
         (R,) of ``record``.
-
-    Raises:
-        CheckpointError: a probability is not a number.
     """
     chunk_rows = chunk_rows or max(1, CHUNK_ELEMENTS[rows.device.type] // shape_of(outputs[0])[1])
     records = np.empty(len(rows), dtype=record)

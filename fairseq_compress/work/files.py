@@ -25,10 +25,6 @@ def atomic_write(path: PathLike, mode: Literal["w", "wb"] = "w") -> Iterator[IO[
 
     The data go to ``PATH.tmp-PID``, are flushed to the disk and renamed. Missing folders are created. Text is UTF-8
     with line feeds. A link is followed; a device or a pipe (``/dev/stdout``) is written directly.
-
-    Raises:
-        ConfigError: ``mode`` is neither ``"w"`` nor ``"wb"``.
-        DataError: ``path`` is a folder, or its folder cannot be made.
     """
     if mode not in ("w", "wb"):
         raise ConfigError(f"mode: must be 'w' or 'wb', got {mode!r}")
@@ -65,9 +61,6 @@ def read_lines(path: PathLike, digest: Digest | None = None) -> Iterator[str]:
 
     Args:
         digest: updated with the bytes that are read; after the last line it is that of the whole file.
-
-    Raises:
-        DataError: the file is missing or unreadable, or a line is not UTF-8 (its number and byte column are named).
     """
     try:
         with open(path, "rb") as stream:
@@ -82,11 +75,7 @@ def read_lines(path: PathLike, digest: Digest | None = None) -> Iterator[str]:
 
 
 def count_lines(path: PathLike) -> int:
-    """The number of lines of a file; a last line without a line feed counts.
-
-    Raises:
-        DataError: the file is missing or unreadable.
-    """
+    """The number of lines of a file; a last line without a line feed counts."""
     count, last = 0, b"\n"
     try:
         with open(path, "rb") as stream:
@@ -99,11 +88,7 @@ def count_lines(path: PathLike) -> int:
 
 
 def check_not_empty(path: PathLike) -> int:
-    """The number of lines of a file that must have at least one and is read twice.
-
-    Raises:
-        DataError: the file is missing, unreadable, empty or a pipe.
-    """
+    """The number of lines of a file that must have at least one and is read twice."""
     if os.path.exists(path) and not os.path.isfile(path):
         raise DataError(f"{os.fspath(path)} is no regular file: it is read twice")
     count = count_lines(path)
@@ -113,11 +98,7 @@ def check_not_empty(path: PathLike) -> int:
 
 
 def check_parallel(source: PathLike, target: PathLike) -> int:
-    """The common number of lines of two files that are translations of each other, line by line.
-
-    Raises:
-        DataError: a file is missing, unreadable or empty, or the counts differ.
-    """
+    """The common number of lines of two files that are translations of each other, line by line."""
     source_count, target_count = check_not_empty(source), check_not_empty(target)
     if source_count != target_count:
         raise DataError(
@@ -127,11 +108,7 @@ def check_parallel(source: PathLike, target: PathLike) -> int:
 
 
 def check_distinct(inputs: Iterable[PathLike], outputs: Iterable[PathLike]) -> None:
-    """Refuse to overwrite an input, or to write two outputs to one file.
-
-    Raises:
-        ConfigError: an output is an input or another output.
-    """
+    """Refuse to overwrite an input, or to write two outputs to one file."""
     taken = {os.path.realpath(path) for path in inputs}
     for output in outputs:
         real = os.path.realpath(output)
@@ -141,11 +118,7 @@ def check_distinct(inputs: Iterable[PathLike], outputs: Iterable[PathLike]) -> N
 
 
 def file_sha256(path: PathLike) -> str:
-    """SHA-256 of a file, in hexadecimal.
-
-    Raises:
-        DataError: the file is missing or unreadable.
-    """
+    """SHA-256 of a file, in hexadecimal."""
     try:
         with open(path, "rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
@@ -154,11 +127,7 @@ def file_sha256(path: PathLike) -> str:
 
 
 def check_sha256(path: PathLike, expected: str, manifest: str) -> None:
-    """Compare a file with its checksum in a manifest, whose name messages tell.
-
-    Raises:
-        DataError: the file is missing or altered.
-    """
+    """Compare a file with its checksum in a manifest, whose name messages tell."""
     if (found := file_sha256(path)) != expected:
         raise DataError(f"{os.fspath(path)}: altered: SHA-256 must be {expected} as in {manifest}, got {found}")
 

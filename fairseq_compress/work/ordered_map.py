@@ -26,9 +26,6 @@ def ordered_map(
 
     The function is sent to each process once, so it may hold what is slow to load. The first exception, of the
     function or of ``items``, ends the iteration.
-
-    Raises:
-        ConfigError: ``processes`` is below 1.
     """
     if processes < 1:
         raise ConfigError(f"--processes: must be at least 1, got {processes}")

@@ -85,9 +85,6 @@ def run_job(job: Job[Unit, Result], shard: Shard, join_only: bool = False) -> Re
 
     Returns:
         What :meth:`Job.join` returns; None if there was nothing to do or other processes have not finished.
-
-    Raises:
-        DataError: the input is bad, or the results of a process are missing, damaged or of another run.
     """
     if job.is_up_to_date():
         remove_leftovers(job)
@@ -160,9 +157,6 @@ def shard_from_environment() -> Shard:
 
     A job array sets them itself: ``RANK=$SLURM_ARRAY_TASK_ID WORLD_SIZE=$SLURM_ARRAY_TASK_COUNT``. Without any of them
     there is one process.
-
-    Raises:
-        ConfigError: one of a pair is missing, not a whole number, or out of range.
     """
     for rank_name, size_name in VARIABLES:
         rank, size = os.environ.get(rank_name), os.environ.get(size_name)

@@ -27,9 +27,6 @@ class UnitLog:
         header: its first line.
         first: the first unit of this log.
         step: distance between the units of this log.
-
-    Raises:
-        DataError: another process has the log open, or the file has another header.
     """
 
     def __init__(self, path: Path, header: bytes, first: int, step: int) -> None:
@@ -95,11 +92,7 @@ class UnitLog:
 
 
 def open_sealed(path: Path, header: bytes, size: int) -> IO[bytes]:
-    """Open a finished log for reading, positioned after its header.
-
-    Raises:
-        DataError: it is missing, or has another size or header.
-    """
+    """Open a finished log for reading, positioned after its header."""
     try:
         log = open(path, "rb")  # noqa: SIM115 - the caller closes it
     except OSError as error:

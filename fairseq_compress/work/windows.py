@@ -36,9 +36,6 @@ def cut_batches(lengths: Sequence[int], max_tokens: int, max_sentences: int | No
 
     Returns:
         for each batch the indices into ``lengths``, longest first; of equal lengths the first comes first.
-
-    Raises:
-        ConfigError: a limit is below 1.
     """
     check_limits(max_tokens, max_sentences)
     batches: list[list[int]] = []
@@ -60,11 +57,7 @@ def iterate_batches(
     max_sentences: int | None = None,
     window: int = WINDOW,
 ) -> Iterator[Batch[Item]]:
-    """Yield the batches of all windows of ``items`` in order, with one window at a time in memory.
-
-    Raises:
-        ConfigError: a limit or the window is below 1.
-    """
+    """Yield the batches of all windows of ``items`` in order, with one window at a time in memory."""
     check_limits(max_tokens, max_sentences, window)
     remaining = iter(items)
     first = unit = 0
@@ -81,9 +74,6 @@ def in_order(results: Iterable[tuple[int, int, Item]], folder: Path, kind: str) 
     Args:
         results: (unit, index in the corpus, result) in order of the units.
         folder, kind: for messages: where they come from, and what an index is of.
-
-    Raises:
-        DataError: an index is missing or comes twice.
     """
     waiting: dict[int, Item] = {}
     expected = 0

@@ -60,10 +60,6 @@ class WorkFolder:
         metadata: everything that decides the output's bytes and that JSON can hold: checksums of inputs, options.
         shard: this process's part.
         join_only: open no log, only verify and join what is there; the world size is then the folder's.
-
-    Raises:
-        DataError: the folder belongs to another run (the first difference is named) or another world size, another
-            process works on this rank, or with ``join_only`` there is no folder.
     """
 
     def __init__(self, output: PathLike, metadata: Mapping[str, Any], shard: Shard, *, join_only: bool = False) -> None:
@@ -92,21 +88,13 @@ class WorkFolder:
         return self.shard.has(unit) and unit // self.shard.world_size < self.done
 
     def write(self, unit: int, payload: bytes) -> None:
-        """Append the result of a unit; it is on the disk when this returns. A rank's units come in increasing order.
-
-        Raises:
-            ValueError: the unit is not the next one of this rank, or the log is finished.
-        """
+        """Append the result of a unit; it is on the disk when this returns. A rank's units come in increasing order."""
         if self._log is None or unit != self._log.next_unit:
             raise ValueError(f"unit {unit} is not the next one of rank {self.shard.rank}, which wrote {self.done}")
         self._log.append(payload)
 
     def finish(self, units: int) -> None:
-        """Seal this rank's log after the last of its part of ``units`` units in all, and close it.
-
-        Raises:
-            DataError: a unit is missing, or there is one too many.
-        """
+        """Seal this rank's log after the last of its part of ``units`` units in all, and close it."""
         rank = self.shard.rank
         expected = len(range(rank, units, self.shard.world_size))
         if self._log is None or self.done != expected:
@@ -149,9 +137,6 @@ class WorkFolder:
         """Yield (unit, payload) of all ranks in order of the units, and verify every log.
 
         The SHA-256 of a log is known after its last entry only: discard what was made of the payloads if this raises.
-
-        Raises:
-            DataError: a log is missing, truncated, altered or of another run, or the ranks disagree on the units.
         """
         world_size = self.shard.world_size
         seals = [self._read_seal(rank) for rank in range(world_size)]

@@ -186,15 +186,15 @@ def test_pieces_are_joined_before_they_are_compared(tmp_path: Path, capsys: pyte
     assert set((tmp_path / "out.tgt").read_text().splitlines()) == {pieces[3]}
     capsys.readouterr()
     assert corpus.select(*interpolate) == 1
-    assert "--decode-model: is needed, the hypotheses are pieces" in capsys.readouterr().err
+    assert "--sentencepiece-model: required, the hypotheses are pieces" in capsys.readouterr().err
     corpus.references = pieces[:1] * SENTENCES
     corpus.write()
     assert corpus.select(*interpolate, *options) == 1
-    assert "--reference, line 1: must be text where --decode-model joins" in capsys.readouterr().err
+    assert "--reference, line 1: must be text where --sentencepiece-model joins the" in capsys.readouterr().err
     facts = json.loads((tmp_path / "n.json").read_text())
     (tmp_path / "n.json").write_text(json.dumps(facts | {"facts": {"sentencepiece_model": "0" * 64}}))
     assert corpus.select("--mode", "best", *options) == 1
-    assert "--decode-model: joins pieces, and" in capsys.readouterr().err
+    assert "--sentencepiece-model: joins pieces, and" in capsys.readouterr().err
 
 
 def shift_lists(corpus: Corpus) -> None:

@@ -115,7 +115,7 @@ def test_without_dropping_a_long_line_is_an_error() -> None:
 
 
 def test_all_bad_rules_are_named_at_once() -> None:
-    with pytest.raises(ConfigError, match=r"--min-words.*got 0.*--max-words.*got -1.*--max-ratio.*got nan"):
+    with pytest.raises(ConfigError, match=r"--min-words.*got 0.*--max-ratio.*got nan.*--max-words.*got -1"):
         CleaningRules(min_words=0, max_words=-1, max_ratio=float("nan"))
 
 

@@ -14,11 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sacrebleu.metrics import BLEU, CHRF
 
-from fairseq_compress.corpus.kd_data import Choice, Chooser, SelectionRules, Task
+from fairseq_compress.corpus.kd_data import Candidates, Choice, Chooser
 from fairseq_compress.corpus.kd_data_files import worst_scores
 from fairseq_compress.corpus.kd_data_report import SelectionReport
 from fairseq_compress.corpus.nbest import NBestEntry, NBestList, NBestWriter, source_checksum, untranslated
 from fairseq_compress.corpus.nbest_scores import ScoreReader, ScoresManifest, format_scores
+from fairseq_compress.corpus.selection_rules import SelectionRules
 from fairseq_compress.errors import ConfigError, DataError
 from fairseq_compress.work.files import file_sha256
 from fairseq_compress.work.manifest import sidecar_path
@@ -27,12 +28,12 @@ from fairseq_compress.work.ordered_map import ordered_map
 WORDS = ["the", "dog", "runs", "fast", "."]
 
 
-def make_task(*texts: str, reference: str | None = None, source: str = "s") -> Task:
+def make_task(*texts: str, reference: str | None = None, source: str = "s") -> Candidates:
     hypotheses = [NBestEntry(-float(place), text) for place, text in enumerate(texts)]
-    return Task(NBestList(0, source_checksum(source), hypotheses), source, reference, None)
+    return Candidates(NBestList(0, source_checksum(source), hypotheses), source, reference, None)
 
 
-def choose(rules: SelectionRules, task: Task) -> Choice:
+def choose(rules: SelectionRules, task: Candidates) -> Choice:
     return Chooser(rules)(task)
 
 
@@ -53,12 +54,12 @@ def test_k_best_counts_distinct_hypotheses() -> None:
 @pytest.mark.parametrize(
     ("task", "reason"),
     [
-        (Task(untranslated(0, "00000000"), "s", None, None), "untranslated"),
+        (Candidates(untranslated(0, "00000000"), "s", None, None), "untranslated"),
         (make_task("a", source="  "), "empty_source"),
         (make_task("", " "), "empty_hypothesis"),
     ],
 )
-def test_lists_that_are_dropped(task: Task, reason: str) -> None:
+def test_lists_that_are_dropped(task: Candidates, reason: str) -> None:
     assert choose(SelectionRules("k-best"), task).reason == reason
 
 
@@ -100,16 +101,17 @@ def test_ties_go_to_the_better_score() -> None:
 
 
 def test_rules_name_every_problem_at_once() -> None:
-    with pytest.raises(ConfigError, match=r"--k: must be at least 1, got 0; --metric: .*; --drop-worst: .* got 1\.0"):
+    with pytest.raises(ConfigError, match=r"--k: must be in \[1, .*got 0; --metric: .*; --drop-worst: .* got 1\.0"):
         SelectionRules("k-best", k=0, metric="bleu", drop_worst=1.0)
     with pytest.raises(ConfigError, match="--k: requires --mode k-best or interpolate"):
         SelectionRules("best", k=2)
     with pytest.raises(ConfigError, match="--drop-worst"):
         SelectionRules("best", drop_worst=math.nan)
-    with pytest.raises(ConfigError, match="--mode: must be one of best, k-best, interpolate, got worst"):
+    with pytest.raises(ConfigError, match="--mode: must be one of best, k-best, interpolate, got 'worst'"):
         SelectionRules("worst")
     with pytest.raises(ConfigError, match="--metric: must be one of bleu, chrf"):
-        SelectionRules("interpolate")
+        SelectionRules("interpolate", metric="ter")
+    assert SelectionRules("interpolate").metric == "bleu"
 
 
 @given(st.lists(st.sampled_from([-math.inf, -3.0, -2.0, -1.5, 0.0]), max_size=60), st.integers(0, 99))
