@@ -80,6 +80,8 @@ def _patch_optimizers() -> None:
             ]
             state = {**state, "param_groups": groups}
         load(self, state, optimizer_overrides)
+        for group in _rate_groups(self):
+            group["base_lr"], group["lr"] = group["lr"], group["lr"] * group["lr_factor"]
 
     replace(optim, "build_optimizer", build, build_optimizer)
     for original, patched in ((set_rate, set_lr), (get_rate, get_lr), (save, state_dict), (load, load_state_dict)):

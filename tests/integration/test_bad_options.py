@@ -27,9 +27,9 @@ def test_every_bad_option_is_in_one_line(train_arguments, tmp_path):
     options = ["--kd-temperature", 0, "--kd-alpha", 2, "--label-smoothing", 1]
     line = refused([*train_arguments, "--criterion", "word_level_kd", *options], tmp_path)
     assert line == (
-        "fairseq-compress: error: --teacher-path: must name the teacher's checkpoint, or --teacher-cache its cache, "
-        "got neither; --kd-temperature: must be greater than 0, got 0.0; --kd-alpha: must be in [0, 1], got 2.0; "
-        "--label-smoothing: must be in [0, 1), got 1.0"
+        "fairseq-compress: error: --label-smoothing: must be in [0, 1), got 1.0; --kd-temperature: must be in (0, "
+        "inf), got 0.0; --kd-alpha: must be in [0, 1], got 2.0; --teacher-path: must name the teacher's checkpoint, or "
+        "--teacher-cache its cache, got neither"
     )
 
 
@@ -74,9 +74,7 @@ def test_hydra_gives_one_line_too(data_bin, teacher, tmp_path):
     )  # fmt: skip
     assert result.returncode == 1
     assert "Traceback" not in result.stdout
-    assert result.stdout.splitlines()[-1] == (
-        "fairseq-compress: error: --kd-temperature: must be greater than 0, got 0.0"
-    )
+    assert result.stdout.splitlines()[-1] == ("fairseq-compress: error: --kd-temperature: must be in (0, inf), got 0.0")
 
 
 @pytest.mark.parametrize(

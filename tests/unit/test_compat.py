@@ -23,6 +23,7 @@ from fairseq_compress import compat
 from fairseq_compress.checkpoint.load import load_state
 from fairseq_compress.errors import CheckpointError
 from fairseq_compress.tasks.compressed_translation import CompressedTranslationConfig, CompressedTranslationTask
+from tests.helpers.optimizers import OPTIMIZERS
 
 compat.apply()  # before the tests name functions of fairseq, whatever was imported first
 COUNTS = [1, 5, 9, 1071]
@@ -337,12 +338,6 @@ def test_our_errors_are_one_line_and_status_1():
     assert result.returncode == 1
     assert result.stderr.splitlines()[-1] == "fairseq-compress: error: --x: must be 1, got 2"
     assert "Traceback" not in result.stderr
-
-
-OPTIMIZERS = {
-    "adam": ["--weight-decay", "0.1"], "adagrad": [], "adadelta": [], "adamax": [], "adafactor": [],
-    "nag": ["--momentum", "0.9"], "sgd": ["--momentum", "0.9"],
-}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
