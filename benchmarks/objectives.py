@@ -20,10 +20,11 @@ from training_steps import SMOOTHING, batch, build, training_step
 import fairseq_compress
 
 fairseq_compress.register()
-from fairseq_compress.criterions import hidden_state_kd, word_level_kd  # noqa: E402 - registered by now
-from fairseq_compress.criterions.hidden_state_options import HiddenStateKDConfig  # noqa: E402
+from fairseq_compress.criterions import layer_transfer  # noqa: E402 - registered by now
+from fairseq_compress.criterions.hidden_state_kd import HiddenStateKDConfig, HiddenStateKDCriterion  # noqa: E402
 from fairseq_compress.criterions.label_smoothed import FusedLabelSmoothedConfig, FusedLabelSmoothedCriterion  # noqa: E402
-from fairseq_compress.criterions.word_level_kd_options import WordLevelKDConfig  # noqa: E402
+from fairseq_compress.criterions.terms import word_level  # noqa: E402
+from fairseq_compress.criterions.word_level_kd import WordLevelKDConfig, WordLevelKDCriterion  # noqa: E402
 from fairseq_compress.models.presets import PRESETS  # noqa: E402
 from fairseq_compress.tasks.compressed_translation import (  # noqa: E402
     CompressedTranslationConfig,
@@ -61,7 +62,7 @@ def steps(options: argparse.Namespace) -> dict[str, Callable[[], None]]:
     )
     frozen = FrozenTeachers.__new__(FrozenTeachers)
     frozen.models = [teacher.eval().requires_grad_(False)]
-    word_level_kd.FrozenTeachers = hidden_state_kd.FrozenTeachers = lambda *_: frozen
+    word_level.FrozenTeachers = layer_transfer.FrozenTeachers = lambda *_: frozen
     sample = batch(options.sentences, options.length, options.vocabulary)
     values = {"label_smoothing": SMOOTHING, "sentence_avg": False}
 
@@ -73,9 +74,9 @@ def steps(options: argparse.Namespace) -> dict[str, Callable[[], None]]:
 
     found = {"cross-entropy, no teacher": step(FusedLabelSmoothedCriterion, FusedLabelSmoothedConfig)}
     for name, given in WORD_LEVEL.items():
-        found[name] = step(word_level_kd.WordLevelKDCriterion, WordLevelKDConfig, teacher_path="t", **given)
+        found[name] = step(WordLevelKDCriterion, WordLevelKDConfig, teacher_path="t", **given)
     for name, given in INSIDE.items():
-        found[name] = step(hidden_state_kd.HiddenStateKDCriterion, HiddenStateKDConfig, teacher_path="t", **given)
+        found[name] = step(HiddenStateKDCriterion, HiddenStateKDConfig, teacher_path="t", **given)
     return found
 
 

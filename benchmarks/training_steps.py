@@ -25,8 +25,9 @@ from omegaconf import OmegaConf
 from torch import nn
 
 import fairseq_compress
-from fairseq_compress.criterions import word_level_kd, word_level_kd_options
 from fairseq_compress.criterions.label_smoothed import FusedLabelSmoothedConfig, FusedLabelSmoothedCriterion
+from fairseq_compress.criterions.terms import word_level
+from fairseq_compress.criterions.word_level_kd import WordLevelKDConfig, WordLevelKDCriterion
 from fairseq_compress.models.presets import PRESETS
 
 SMOOTHING, K = 0.1, 8
@@ -59,7 +60,7 @@ def batch(sentences: int, length: int, vocabulary: int) -> dict[str, Any]:
     }
     net_input = {"src_tokens": source, "src_lengths": lengths.squeeze(1), "prev_output_tokens": target.roll(1, 1)}
     tokens = int(target.ne(1).sum())
-    return {"net_input": net_input, "target": target, "ntokens": tokens, word_level_kd.SAMPLE_KEY: cached}
+    return {"net_input": net_input, "target": target, "ntokens": tokens, word_level.SAMPLE_KEY: cached}
 
 
 def training_step(model: nn.Module, criterion: FairseqCriterion, sample: dict[str, Any]) -> Callable[[], None]:
@@ -84,9 +85,9 @@ def steps(options: argparse.Namespace) -> dict[str, Callable[[], None]]:
     stock = LabelSmoothedCrossEntropyCriterion(task, sentence_avg=False, label_smoothing=SMOOTHING)
     values = {"label_smoothing": SMOOTHING, "sentence_avg": False}
     fused = FusedLabelSmoothedCriterion(FusedLabelSmoothedConfig(**values), task)
-    word_level_kd.attach_teacher_cache = lambda *_: None  # the batch carries a cache already
-    cfg = word_level_kd_options.WordLevelKDConfig(**values, teacher_cache="none", kd_temperature=options.temperature)
-    cached = word_level_kd.WordLevelKDCriterion(cfg, task)
+    word_level.attach_teacher_cache = lambda *_: None  # the batch carries a cache already
+    cfg = WordLevelKDConfig(**values, teacher_cache="none", kd_temperature=options.temperature)
+    cached = WordLevelKDCriterion(cfg, task)
     sample = batch(options.sentences, options.length, options.vocabulary)
     pairs = {
         "stock": ("transformer", stock),
