@@ -30,7 +30,7 @@ What is fixed, and why (each was tried with fairseq-fixed 0.12.3.1 and torch 2.1
 from fairseq_compress.compat.batches import patch_batch_by_size
 from fairseq_compress.compat.commands import install_excepthook, patch_missing_architecture
 from fairseq_compress.compat.dictionaries import patch_language_pairs, patch_task_languages, read_dictionaries_with
-from fairseq_compress.compat.fairseq_options import fairseq_options
+from fairseq_compress.compat.fairseq_options import configured, fairseq_options
 from fairseq_compress.compat.generation import patch_ngram_blocking
 from fairseq_compress.compat.learning_rates import RATE_GROUP, patch_learning_rates, reset_optimizer, set_rate_factors
 from fairseq_compress.compat.loading import (
@@ -58,6 +58,7 @@ __all__ = [
     "allow_checkpoint_classes",
     "apply",
     "completed_state",
+    "configured",
     "fairseq_options",
     "guarded_load",
     "patch_ngram_blocking",

@@ -5,7 +5,7 @@ from dataclasses import Field, dataclass, field
 from types import NoneType, UnionType
 from typing import Any, Optional, TypeVar, dataclass_transform, get_args
 
-from fairseq_compress.options import help_of, option
+from fairseq_compress.options import default_of, help_of, option, options_of, plain
 
 T = TypeVar("T")
 
@@ -29,3 +29,8 @@ def fairseq_options(cls: type[T]) -> type[T]:
             kind = ChoiceEnum(list(declared.metadata["choices"]))
         cls.__annotations__[name] = kind
     return dataclass(cls)
+
+
+def configured(kind: type[T], cfg: Any) -> T:
+    """The options of ``kind``, a dataclass of :func:`fairseq_options`, as fairseq's configuration ``cfg`` has them."""
+    return kind(**{each.name: plain(getattr(cfg, each.name, default_of(each))) for each in options_of(kind)})

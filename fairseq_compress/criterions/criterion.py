@@ -4,7 +4,7 @@ import logging
 import math
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -14,10 +14,11 @@ from fairseq.logging import metrics
 from fairseq.tasks import FairseqTask
 from torch import Tensor, nn
 
+from fairseq_compress.compat import configured
 from fairseq_compress.criterions.layer_transfer import LayerTransfer
 from fairseq_compress.criterions.terms.layers import LayerTerm
 from fairseq_compress.criterions.terms.term import Batch, Metric, Term
-from fairseq_compress.options import plain, problems, raise_problems
+from fairseq_compress.options import check
 
 logger = logging.getLogger(__name__)
 
@@ -40,9 +41,7 @@ class TermCriterion(FairseqCriterion):
     def __init__(self, cfg: Any, task: FairseqTask) -> None:
         super().__init__(task)
         config = getattr(type(self), "__dataclass")
-        values = config(**{each.name: plain(getattr(cfg, each.name, None)) for each in fields(config)})
-        rules = (kind.problems(cfg, task, self.kinds) for kind in self.kinds)
-        raise_problems([*problems(values), *(message for rule in rules for message in rule)])
+        check(configured(config, cfg), *(kind.problems(cfg, task, self.kinds) for kind in self.kinds))
         self.cfg = cfg
         self.terms = [kind(cfg, task) for kind in self.kinds if kind.counts(cfg)]
         inside = [term for term in self.terms if isinstance(term, LayerTerm)]

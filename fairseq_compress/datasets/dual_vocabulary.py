@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from fairseq.data import FairseqDataset, data_utils
+from fairseq.data import LanguagePairDataset
 from torch import Tensor
 
 from fairseq_compress.corpus.dual_text import EOS, PAD, DualText, Integers
@@ -16,7 +16,7 @@ SIDES = ("source", "target")
 NO_WORD = -1
 
 
-class DualVocabularyDataset(FairseqDataset):
+class DualVocabularyDataset(LanguagePairDataset):
     """Pairs of sentences in two segmentations (arXiv:1909.11687, "dual training").
 
     The student sees its own vocabulary only. For the teacher each word is cut by the STUDENT's vocabulary with
@@ -44,8 +44,6 @@ class DualVocabularyDataset(FairseqDataset):
         DataError: source and target are not of one part; a text is damaged.
     """
 
-    left_pad_source, left_pad_target = True, False  # fairseq's defaults
-
     def __init__(
         self,
         source: DualText,
@@ -63,11 +61,9 @@ class DualVocabularyDataset(FairseqDataset):
             raise DataError(f"source and target: must be both languages of one part of a folder, got {names}")
         self.texts = (source, target)
         self.rates = (p_mix if mix_source else 0.0, p_mix if mix_target else 0.0)
-        self.seed, self.shuffle = seed, shuffle
-        self.src_sizes, self.tgt_sizes = (
-            longest_mixtures(text, rate) for text, rate in zip(self.texts, self.rates, strict=True)
-        )
-        self.sizes = np.stack([self.src_sizes, self.tgt_sizes], axis=1)
+        self.seed = seed
+        sizes = [longest_mixtures(text, rate) for text, rate in zip(self.texts, self.rates, strict=True)]
+        super().__init__(source, sizes[0], None, target, sizes[1], None, shuffle=shuffle, eos=EOS)
         # Shared memory: workers that outlive an epoch (persistent ones) must see the next number too.
         self._epoch = torch.ones((), dtype=torch.int64).share_memory_()
 
@@ -78,9 +74,6 @@ class DualVocabularyDataset(FairseqDataset):
 
     def set_epoch(self, epoch: int) -> None:
         self._epoch.fill_(epoch)
-
-    def __len__(self) -> int:
-        return len(self.texts[0])
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         return self.__getitems__([index])[0]
@@ -129,30 +122,6 @@ class DualVocabularyDataset(FairseqDataset):
                 "teacher": pad_rows([sample["teacher_words"] for sample in samples], NO_WORD),
             },
         }
-
-    def num_tokens(self, index: int) -> int:
-        return int(self.sizes[index].max())
-
-    def num_tokens_vec(self, indices: np.ndarray) -> np.ndarray:
-        tokens: np.ndarray = np.maximum(self.src_sizes[indices], self.tgt_sizes[indices])
-        return tokens
-
-    def size(self, index: int) -> tuple[int, int]:
-        return int(self.src_sizes[index]), int(self.tgt_sizes[index])
-
-    def ordered_indices(self) -> np.ndarray:
-        """By source length, then by target length, as LanguagePairDataset's; equal ones shuffled by numpy's seed."""
-        indices = np.random.permutation(len(self)) if self.shuffle else np.arange(len(self))
-        indices = indices[np.argsort(self.tgt_sizes[indices], kind="mergesort")]
-        ordered: np.ndarray = indices[np.argsort(self.src_sizes[indices], kind="mergesort")]
-        return ordered
-
-    def filter_indices_by_size(self, indices: np.ndarray, max_sizes: Any) -> tuple[np.ndarray, list[int]]:
-        """Leave out the sentences of which a mixture can be longer than ``max_sizes`` (source, target)."""
-        kept: tuple[np.ndarray, list[int]] = data_utils.filter_paired_dataset_indices_by_size(
-            self.src_sizes, self.tgt_sizes, indices, max_sizes
-        )
-        return kept
 
 
 def longest_mixtures(text: DualText, rate: float) -> np.ndarray:

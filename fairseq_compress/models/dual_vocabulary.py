@@ -71,7 +71,9 @@ def _tie(student: Any, teacher: Any, projection: ProjectedTable) -> None:
     for name, model in (("teacher", teacher), ("student", student)):
         for table in (model.encoder.embed_tokens, model.decoder.embed_tokens):
             if not isinstance(table, nn.Embedding) or chain_of(table) is not None:
-                raise ConfigError(f"--student-embeddings projected: needs plain embeddings of the {name}, got {table}")
+                raise ConfigError(
+                    f"--student-embeddings projected: needs plain embeddings of the {name}, got {table} (or give own)"
+                )
     if not student.decoder.share_input_output_embed:
         raise ConfigError(
             "--student-embeddings projected: needs a student whose output is tied to its embeddings "

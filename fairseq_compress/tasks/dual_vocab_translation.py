@@ -1,62 +1,55 @@
-"""Task ``dual_vocab_translation``: a student with few pieces and a teacher with many, trained together."""
+"""Task ``dual_vocab_translation``: a student with few subwords and a teacher with many, trained together."""
 
-import weakref
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 import torch
 from fairseq.data import Dictionary
-from fairseq.dataclass import ChoiceEnum
 from fairseq.tasks import register_task
 from omegaconf import II
 
+from fairseq_compress.compat import configured, fairseq_options
 from fairseq_compress.corpus.dual_text import DualText, DualTextManifest
 from fairseq_compress.datasets.dual_vocabulary import DualVocabularyDataset
 from fairseq_compress.errors import ConfigError
 from fairseq_compress.models.dual_vocabulary import DualVocabularyModel, ProjectedTable
+from fairseq_compress.options import check, flag, option
 from fairseq_compress.tasks.compressed_translation import CompressedTranslationConfig, CompressedTranslationTask
 from fairseq_compress.teachers.dual import new_teacher, read_options, set_teacher, teacher_options, trained_teacher
 
 CRITERION = "dual_vocab_kd"
 
 
-@dataclass
+@fairseq_options
 class DualVocabTranslationConfig(CompressedTranslationConfig):
-    """Options of :class:`DualVocabTranslationTask`, beside those of ``compressed_translation``."""
+    """Options of :class:`DualVocabTranslationTask`, next to those of ``compressed_translation``."""
 
-    p_mix: float = field(
-        default=0.5,
-        metadata={"help": "probability that the teacher sees a word in the student's pieces, in training"},
+    p_mix: float = option(
+        0.5, "probability that the teacher sees a word in the student's subwords, in training", range="[0, 1]"
     )
-    mix_sides: ChoiceEnum(["both", "source", "target"]) = field(  # type: ignore[valid-type]
-        default="both", metadata={"help": "on which side the teacher's words are mixed"}
+    mix_sides: str = option("both", "on which side the teacher's words are mixed", choices=("both", "source", "target"))
+    dual_teacher_arch: str | None = option(None, "architecture of a new teacher, such as transformer_small")
+    dual_teacher_options: str | None = option(
+        None, "what differs from --dual-teacher-arch, as JSON: '{\"encoder_layers\": 3}'", needs="dual_teacher_arch"
     )
-    dual_teacher_arch: Optional[str] = field(  # noqa: UP045 - fairseq makes its option of this form only
-        default=None, metadata={"help": "architecture of a new teacher, such as transformer_small"}
+    dual_teacher_path: str | None = option(
+        None, "a trained teacher over the teacher's vocabulary, in place of a new one"
     )
-    dual_teacher_options: Optional[str] = field(  # noqa: UP045
-        default=None,
-        metadata={"help": "with --dual-teacher-arch: what differs from it, as JSON: '{\"encoder_layers\": 3}'"},
+    dual_teacher_model: str | None = option(
+        None,
+        "SentencePiece model of --dual-teacher-path, by which new subwords are initialized",
+        needs="dual_teacher_path",
     )
-    dual_teacher_path: Optional[str] = field(  # noqa: UP045
-        default=None,
-        metadata={"help": "a trained teacher over the teacher's vocabulary, in place of a new one"},
+    dual_teacher_data: str | None = option(
+        None,
+        "folder with the dict.LANG.txt of --dual-teacher-path, if they are neither next to it nor in the data folder "
+        "that it names",
     )
-    dual_teacher_model: Optional[str] = field(  # noqa: UP045
-        default=None,
-        metadata={"help": "with --dual-teacher-path: its sentencepiece model, by which new pieces get their start"},
-    )
-    dual_teacher_data: Optional[str] = field(  # noqa: UP045
-        default=None,
-        metadata={
-            "help": "folder with the dict.LANG.txt of --dual-teacher-path, if they are neither beside it nor in the "
-            "data folder that it names"
-        },
-    )
-    student_embeddings: ChoiceEnum(["own", "projected"]) = field(  # type: ignore[valid-type]
-        default="own",
-        metadata={"help": "the student's own table, or the teacher's rows of the same pieces, projected"},
+    student_embeddings: str = option(
+        "projected",
+        "the teacher's rows of the same subwords, projected, or a table of the student's own",
+        choices=("projected", "own"),
     )
     seed: int = II("common.seed")
     valid_subset: str = II("dataset.valid_subset")
@@ -77,9 +70,7 @@ class DualVocabTranslationTask(CompressedTranslationTask):
 
     def __init__(self, cfg: Any, src_dict: Dictionary, tgt_dict: Dictionary) -> None:
         super().__init__(cfg, src_dict, tgt_dict)
-        problems = _problems(cfg)
-        if problems:
-            raise ConfigError("; ".join(problems))
+        check(configured(DualVocabTranslationConfig, cfg), _problems(cfg))
 
     @classmethod
     def setup_task(cls, cfg: Any, **kwargs: Any) -> "DualVocabTranslationTask":
@@ -126,7 +117,7 @@ class DualVocabTranslationTask(CompressedTranslationTask):
             widths = student.encoder.embed_tokens.embedding_dim, teacher.encoder.embed_tokens.embedding_dim
             projection = ProjectedTable(rows, *widths)
         model = DualVocabularyModel(student, teacher, projection)
-        self._student = weakref.ref(model)
+        self._give_clock(model)
         return model
 
     def build_criterion(self, cfg: Any) -> Any:
@@ -148,24 +139,18 @@ def _folder(cfg: Any) -> Path:
     return Path(str(cfg.data).split(":")[0])
 
 
-def _problems(cfg: Any) -> list[str]:
-    problems = []
-    if not 0 <= cfg.p_mix <= 1:
-        problems.append(f"--p-mix: must be a probability, 0 to 1, got {cfg.p_mix}")
+def _problems(cfg: Any) -> Iterator[str]:
     if bool(cfg.dual_teacher_arch) == bool(cfg.dual_teacher_path):
         got = "both" if cfg.dual_teacher_arch else "neither"
-        problems.append(f"--dual-teacher-arch, --dual-teacher-path: must be one of the two, got {got}")
-    if cfg.dual_teacher_options and not cfg.dual_teacher_arch:
-        problems.append("--dual-teacher-options: must be given with --dual-teacher-arch")
-    if bool(cfg.dual_teacher_model) != bool(cfg.dual_teacher_path):
-        problems.append("--dual-teacher-model: must be given with --dual-teacher-path, and with nothing else")
-    for option in ("truncate_source", "num_batch_buckets", "load_alignments"):
-        if getattr(cfg, option, False):
-            problems.append(f"--{option.replace('_', '-')}: must not be given with dual vocabularies")
+        yield f"--dual-teacher-arch, --dual-teacher-path: must be one of the two, got {got}"
+    if cfg.dual_teacher_path and not cfg.dual_teacher_model:
+        yield "--dual-teacher-model: must be given with --dual-teacher-path, got nothing"
+    for name in ("truncate_source", "num_batch_buckets", "load_alignments"):
+        if getattr(cfg, name, False):
+            yield f"{flag(name)}: must not be given with dual vocabularies"
     if str(cfg.left_pad_source) != "True" or str(cfg.left_pad_target) != "False":
-        problems.append("--left-pad-source, --left-pad-target: must be fairseq's defaults with dual vocabularies")
+        yield "--left-pad-source, --left-pad-target: must be fairseq's defaults with dual vocabularies"
     if ":" in str(cfg.data):
-        problems.append(f"data: must be one folder of encode-dual, got {cfg.data}")
+        yield f"data: must be one folder of encode-dual, got {cfg.data}"
     if cfg.train_subset in str(cfg.valid_subset).split(","):
-        problems.append(f"--valid-subset: must not have {cfg.train_subset}, whose words are mixed for training")
-    return problems
+        yield f"--valid-subset: must not have {cfg.train_subset}, whose words are mixed for training"

@@ -17,6 +17,7 @@ from fairseq_compress.weights.methods.linear import LinearQuantizer
 from tests.conftest import PLUGIN, ROOT, run_command, train_in_two_processes
 from tests.helpers.dual_corpus import LANGUAGES, make_folder
 
+OWN = ["--student-embeddings", "own"]  # a table that is a parameter of the student
 SMALL = [
     *("--encoder-layers", 1, "--decoder-layers", 1, "--encoder-embed-dim", 16, "--encoder-ffn-embed-dim", 24),
     *("--encoder-attention-heads", 2, "--decoder-attention-heads", 2),
@@ -50,7 +51,7 @@ def arguments(encoded):
 
 @pytest.mark.parametrize("kind", OBJECTIVES)
 def test_it_trains_resumes_bit_equal_and_gives_its_student(kind, arguments, encoded, tmp_path):
-    options = [*arguments, *TEACHER, *OBJECTIVES[kind]]
+    options = [*arguments, *TEACHER, *OWN, *OBJECTIVES[kind]]
     for name, stops in (("whole", [4]), ("resumed", [2, 4])):
         for updates in stops:
             log = run_command("fairseq-train", *options, "--max-update", updates, "--save-dir", tmp_path / name).stdout
@@ -74,7 +75,7 @@ def test_it_trains_resumes_bit_equal_and_gives_its_student(kind, arguments, enco
 
 
 def test_a_student_that_is_a_projection_of_the_teachers_pieces(arguments, tmp_path):
-    options = [*arguments, *TEACHER, "--student-embeddings", "projected", "--max-update", 2, "--save-dir", tmp_path]
+    options = [*arguments, *TEACHER, "--max-update", 2, "--save-dir", tmp_path]
     run_command("fairseq-train", *options)
     weights = load_state(tmp_path / "checkpoint_last.pt")["model"]
     assert "student.encoder.embed_tokens.weight" not in weights
@@ -157,7 +158,7 @@ def test_two_processes_are_one_that_accumulates(arguments, tmp_path):
 
 def test_a_plan_for_both_is_resumed(arguments, tmp_path):
     """Ranges of inputs are looked for in the model that they are of."""
-    options = [*arguments, *TEACHER, "--compression-plan", ROOT / "configs" / "plans" / "int8-activations.yaml"]
+    options = [*arguments, *TEACHER, *OWN, "--compression-plan", ROOT / "configs" / "plans" / "int8-activations.yaml"]
     for updates in (1, 2):
         run_command("fairseq-train", *options, "--max-update", updates, "--save-dir", tmp_path)
     student = tmp_path / "student" / "student.pt"
@@ -173,7 +174,8 @@ def test_all_problems_come_in_one_message(arguments, tmp_path):
              "--truncate-source"]  # fmt: skip
     log = run_command("fairseq-train", *arguments, *wrong, check=False).stdout
     for rule in (
-        "--p-mix: must be a probability, 0 to 1, got 1.5; --dual-teacher-arch, --dual-teacher-path: must be one",
+        "--p-mix: must be in [0, 1], got 1.5; --dual-teacher-options: requires --dual-teacher-arch, got {} alone",
+        "--dual-teacher-arch, --dual-teacher-path: must be one of the two, got neither",
         "--truncate-source: must not be given with dual vocabularies",
         "--valid-subset: must not have train, whose words are mixed for training",
     ):

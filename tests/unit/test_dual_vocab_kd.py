@@ -33,7 +33,8 @@ def configuration(folder, *arguments):
     parser = options.get_training_parser()
     words = [
         folder, "--task", "dual_vocab_translation", "--dual-teacher-arch", "transformer_small", *SMALL,
-        "--dual-teacher-options", TEACHER, "--arch", "transformer_small", "--criterion", "dual_vocab_kd", *arguments,
+        "--dual-teacher-options", TEACHER, "--arch", "transformer_small", "--criterion", "dual_vocab_kd",
+        "--student-embeddings", "own", *arguments,
     ]  # fmt: skip
     return convert_namespace_to_omegaconf(options.parse_args_and_arch(parser, [str(word) for word in words]))
 
