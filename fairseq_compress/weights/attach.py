@@ -96,7 +96,7 @@ def _has_place(modules: Mapping[str, nn.Module], layer: str, place: str | None) 
     if place is None:
         return layer + RANGE.rpartition(".")[0] in modules
     chain = chain_of(modules[layer]) if layer in modules else None
-    return chain is not None and place in chain.places
+    return chain is not None and place in chain._modules
 
 
 def _quantize_inputs(rules: tuple[ActivationRule, ...], model: nn.Module) -> None:

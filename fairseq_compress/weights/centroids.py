@@ -18,7 +18,7 @@ from fairseq_compress.functional.quantization.codes import (
 )
 from fairseq_compress.functional.quantization.linear import straight_through
 from fairseq_compress.options import option
-from fairseq_compress.weights.chain import STATE_NAMES, STORAGE, StorageTransform
+from fairseq_compress.weights.chain import STATE_NAMES, STORAGE, WeightTransform
 from fairseq_compress.weights.packed import Entries, Packed, check_bytes, packed_form
 from fairseq_compress.weights.rules import WeightRule
 
@@ -65,7 +65,7 @@ class CodesRule(WeightRule):
         return 0
 
 
-class Codebook(StorageTransform):
+class Codebook(WeightTransform):
     """Centroids, which are trained in place of the weight (arXiv:2004.07320).
 
     The forward pass sees the centroids as they are stored, in float16 or int8. A plain weight is quantized when it is
@@ -84,7 +84,7 @@ class Codebook(StorageTransform):
 
     assignments: Tensor
     rotation: Tensor | None
-    trained_name = "weight_centroids"
+    place, trained_name = STORAGE, "weight_centroids"
 
     def __init__(self, codes: Codes, quantize: Quantize, centroid_bits: int = 16, filled: bool = False) -> None:
         super().__init__()
@@ -99,6 +99,7 @@ class Codebook(StorageTransform):
         return self._rows(weight, self.assignments)
 
     def lookup(self, used: Tensor, parameter: Tensor, padding: int | None) -> Tensor:
+        """Rows ``(N, C)``; the row of the padding gives no gradient."""
         found = self._rows(parameter, self.assignments[used])
         if padding is None:
             return found
@@ -120,6 +121,7 @@ class Codebook(StorageTransform):
         return values.half().to(values.dtype)
 
     def take_plain(self, weight: Tensor, state: dict[str, Tensor], prefix: str) -> None:
+        """Replace a plain weight in a state dict by centroids, assignments and rotation."""
         if self._quantized is None or not torch.equal(self._quantized[0], weight):
             try:
                 codes = round_centroids(weight, self._quantize(weight), DTYPES[self.centroid_bits])

@@ -74,8 +74,8 @@ class WeightGroup:
             ):
                 raise ConfigError(f"{name}: an embedding with max_norm, scale_grad_by_freq or sparse has no transform")
         chain = Chain(*transforms)
-        if chain.masking is not None:
-            chain.masking.begin(self.parameter)
+        if chain.mask is not None:
+            chain.mask.begin(self.parameter)
         for module in dict.fromkeys(self.modules.values()):
             if type(module) is nn.Embedding:
                 module.__class__ = RowwiseEmbedding
@@ -146,7 +146,7 @@ def effective_state(model: nn.Module) -> dict[str, Tensor]:
 
 def _names(chain: Chain, prefix: str) -> Iterator[tuple[str, str]]:
     """How keys of the state dict begin: in torch's names, in ours."""
-    for place in chain.places:
+    for place in chain._modules:
         yield f"{prefix}{_CHAIN}{place}.", prefix + STATE_NAMES[place]
 
 

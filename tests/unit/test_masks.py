@@ -77,7 +77,7 @@ def test_every_reader_sees_the_masked_and_quantized_weights(architecture, quanti
     """The model computes what the plain model of its weights computes, self-attention and tied table included."""
     model, plain = masked(quantization, architecture).eval(), make_model(architecture)
     for name, module in weight_modules(model).items():
-        dropped = ~chain_of(module).masking.kept()
+        dropped = ~chain_of(module).mask.kept()
         assert 0.45 < dropped.float().mean() < 0.55, name
         assert (module.weight[dropped] == 0).all(), name
     plain.load_state_dict(effective_state(model))
@@ -95,7 +95,7 @@ def test_int8_of_the_masked_weight():
     model, plain = masked().eval(), make_model("transformer_small")
     for name in ("encoder.layers.0.self_attn.q_proj", "decoder.layers.1.fc2", "encoder.embed_tokens"):
         module, weight = model.get_submodule(name), plain.get_submodule(name).weight
-        pruned = weight * chain_of(module).masking.kept()
+        pruned = weight * chain_of(module).mask.kept()
         assert torch.equal(module.weight, fake_quantize(pruned, LinearScheme(8)))
         assert torch.equal(weight_before_noise(module), pruned)
         assert torch.equal(parameter_of(module), weight)  # the master weight
@@ -109,11 +109,11 @@ def test_removed_weights_have_no_gradient_and_stay_zero(quantization):
         logits(model).square().mean().backward()
         if quantization != "codebook":
             for group, chain in compressed_groups(model):
-                assert (group.parameter.grad[~chain.masking.kept()] == 0).all(), group.name
+                assert (group.parameter.grad[~chain.mask.kept()] == 0).all(), group.name
                 assert group.parameter.grad.abs().sum() > 0, group.name
         optimizer.step()
     for group, chain in compressed_groups(model.eval()):
-        assert (chain(group.parameter)[~chain.masking.kept()] == 0).all()
+        assert (chain(group.parameter)[~chain.mask.kept()] == 0).all()
 
 
 def test_rows_of_a_batch_are_those_of_the_whole_table():
@@ -157,13 +157,13 @@ def refuse(*arguments):
 
 def test_masks_of_weights_differ_and_depend_on_the_seed():
     model, again, other = masked(), masked(), masked(mask=MASK.replace("0.5", "0.5, seed: 2"))
-    first = [chain.masking.kept() for _, chain in compressed_groups(model)]
+    first = [chain.mask.kept() for _, chain in compressed_groups(model)]
     shapes: dict[tuple[int, ...], list[torch.Tensor]] = {}
     for mask in first:
         shapes.setdefault(tuple(mask.shape), []).append(mask)
     assert not any(torch.equal(masks[0], mask) for masks in shapes.values() for mask in masks[1:])
-    assert all(torch.equal(*pair) for pair in zip(first, (c.masking.kept() for _, c in compressed_groups(again))))  # noqa: B905
-    assert not any(torch.equal(*pair) for pair in zip(first, (c.masking.kept() for _, c in compressed_groups(other))))  # noqa: B905
+    assert all(torch.equal(*pair) for pair in zip(first, (c.mask.kept() for _, c in compressed_groups(again))))  # noqa: B905
+    assert not any(torch.equal(*pair) for pair in zip(first, (c.mask.kept() for _, c in compressed_groups(other))))  # noqa: B905
 
 
 @pytest.mark.parametrize("quantization", QUANTIZATIONS)

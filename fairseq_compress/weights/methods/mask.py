@@ -13,7 +13,7 @@ from fairseq_compress.functional.quantization.bit_packing import pack_unsigned, 
 from fairseq_compress.functional.seeds import seed_of
 from fairseq_compress.modules.evaluation_cache import EvaluationCache
 from fairseq_compress.options import option
-from fairseq_compress.weights.chain import MASK, STATE_NAMES, MaskTransform
+from fairseq_compress.weights.chain import MASK, STATE_NAMES, WeightTransform
 from fairseq_compress.weights.packed import FORMS, Packed, check_bytes, packed_form, unpack
 from fairseq_compress.weights.rules import WeightRule, method
 
@@ -34,7 +34,7 @@ class MaskRule(WeightRule):
         return Mask((rows, columns), criterion)
 
 
-class Mask(MaskTransform):
+class Mask(WeightTransform):
     """w̃ = m ⊙ w with m in {0, 1}; gradients are zero where m is. The parameter w keeps its values.
 
     The mask is a buffer of bits. A checkpoint that has none gets one of its plain weight.
@@ -44,6 +44,7 @@ class Mask(MaskTransform):
         criterion: a weight -> its mask (R, C), bool.
     """
 
+    place = MASK
     bits: Tensor
 
     def __init__(self, shape: tuple[int, int], criterion: Callable[[Tensor], Tensor]) -> None:
@@ -53,9 +54,11 @@ class Mask(MaskTransform):
         self._cache = EvaluationCache()
 
     def kept(self) -> Tensor:
+        """m (R, C), bool."""
         return self._cache.get("mask", (self.bits,), lambda: unpack_mask(self.bits, self.shape))
 
     def begin(self, weight: Tensor) -> None:
+        """Make the mask of the weight to which it is attached."""
         self.bits.copy_(pack_mask(self.criterion(weight.detach())))
 
     def whole(self, weight: Tensor) -> Tensor:
@@ -65,12 +68,14 @@ class Mask(MaskTransform):
         return torch.where(self.kept()[used], rows, 0)
 
     def take_plain(self, weight: Tensor | None, state: dict[str, Tensor], prefix: str) -> Tensor | None:
+        """Complete a state dict that has no mask; returns the masked weight."""
         key = f"{prefix}{STATE_NAMES[MASK]}bits"
         if key not in state:
             state[key] = self.bits if weight is None else pack_mask(self.criterion(weight))
         return None if weight is None else torch.where(unpack_mask(state[key], self.shape), weight, 0)
 
     def pack_masked(self, packed: Packed) -> Packed:
+        """The packed form of a masked weight, with the mask where needed."""
         return pack_masked(packed, self.kept().cpu())
 
     def extra_repr(self) -> str:
