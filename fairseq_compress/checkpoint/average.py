@@ -1,8 +1,8 @@
 """The arithmetic mean of checkpoints of one training run, as one small checkpoint.
 
-For every floating-point weight w and checkpoints 1..N the output holds w̄ = (w₁ + ... + w_N) / N, summed in float64
-and rounded once to the dtype of the inputs. Inputs are summed in the order of their paths, so the result does not
-depend on the order in which they were given, to the bit. In memory: one float64 sum and one checkpoint.
+For every floating-point weight w and checkpoints 1..N the output holds w̄ = (w₁ + ... + w_N) / N, summed in float64 in
+the order of the paths and rounded once, so the order in which they are given does not matter. Masks and other integers
+are not averaged: they must be equal. In memory are one float64 sum and one checkpoint.
 """
 
 import os
@@ -25,8 +25,8 @@ Weights = Mapping[str, Tensor]
 
 # The names that fairseq gives its checkpoints; best, last, crash and half-written files do not match.
 CHECKPOINT_NAMES = {
-    "epoch": re.compile(r"checkpoint(?P<number>\d+)\.pt"),
-    "update": re.compile(r"checkpoint_\d+_(?P<number>\d+)\.pt"),
+    "epoch": ("checkpointE.pt", re.compile(r"checkpoint(\d+)\.pt")),
+    "update": ("checkpoint_E_U.pt", re.compile(r"checkpoint_\d+_(\d+)\.pt")),
 }
 FINAL_CHECKPOINT = "checkpoint_last.pt"
 
@@ -36,7 +36,7 @@ PLACEHOLDER_BUFFER = "_float_tensor"
 
 
 def is_parameter(key: str, tensor: Tensor) -> bool:
-    """Whether an entry of a state dict is a trained weight, as against a buffer that only marks something."""
+    """Whether an entry of a state dict is a trained weight, not a buffer that marks something."""
     name = key.rpartition(".")[2]
     return tensor.is_floating_point() and name not in (VERSION_BUFFER, PLACEHOLDER_BUFFER)
 
@@ -54,8 +54,8 @@ def select_checkpoints(
 
     Args:
         by: ``epoch`` takes ``checkpointE.pt``; ``update`` takes ``checkpoint_E_U.pt``, ordered by the update U.
-        include_last: ``checkpoint_last.pt`` is one of them where it has more updates than all of these: a training ends
-            between two saves when its limit is no multiple of their interval, or lies in the middle of an epoch.
+        include_last: include ``checkpoint_last.pt`` where it has more updates than these, as after a training that
+            ended between two saves.
 
     Raises:
         ConfigError: ``last`` is under 1, or ``by`` is unknown.
@@ -67,14 +67,14 @@ def select_checkpoints(
         raise ConfigError(f"--by must be one of {', '.join(CHECKPOINT_NAMES)}, got {by}")
     if not Path(directory).is_dir():
         raise CheckpointError(f"--checkpoint-dir {directory}: no such directory")
-    matches = ((CHECKPOINT_NAMES[by].fullmatch(path.name), path) for path in Path(directory).iterdir())
-    found = [path for _, path in sorted((int(match["number"]), path) for match, path in matches if match)]
+    shown, pattern = CHECKPOINT_NAMES[by]
+    matches = ((pattern.fullmatch(path.name), path) for path in Path(directory).iterdir())
+    found = [path for _, path in sorted((int(match[1]), path) for match, path in matches if match)]
     final = Path(directory) / FINAL_CHECKPOINT
     if include_last and final.is_file() and (not found or _updates(final) > _updates(found[-1])):
         found.append(final)
     if len(found) < last:
-        pattern = {"epoch": "checkpointE.pt", "update": "checkpoint_E_U.pt"}[by]
-        raise CheckpointError(f"--last {last}: {directory} has only {len(found)} files named {pattern} (--by {by})")
+        raise CheckpointError(f"--last {last}: {directory} has only {len(found)} files named {shown} (--by {by})")
     return found[-last:]
 
 
@@ -85,15 +85,13 @@ def _updates(path: Path) -> int:
 def average_checkpoints(paths: Sequence[str | os.PathLike[str]], progress: bool = False) -> dict[str, Any]:
     """The mean of checkpoints, as a checkpoint for generation, validation and ``--finetune-from-model``.
 
-    Weights that are tied in the inputs are averaged once and stay one tensor. Entries that are no weights (integer
-    and version buffers) must be equal. Everything beside the weights (configuration, task state) comes from the input
-    with the most updates; the state of optimizer, data iterator and meters is dropped.
-    ``extra_state["averaged_from"]`` lists the inputs' file names and updates.
+    Tied weights are averaged once and stay tied. All else (configuration, task state) comes from the input with the
+    most updates, without optimizer, data iterator and meters. ``extra_state["averaged_from"]`` lists the inputs.
 
     Raises:
         ConfigError: no paths, or one of them twice.
         CheckpointError: an input cannot be loaded, holds NaN or infinity, or differs from the others in keys, shapes,
-            dtypes, ties or buffers.
+            dtypes, ties, masks or other buffers.
     """
     ordered = _distinct(paths)
     total: _RunningSum | None = None
@@ -134,12 +132,10 @@ class _RunningSum:
     """The float64 sum of the weights of checkpoints that agree in keys, shapes, dtypes and ties."""
 
     def __init__(self, path: Path, weights: Weights) -> None:
-        _refuse_nonfinite(path, weights)
-        self.path = path
+        self.path, self.count = path, 1
         self.groups = tied_groups(weights, by_value=True)
-        self.count = 1
-        self.dtypes = {key: tensor.dtype for key, tensor in weights.items()}
-        # Starting from the first input, not from zeros, keeps -0.0 as it is.
+        self.layout = {key: (tensor.shape, tensor.dtype) for key, tensor in weights.items()}
+        # Starting from the first input, not from zeros, preserves -0.0.
         self.sums = {
             keys[0]: weights[keys[0]].to(torch.float64 if is_parameter(keys[0], weights[keys[0]]) else None, copy=True)
             for keys in self.groups
@@ -148,8 +144,9 @@ class _RunningSum:
     def add(self, path: Path, weights: Weights) -> None:
         """Add one more checkpoint, or raise CheckpointError with the first thing in which it differs."""
         self._refuse_other_layout(path, weights)
-        _refuse_nonfinite(path, weights)
-        self._refuse_other_ties(path, weights)
+        groups = tied_groups(weights, by_value=True)
+        _refuse_other_ties(self.groups, groups, self.path, path)
+        _refuse_other_ties(groups, self.groups, path, self.path)
         for key, total in self.sums.items():
             if is_parameter(key, weights[key]):
                 total.add_(weights[key])
@@ -161,36 +158,31 @@ class _RunningSum:
         """The average in the dtype of the inputs, keys in their order; the keys of one group get one tensor."""
         means: dict[str, Tensor] = {}
         for keys in self.groups:
-            total, dtype = self.sums[keys[0]], self.dtypes[keys[0]]
-            mean = (total / self.count).to(dtype) if is_parameter(keys[0], total) else total
+            total = self.sums[keys[0]]
+            mean = (total / self.count).to(self.layout[keys[0]][1]) if is_parameter(keys[0], total) else total
             means.update(dict.fromkeys(keys, mean))
-        return {key: means[key] for key in self.dtypes}
+        return {key: means[key] for key in self.layout}
 
     def _refuse_other_layout(self, path: Path, weights: Weights) -> None:
-        differing = [key for key in [*self.dtypes, *weights] if (key in self.dtypes) != (key in weights)]
-        if differing:
-            owners = {key: self.path if key in self.dtypes else path for key in differing}
+        if differing := [key for key in [*self.layout, *weights] if (key in self.layout) != (key in weights)]:
+            owners = {key: self.path if key in self.layout else path for key in differing}
             shown = ", ".join(f"{key} only in {owners[key].name}" for key in differing[:3])
             raise CheckpointError(f"{path} and {self.path} differ in {len(differing)} of their keys: {shown}")
-        shapes = {key: self.sums[keys[0]].shape for keys in self.groups for key in keys}
         for key, tensor in weights.items():
-            if tensor.shape != shapes[key]:
+            shape, dtype = self.layout[key]
+            if tensor.shape != shape:
                 raise CheckpointError(
-                    f"weight {key} has shape {tuple(shapes[key])} in {self.path} and {tuple(tensor.shape)} in {path}"
+                    f"weight {key} has shape {tuple(shape)} in {self.path} and {tuple(tensor.shape)} in {path}"
                 )
-            if tensor.dtype != self.dtypes[key]:
-                raise CheckpointError(f"weight {key} is {self.dtypes[key]} in {self.path} and {tensor.dtype} in {path}")
+            if tensor.dtype != dtype:
+                raise CheckpointError(f"weight {key} is {dtype} in {self.path} and {tensor.dtype} in {path}")
 
-    def _refuse_other_ties(self, path: Path, weights: Weights) -> None:
-        groups = tied_groups(weights, by_value=True)
-        for mine, others, tied, free in (
-            (self.groups, groups, self.path, path),
-            (groups, self.groups, path, self.path),
-        ):
-            whole = [set(keys) for keys in others]
-            for keys in mine:
-                if not any(other.issuperset(keys) for other in whole):
-                    raise CheckpointError(f"{' = '.join(keys)} are tied in {tied}, but not all of them in {free}")
+
+def _refuse_other_ties(groups: list[tuple[str, ...]], others: list[tuple[str, ...]], tied: Path, free: Path) -> None:
+    whole = [set(keys) for keys in others]
+    for keys in groups:
+        if not any(other.issuperset(keys) for other in whole):
+            raise CheckpointError(f"{' = '.join(keys)} are tied in {tied}, but not all of them in {free}")
 
 
 def _distinct(paths: Sequence[str | os.PathLike[str]]) -> list[Path]:
@@ -199,8 +191,7 @@ def _distinct(paths: Sequence[str | os.PathLike[str]]) -> list[Path]:
         raise ConfigError("--inputs: at least one checkpoint is needed")
     seen: dict[Path, Path] = {}
     for path in ordered:
-        other = seen.setdefault(path.resolve(), path)
-        if other is not path:
+        if (other := seen.setdefault(path.resolve(), path)) is not path:
             raise ConfigError(f"--inputs: {path} and {other} are the same file, which would count twice")
     return ordered
 
@@ -211,10 +202,6 @@ def _weights(model: Any, path: Path) -> Weights:
     for key, value in model.items():
         if not isinstance(value, Tensor):
             raise CheckpointError(f"checkpoint {path}: {key} must be a tensor, got {type(value).__name__}")
-    return model
-
-
-def _refuse_nonfinite(path: Path, weights: Weights) -> None:
-    for key, tensor in weights.items():
-        if is_parameter(key, tensor) and not torch.isfinite(tensor).all():
+        if is_parameter(key, value) and not torch.isfinite(value).all():
             raise CheckpointError(f"checkpoint {path}: weight {key} holds NaN or infinity; the training diverged")
+    return model

@@ -18,10 +18,10 @@ from fairseq_compress.weights.rules import Plan
 def compressed_model(
     path: str | os.PathLike[str], plan: Plan | None = None
 ) -> tuple[BaseFairseqModel, dict[str, Any], DictConfig]:
-    """The model of a checkpoint, compressed by a plan, which takes the place of the plan of its training.
+    """The model of a checkpoint, compressed by a plan, which replaces the plan of its training.
 
-    Centroids, their assignments and ranges of activations that the checkpoint has stay what they are where the plan has
-    them too; everything else is made of the master weights.
+    Centroids, assignments, masks and ranges of the checkpoint stay where the plan has them too; all else is computed
+    from the master weights.
 
     Args:
         plan: None for the checkpoint's own.
@@ -38,7 +38,7 @@ def compressed_model(
 
 
 def check_plan(path: str | os.PathLike[str], plan: Plan) -> None:
-    """Refuse a plan that does not fit the model of a checkpoint, before any of the work is done.
+    """Refuse a plan that does not fit the model of a checkpoint, before any work.
 
     Raises:
         ConfigError, CheckpointError: see :func:`compressed_model`.

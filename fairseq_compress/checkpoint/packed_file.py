@@ -1,9 +1,8 @@
-"""The packed checkpoint: a safetensors file with the weights as they are compressed, and all that builds the model.
+"""The packed checkpoint: a safetensors file with compressed weights and the configuration of the model.
 
-Nothing is unpickled. The metadata of the file are one table of JSON under ``fairseq-compress``: ``format``; ``model``,
-deflated, in base64 (it would be 30 KB of a model that may be one MB): ``cfg``, ``weights`` (how each is
-stored) and ``ties`` (names that share the weight of another name); and ``sha256`` of all tensors and of the other
-metadata. Its size is the size of the model: a table of all entries adds up to it.
+Nothing is unpickled. The metadata are one object of JSON under ``fairseq-compress``: ``format``; ``model``, deflated in
+base64, with ``cfg``, ``weights`` (how each is stored) and ``ties`` (names that share the weight of another name); and
+``sha256`` of all tensors and of the other metadata. The table of its entries adds up to the size of the file.
 """
 
 import argparse
@@ -36,7 +35,7 @@ class PackedModel(NamedTuple):
     cfg: dict[str, Any]
     """The configuration of fairseq, in plain values and namespaces."""
     weights: dict[str, Packed]
-    """Every weight and buffer once."""
+    """Each weight and buffer once."""
     ties: dict[str, str]
     """Other names: name -> a key of ``weights``."""
 
@@ -133,7 +132,7 @@ def _key(name: str, part: str) -> str:
 
 
 def _checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
-    """Over names, types, shapes and bytes of all tensors, and over the other metadata; their order does not count."""
+    """Of names, types, shapes and bytes of all tensors and of the other metadata, in any order."""
     digest = hashlib.sha256()
     for name in sorted(set(metadata) - {"sha256"}):
         digest.update(json.dumps([name, metadata[name]]).encode())
@@ -145,7 +144,7 @@ def _checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str
 
 
 def _to_plain(value: Any) -> Any:
-    """Values of JSON; namespaces, in which fairseq keeps options of the command line, are marked."""
+    """Values of JSON; fairseq's namespaces are marked."""
     if isinstance(value, argparse.Namespace):
         return {NAMESPACE: _to_plain(vars(value))}
     if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""Fake quantization of what a layer reads, with a moving average of its range."""
+"""Fake quantization of the input of a layer, with a moving average of its range."""
 
 from typing import Any
 
@@ -16,12 +16,11 @@ RANGE = f".{NAME}.largest"
 
 
 class ActivationQuantizer(nn.Module):
-    """x̂ of a layer's input, with S = M / E, E the moving average of max |x| (Q8BERT, arXiv:1910.06188).
+    """x̂ of a layer's input, with scale = E / M, E the moving average of max |x| (Q8BERT, arXiv:1910.06188).
 
-    In each update, m is max |x| over the tokens of all its training forwards, in all processes; padding and batches
-    with which a process only keeps up do not count. At its end, :func:`step_ranges` sets E = m in the first update,
-    later E = decay · E + (1 - decay) · m. E is in the checkpoint. Before it is set, the range of an input is its own
-    max |x|, over all tokens of the batch (dynamic).
+    m is max |x| over the tokens of all training forwards of an update, in all processes, without padding and dummy
+    batches. :func:`step_ranges` then sets E = m in the first update, later E = decay · E + (1 - decay) · m. E is in the
+    checkpoint. Until it is set, the range is max |x| of the batch (dynamic).
 
     Args:
         bits: 2 to 8.
@@ -32,11 +31,11 @@ class ActivationQuantizer(nn.Module):
     largest: Tensor
     """E; zero: not set."""
     seen: Tensor
-    """m so far in this update; zero: nothing was seen."""
+    """m so far in this update; zero: none."""
     last: Tensor
     """max |x| of the last training forward."""
     watching: Magnitudes | None
-    """Where it is set, inputs pass as they are and are counted there."""
+    """If set, inputs pass unchanged and are counted there."""
 
     def __init__(self, bits: int = 8, decay: float = 0.9999, time_first: bool = True) -> None:
         super().__init__()
@@ -45,7 +44,7 @@ class ActivationQuantizer(nn.Module):
         self.register_buffer("largest", torch.zeros(()))
         # No buffers: each process has seen its own, and --broadcast-buffers would replace them.
         self.seen, self.last = torch.zeros(()), torch.zeros(())
-        self.register_load_state_dict_pre_hook(_start_anew_without_key)
+        self.register_load_state_dict_pre_hook(_zero_without_key)
 
     def forward(self, x: Tensor) -> Tensor:
         """x̂ in shape and type of ``x``."""
@@ -78,12 +77,10 @@ class ActivationQuantizer(nn.Module):
 
 @torch.no_grad()
 def step_ranges(model: nn.Module, again: bool = False) -> None:
-    """Let the moving averages of all quantizers of a model go one step: called at the end of each update.
-
-    All processes of a training call it together.
+    """Update the moving averages of all quantizers of a model; all processes call it at the end of each update.
 
     Args:
-        again: the update was ended before, and repeated (``--amp``): no average moves, and what was seen is forgotten.
+        again: the update is a repetition (``--amp``): no average moves, and m is discarded.
     """
     quantizers = [module for module in model.modules() if isinstance(module, ActivationQuantizer)]
     if not quantizers:
@@ -96,13 +93,13 @@ def step_ranges(model: nn.Module, again: bool = False) -> None:
 
 
 def quantize_input(layer: nn.Module, quantizer: ActivationQuantizer) -> None:
-    """Let ``layer(x)`` compute ``layer(x̂)``; the quantizer becomes the layer's ``input_quantizer``."""
+    """Quantize the input of a layer; the quantizer becomes the layer's ``input_quantizer``."""
     layer.add_module(NAME, quantizer)
     layer.register_forward_pre_hook(_quantized)
 
 
 def remove_quantizers(model: nn.Module) -> dict[str, float]:
-    """Take all quantizers out of a model; returns the largest magnitude of each layer that had one, by its name."""
+    """Remove all quantizers of a model; returns E by the name of the layer."""
     found = {}
     for name, layer in model.named_modules():
         quantizer = getattr(layer, NAME, None)
@@ -121,6 +118,6 @@ def _quantized(layer: Any, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     return (layer.input_quantizer(inputs[0]), *inputs[1:])
 
 
-def _start_anew_without_key(module: ActivationQuantizer, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    """A checkpoint of the plain model has no range: training starts to measure it."""
+def _zero_without_key(module: ActivationQuantizer, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """A checkpoint of the plain model has no range."""
     state.setdefault(f"{prefix}largest", torch.zeros(()))

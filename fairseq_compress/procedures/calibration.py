@@ -1,4 +1,4 @@
-"""Ranges of activations from some sentences, without training."""
+"""Ranges of activations from a sample of sentences, without training."""
 
 import copy
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ MAX_TOKENS = 4000
 
 @dataclass(frozen=True)
 class Calibration:
-    """Which sentences, and what becomes of their magnitudes.
+    """A sample of sentences, and the percentile of the magnitudes that becomes the range.
 
     Raises:
         ConfigError: a value is out of range.
@@ -42,10 +42,10 @@ class Calibration:
 
 
 def calibrate(model: nn.Module, cfg: DictConfig, calibration: Calibration) -> dict[str, float]:
-    """Set the ranges of all quantized activations that have none yet; the model is put into evaluation.
+    """Set the ranges of all quantized activations that have none; the model is put into evaluation.
 
-    The sentences pass through encoder and decoder, which reads the reference, with quantized weights and activations as
-    they are. The range of an input is the percentile of |x| over all its numbers.
+    The sentences pass through encoder and decoder (teacher-forced), with quantized weights and exact activations. The
+    range of an input is the percentile of |x| over all its numbers.
 
     Args:
         cfg: of the checkpoint, with the task that reads the data.

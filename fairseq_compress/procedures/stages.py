@@ -1,11 +1,10 @@
-"""Quantization group after group, with training between: iterative product quantization, iPQ (arXiv:2004.07320).
+"""Quantization in stages with training between them: iterative product quantization, iPQ (arXiv:2004.07320).
 
-In stage s the weights of the rules of s are quantized as they have become by then; the training that follows moves the
-centroids of all stages so far, with fixed assignments, and the weights that are not quantized yet. Each training is
-``fairseq-train``, so criterion, optimizer, teacher, processes and devices are what its options say.
+Stage s quantizes the weights of its rules; the ``fairseq-train`` that follows trains the centroids of all stages so
+far, with fixed assignments, and the weights that are not quantized yet.
 
-Of each stage there is a folder: ``start.pt``, quantized and not yet trained, the checkpoints of fairseq, ``errors.log``
-with the standard error of the training, and ``model.pt``, the result. What was killed resumes where it stopped.
+The folder of a stage has ``start.pt`` (quantized, not trained), the checkpoints of fairseq, ``errors.log`` (standard
+error of the training) and ``model.pt`` (the result). A killed run resumes where it stopped.
 """
 
 import json
@@ -38,7 +37,7 @@ from fairseq_compress.work.files import atomic_write, check_distinct, file_sha25
 
 PLUGIN = Path(__file__).resolve().parents[1]
 TRAIN = (sys.executable, "-m", "fairseq_cli.train")
-# What a stage sets itself, and what would leave nothing to go on from.
+# Set by a stage, or in the way of resuming.
 REFUSED = (
     *("--finetune-from-model", "--compression-plan", "--save-dir"),
     *("--restore-file", "--no-save", "--no-last-checkpoints"),
@@ -60,15 +59,15 @@ def quantize_in_stages(
     Args:
         path: the trained model to start from.
         folder: of the stages; the same call resumes in it.
-        arguments: of ``fairseq-train``, its data first, for the training after each stage. Architecture and languages
-            are the checkpoint's, unless they are among them.
-        command: what is called with them.
-        calibration: of the ranges of activations, in the stage where they begin; else training finds them from nothing.
+        arguments: of ``fairseq-train`` after each stage, data first. Architecture and languages default to those of the
+            checkpoint.
+        command: in place of ``fairseq-train``.
+        calibration: of the ranges of activations, in the stage where they begin; without it training finds them.
 
     Raises:
-        ConfigError: an argument is one that a stage sets itself, or one is missing; or the folder is that of a call
-            with other arguments, or another process works in it; or the data have other dictionaries.
-        TrainingError: a training failed, with its cause.
+        ConfigError: an argument is missing or set by the stages; the folder is of a call with other arguments or in
+            use; or the data have other dictionaries.
+        TrainingError: a training failed.
     """
     if refused := [word for word in arguments if word.split("=")[0] in REFUSED]:
         raise ConfigError(f"fairseq-train: {refused[0]} is not for the stages of a quantization, which have their own")
