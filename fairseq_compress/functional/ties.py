@@ -8,7 +8,7 @@ from torch import Tensor
 
 def identity(tensor: Tensor) -> Hashable:
     """Equal for tensors that are the same view of one storage."""
-    if tensor.numel() == 0:
+    if tensor.data_ptr() == 0:  # empty, or on the device meta
         return id(tensor)
     return tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.stride()
 

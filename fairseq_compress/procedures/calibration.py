@@ -13,32 +13,27 @@ from torch import nn
 from fairseq_compress.errors import ConfigError, DataError
 from fairseq_compress.functional.quantization.magnitudes import Magnitudes
 from fairseq_compress.modules.activation_quantizer import ActivationQuantizer
+from fairseq_compress.options import check, flag, option
 
 MAX_TOKENS = 4000
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """A sample of sentences, and the percentile of the magnitudes that becomes the range.
+    """A sample of sentences, and the percentile of the magnitudes that becomes the range (arXiv:2004.09602).
 
     Raises:
         ConfigError: a value is out of range.
     """
 
-    data: str
-    """A folder of ``fairseq-preprocess``."""
-    subset: str = "train"
-    sentences: int = 512
-    """Drawn at random; all, if there are fewer."""
-    percentile: float = 99.99
-    """Of the magnitudes of a layer's input, which becomes its range (arXiv:2004.09602)."""
-    seed: int = 1
+    data: str = option(help="folder of fairseq-preprocess")
+    subset: str = option("train", "part of the data")
+    sentences: int = option(512, "sentences drawn at random", range="[1, inf)")
+    percentile: float = option(99.99, "percentile of the magnitudes of an input that is its range", range="(0, 100]")
+    seed: int = option(1, "of the sentences")
 
     def __post_init__(self) -> None:
-        if self.sentences < 1:
-            raise ConfigError(f"--calibration-sentences: must be at least 1, got {self.sentences}")
-        if not 0 < self.percentile <= 100:
-            raise ConfigError(f"--calibration-percentile: must be over 0 and at most 100, got {self.percentile:g}")
+        check(self, spelling=lambda name: flag(f"calibration_{name}"))
 
 
 def calibrate(model: nn.Module, cfg: DictConfig, calibration: Calibration) -> dict[str, float]:

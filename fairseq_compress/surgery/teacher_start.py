@@ -5,7 +5,7 @@ DistilBERT (arXiv:1910.01108) starts from the embeddings and from one layer out 
 
 import logging
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -173,7 +173,7 @@ def _energy(weight: Tensor) -> float:
 
 def _shared(parameters: Mapping[str, PlainParameter]) -> list[list[str]]:
     """The names of each parameter."""
-    groups: dict[frozenset[int], list[str]] = {}
+    groups: dict[frozenset[Hashable], list[str]] = {}
     for key, parameter in parameters.items():
         groups.setdefault(parameter.identity, []).append(key)
     return list(groups.values())

@@ -19,7 +19,7 @@ from fairseq_compress.functional.quantization.codes import (
 from fairseq_compress.functional.quantization.linear import straight_through
 from fairseq_compress.options import option
 from fairseq_compress.weights.chain import STATE_NAMES, STORAGE, WeightTransform
-from fairseq_compress.weights.packed import Entries, Packed, check_bytes, packed_form
+from fairseq_compress.weights.packed import Packed, check_bytes, packed_form
 from fairseq_compress.weights.rules import WeightRule
 
 DTYPES = {16: torch.float16, 8: torch.int8}
@@ -187,12 +187,12 @@ def _bits(spec: dict[str, Any]) -> int:
     return int(spec["centroids"] - 1).bit_length()
 
 
-def _entries(packed: Packed) -> Entries | None:
-    single = packed.spec["block"] == packed.spec["codebooks"] == 1 and "rotation" not in packed.tensors
-    return Entries("assignments", _bits(packed.spec)) if single else None
+def _codes_of_weights(packed: Packed) -> tuple[str, int] | None:
+    several = packed.spec["block"] * packed.spec["codebooks"] > 1 or "rotation" in packed.tensors
+    return None if several else ("assignments", _bits(packed.spec))
 
 
-@packed_form("codes", _entries)
+@packed_form("codes", _codes_of_weights)
 def unpack_codes(packed: Packed) -> Tensor:
     """ŵ of :func:`pack_codes`."""
     (rows, columns), tensors = packed.spec["shape"], packed.tensors

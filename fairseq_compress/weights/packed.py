@@ -38,32 +38,24 @@ class Packed(NamedTuple):
         return f"{self.kind}: {shown}" + (", in int8" if in_int8 else "")
 
 
-class Entries(NamedTuple):
-    """One code of a packed form for each weight."""
-
-    part: str
-    """The name of their tensor."""
-    bits: int
-
-
 class Form(NamedTuple):
     """How a kind is read."""
 
     unpack: Callable[[Packed], Tensor]
-    entries: Callable[[Packed], Entries | None]
-    """The codes of single weights; None where a code is of several."""
+    codes: Callable[[Packed], tuple[str, int] | None]
+    """The part that holds one code for each weight, and the bits of a code; None where a code is of several weights."""
 
 
-FORMS: dict[str, Form] = {"plain": Form(lambda packed: packed.tensors[""], lambda packed: None)}
+FORMS: dict[str, Form] = {}
 
 
 def packed_form(
-    kind: str, entries: Callable[[Packed], Entries | None] = lambda packed: None
+    kind: str, codes: Callable[[Packed], tuple[str, int] | None] = lambda packed: None
 ) -> Callable[[Callable[[Packed], Tensor]], Callable[[Packed], Tensor]]:
     """Register a function as the reader of a kind of packed weight."""
 
     def register(unpack: Callable[[Packed], Tensor]) -> Callable[[Packed], Tensor]:
-        FORMS[kind] = Form(unpack, entries)
+        FORMS[kind] = Form(unpack, codes)
         return unpack
 
     return register
@@ -72,6 +64,11 @@ def packed_form(
 def pack_plain(weight: Tensor) -> Packed:
     """A weight as it is, in its own type."""
     return Packed("plain", {}, {"": weight.detach().contiguous()})
+
+
+@packed_form("plain")
+def _unpack_plain(packed: Packed) -> Tensor:
+    return packed.tensors[""]
 
 
 def unpack(packed: Packed) -> Tensor:

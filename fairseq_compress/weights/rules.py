@@ -68,7 +68,7 @@ class Plan:
 
     def stages(self) -> list[int]:
         """Numbers of the stages, ascending."""
-        return sorted({rule.stage for rule in (*self.weights, *self.activations)})
+        return sorted({rule.stage for rules in (self.weights, self.activations) for rule in rules})
 
     def until(self, stage: int) -> "Plan":
         """The rules that have begun in a stage."""

@@ -91,7 +91,7 @@ def test_nothing_to_calibrate(teacher, data_bin, tmp_path):
         (
             'activations: [{modules: ["*"]}]',
             [data_bin, "--calibration-percentile", 0],
-            "--calibration-percentile: must be over 0 and at most 100, got 0",
+            "--calibration-percentile: must be in (0, 100], got 0",
         ),
     ):
         result = quantize(teacher, tmp_path, plan, "--calibration-data", *options, check=False)

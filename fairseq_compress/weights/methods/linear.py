@@ -16,7 +16,7 @@ from fairseq_compress.functional.quantization.linear import (
 )
 from fairseq_compress.functional.schedules import Ramp
 from fairseq_compress.weights.noise import Noise, NoisyTransform
-from fairseq_compress.weights.packed import Entries, Packed, check_bytes, packed_form
+from fairseq_compress.weights.packed import Packed, check_bytes, packed_form
 from fairseq_compress.weights.rules import WeightRule, method
 
 FIELDS = tuple(LinearScheme.__dataclass_fields__)
@@ -79,7 +79,7 @@ def pack_linear(weight: Tensor, scheme: LinearScheme) -> Packed:
     return Packed("linear", spec, {"integers": integers, "inverse_scales": stored})
 
 
-@packed_form("linear", lambda packed: Entries("integers", packed.spec["bits"]))
+@packed_form("linear", lambda packed: ("integers", packed.spec["bits"]))
 def unpack_linear(packed: Packed) -> Tensor:
     """ŵ of :func:`pack_linear`."""
     scheme = LinearScheme(*(packed.spec[name] for name in FIELDS))

@@ -88,9 +88,10 @@ def pack_masked(packed: Packed, mask: Tensor) -> Packed:
     tensors = dict(packed.tensors)
     if packed.kind == "plain":
         tensors[""] = tensors[""][mask]
-    elif entries := FORMS[packed.kind].entries(packed):
-        codes = unpack_unsigned(tensors[entries.part], entries.bits, mask.numel())
-        tensors[entries.part] = pack_unsigned(codes[mask.flatten()], entries.bits)
+    elif found := FORMS[packed.kind].codes(packed):
+        part, bits = found
+        codes = unpack_unsigned(tensors[part], bits, mask.numel())
+        tensors[part] = pack_unsigned(codes[mask.flatten()], bits)
     masked = Packed("masked", spec, {f"kept:{part}": tensor for part, tensor in tensors.items()})
     masked.tensors["mask"] = pack_mask(mask)
     has_zeros = packed.kind != "codes"
@@ -109,9 +110,10 @@ def unpack_masked(packed: Packed) -> Tensor:
     if inner.kind == "plain":
         check_bytes("kept", tensors[""], count, 8)
         tensors[""] = tensors[""].new_zeros(mask.shape).masked_scatter_(mask, tensors[""])
-    elif inner.kind in FORMS and (entries := FORMS[inner.kind].entries(inner)):
-        check_bytes("kept", tensors[entries.part], count, entries.bits)
+    elif inner.kind in FORMS and (found := FORMS[inner.kind].codes(inner)):
+        part, bits = found
+        check_bytes("kept", tensors[part], count, bits)
         codes = torch.zeros(mask.numel(), dtype=torch.int32)
-        codes[mask.flatten()] = unpack_unsigned(tensors[entries.part], entries.bits, count)
-        tensors[entries.part] = pack_unsigned(codes, entries.bits)
+        codes[mask.flatten()] = unpack_unsigned(tensors[part], bits, count)
+        tensors[part] = pack_unsigned(codes, bits)
     return torch.where(mask, unpack(inner), 0)
