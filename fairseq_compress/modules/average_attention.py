@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from fairseq_compress.errors import ConfigError
 from fairseq_compress.functional.layers.recurrence import running_sums
+from fairseq_compress.modules.axes import AVERAGE_FFN, WIDTH, Declaration
 from fairseq_compress.modules.recurrent_state import RecurrentUnit, State
 
 
@@ -53,6 +54,10 @@ class AverageAttention(RecurrentUnit):
             if isinstance(linear, nn.Linear):
                 nn.init.xavier_uniform_(linear.weight)
                 nn.init.zeros_(linear.bias)
+
+    def axes(self) -> Declaration:
+        """Of FFN; inputs and outputs of the gates are two widths."""
+        return {"fc1": (AVERAGE_FFN, WIDTH), "fc2": (WIDTH, AVERAGE_FFN)}
 
     @property
     def state_widths(self) -> dict[str, int]:

@@ -7,6 +7,7 @@ from fairseq.modules import FairseqDropout, LayerNorm
 from torch import Tensor, nn
 
 from fairseq_compress.errors import ConfigError
+from fairseq_compress.modules.axes import FFN, INNER, Declaration
 from fairseq_compress.modules.elementwise_affine import ElementwiseAffine
 
 NORMS = ("layer", "elementwise")
@@ -63,6 +64,10 @@ class ResidualFeedForward(nn.Module):
         self.activation_dropout_module = FairseqDropout(dropout, module_name=layer_name)
         self.fc2 = nn.Linear(inner_width, width)
         self.norm = norm
+
+    def axes(self) -> Declaration:
+        """Of both matrices and the norm."""
+        return {"fc1": (FFN, INNER), "fc2": (INNER, FFN), "norm": (INNER,)}
 
     def forward(self, hidden: Tensor) -> Tensor:
         """(..., C) -> (..., C)."""

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from fairseq_compress.errors import ConfigError
 from fairseq_compress.modules.attention import HookableMultiheadAttention, IncrementalState
+from fairseq_compress.modules.axes import INNER, WIDTH, Axes, Declaration, attention_axes
 from fairseq_compress.modules.bottleneck import Bottleneck, ResidualFeedForward, make_norm
 
 UNSUPPORTED = ("cross_self_attention", "scale_attn", "scale_heads", "scale_fc", "scale_resids")
@@ -76,6 +77,15 @@ class _BottleneckLayer(nn.Module):
             make_norm(structure.norm, self.embed_dim, cfg.export),
             FairseqDropout(cfg.dropout, module_name=name),
         )
+
+    def axes(self) -> Declaration:
+        """Of everything but the feed-forward networks, which declare their own."""
+        found: dict[str, Axes] = {"self_attn_norm": (INNER,), "encoder_attn_norm": (INNER,)}
+        for name, read, written in (("in", WIDTH, INNER), ("shared", WIDTH, INNER), ("out", INNER, WIDTH)):
+            found |= {f"bottleneck_{name}.linear": (written, read), f"bottleneck_{name}.norm": (written,)}
+        found |= attention_axes(self.self_attn, "self_attn", INNER, keys=INNER, values=WIDTH)
+        other = getattr(self, "encoder_attn", None)
+        return found if other is None else found | attention_axes(other, "encoder_attn", INNER)
 
     def _make_norm(self) -> nn.Module:
         return make_norm(self._norm_kind, self.bottleneck_width, self._export)

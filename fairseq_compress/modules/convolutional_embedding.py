@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fairseq_compress.errors import ConfigError
+from fairseq_compress.modules.axes import DENSE_COLUMNS, DENSE_ROWS, INPUT, WINDOW, Declaration
 
 
 class ConvolutionalEmbedding(nn.Module):
@@ -60,6 +61,10 @@ class ConvolutionalEmbedding(nn.Module):
     def multiply_adds(self) -> int:
         """Multiply-adds of a forward pass for one token, K · E · D."""
         return self.taps * self.table.embedding_dim * self.embedding_dim
+
+    def axes(self) -> Declaration:
+        """Of the table and of W."""
+        return {"table": (DENSE_ROWS, INPUT), "convolution": (DENSE_COLUMNS, WINDOW)}
 
     def tied_output(self) -> nn.Linear:
         """An output layer (..., E) -> (..., V) whose weight is the table, the same parameter; without a bias."""

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from fairseq_compress.errors import ConfigError
 from fairseq_compress.functional.layers.low_rank import truncated_svd
+from fairseq_compress.modules.axes import DENSE_COLUMNS, DENSE_ROWS, RANK, Declaration
 from fairseq_compress.modules.structured import StructuredWeight
 
 
@@ -46,6 +47,10 @@ class FactorizedEmbedding(StructuredWeight):
 
     def dense_weight(self) -> Tensor:
         return self.table.weight @ self.expand.weight.t()
+
+    def axes(self) -> Declaration:
+        """Of the factors."""
+        return {"table": (DENSE_ROWS, RANK), "expand": (DENSE_COLUMNS, RANK)}
 
     def approximation(self, weight: Tensor) -> dict[str, Tensor]:
         return approximate_factors(weight, self.rank)

@@ -3,6 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fairseq_compress.modules.axes import DENSE_COLUMNS, DENSE_ROWS, RANK, Declaration
 from fairseq_compress.modules.factorized_embedding import (
     FactorizedEmbedding,
     approximate_factors,
@@ -60,6 +61,10 @@ class FactorizedOutput(StructuredWeight):
 
     def dense_weight(self) -> Tensor:
         return self.table.weight @ self.expand.weight.t()
+
+    def axes(self) -> Declaration:
+        """Of the factors."""
+        return {"table": (DENSE_ROWS, RANK), "expand": (DENSE_COLUMNS, RANK)}
 
     def approximation(self, weight: Tensor) -> dict[str, Tensor]:
         return approximate_factors(weight, self.rank)

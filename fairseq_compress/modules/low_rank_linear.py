@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from fairseq_compress.errors import ConfigError
 from fairseq_compress.functional.layers.low_rank import truncated_svd
+from fairseq_compress.modules.axes import DENSE_COLUMNS, DENSE_ROWS, RANK, Declaration
 from fairseq_compress.modules.structured import StructuredWeight
 
 
@@ -86,6 +87,10 @@ class LowRankLinear(StructuredWeight):
 
     def dense_weight(self) -> Tensor:
         return self.up.weight @ self.down.weight
+
+    def axes(self) -> Declaration:
+        """Of the factors."""
+        return {"up": (DENSE_ROWS, RANK), "down": (RANK, DENSE_COLUMNS)}
 
     @torch.no_grad()
     def approximation(self, weight: Tensor) -> dict[str, Tensor]:

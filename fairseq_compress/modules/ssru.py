@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fairseq_compress.functional.layers.recurrence import gated_recurrence
+from fairseq_compress.modules.axes import WIDTH, Declaration
 from fairseq_compress.modules.recurrent_state import RecurrentUnit, State, state_type
 
 
@@ -37,6 +38,10 @@ class SSRU(RecurrentUnit):
         nn.init.xavier_uniform_(self.forget.weight)
         nn.init.zeros_(self.forget.bias)
         nn.init.xavier_uniform_(self.project.weight)
+
+    def axes(self) -> Declaration:
+        """Of both matrices."""
+        return {"forget": (WIDTH, WIDTH), "project": (WIDTH, WIDTH)}
 
     @property
     def state_widths(self) -> dict[str, int]:
