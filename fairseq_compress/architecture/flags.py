@@ -11,20 +11,20 @@ from typing import Any, NamedTuple
 
 from fairseq_compress.architecture.reading import read_architecture, to_json
 from fairseq_compress.architecture.shape import (
+    NORMS,
     SELF_ATTENTIONS,
     Architecture,
     Attention,
-    Bottleneck,
+    BottleneckShape,
     Embeddings,
     Layer,
     Matrix,
     Stack,
 )
+from fairseq_compress.architecture.sharing import ORDERS, sharing_leaders
 from fairseq_compress.errors import ConfigError
 from fairseq_compress.functional.layer_map import PARTS
 from fairseq_compress.functional.layers.supports import BLOCKS, LAYOUTS, layer_seed
-from fairseq_compress.modules.bottleneck import NORMS
-from fairseq_compress.modules.layer_sharing import ORDERS, sharing_leaders
 from fairseq_compress.options import add_arguments as declare
 from fairseq_compress.options import check, flag, option, raise_problems
 from fairseq_compress.selection import select
@@ -112,8 +112,13 @@ def architecture_of(cfg: Any) -> Architecture:
     Raises:
         ConfigError: it breaks a rule; all problems are in one message.
     """
-    given = getattr(cfg, KEY, None)
-    return read_architecture(given) if given else from_flags(cfg)
+    if not (given := getattr(cfg, KEY, None)):
+        return from_flags(cfg)
+    architecture = read_architecture(given)
+    recurrent = any(layer.self_attention.kind != "attention" for layer in architecture.decoder.layers)
+    form = architecture.embeddings
+    raise_problems(_wrong_with_fairseq(form.kind, form.rank, recurrent, cfg))
+    return architecture
 
 
 def resolve(args: Any) -> None:
@@ -162,10 +167,7 @@ def implied_flags(architecture: Architecture) -> dict[str, Any]:
 
 def from_flags(cfg: Any) -> Architecture:
     """The architecture that flat options make; see :func:`architecture_of`."""
-    problems: list[str] = []
-    flags = ShapeFlags(**_given(cfg, problems))
-    raise_problems(problems)
-    check(flags, _wrong_together(flags, cfg))
+    flags = flags_of(cfg)
     stacks = {part: _stack(flags, cfg, part) for part in PARTS}
     tying = "none"
     if getattr(cfg, "share_all_embeddings", False):
@@ -174,48 +176,62 @@ def from_flags(cfg: Any) -> Architecture:
         tying = "decoder"
     architecture = _with_matrices(Architecture(**stacks, embeddings=_embeddings(flags, tying)), flags)
     architecture = _shared(architecture, flags)
-    raise_problems(architecture.problems(), "model")
+    raise_problems(architecture.problems())
     return architecture
 
 
-def check_with_fairseq(architecture: Architecture, cfg: Any) -> None:
-    """
-    Raises:
-        ConfigError: options of fairseq that parts of the architecture do not have.
-    """
-    problems: list[str] = []
-    embeddings = architecture.embeddings
-    if embeddings.kind != "plain":
+def _wrong_with_fairseq(kind: str, table_width: int, recurrent: bool, cfg: Any) -> Iterator[str]:
+    """Options of fairseq that embeddings of a kind, or recurrent units, do not have."""
+    if kind != "plain":
         others = ("encoder_embed_path", "decoder_embed_path", "adaptive_softmax_cutoff", "adaptive_input")
-        problems += _given_too(cfg, others, f"{embeddings.kind} embeddings")
-    if any(layer.self_attention.kind != "attention" for layer in architecture.decoder.layers):
-        problems += _given_too(cfg, ("cross_self_attention", "scale_heads"), "a decoder without self-attention")
-    output = getattr(cfg, "decoder_output_dim", None)
-    if embeddings.kind == "convolutional" and output not in (None, embeddings.rank, architecture.decoder.width):
-        problems.append(f"--decoder-output-dim: must be {embeddings.rank}, the width of the table, got {output}")
-    raise_problems(problems)
+        yield from _given_too(cfg, others, f"{kind.replace('_', '-')} embeddings")
+    if recurrent:
+        yield from _given_too(cfg, ("cross_self_attention", "scale_heads"), "a decoder without self-attention")
+    output = _size(cfg, "decoder", "output_dim")
+    if kind == "convolutional" and output not in (None, table_width, _size(cfg, "decoder", "embed_dim")):
+        yield f"--decoder-output-dim: must be {table_width}, the width of the table, got {output}"
 
 
 def _given_too(cfg: Any, names: tuple[str, ...], what: str) -> list[str]:
-    return [f"{flag(name)}: not with {what}, got {value}" for name in names if (value := getattr(cfg, name, None))]
+    nested = {name: _size(cfg, *name.split("_", 1)) for name in names if name.startswith(PARTS)}
+    values = {name: nested.get(name) or getattr(cfg, name, None) for name in names}
+    return [f"{flag(name)}: not with {what}, got {value}" for name, value in values.items() if value]
 
 
-def linear_ranks(flags: ShapeFlags) -> dict[str, int]:
+def flags_of(cfg: Any) -> ShapeFlags:
+    """The options beyond fairseq's in a configuration, checked.
+
+    Raises:
+        ConfigError: as :func:`architecture_of`.
+    """
+    problems: list[str] = []
+    flags = ShapeFlags(**_given(cfg, problems))
+    kind = _embedding_kind(flags)
+    with_fairseq = _wrong_with_fairseq(kind, flags.embedding_rank, flags.decoder_self_attention != "attention", cfg)
+    check(flags, problems, _wrong_together(flags, cfg), with_fairseq)
+    return flags
+
+
+def linear_ranks(flags: ShapeFlags) -> list[tuple[str, int]]:
     """Patterns of names and ranks; the last that matches a layer counts.
 
     Raises:
         ConfigError: an item has another form.
     """
-    ranks = {f"*.{name}": flags.ffn_rank for name in ("fc1", "fc2") if flags.ffn_rank}
+    ranks = [(f"*.{name}", flags.ffn_rank) for name in ("fc1", "fc2") if flags.ffn_rank]
     if flags.attention_rank:
-        ranks["*_attn.*_proj"] = flags.attention_rank
+        ranks.append(("*_attn.*_proj", flags.attention_rank))
     for item in filter(None, flags.linear_ranks.split(",")):
         pattern, _, rank = item.strip().rpartition("=")
         if not pattern or not rank.isdecimal() or int(rank) < 1:
             raise ConfigError(f"--linear-ranks: must be PATTERN=RANK with a rank in [1, inf), got {item!r}")
-        ranks.pop(pattern, None)
-        ranks[pattern] = int(rank)
+        ranks.append((pattern, int(rank)))
     return ranks
+
+
+def rank_patterns(cfg: Any) -> list[str]:
+    """The patterns of the options for ranks, in their order."""
+    return [pattern for pattern, _ in linear_ranks(ShapeFlags(**_given(cfg, [])))]
 
 
 class _Kind(NamedTuple):
@@ -289,12 +305,15 @@ def _modes(flags: ShapeFlags) -> list[tuple[int, ...]]:
     return [tuple(int(factor) for factor in side) for side in sides]
 
 
-def _embeddings(flags: ShapeFlags, tying: str) -> Embeddings:
+def _embedding_kind(flags: ShapeFlags) -> str:
     if flags.embedding_convolution:
-        return Embeddings("convolutional", flags.embedding_rank, taps=flags.embedding_convolution, tying=tying)
-    if flags.tensor_train_rank:
-        return Embeddings("tensor_train", flags.tensor_train_rank, *_modes(flags), tying=tying)
-    return Embeddings("factorized" if flags.embedding_rank else "plain", flags.embedding_rank, tying=tying)
+        return "convolutional"
+    return "tensor_train" if flags.tensor_train_rank else "factorized" if flags.embedding_rank else "plain"
+
+
+def _embeddings(flags: ShapeFlags, tying: str) -> Embeddings:
+    rank = flags.tensor_train_rank or flags.embedding_rank
+    return Embeddings(_embedding_kind(flags), rank, *_modes(flags), flags.embedding_convolution, tying)
 
 
 def _stack(flags: ShapeFlags, cfg: Any, part: str) -> Stack:
@@ -307,7 +326,7 @@ def _stack(flags: ShapeFlags, cfg: Any, part: str) -> Stack:
             own = Attention(flags.decoder_self_attention, ffn=flags.average_attention_ffn)
     bottleneck = None
     if flags.bottleneck_width:
-        bottleneck = Bottleneck(flags.bottleneck_width, flags.ffn_stack, flags.bottleneck_norm)
+        bottleneck = BottleneckShape(flags.bottleneck_width, flags.ffn_stack, flags.bottleneck_norm)
     return Stack(width, (Layer(own, ffn, cross, bottleneck),) * int(_size(cfg, part, "layers")))
 
 
@@ -320,7 +339,7 @@ def _with_matrices(architecture: Architecture, flags: ShapeFlags) -> Architectur
         for name in architecture.linear_shapes(part, layer)
     ]
     ranks: dict[str, int] = {}
-    for pattern, rank in linear_ranks(flags).items():
+    for pattern, rank in linear_ranks(flags):
         ranks |= dict.fromkeys(select(names, [pattern], "--linear-ranks"), rank)
     sparse = select(names, flags.sparse_modules.split(","), "--sparse-modules") if flags.sparsity else []
     if both := sorted({*ranks} & {*sparse}):
@@ -347,22 +366,25 @@ def _shared(architecture: Architecture, flags: ShapeFlags) -> Architecture:
         count, groups = len(architecture.stack(part).layers), getattr(flags, f"{part}_layer_groups")
         leaders[part] = sharing_leaders(count, groups, flags.layer_sharing) if groups else list(range(count))
 
-    def form(layer: Layer) -> Layer:
-        return replace(layer, matrices=tuple(replace(matrix, seed=0) for matrix in layer.matrices))
-
     def shared(part: str, number: int, layer: Layer) -> Layer:
         leader = leaders[part][number]
         if leader == number:
             return layer
         model = architecture.stack(part).layers[leader]
-        if form(model) != form(layer):
-            raise ConfigError(
-                f"--{part}-layer-groups: layers that share parameters must be alike, got other ranks or zeros in "
-                f"layers {number} and {leader}"
-            )
+        own, other = _matrix_forms(layer), _matrix_forms(model)
+        for name in {**own, **other}:
+            if own.get(name) != other.get(name):
+                raise ConfigError(
+                    f"--{part}-layer-groups: layers that share parameters must be alike, got {name}: "
+                    f"{own.get(name, 'dense')} and {other.get(name, 'dense')} in layers {number} and {leader}"
+                )
         return replace(model, shared_with=leader)
 
     return _each_layer(architecture, shared)
+
+
+def _matrix_forms(layer: Layer) -> dict[str, str]:
+    return {m.name: f"rank {m.rank}" if m.rank else f"sparsity {m.sparsity}" for m in layer.matrices}
 
 
 def _each_layer(architecture: Architecture, change: Callable[[str, int, Layer], Layer]) -> Architecture:

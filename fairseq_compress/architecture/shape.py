@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 
 from fairseq_compress.functional.layer_map import PARTS
 from fairseq_compress.functional.layers.supports import BLOCKS, LAYOUTS
-from fairseq_compress.modules.bottleneck import NORMS
 from fairseq_compress.options import interval, option
 
 SELF_ATTENTIONS = ("attention", "ssru", "average")
 EMBEDDINGS = ("plain", "factorized", "tensor_train", "convolutional")
+NORMS = ("layer", "elementwise")
 TYINGS = ("all", "decoder", "none")
 VERSION = 1
 
@@ -57,7 +57,7 @@ class Attention:
 
 
 @dataclass(frozen=True)
-class Bottleneck:
+class BottleneckShape:
     """The inside of a MobileBERT block (arXiv:2004.02984)."""
 
     width: int = option(help="width inside of the layer", range="[1, inf)")
@@ -72,7 +72,7 @@ class Layer:
     self_attention: Attention
     ffn: int = option(help="units of the feed-forward network", range="[1, inf)")
     cross_attention: Attention | None = None
-    bottleneck: Bottleneck | None = None
+    bottleneck: BottleneckShape | None = None
     matrices: tuple[Matrix, ...] = ()
     """Of linear layers whose weight is not dense."""
     shared_with: int | None = None

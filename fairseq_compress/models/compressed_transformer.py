@@ -1,7 +1,7 @@
 """The model ``compressed_transformer``: fairseq's transformer, with an attention that compression can see into.
 
-What it may have in place of fairseq's parts is in :mod:`fairseq_compress.architecture.structure`, and made in
-:mod:`fairseq_compress.models.construction`.
+Its shape is an :class:`~fairseq_compress.architecture.shape.Architecture`, whose parts
+:mod:`fairseq_compress.models.construction` makes.
 """
 
 import argparse
@@ -22,8 +22,11 @@ from fairseq.modules.checkpoint_activations import checkpoint_wrapper
 from omegaconf import DictConfig, open_dict
 from torch import Tensor, nn
 
-from fairseq_compress.architecture.structure import add_arguments, structure_of
+from fairseq_compress.architecture.flags import KEY, add_arguments, architecture_of
+from fairseq_compress.architecture.reading import to_json
+from fairseq_compress.architecture.shape import Architecture
 from fairseq_compress.errors import ConfigError
+from fairseq_compress.functional.layer_map import PARTS
 from fairseq_compress.models import construction
 from fairseq_compress.modules.attention import mark_causal
 from fairseq_compress.modules.convolutional_embedding import ConvolutionalEmbedding
@@ -58,8 +61,12 @@ def _wrapped(layer: nn.Module, cfg: Any) -> nn.Module:
 class CompressedTransformerEncoder(TransformerEncoderBase):
     """fairseq's encoder with our layers."""
 
+    _built = 0
+
     def build_encoder_layer(self, cfg: Any) -> nn.Module:
-        return _wrapped(construction.encoder_layer(cfg, self.return_fc), cfg)
+        layer = architecture_of(cfg).encoder.layers[self._built]
+        self._built += 1
+        return _wrapped(construction.encoder_layer(cfg, layer, self.return_fc), cfg)
 
 
 class CompressedTransformerDecoder(TransformerDecoderBase):
@@ -71,9 +78,12 @@ class CompressedTransformerDecoder(TransformerDecoderBase):
     """
 
     need_attn = False
+    _built = 0
 
     def build_decoder_layer(self, cfg: Any, no_encoder_attn: bool = False) -> nn.Module:
-        return _wrapped(construction.decoder_layer(cfg, no_encoder_attn), cfg)
+        layer = architecture_of(cfg).decoder.layers[self._built]
+        self._built += 1
+        return _wrapped(construction.decoder_layer(cfg, layer), cfg)
 
     def build_output_projection(self, cfg: Any, dictionary: Any, embed_tokens: Any) -> None:
         """The output layer, tied to ``embed_tokens`` or not, of the same structure."""
@@ -152,8 +162,8 @@ class CompressedTransformerModel(TransformerModel):
         """Build the model for the dictionaries of ``task``.
 
         Raises:
-            ConfigError: if embeddings are shared and the two dictionaries differ, ``args`` has a nested group, or an
-                option of :class:`~fairseq_compress.architecture.structure.Structure` breaks a rule.
+            ConfigError: embeddings are shared and the two dictionaries differ, ``args`` has a nested group, or the
+                architecture breaks a rule.
         """
         for group in ("encoder", "decoder"):
             if hasattr(args, group):
@@ -164,15 +174,14 @@ class CompressedTransformerModel(TransformerModel):
                 "--share-all-embeddings: needs a joined dictionary (fairseq-preprocess --joined-dictionary), got a"
                 f" source dictionary of {len(source)} entries and a different target one of {len(target)}"
             )
-        structure = structure_of(args)
         # fairseq finds options that it does not know, such as ours, in a namespace only, and hydra's are in a table.
         known = argparse.Namespace(**{str(k): v for k, v in args.items()}) if isinstance(args, DictConfig) else args
-        construction.prepare(structure, known)
+        architecture = _prepared(known)
         model = super().build_model(known, task)
         if known is not args:
             with open_dict(args):  # what fairseq filled in: a checkpoint tells it, as one of the command line does
                 args.update(vars(known))
-        construction.finish(structure, model)
+        construction.finish(architecture, model, known)
         for module in model.modules():  # --retain-dropout-modules knows the modules by fairseq's names
             if isinstance(module, FairseqDropout):
                 module.module_name = _FAIRSEQ_NAMES.get(module.module_name, module.module_name)
@@ -182,20 +191,37 @@ class CompressedTransformerModel(TransformerModel):
     def build_embedding(cls, args: Any, dictionary: Any, embed_dim: int, path: str | None = None) -> nn.Module:
         """The table of a dictionary, which encoder, decoder and output layer may share."""
         cfg = TransformerConfig.from_namespace(args)
-        table = construction.embedding(structure_of(cfg), len(dictionary), dictionary.pad(), embed_dim)
+        table = construction.embedding(architecture_of(cfg).embeddings, len(dictionary), dictionary.pad(), embed_dim)
         return super().build_embedding(cfg, dictionary, embed_dim, path) if table is None else table
 
     @classmethod
     def build_encoder(cls, args: Any, src_dict: Any, embed_tokens: nn.Module) -> CompressedTransformerEncoder:
         cfg = TransformerConfig.from_namespace(args)
-        embed_tokens = construction.with_neighbours(cfg, embed_tokens, cfg.encoder.embed_dim, causal=False)
-        return CompressedTransformerEncoder(cfg, src_dict, embed_tokens)
+        return CompressedTransformerEncoder(cfg, src_dict, _with_neighbours(cfg, embed_tokens, "encoder"))
 
     @classmethod
     def build_decoder(cls, args: Any, tgt_dict: Any, embed_tokens: nn.Module) -> CompressedTransformerDecoder:
         cfg = TransformerConfig.from_namespace(args)
-        embed_tokens = construction.with_neighbours(cfg, embed_tokens, cfg.decoder.embed_dim, causal=True)
-        return CompressedTransformerDecoder(cfg, tgt_dict, embed_tokens, no_encoder_attn=cfg.no_cross_attention)
+        return CompressedTransformerDecoder(cfg, tgt_dict, _with_neighbours(cfg, embed_tokens, "decoder"))
+
+
+def _prepared(args: argparse.Namespace) -> Architecture:
+    """The architecture of a model to be built, kept in its options with what fairseq must know of it."""
+    architecture = architecture_of(args)
+    for part in PARTS:
+        if kept := getattr(args, f"{part}_layers_to_keep", None):
+            architecture = architecture.keep_layers(part, [int(number) for number in kept.split(",")])
+    setattr(args, KEY, to_json(architecture))
+    if architecture.embeddings.kind == "convolutional":  # the output is tied to the table, behind project_out_dim
+        args.decoder_output_dim = architecture.embeddings.rank
+    return architecture
+
+
+def _with_neighbours(cfg: Any, table: Any, part: str) -> nn.Module:
+    """The table behind the convolution of one side, if there is one."""
+    taps = architecture_of(cfg).embeddings.taps
+    width = getattr(cfg, part).embed_dim
+    return ConvolutionalEmbedding(table, width, taps, causal=part == "decoder") if taps else table
 
 
 _FAIRSEQ_NAMES = {

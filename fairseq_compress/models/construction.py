@@ -1,58 +1,46 @@
-"""The parts of a model as its :class:`~fairseq_compress.architecture.structure.Structure` wants them."""
+"""The parts of a model as its :class:`~fairseq_compress.architecture.shape.Architecture` says."""
 
 import logging
 import math
-from collections.abc import Mapping
+from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
 from fairseq.models.transformer import Embedding
 from torch import nn
 
-from fairseq_compress.architecture.structure import Structure, linear_ranks, structure_of, tensor_train_modes
+from fairseq_compress.architecture.flags import rank_patterns
+from fairseq_compress.architecture.shape import Architecture, Embeddings, Layer, Matrix
 from fairseq_compress.errors import ConfigError
+from fairseq_compress.functional.layer_map import PARTS
 from fairseq_compress.functional.layers.low_rank import break_even_rank
-from fairseq_compress.functional.layers.supports import layer_seed
 from fairseq_compress.modules.bottleneck_layer import BottleneckDecoderLayer, BottleneckEncoderLayer
 from fairseq_compress.modules.convolutional_embedding import ConvolutionalEmbedding
 from fairseq_compress.modules.factorized_embedding import FactorizedEmbedding
 from fairseq_compress.modules.factorized_output import FactorizedOutput
-from fairseq_compress.modules.layer_sharing import share_layers, sharing_leaders
+from fairseq_compress.modules.layer_sharing import share_layers
 from fairseq_compress.modules.low_rank_linear import LowRankLinear
 from fairseq_compress.modules.sparse_linear import SparseLinear
 from fairseq_compress.modules.tensor_train_embedding import TensorTrainEmbedding
 from fairseq_compress.modules.tensor_train_output import TensorTrainOutput
 from fairseq_compress.modules.transformer_layer import HookableDecoderLayer, HookableEncoderLayer
-from fairseq_compress.selection import select
 
 logger = logging.getLogger(__name__)
 
 
-def prepare(structure: Structure, args: Any) -> None:
-    """Set the options of fairseq that follow from ours in ``args``, a flat namespace."""
-    if structure.embedding_convolution:  # the output layer is tied to the table, behind fairseq's project_out_dim
-        args.decoder_output_dim = structure.embedding_rank
-
-
-def embedding(structure: Structure, entries: int, padding: int, width: int) -> nn.Module | None:
+def embedding(form: Embeddings, entries: int, padding: int, width: int) -> nn.Module | None:
     """A table of ``entries`` rows; None for fairseq's own."""
-    if structure.embedding_convolution:
-        return Embedding(entries, structure.embedding_rank, padding)
-    if structure.embedding_rank:
+    if form.kind == "convolutional":
+        return Embedding(entries, form.rank, padding)
+    if form.kind == "factorized":
         try:
-            return FactorizedEmbedding(entries, width, padding, structure.embedding_rank)
+            return FactorizedEmbedding(entries, width, padding, form.rank)
         except ConfigError as error:
             raise ConfigError(f"--embedding-rank: {error}") from None
-    if structure.tensor_train_rank:
-        modes = tensor_train_modes(structure)
-        return TensorTrainEmbedding(entries, width, padding, structure.tensor_train_rank, *modes)
+    if form.kind == "tensor_train":
+        modes = form.entry_modes or None, form.width_modes or None
+        return TensorTrainEmbedding(entries, width, padding, form.rank, *modes)
     return None
-
-
-def with_neighbours(cfg: Any, table: Any, width: int, causal: bool) -> nn.Module:
-    """The table behind the convolution of one side, if there is one."""
-    taps = structure_of(cfg).embedding_convolution
-    return ConvolutionalEmbedding(table, width, taps, causal=causal) if taps else table
 
 
 def output_layer(cfg: Any, dictionary: Any, embed_tokens: Any) -> nn.Module | None:
@@ -75,84 +63,65 @@ def output_layer(cfg: Any, dictionary: Any, embed_tokens: Any) -> nn.Module | No
     return None
 
 
-def encoder_layer(cfg: Any, return_fc: bool) -> nn.Module:
+def encoder_layer(cfg: Any, layer: Layer, return_fc: bool) -> nn.Module:
     """One layer of the encoder."""
-    structure = structure_of(cfg)
-    if structure.bottleneck_width:
-        return BottleneckEncoderLayer(cfg, structure)
-    return HookableEncoderLayer(cfg, return_fc=return_fc)
+    return BottleneckEncoderLayer(cfg, layer) if layer.bottleneck else HookableEncoderLayer(cfg, layer, return_fc)
 
 
-def decoder_layer(cfg: Any, no_encoder_attn: bool) -> nn.Module:
+def decoder_layer(cfg: Any, layer: Layer) -> nn.Module:
     """One layer of the decoder."""
-    structure = structure_of(cfg)
-    if structure.bottleneck_width:
-        return BottleneckDecoderLayer(cfg, structure, no_encoder_attn)
-    return HookableDecoderLayer(cfg, no_encoder_attn)
+    return BottleneckDecoderLayer(cfg, layer) if layer.bottleneck else HookableDecoderLayer(cfg, layer)
 
 
-def finish(structure: Structure, model: Any) -> None:
+def finish(architecture: Architecture, model: Any, args: Any) -> None:
     """Replace linear layers of a new model by low-rank and sparse ones, then share parameters between layers.
 
+    Args:
+        args: the model's flat options: where patterns of names gave ranks, matrices are drawn in the patterns' order.
+
     Raises:
-        ConfigError: a pattern matches no layer, or a layer is to be both low-rank and sparse.
+        ConfigError: a matrix has noise, or layers that share are not alike.
     """
-    modules = dict(model.named_modules())
-    linear = [name for name, module in modules.items() if type(module) is nn.Linear and ".layers." in name]
-    ranks: dict[str, int] = {}
-    for pattern, rank in linear_ranks(structure):
-        ranks |= dict.fromkeys(select(linear, [pattern], "--linear-ranks"), rank)
-    sparse: list[str] = []
-    if structure.sparsity:
-        sparse = select(linear, structure.sparse_modules.split(","), "--sparse-modules")
-    both = sorted({*ranks} & {*sparse})
-    if both:
-        raise ConfigError(f"--sparse-modules: must pick no layer that has a rank, got {', '.join(both)}")
-    for name in [*ranks, *sparse]:
+    forms = {
+        f"{part}.layers.{number}.{matrix.name}": matrix
+        for part in PARTS
+        for number, layer in enumerate(architecture.stack(part).layers)
+        for matrix in layer.matrices
+    }
+    large = []
+    for name in sorted(forms, key=_drawn_at(rank_patterns(args), forms)):
         parent, _, last = name.rpartition(".")
-        layer = modules[name]
-        if layer._forward_pre_hooks:
+        linear: Any = model.get_submodule(name)
+        if linear._forward_pre_hooks:
             raise ConfigError(f"--quant-noise-pq: not with low-rank and sparse layers, got noise in {name}")
-        try:
-            replaced = _low_rank(layer, ranks[name]) if name in ranks else _sparse(layer, structure, name)
-        except ConfigError as error:
-            options = "--linear-ranks, --ffn-rank, --attention-rank" if name in ranks else "--sparsity"
-            raise ConfigError(f"{options}: {name}: {error}") from None
-        setattr(modules[parent], last, replaced)
-    _warn_of_large_ranks(modules, ranks)
-    for part in ("encoder", "decoder"):
-        layers = getattr(model, part).layers
-        groups = getattr(structure, f"{part}_layer_groups")
-        if groups:
-            try:
-                share_layers(layers, sharing_leaders(len(layers), groups, structure.layer_sharing))
-            except ConfigError as error:
-                raise ConfigError(f"--{part}-layer-groups: {error}") from None
+        setattr(model.get_submodule(parent), last, _stored(linear, forms[name]))
+        if forms[name].rank >= break_even_rank(linear.out_features, linear.in_features):
+            large.append(name)
+    if large:
+        more = f" and {len(large) - 1} more layers" if len(large) > 1 else ""
+        logger.warning("%s%s: their factors hold no fewer numbers than a dense matrix", large[0], more)
+    for part in PARTS:
+        leaders = architecture.stack(part).leaders()
+        if leaders != list(range(len(leaders))):
+            share_layers(getattr(model, part).layers, leaders)
 
 
-def _warn_of_large_ranks(modules: Mapping[str, Any], ranks: Mapping[str, int]) -> None:
-    sizes = {name: (modules[name].out_features, modules[name].in_features) for name in ranks}
-    larger = [name for name, size in sizes.items() if ranks[name] >= break_even_rank(*size)]
-    if larger:
-        more = f" and {len(larger) - 1} more layers" if len(larger) > 1 else ""
-        logger.warning("%s%s: their factors hold no fewer numbers than a dense matrix", larger[0], more)
+def _drawn_at(patterns: list[str], forms: dict[str, Matrix]) -> Any:
+    """The sort key of a matrix: low-rank ones first, by the first pattern that matches."""
+    matching = {
+        name: next((place for place, pattern in enumerate(patterns) if fnmatchcase(name, pattern)), len(patterns))
+        for name in forms
+    }
+    return lambda name: (forms[name].sparsity > 0, matching[name])
 
 
-def _low_rank(linear: Any, rank: int) -> nn.Module:
-    has_bias = linear.bias is not None
-    return LowRankLinear(linear.in_features, linear.out_features, rank, has_bias, _std(linear))
-
-
-def _sparse(linear: Any, structure: Structure, name: str) -> nn.Module:
+def _stored(linear: Any, form: Matrix) -> nn.Module:
+    """A new layer of the shape of a dense one."""
+    sizes, has_bias, std = (linear.in_features, linear.out_features), linear.bias is not None, _std(linear)
+    if form.rank:
+        return LowRankLinear(*sizes, form.rank, has_bias, std)
     return SparseLinear(
-        linear.in_features,
-        linear.out_features,
-        sparsity=structure.sparsity,
-        layout=structure.sparse_layout,
-        block=structure.sparse_block,
-        seed=layer_seed(structure.sparse_seed, name),
-        bias=linear.bias is not None,
-        std=_std(linear),
+        *sizes, sparsity=form.sparsity, layout=form.layout, block=form.block, seed=form.seed, bias=has_bias, std=std
     )
 
 

@@ -35,6 +35,7 @@ from typing import Any
 from fairseq.models import register_model_architecture
 from fairseq.models.transformer import base_architecture
 
+from fairseq_compress.architecture.flags import FLAGS, KEY, resolve
 from fairseq_compress.models.compressed_transformer import MODEL_NAME
 
 
@@ -48,13 +49,15 @@ class Preset:
     ffn_embed_dim: int  # inner width of the feed-forward networks of encoder and decoder
     attention_heads: int  # of every attention, in encoder and decoder
     share_all_embeddings: bool = True  # source, target and output table are one
-    structure: Mapping[str, Any] = field(default_factory=dict)  # options of our own (models/structure.py)
+    structure: Mapping[str, Any] = field(default_factory=dict)  # options of our own (architecture/flags.py)
 
     def apply(self, args: Any) -> None:
         """Set in ``args`` (a namespace or an omegaconf node) what it lacks: what the user gave stays.
 
-        As in fairseq, the decoder follows the widths of the encoder unless they are given.
+        As in fairseq, the decoder follows the widths of the encoder unless they are given. A given ``--architecture``
+        replaces the whole shape.
         """
+        resolve(args)
         values = {
             "encoder_layers": self.encoder_layers,
             "decoder_layers": self.decoder_layers,
@@ -65,8 +68,9 @@ class Preset:
             "share_all_embeddings": self.share_all_embeddings,
             **self.structure,
         }
+        whole = getattr(args, KEY, None)
         for name, value in values.items():
-            if not hasattr(args, name):
+            if not hasattr(args, name) and not (whole and name in FLAGS):
                 setattr(args, name, value)
         base_architecture(args)
 
@@ -107,6 +111,13 @@ PRESETS = {
     "transformer_inverted_bottleneck": _INVERTED_BOTTLENECK,
 }
 
-register_model_architecture(MODEL_NAME, MODEL_NAME)(base_architecture)
+
+def _base(args: Any) -> None:
+    """fairseq's ``transformer``, or the shape of ``--architecture``."""
+    resolve(args)
+    base_architecture(args)
+
+
+register_model_architecture(MODEL_NAME, MODEL_NAME)(_base)
 for _name, _preset in PRESETS.items():
     register_model_architecture(MODEL_NAME, _name)(_preset.apply)

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from fairseq.modules import MultiheadAttention
-from torch import Tensor
+from fairseq.modules.quant_noise import quant_noise
+from torch import Tensor, nn
 
 from fairseq_compress.errors import ConfigError
 from fairseq_compress.modules.positions import reading
@@ -45,22 +46,35 @@ class HookableMultiheadAttention(MultiheadAttention):
 
     Args:
         embed_dim: C, width of queries and outputs.
-        num_heads: H; ``embed_dim = H * D``.
+        num_heads: H.
+        head_width: D; by default C / H, as in fairseq. Queries, keys and values are H · D wide.
         options: the other arguments of fairseq's class (``kdim``, ``vdim``, ``dropout``, ``bias``,
             ``self_attention``, ``encoder_decoder_attention``, ``q_noise``, ``qn_block_size``).
 
     Raises:
         ConfigError: for ``add_bias_kv``, ``add_zero_attn`` and ``xformers_att_config``, which are not supported,
-            and for an ``embed_dim`` that is not a multiple of ``num_heads``.
+            and for an ``embed_dim`` that is not a multiple of ``num_heads`` without a ``head_width``.
     """
 
-    def __init__(self, embed_dim: int, num_heads: int, **options: Any) -> None:
+    def __init__(self, embed_dim: int, num_heads: int, head_width: int | None = None, **options: Any) -> None:
         for name in ("add_bias_kv", "add_zero_attn", "xformers_att_config"):
             if options.get(name):
                 raise ConfigError(f"{name}: not supported by {type(self).__name__}, got {options[name]!r}")
-        if num_heads < 1 or embed_dim % num_heads:
+        if num_heads < 1 or (head_width is None and embed_dim % num_heads):
             raise ConfigError(f"num_heads: must divide embed_dim = {embed_dim}, got {num_heads}")
-        super().__init__(embed_dim, num_heads, **options)
+        inner = embed_dim if head_width is None else num_heads * head_width
+        if inner == embed_dim:
+            super().__init__(embed_dim, num_heads, **options)
+            return
+        self_attention = options.pop("self_attention", False)
+        widths = {name: options.pop(name, None) or embed_dim for name in ("kdim", "vdim")}
+        super().__init__(inner, num_heads, **widths, **options)
+        self.embed_dim, self.self_attention = embed_dim, self_attention
+        self.qkv_same_dim = self.kdim == self.vdim == embed_dim
+        bias, noise = options.get("bias", True), (options.get("q_noise", 0.0), options.get("qn_block_size", 8))
+        self.q_proj = quant_noise(nn.Linear(embed_dim, inner, bias=bias), *noise)
+        self.out_proj = quant_noise(nn.Linear(inner, embed_dim, bias=bias), *noise)
+        self.reset_parameters()
 
     def forward(
         self,

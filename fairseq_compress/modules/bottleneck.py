@@ -6,11 +6,10 @@ from fairseq import utils
 from fairseq.modules import FairseqDropout, LayerNorm
 from torch import Tensor, nn
 
+from fairseq_compress.architecture.shape import NORMS
 from fairseq_compress.errors import ConfigError
 from fairseq_compress.modules.axes import FFN, INNER, Declaration
 from fairseq_compress.modules.elementwise_affine import ElementwiseAffine
-
-NORMS = ("layer", "elementwise")
 
 
 class Bottleneck(nn.Module):
@@ -80,7 +79,7 @@ def make_norm(kind: str, width: int, export: bool = False) -> nn.Module:
     """fairseq's layer norm, or the one without statistics.
 
     Args:
-        kind: one of :data:`NORMS`.
+        kind: one of :data:`~fairseq_compress.architecture.shape.NORMS`.
         width: C.
         export: fairseq's option of this name, for layer norms.
 

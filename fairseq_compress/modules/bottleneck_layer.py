@@ -15,66 +15,46 @@ As in MobileBERT there is no dropout inside of a layer but that of attention map
 """
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from fairseq.modules import FairseqDropout
 from torch import Tensor, nn
 
+from fairseq_compress.architecture.shape import Layer
 from fairseq_compress.errors import ConfigError
-from fairseq_compress.modules.attention import HookableMultiheadAttention, IncrementalState
+from fairseq_compress.modules.attention import IncrementalState
 from fairseq_compress.modules.axes import INNER, WIDTH, Axes, Declaration, attention_axes
 from fairseq_compress.modules.bottleneck import Bottleneck, ResidualFeedForward, make_norm
+from fairseq_compress.modules.transformer_layer import make_attention, make_cross_attention
+from fairseq_compress.options import flag
 
 UNSUPPORTED = ("cross_self_attention", "scale_attn", "scale_heads", "scale_fc", "scale_resids")
 _CACHED = ("prev_key", "prev_value", "prev_key_padding_mask")
 
 
-class BottleneckStructure(Protocol):
-    """What layers with bottlenecks have more to choose than fairseq's."""
-
-    @property
-    def bottleneck_width(self) -> int:
-        """Of the stream inside of a layer; a multiple of the number of heads."""
-
-    @property
-    def ffn_stack(self) -> int:
-        """F, feed-forward networks one after another, each with its residual and norm."""
-
-    @property
-    def norm(self) -> str:
-        """All norms of the layer, one of :data:`fairseq_compress.modules.bottleneck.NORMS`."""
-
-
 class _BottleneckLayer(nn.Module):
-    """What layers of encoder and decoder share: everything but the attention to the other one."""
+    """What layers of encoder and decoder share: everything but the attention to the encoder."""
 
-    def __init__(self, cfg: Any, part: str, structure: BottleneckStructure) -> None:
+    def __init__(self, cfg: Any, part: str, layer: Layer) -> None:
         super().__init__()
-        sizes = getattr(cfg, part)
-        _refuse_unsupported(cfg, part, structure)
-        self.embed_dim: int = sizes.embed_dim
-        self.bottleneck_width = width = structure.bottleneck_width
-        name = type(self).__name__
-        self._norm_kind, self._export = structure.norm, cfg.export
-        self.bottleneck_in = Bottleneck(self.embed_dim, width, self._make_norm())
-        self.bottleneck_shared = Bottleneck(self.embed_dim, width, self._make_norm())
+        assert layer.bottleneck is not None
+        _refuse_unsupported(cfg, part)
+        self.embed_dim: int = getattr(cfg, part).embed_dim
+        self.shape, name = layer.bottleneck, type(self).__name__
+        norm, width = self.shape.norm, self.shape.width
+        self.bottleneck_in = Bottleneck(self.embed_dim, width, make_norm(norm, width, cfg.export))
+        self.bottleneck_shared = Bottleneck(self.embed_dim, width, make_norm(norm, width, cfg.export))
         # Neither self- nor encoder-decoder attention to fairseq's class: keys and values have inputs of their own.
-        self.self_attn = HookableMultiheadAttention(
-            width,
-            sizes.attention_heads,
-            vdim=self.embed_dim,
-            dropout=cfg.attention_dropout,
-            xformers_att_config=sizes.xformers_att_config,
-        )
-        self.self_attn_norm = self._make_norm()
+        self.self_attn = make_attention(width, layer.self_attention, cfg, part, vdim=self.embed_dim)
+        self.self_attn_norm = make_norm(norm, width, cfg.export)
         self.ffns = nn.ModuleList(
-            ResidualFeedForward(width, sizes.ffn_embed_dim, cfg, self._make_norm(), name)
-            for _ in range(structure.ffn_stack)
+            ResidualFeedForward(width, layer.ffn, cfg, make_norm(norm, width, cfg.export), name)
+            for _ in range(self.shape.ffn_stack)
         )
         self.bottleneck_out = Bottleneck(
             width,
             self.embed_dim,
-            make_norm(structure.norm, self.embed_dim, cfg.export),
+            make_norm(norm, self.embed_dim, cfg.export),
             FairseqDropout(cfg.dropout, module_name=name),
         )
 
@@ -86,9 +66,6 @@ class _BottleneckLayer(nn.Module):
         found |= attention_axes(self.self_attn, "self_attn", INNER, keys=INNER, values=WIDTH)
         other = getattr(self, "encoder_attn", None)
         return found if other is None else found | attention_axes(other, "encoder_attn", INNER)
-
-    def _make_norm(self) -> nn.Module:
-        return make_norm(self._norm_kind, self.bottleneck_width, self._export)
 
     def _attend_to_itself(self, x: Tensor, **options: Any) -> Tensor:
         """h₀ (T, B, bottleneck width) from ``x`` (T, B, C)."""
@@ -105,25 +82,23 @@ class _BottleneckLayer(nn.Module):
         return output
 
     def extra_repr(self) -> str:
-        widths = f"{self.embed_dim} -> {self.bottleneck_width} -> {self.embed_dim}"
-        return f"{widths}, heads={self.self_attn.num_heads}, ffn_stack={len(self.ffns)}, norm={self._norm_kind}"
+        widths = f"{self.embed_dim} -> {self.shape.width} -> {self.embed_dim}"
+        return f"{widths}, heads={self.self_attn.num_heads}, ffn_stack={self.shape.ffn_stack}, norm={self.shape.norm}"
 
 
 class BottleneckEncoderLayer(_BottleneckLayer):
     """An encoder layer of MobileBERT, or of its teacher, in the place of fairseq's (see the module for equations).
 
     Args:
-        cfg: fairseq's configuration. ``encoder.embed_dim`` is C, the width between layers, ``encoder.ffn_embed_dim``
-            the inner width of each FFN; heads, activation and the probabilities of dropout are those of fairseq.
-        structure: the width inside, the number of FFNs and the norms.
+        cfg: fairseq's configuration: C is ``encoder.embed_dim``; activation and the probabilities of dropout.
+        layer: heads, FFN units, and the width inside, the number of FFNs and the norms in ``bottleneck``.
 
     Raises:
-        ConfigError: ``cfg`` asks for what such layers do not have, norms before residuals among it, or a number of
-            ``structure`` is out of its rule.
+        ConfigError: ``cfg`` asks for what such layers do not have, such as norms before residuals.
     """
 
-    def __init__(self, cfg: Any, structure: BottleneckStructure) -> None:
-        super().__init__(cfg, "encoder", structure)
+    def __init__(self, cfg: Any, layer: Layer) -> None:
+        super().__init__(cfg, "encoder", layer)
 
     def forward(self, x: Tensor, encoder_padding_mask: Tensor | None, attn_mask: Tensor | None = None) -> Tensor:
         """(S, B, C) -> (S, B, C).
@@ -144,33 +119,17 @@ class BottleneckEncoderLayer(_BottleneckLayer):
 class BottleneckDecoderLayer(_BottleneckLayer):
     """A decoder layer in the manner of MobileBERT, in the place of fairseq's (see the module for equations).
 
-    Its incremental state is that of its attentions, as in fairseq's layer.
-
-    Args:
-        cfg: as in :class:`BottleneckEncoderLayer`, with ``decoder`` for ``encoder``; ``encoder.embed_dim`` is the
-            width of what the encoder gives.
-        structure: the width inside, the number of FFNs and the norms.
-        no_encoder_attn: without attention to the encoder.
-
-    Raises:
-        ConfigError: as in :class:`BottleneckEncoderLayer`.
+    Its incremental state is that of its attentions, as in fairseq's layer. Arguments and errors are those of
+    :class:`BottleneckEncoderLayer`, with ``decoder`` for ``encoder``.
     """
 
-    def __init__(self, cfg: Any, structure: BottleneckStructure, no_encoder_attn: bool = False) -> None:
-        super().__init__(cfg, "decoder", structure)
+    def __init__(self, cfg: Any, layer: Layer) -> None:
+        super().__init__(cfg, "decoder", layer)
         self.encoder_attn: nn.Module | None = None
         self.encoder_attn_norm: nn.Module | None = None
-        if not no_encoder_attn:
-            self.encoder_attn = HookableMultiheadAttention(
-                self.bottleneck_width,
-                cfg.decoder.attention_heads,
-                kdim=cfg.encoder.embed_dim,
-                vdim=cfg.encoder.embed_dim,
-                dropout=cfg.attention_dropout,
-                encoder_decoder_attention=True,
-                xformers_att_config=cfg.encoder.xformers_att_config,
-            )
-            self.encoder_attn_norm = self._make_norm()
+        if layer.cross_attention is not None:
+            self.encoder_attn = make_cross_attention(self.shape.width, layer.cross_attention, cfg)
+            self.encoder_attn_norm = make_norm(self.shape.norm, self.shape.width, cfg.export)
 
     def forward(
         self,
@@ -229,17 +188,14 @@ class BottleneckDecoderLayer(_BottleneckLayer):
         return self._leave(hidden, x), maps, None
 
 
-def _refuse_unsupported(cfg: Any, part: str, structure: BottleneckStructure) -> None:
+def _refuse_unsupported(cfg: Any, part: str) -> None:
     if getattr(cfg, part).normalize_before:
         raise ConfigError(f"--{part}-normalize-before: bottleneck layers have their norms after residuals, got True")
     for name in UNSUPPORTED:
         if getattr(cfg, name, False):
-            raise ConfigError(f"--{name.replace('_', '-')}: not supported by bottleneck layers, got True")
+            raise ConfigError(f"{flag(name)}: not supported by bottleneck layers, got True")
     if cfg.quant_noise.pq:
         raise ConfigError(f"--quant-noise-pq: not supported by bottleneck layers, got {cfg.quant_noise.pq}")
-    for name in ("bottleneck_width", "ffn_stack"):
-        if getattr(structure, name) < 1:
-            raise ConfigError(f"{name}: must be at least 1, got {getattr(structure, name)}")
 
 
 def _restore(attention: Any, state: IncrementalState | None, former: Sequence[Tensor] | None) -> None:

@@ -9,50 +9,19 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from fairseq_compress.errors import ConfigError
 from fairseq_compress.functional.ties import identity
 
-ORDERS = ("sequence", "cycle", "cycle_rev")
 _LEADERS = "shared_with"
 _BUFFERS = "shared_buffers"
-
-
-def sharing_leaders(count: int, groups: int, order: str = "sequence") -> list[int]:
-    """For each of ``count`` layers the first layer that has its parameters, of ``groups`` that have their own.
-
-    ``sequence`` AABBCC: layer i has the parameters number i · G // N. ``cycle`` ABCABC: i mod G. ``cycle_rev`` ABCCBA:
-    as cycle, but in the last min(G, N - G) layers backwards from G - 1; ABCDDC for N = 6, G = 4.
-
-    Raises:
-        ConfigError: there are more groups than layers, or none; or the order is unknown.
-    """
-    if order not in ORDERS:
-        raise ConfigError(f"--layer-sharing: must be one of {', '.join(ORDERS)}, got {order!r}")
-    if not 1 <= groups <= count:
-        raise ConfigError(f"layer groups: must be from 1 to the number of layers {count}, got {groups}")
-    numbers = [i * groups // count if order == "sequence" else i % groups for i in range(count)]
-    if order == "cycle_rev":
-        start = count - min(groups, count - groups)
-        numbers[start:] = [groups - 1 - i for i in range(count - start)]
-    return [numbers.index(number) for number in numbers]
 
 
 def share_layers(layers: nn.ModuleList, leaders: Sequence[int]) -> None:
     """Give every layer the parameters and buffers of its leader, which is one of the layers before it, or itself.
 
-    State dicts then have the leaders' only. One of a model that does not share loads too, with the leaders' values.
-
-    Raises:
-        ConfigError: layers that are to share are made of other modules, or of other sizes.
+    Layers that share are alike. State dicts then have the leaders' only. One of a model that does not share loads too,
+    with the leaders' values.
     """
     pairs = [(follower, leader) for follower, leader in enumerate(leaders) if follower != leader]
-    for follower, leader in pairs:
-        difference = _difference(layers[follower], layers[leader])
-        if difference:
-            raise ConfigError(
-                f"layer groups: layers that share parameters must be alike, got {difference} in layers {follower} and "
-                f"{leader}"
-            )
     for follower, leader in pairs:
         _tie(layers[follower], layers[leader])
     setattr(layers, _LEADERS, tuple(leaders))
@@ -74,21 +43,6 @@ def state_of_all_layers(model: nn.Module, state: dict[str, Tensor]) -> dict[str,
         if hasattr(module, _LEADERS):
             _copy_to_followers(module, full, f"{name}.")
     return full
-
-
-def _difference(first: nn.Module, second: nn.Module) -> str | None:
-    """The first module by which two layers differ, in kind or in the shapes of what it holds."""
-    modules = dict(first.named_modules()), dict(second.named_modules())
-    for name in [*modules[0], *(name for name in modules[1] if name not in modules[0])]:
-        kinds = [_form(own[name]) if name in own else "nothing" for own in modules]
-        if kinds[0] != kinds[1]:
-            return f"{name}: {kinds[0]} and {kinds[1]}"
-    return None
-
-
-def _form(module: nn.Module) -> str:
-    shapes = {name: list(tensor.shape) for name, tensor in module.named_parameters(recurse=False)}
-    return f"{type(module).__name__} {shapes or ''}".rstrip()
 
 
 def _tie(follower: nn.Module, leader: nn.Module) -> None:

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from fairseq.models import ARCH_CONFIG_REGISTRY, ARCH_MODEL_REGISTRY
 from fairseq.models.transformer import TransformerModelBase
 from omegaconf import DictConfig, OmegaConf
 
-from fairseq_compress.architecture.structure import Structure
+from fairseq_compress.architecture.flags import FLAGS
 from fairseq_compress.checkpoint.extract_student import TEACHER_OPTIONS
 from fairseq_compress.checkpoint.load import load_upgraded
 from fairseq_compress.corpus.dual_text import DualTextManifest
@@ -23,7 +22,7 @@ from fairseq_compress.weights.configuration import plan_of, set_options
 from fairseq_compress.work.files import file_sha256
 
 # Options of a transformer that no architecture sets.
-KNOWN = {option.name for option in fields(Structure)} | {"max_source_positions", "max_target_positions"}
+KNOWN = FLAGS | {"max_source_positions", "max_target_positions"}
 
 
 def read_options(architecture: str, text: str | None) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import torch
 from fairseq import options
 
 import fairseq_compress
-from fairseq_compress.architecture.structure import Structure, linear_ranks, structure_of, tensor_train_modes
+from fairseq_compress.architecture.flags import ShapeFlags, flags_of, from_flags, linear_ranks
 from fairseq_compress.errors import ConfigError
 from fairseq_compress.modules.average_attention import AverageAttention
 from fairseq_compress.modules.bottleneck_layer import BottleneckDecoderLayer
@@ -74,10 +74,10 @@ def test_every_parameter_gets_a_gradient_and_the_state_dict_loads(kind):
 
 
 def test_hydra_gives_numbers_as_texts():
-    assert structure_of(argparse.Namespace(ffn_rank="4", sparsity="0.5")) == Structure(ffn_rank=4, sparsity=0.5)
+    assert flags_of(argparse.Namespace(ffn_rank="4", sparsity="0.5")) == ShapeFlags(ffn_rank=4, sparsity=0.5)
     for wrong in (4.5, "4.5", "four", [4]):
         with pytest.raises(ConfigError, match="--ffn-rank: must be a whole number, got"):
-            structure_of(argparse.Namespace(ffn_rank=wrong))
+            flags_of(argparse.Namespace(ffn_rank=wrong))
 
 
 def test_ranks_that_save_nothing_are_told(caplog):
@@ -106,20 +106,24 @@ def test_the_command_line_declares_every_option():
     )
     assert (args.ffn_rank, args.sparse_layout) == (8, "barabasi_albert")
     assert not hasattr(args, "embedding_rank")
-    assert structure_of(args) == Structure(ffn_rank=8, sparsity=0.5, sparse_layout="barabasi_albert")
+    assert flags_of(args) == ShapeFlags(ffn_rank=8, sparsity=0.5, sparse_layout="barabasi_albert")
 
 
 def test_ranks_by_name():
-    structure = Structure(ffn_rank=8, attention_rank=4, linear_ranks="encoder.*.fc1=16, *.out_proj=2")
+    structure = ShapeFlags(ffn_rank=8, attention_rank=4, linear_ranks="encoder.*.fc1=16, *.out_proj=2")
     assert linear_ranks(structure) == [
         ("*.fc1", 8), ("*.fc2", 8), ("*_attn.*_proj", 4), ("encoder.*.fc1", 16), ("*.out_proj", 2)
     ]  # fmt: skip
-    assert tensor_train_modes(Structure(tensor_train_modes="4,3,3:4,2,2")) == ([4, 3, 3], [4, 2, 2])
+    sizes = {f"{part}_{name}": 16 for part in ("encoder", "decoder") for name in ("embed_dim", "ffn_embed_dim")}
+    heads = {f"{part}_{name}": 1 for part in ("encoder", "decoder") for name in ("layers", "attention_heads")}
+    options = {"tensor_train_rank": 2, "tensor_train_modes": "4,3,3:4,2,2"}
+    embeddings = from_flags(argparse.Namespace(**sizes, **heads, **options)).embeddings
+    assert (embeddings.entry_modes, embeddings.width_modes) == ((4, 3, 3), (4, 2, 2))
 
 
 def test_all_problems_come_in_one_message():
     with pytest.raises(ConfigError) as error:
-        structure_of(argparse.Namespace(
+        flags_of(argparse.Namespace(
             embedding_rank=4, tensor_train_rank=4, sparsity=1.5, ffn_rank=-1, ffn_stack=2, layer_sharing="spiral",
             encoder_layer_groups=3, encoder_layers=2, encoder_embed_path="glove.txt",
         ))  # fmt: skip
@@ -137,7 +141,7 @@ def test_all_problems_come_in_one_message():
     [
         ({"linear_ranks": "encoder.fc1"}, "--linear-ranks"),
         ({"linear_ranks": "nothing.*=4"}, "--linear-ranks"),
-        ({"ffn_rank": 17}, "--ffn-rank, --attention-rank: encoder.layers.0.fc1: rank: must be from 1 to 16"),
+        ({"ffn_rank": 17}, "encoder.layers[0].matrices: fc1: rank: must be in [1, 16] for 16 -> 24, got 17"),
         ({"bottleneck_norm": "elementwise"}, "--bottleneck-norm"),
         ({"layer_sharing": "cycle"}, "--layer-sharing"),
         ({"sparse_block": 8}, "--sparse-block"),
