@@ -19,6 +19,9 @@ from fairseq.models.transformer import TransformerModel, TransformerModelBase, b
 from omegaconf import DictConfig
 from torch import Tensor
 
+from fairseq_compress.architecture.flags import KEY, architecture_of
+from fairseq_compress.architecture.reading import to_json
+from fairseq_compress.architecture.stock import dense, why_not_plain, why_not_stock
 from fairseq_compress.checkpoint.load import build_model, load_upgraded
 from fairseq_compress.checkpoint.state import without_training_state, write_state
 from fairseq_compress.checkpoint.stock_configuration import stock_configuration
@@ -47,8 +50,12 @@ class Materialized(NamedTuple):
     """The largest input of each linear layer whose input was quantized in training; the plain model does not."""
 
 
-def materialize(path: str | os.PathLike[str]) -> Materialized:
+def materialize(path: str | os.PathLike[str], any_shape: bool = False) -> Materialized:
     """The checkpoint as a plain transformer that gives the same scores; of quantized weights the values x̂.
+
+    Args:
+        any_shape: layers may differ in heads, their width and FFN units, which fairseq's ``transformer`` cannot hold:
+            the model is then one of ours with dense weights, for runtimes that can.
 
     Raises:
         CheckpointError: the file cannot be loaded; or the model is no plain transformer, with all reasons in one line;
@@ -61,7 +68,14 @@ def materialize(path: str | os.PathLike[str]) -> Materialized:
     source, target = dictionaries_of(state["model"])
     original = build_model(path, state, cfg, source, target).eval()
     values = model_values(cfg.model)
-    plain = TransformerModel.build_model(argparse.Namespace(**values), _Dictionaries(source, target))
+    architecture = dense(architecture_of(cfg.model))
+    uneven = why_not_stock(architecture)
+    if reasons := why_not_plain(architecture) + ([] if any_shape else uneven):
+        raise _refusal(path, reasons)
+    if uneven:
+        values[KEY] = to_json(architecture)
+    kind: Any = type(original) if uneven else TransformerModel
+    plain: TransformerModel = kind.build_model(argparse.Namespace(**values), _Dictionaries(source, target))
     plain.eval().requires_grad_(False)
     ranges = remove_quantizers(original)
     weights = dense_state(original)

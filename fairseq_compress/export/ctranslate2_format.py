@@ -1,5 +1,6 @@
 """A plain transformer to the files of CTranslate2, whose int8 weights have one scale a row: max|w| / 127."""
 
+import argparse
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ from ctranslate2.converters.converter import Converter
 from ctranslate2.specs import common_spec, transformer_spec
 from fairseq.data import Dictionary
 
+from fairseq_compress.architecture.flags import architecture_of
+from fairseq_compress.architecture.stock import why_not_stock
 from fairseq_compress.errors import ConfigError
 from fairseq_compress.export.limits import unsupported_options
 
@@ -28,6 +31,7 @@ def why_not(values: dict[str, Any]) -> list[str]:
     reasons = unsupported_options(values, ACTIVATIONS, switches)
     if values["encoder_normalize_before"] != values["decoder_normalize_before"]:
         reasons.append("--encoder-normalize-before without --decoder-normalize-before, or the reverse")
+    reasons += why_not_stock(architecture_of(argparse.Namespace(**values)))
     if values["encoder_attention_heads"] != values["decoder_attention_heads"]:
         reasons.append("another number of --encoder-attention-heads than of --decoder-attention-heads")
     if values["decoder_input_dim"] != values["decoder_embed_dim"]:

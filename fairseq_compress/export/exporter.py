@@ -57,7 +57,7 @@ class Exporter:
         )
         assert isinstance(self._original.translator, TorchModel)
         self._models = self._original.translator.loaded
-        self._plain = materialize(options.checkpoint)
+        self._plain = materialize(options.checkpoint, any_shape=True)
         self.check = None if check.no_check else SelfCheck(self._original, check)
 
     def fill(self, folder: Path, options: ExportOptions) -> tuple[dict[str, Any], OpenedModel | None]:

@@ -1,5 +1,6 @@
 """A plain transformer to the files of ONNX Runtime: two graphs, their weights, the vocabularies."""
 
+import argparse
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import onnxruntime
 from fairseq.data import Dictionary
 from torch import Tensor
 
+from fairseq_compress.architecture.flags import architecture_of
 from fairseq_compress.decoding.beam_search import Floats
 from fairseq_compress.decoding.vocabulary import write_symbols
 from fairseq_compress.errors import ConfigError
@@ -16,6 +18,7 @@ from fairseq_compress.export.onnx_graph import WeightFile
 from fairseq_compress.export.onnx_layers import ACTIVATIONS, Weights
 from fairseq_compress.export.onnx_linear import Float32, Int8, Range
 from fairseq_compress.export.onnx_transformer import write_encoder, write_step
+from fairseq_compress.functional.layer_map import PARTS
 from fairseq_compress.runtimes.onnx.model import ENCODER, STEP, WEIGHTS
 
 ROWS = 32  # tables have a multiple of so many: kernels are up to a fifth slower with an odd number
@@ -69,14 +72,25 @@ def write_graphs(
             positions[side] = "learned"
             np.save(folder / f"{side}_positions.npy", table[2:])  # the first token is at 2, behind padding's 1
     write_symbols(folder, source.symbols, target.symbols)
-    heads, width = values["decoder_attention_heads"], values["decoder_embed_dim"]
+    architecture = architecture_of(argparse.Namespace(**values))
+    attentions = [layer.self_attention for layer in architecture.decoder.layers]
     rows = len(weights["decoder.output_projection.weight"])
     return {
         "symbols": {"pad": target.pad(), "eos": target.eos(), "unk": target.unk()},
-        "decoder": {"layers": values["decoder_layers"], "heads": heads, "head_width": width // heads, "entries": rows},
+        "decoder": {
+            "layers": len(attentions),
+            "heads": _one_or_all([attention.heads for attention in attentions]),
+            "head_width": _one_or_all([attention.head_width for attention in attentions]),
+            "entries": rows,
+        },
         "positions": positions,
-        "widths": {"encoder": values["encoder_embed_dim"], "decoder": width},
+        "widths": {part: architecture.stack(part).width for part in PARTS},
     }
+
+
+def _one_or_all(numbers: list[int]) -> int | list[int]:
+    """A number for every layer, or one where all are equal."""
+    return numbers[0] if len(set(numbers)) == 1 else numbers
 
 
 def _padded(key: str, weight: Floats) -> Floats:

@@ -1,12 +1,15 @@
 """What the graphs of encoder and decoder have in common: embeddings, norms, projections, attention.
 
-Shapes: B sentences, N tokens of each, H heads of width D, C = H D.
+Shapes: B sentences, N tokens of each, C the width of the stream, H heads of width D.
 """
 
+import argparse
 from typing import Any
 
 import numpy as np
 
+from fairseq_compress.architecture.flags import architecture_of
+from fairseq_compress.architecture.shape import Attention
 from fairseq_compress.decoding.beam_search import Floats
 from fairseq_compress.export.onnx_graph import MICROSOFT, GraphBuilder
 from fairseq_compress.export.onnx_linear import Float32
@@ -35,10 +38,8 @@ class Side:
         self.graph = graph
         self.side, self.weights, self.values, self.precision = side, weights, values, precision
         self.before: bool = values[f"{side}_normalize_before"]
-        self.heads: int = values[f"{side}_attention_heads"]
-        self.layers: int = values[f"{side}_layers"]
-        self.width: int = values[f"{side}_embed_dim"]
-        self.head_width = self.width // self.heads
+        stack = architecture_of(argparse.Namespace(**values)).stack(side)
+        self.layers, self.width = stack.layers, stack.width
 
     def linear(self, x: str, *names: str, scales: tuple[float, ...] = ()) -> str:
         """Projections of one input side by side, each times its scale."""
@@ -90,14 +91,16 @@ class Side:
         operator, domain, attributes = ACTIVATIONS[self.values["activation_fn"]]
         return self.linear(self.graph.node(operator, x, domain=domain, **attributes), f"{layer}.fc2")
 
-    def projections(self, x: str, attention: str, parts: str, sizes: tuple[int, int] | None = None) -> list[str]:
-        """Of an attention the parts ``q`` or ``qkv``: from ``(B N, C)`` to ``(B, N, C)`` each, or to other sizes.
+    def projections(
+        self, x: str, name: str, shape: Attention, parts: str, sizes: tuple[int, int] | None = None
+    ) -> list[str]:
+        """The parts ``q`` or ``qkv`` of an attention: from ``(B N, C)`` to ``(B, N, H D)`` each, or to other sizes.
 
         Queries are divided by the root of D here, so that attention need not.
         """
-        scales = (self.head_width**-0.5, *(1.0,) * (len(parts) - 1))
-        x = self.linear(x, *(f"{attention}.{part}_proj" for part in parts), scales=scales)
-        width = len(parts) * self.width
+        scales = (shape.head_width**-0.5, *(1.0,) * (len(parts) - 1))
+        x = self.linear(x, *(f"{name}.{part}_proj" for part in parts), scales=scales)
+        width = len(parts) * shape.width
         if sizes is None:
             x = self.graph.node("Reshape", x, self.graph.shape("tokens", width))
         else:
@@ -106,9 +109,9 @@ class Side:
             return [x]
         return self.graph.node("Split", x, outputs=len(parts), axis=2, num_outputs=len(parts))
 
-    def attend(self, q: str, k: str, v: str, mask: str) -> str:
-        """Queries ``(B, N, C)``, keys and values ``(B, M, C)`` or ``(B, H, M, D)``, a mask to ``(B N, C)``."""
+    def attend(self, shape: Attention, q: str, k: str, v: str, mask: str) -> str:
+        """Queries ``(B, N, H D)``, keys and values ``(B, M, H D)`` or ``(B, H, M, D)``, a mask to ``(B N, H D)``."""
         attended = self.graph.node(
-            "MultiHeadAttention", q, k, v, "", mask, domain=MICROSOFT, num_heads=self.heads, scale=1.0
+            "MultiHeadAttention", q, k, v, "", mask, domain=MICROSOFT, num_heads=shape.heads, scale=1.0
         )
-        return self.graph.reshape(attended, -1, self.width)
+        return self.graph.reshape(attended, -1, shape.width)

@@ -5,7 +5,8 @@ last tokens, writes its own keys and values behind those of the steps before (``
 output ``new`` too), and gives the best next tokens. Hypotheses find the past of their path through ``path``, so that no
 key or value is copied when the beam is reordered. That is ONNX Runtime's ``DecoderMaskedMultiHeadAttention``.
 
-Shapes: B sentences, S source tokens, G hypotheses of a sentence, P steps, H heads of width D, C = H D, V entries.
+Shapes: B sentences, S source tokens, G hypotheses of a sentence, P steps, C the width of the stream, H heads of width D
+(in each layer its own), V entries.
 """
 
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from fairseq_compress.architecture.shape import Attention
 from fairseq_compress.decoding.beam_search import Floats
 from fairseq_compress.export.onnx_graph import MICROSOFT, GraphBuilder, WeightFile
 from fairseq_compress.export.onnx_layers import Side, Weights
@@ -25,24 +27,24 @@ def write_encoder(path: Path, file: WeightFile, weights: Weights, values: dict[s
     side = Side("encoder", graph, weights, values, precision)
     x = side.embed("tokens", "positions")
 
-    def attention(x: str, own: str) -> str:
-        q, k, v = side.projections(x, own, "qkv")
-        return side.linear(side.attend(q, k, v, "mask"), f"{own}.out_proj")
+    def attention(x: str, own: str, shape: Attention) -> str:
+        q, k, v = side.projections(x, own, shape, "qkv")
+        return side.linear(side.attend(shape, q, k, v, "mask"), f"{own}.out_proj")
 
-    for number in range(side.layers):
+    for number, form in enumerate(side.layers):
         layer = f"encoder.layers.{number}"
-        x = side.residual(x, f"{layer}.self_attn_layer_norm", attention, f"{layer}.self_attn")
+        x = side.residual(x, f"{layer}.self_attn_layer_norm", attention, f"{layer}.self_attn", form.self_attention)
         x = side.residual(x, f"{layer}.final_layer_norm", side.feed_forward, layer)
     if side.before:
         x = side.norm(x, "encoder.layer_norm")
     decoder = Side("decoder", graph, weights, values, precision)
     outputs: dict[str, Any] = {}
-    sizes = graph.shape("tokens", 2, decoder.heads, decoder.head_width)
-    for number in range(decoder.layers):
+    for number, (_, shape) in enumerate(attentions(decoder)):
         cross = f"decoder.layers.{number}.encoder_attn"
+        sizes = graph.shape("tokens", 2, shape.heads, shape.head_width)
         kv = graph.node("Reshape", decoder.linear(x, f"{cross}.k_proj", f"{cross}.v_proj"), sizes)
         graph.node("Transpose", kv, outputs=[f"source_{number}"], perm=[2, 0, 3, 1, 4])
-        outputs[f"source_{number}"] = (np.float32, [2, "B", decoder.heads, "S", decoder.head_width])
+        outputs[f"source_{number}"] = (np.float32, [2, "B", shape.heads, "S", shape.head_width])
     inputs: dict[str, Any] = {
         "tokens": (np.int64, ["B", "S"]),
         "positions": (np.float32, [1, "S", side.width]),
@@ -67,35 +69,33 @@ def write_step(
     side = Side("decoder", graph, weights, values, precision)
     x = side.embed("tokens", "position")
 
-    def self_attention(x: str, number: int) -> str:
+    def self_attention(x: str, number: int, shape: Attention) -> str:
         own = f"decoder.layers.{number}.self_attn"
-        qkv = side.projections(x, own, "qkv", sizes=(-1, 1))
+        qkv = side.projections(x, own, shape, "qkv", sizes=(-1, 1))
         past = (f"past_{number}_k", f"past_{number}_v")
         attended, *_ = graph.node(
             "DecoderMaskedMultiHeadAttention", *qkv, "", "", *past, "step", "beam", "path", domain=MICROSOFT,
-            outputs=[f"attended_{number}", f"new_{number}_k", f"new_{number}_v"], num_heads=side.heads, scale=1.0,
+            outputs=[f"attended_{number}", f"new_{number}_k", f"new_{number}_v"], num_heads=shape.heads, scale=1.0,
             past_present_share_buffer=1,
         )  # fmt: skip
-        return side.linear(graph.reshape(attended, -1, side.width), f"{own}.out_proj")
+        return side.linear(graph.reshape(attended, -1, shape.width), f"{own}.out_proj")
 
-    def cross_attention(x: str, number: int) -> str:
+    def cross_attention(x: str, number: int, shape: Attention) -> str:
         cross = f"decoder.layers.{number}.encoder_attn"
-        (q,) = side.projections(x, cross, "q")
-        attended = side.attend(q, f"source_{number}_k", f"source_{number}_v", "source_mask")
+        (q,) = side.projections(x, cross, shape, "q")
+        attended = side.attend(shape, q, f"source_{number}_k", f"source_{number}_v", "source_mask")
         return side.linear(attended, f"{cross}.out_proj")
 
-    for number in range(side.layers):
+    for number, (own, cross) in enumerate(attentions(side)):
         layer = f"decoder.layers.{number}"
-        x = side.residual(x, f"{layer}.self_attn_layer_norm", self_attention, number)
-        x = side.residual(x, f"{layer}.encoder_attn_layer_norm", cross_attention, number)
+        x = side.residual(x, f"{layer}.self_attn_layer_norm", self_attention, number, own)
+        x = side.residual(x, f"{layer}.encoder_attn_layer_norm", cross_attention, number, cross)
         x = side.residual(x, f"{layer}.final_layer_norm", side.feed_forward, layer)
     if side.before:
         x = side.norm(x, "decoder.layer_norm")
     if "decoder.project_out_dim.weight" in weights:
         x = side.linear(x, "decoder.project_out_dim")
     _choose(side, x, entries, eos)
-    cache = ["B G", side.heads, "P", side.head_width]
-    source = ["B", side.heads, "S", side.head_width]
     inputs: dict[str, Any] = {
         "tokens": (np.int64, ["B", "G"]),
         "position": (np.float32, [1, 1, side.width]),
@@ -106,17 +106,25 @@ def write_step(
         "penalty": (np.float32, ["V"]),
         "count": (np.int64, [1]),
     }
-    for kind, sizes in (("past", cache), ("source", source)):
-        for number in range(side.layers):
+    caches = [["B G", own.heads, "P", own.head_width] for own, _ in attentions(side)]
+    sources = [["B", cross.heads, "S", cross.head_width] for _, cross in attentions(side)]
+    for kind, all_sizes in (("past", caches), ("source", sources)):
+        for number, sizes in enumerate(all_sizes):
             inputs |= {f"{kind}_{number}_{part}": (np.float32, sizes) for part in ("k", "v")}
     outputs: dict[str, Any] = {
         "log_probs": (np.float32, ["B", "G", "K"]),
         "best": (np.int64, ["B", "G", "K"]),
         "eos": (np.float32, ["B", "G"]),
     }
-    for number in range(side.layers):
+    for number, cache in enumerate(caches):
         outputs |= {f"new_{number}_{part}": (np.float32, cache) for part in ("k", "v")}
     graph.save(path, inputs, outputs)
+
+
+def attentions(decoder: Side) -> list[tuple[Attention, Attention]]:
+    """Self-attention and attention to the encoder of each layer."""
+    pairs = [(layer.self_attention, layer.cross_attention) for layer in decoder.layers]
+    return [(own, cross) for own, cross in pairs if cross is not None]
 
 
 def _choose(side: Side, x: str, entries: int, eos: int) -> None:

@@ -80,9 +80,6 @@ def why_not_fast(model: Any) -> str | None:
 
 
 def _odd_module(decoder: nn.Module) -> str | None:
-    heads = {module.num_heads for module in decoder.modules() if isinstance(module, MultiheadAttention)}
-    if len(heads) > 1:
-        return f"its attentions have {' or '.join(map(str, sorted(heads)))} heads"
     for name, module in decoder.named_modules():
         hooks = [hook for hook in module._forward_pre_hooks.values() if hook is not contiguous_inputs]
         if hooks or module._forward_hooks:
@@ -92,7 +89,7 @@ def _odd_module(decoder: nn.Module) -> str | None:
             or module.add_zero_attn
             or module.bias_k is not None
             or module.use_xformers
-            or module.head_dim * module.num_heads != module.embed_dim  # heads were pruned
+            or module.head_dim * module.num_heads != module.q_proj.out_features  # pruned by fairseq
         ):
             return f"decoder.{name} is not a plain attention"
         if name.rpartition(".")[2] in PROJECTIONS and type(module) is not nn.Linear:

@@ -6,8 +6,8 @@ own once; a hypothesis attends to the nodes on its path, through a mask, and not
 reordered. Every few steps the nodes that no hypothesis can reach any more are dropped. Keys and values of the source
 are those of the sentence, shared by its hypotheses. The arithmetic is that of fairseq's layers, in the same order.
 
-Shapes: B sentences, G hypotheses a sentence (1 in the first step, then the beam), M nodes, S source length, H heads of
-width D, C = H D the width of the decoder, L layers, V entries of the dictionary.
+Shapes: B sentences, G hypotheses a sentence (1 in the first step, then the beam), M nodes, S source length, C the width
+of the decoder, H heads of width D (in each attention its own), V entries of the dictionary.
 """
 
 import math
@@ -24,8 +24,8 @@ STEPS_BETWEEN_CLEANINGS = 8  # of the tree; more cost attention to dead nodes, f
 COLUMNS = 64  # the output matrix is padded to a multiple of it: with an odd number MKL takes 1.6 times as long
 
 
-class Layer(NamedTuple):
-    """A decoder layer with the projections of one input side by side."""
+class DecoderWeights(NamedTuple):
+    """The weights of a decoder layer with the projections of one input side by side."""
 
     module: Any  # for its norms and its activation
     self_qkv: Projection
@@ -48,8 +48,6 @@ class TreeDecoder:
     def __init__(self, model: BaseFairseqModel, project: MakeProjection = Affine) -> None:
         self.model = model
         self.module: Any = model.decoder
-        self.heads: int = self.module.layers[0].self_attn.num_heads
-        self.head_width: int = self.module.layers[0].self_attn.head_dim
         self.layers = [_layer(layer, project) for layer in self.module.layers]
         output = self.module.output_projection
         self.entries: int = output.out_features
@@ -104,10 +102,12 @@ class TreeState:
     def __init__(self, decoder: TreeDecoder, encoded: Tensor, padding: Tensor | None) -> None:
         self.decoder = decoder
         source_length, batch, _ = encoded.shape
-        heads = decoder.heads
         flat = encoded.reshape(source_length * batch, -1)
         self._source = [  # for each layer (2, B, H, S, D)
-            layer.cross_kv(flat).view(source_length, batch, 2, heads, -1).permute(2, 1, 3, 0, 4).contiguous()
+            layer.cross_kv(flat)
+            .view(source_length, batch, 2, layer.module.encoder_attn.num_heads, -1)
+            .permute(2, 1, 3, 0, 4)
+            .contiguous()
             for layer in decoder.layers
         ]
         self._source_mask = None
@@ -118,8 +118,11 @@ class TreeState:
         self._nodes = 0
         # For each hypothesis 0 at the nodes on its path and -inf elsewhere, (B, G, M).
         self._paths = torch.zeros(batch, 1, 0, dtype=encoded.dtype, device=encoded.device)
-        room = (len(decoder.layers), 2, batch, heads, STEPS_BETWEEN_CLEANINGS, decoder.head_width)
-        self._tree = encoded.new_empty(room)
+        attentions = [layer.module.self_attn for layer in decoder.layers]
+        self._tree = [  # for each layer keys and values of the nodes and room for more, (2, B, H, M', D)
+            encoded.new_empty(2, batch, attention.num_heads, STEPS_BETWEEN_CLEANINGS, attention.head_dim)
+            for attention in attentions
+        ]
 
     def hidden(self, tokens: Tensor) -> Tensor:
         """Go one step on with the last tokens ``(B, G)`` of the hypotheses.
@@ -155,7 +158,7 @@ class TreeState:
 
     def _grow(self, group: int) -> None:
         """Add a node for each hypothesis, which only the hypothesis itself sees."""
-        if self._nodes + group > self._tree.size(4):
+        if self._nodes + group > self._tree[0].size(3):
             self._clean(None, group)
         own = self._paths.new_full((group, group), -math.inf).fill_diagonal_(0).expand(self._paths.size(0), -1, -1)
         self._paths = torch.cat([self._paths, own], dim=2)
@@ -167,26 +170,19 @@ class TreeState:
         count = int(reached.sum(1).max())
         nodes = reached.to(torch.int8).argsort(dim=1, descending=True, stable=True)[:, :count]  # (B, M')
         self._paths = self._paths.gather(2, nodes[:, None].expand(-1, self._paths.size(1), -1))
-        layers, two, old_batch, heads, capacity, width = self._tree.shape
-        batch = nodes.size(0)
         if rows is None:
-            rows = torch.arange(batch, device=nodes.device)
-        head = torch.arange(heads, device=nodes.device)
-        place = ((rows[:, None] * heads + head)[:, :, None] * capacity + nodes[:, None]).flatten()
-        tree = self._tree.new_empty(
-            layers, two, batch, heads, count + STEPS_BETWEEN_CLEANINGS * max(group, self._paths.size(1)), width
-        )
-        old = self._tree.view(layers * two, old_batch * heads * capacity, width)
-        tree[..., :count, :] = old.index_select(1, place).view(layers, two, batch, heads, count, width)
-        self._tree, self._nodes = tree, count
+            rows = torch.arange(nodes.size(0), device=nodes.device)
+        room = count + STEPS_BETWEEN_CLEANINGS * max(group, self._paths.size(1))
+        self._tree = [_copied(tree, rows, nodes, room) for tree in self._tree]
+        self._nodes = count
 
     def _run_layer(
-        self, layer: Layer, tree: Tensor, source: Tensor, x: Tensor, mask: Tensor, shape: tuple[int, int]
+        self, layer: DecoderWeights, tree: Tensor, source: Tensor, x: Tensor, mask: Tensor, shape: tuple[int, int]
     ) -> Tensor:
         """fairseq's ``TransformerDecoderLayerBase.forward`` for one step; ``x`` is ``(B G, C)``."""
         batch, group = shape
-        heads = self.decoder.heads
         module = layer.module
+        heads, cross_heads = module.self_attn.num_heads, module.encoder_attn.num_heads
         before: bool = module.normalize_before
 
         residual = x
@@ -202,7 +198,7 @@ class TreeState:
         residual = x
         if before:
             x = module.encoder_attn_layer_norm(x)
-        q = layer.cross_q(x).view(batch, group, heads, -1).transpose(1, 2)
+        q = layer.cross_q(x).view(batch, group, cross_heads, -1).transpose(1, 2)
         x = layer.cross_out(_attend(q, source[0], source[1], self._source_mask)) + residual
         if not before:
             x = module.encoder_attn_layer_norm(x)
@@ -214,8 +210,19 @@ class TreeState:
         return x if before else module.final_layer_norm(x)
 
 
+def _copied(tree: Tensor, rows: Tensor, nodes: Tensor, room: int) -> Tensor:
+    """The ``nodes (B, M)`` of the sentences ``rows`` in a tree with room for more."""
+    _, batch, heads, capacity, width = tree.shape
+    head = torch.arange(heads, device=nodes.device)
+    place = ((rows[:, None] * heads + head)[:, :, None] * capacity + nodes[:, None]).flatten()
+    copy = tree.new_empty(2, nodes.size(0), heads, room, width)
+    chosen = tree.view(2, batch * heads * capacity, width).index_select(1, place)
+    copy[:, :, :, : nodes.size(1)] = chosen.view(2, nodes.size(0), heads, nodes.size(1), width)
+    return copy
+
+
 def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-    """Queries ``(B, H, G, D)`` over keys and values ``(B, H, M, D)`` to ``(B G, C)``."""
+    """Queries ``(B, H, G, D)`` over keys and values ``(B, H, M, D)`` to ``(B G, H D)``."""
     if q.device.type == "cpu" and q.dtype is torch.bfloat16:  # where the fused kernel is up to 7 times as slow
         scores = (q * q.size(-1) ** -0.5) @ k.transpose(-2, -1)
         scores = scores if mask is None else scores + mask
@@ -225,9 +232,9 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
     return attended.transpose(1, 2).reshape(q.size(0) * q.size(2), -1)
 
 
-def _layer(module: Any, project: MakeProjection) -> Layer:
+def _layer(module: Any, project: MakeProjection) -> DecoderWeights:
     own, cross = module.self_attn, module.encoder_attn
-    return Layer(
+    return DecoderWeights(
         module,
         self_qkv=project(*side_by_side(own.q_proj, own.k_proj, own.v_proj)),
         self_out=project(*side_by_side(own.out_proj)),

@@ -1,0 +1,54 @@
+"""What of an architecture fairseq's plain ``transformer`` can hold."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from fairseq_compress.architecture.shape import Architecture, Attention, Embeddings
+from fairseq_compress.functional.layer_map import PARTS
+
+
+def dense(architecture: Architecture) -> Architecture:
+    """The architecture with dense matrices and tables, and no shared layers."""
+    stacks = {
+        part: replace(stack, layers=tuple(replace(layer, matrices=(), shared_with=None) for layer in stack.layers))
+        for part in PARTS
+        for stack in [architecture.stack(part)]
+    }
+    embeddings = architecture.embeddings
+    if embeddings.kind != "convolutional":
+        embeddings = Embeddings(tying=embeddings.tying)
+    return replace(architecture, **stacks, embeddings=embeddings)
+
+
+def why_not_plain(architecture: Architecture) -> list[str]:
+    """Why the architecture computes what no layer of fairseq's ``transformer`` does, in whatever sizes."""
+    reasons = []
+    for part in PARTS:
+        layers = architecture.stack(part).layers
+        kinds = sorted({layer.self_attention.kind for layer in layers} - {"attention"})
+        reasons += [f"the {part} has {kind} in the place of self-attention" for kind in kinds]
+        reasons += [f"the layers of the {part} have bottlenecks"] if any(layer.bottleneck for layer in layers) else []
+    if len({layer.cross_attention is None for layer in architecture.decoder.layers}) > 1:
+        reasons.append("not all layers of the decoder attend to the encoder")
+    if architecture.embeddings.kind == "convolutional":
+        reasons.append("its embeddings have a convolution")
+    return reasons
+
+
+def why_not_stock(architecture: Architecture) -> list[str]:
+    """Why fairseq's ``transformer`` does not hold layers of these sizes: there all layers of a part are alike."""
+    return [reason for part in PARTS for reason in _why_not(architecture, part)]
+
+
+def _why_not(architecture: Architecture, part: str) -> Iterator[str]:
+    stack = architecture.stack(part)
+    attentions: list[Attention] = []
+    for layer in stack.layers:
+        attentions += [a for a in (layer.self_attention, layer.cross_attention) if a and a.kind == "attention"]
+    heads = [attention.heads for attention in attentions]
+    units = [layer.ffn for layer in stack.layers]
+    for what, numbers in (("heads", heads), ("FFN units", units)):
+        if len(set(numbers)) > 1:
+            yield f"the layers of the {part} have {' or '.join(map(str, dict.fromkeys(numbers)))} {what}"
+    for attention in [a for a in attentions if a.width != stack.width][:1]:
+        yield f"{attention.heads} heads of width {attention.head_width} in the {part} are not its width {stack.width}"
