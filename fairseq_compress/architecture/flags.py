@@ -117,7 +117,14 @@ def architecture_of(cfg: Any) -> Architecture:
     architecture = read_architecture(given)
     recurrent = any(layer.self_attention.kind != "attention" for layer in architecture.decoder.layers)
     form = architecture.embeddings
-    raise_problems(_wrong_with_fairseq(form.kind, form.rank, recurrent, cfg))
+    problems = list(_wrong_with_fairseq(form.kind, form.rank, recurrent, cfg))
+    for attention in [layer.self_attention for layer in architecture.decoder.layers]:
+        if getattr(cfg, "scale_heads", False) and attention.width not in (0, architecture.decoder.width):
+            problems.append(
+                f"--scale-heads: requires heads that make up the width, got {attention.heads} of width "
+                f"{attention.head_width}"
+            )
+    raise_problems(problems)
     return architecture
 
 
@@ -140,11 +147,19 @@ def resolve(args: Any) -> None:
         if (given := getattr(args, name, None)) is not None and given != value
     ]
     own = {name: value for name, value in _given(args, []).items() if value != getattr(DEFAULTS, name)}
-    if own and (contradictions or from_flags(argparse.Namespace(**(implied | own))) != architecture):
+    if own and not _made_by(implied | own, architecture):
         contradictions += [f"{flag(name)}: not allowed with --architecture, got {value}" for name, value in own.items()]
     raise_problems(contradictions)
     for name, value in (implied | {KEY: to_json(architecture)}).items():
         setattr(args, name, value)
+
+
+def _made_by(values: dict[str, Any], architecture: Architecture) -> bool:
+    """Whether these options make the architecture."""
+    try:
+        return from_flags(argparse.Namespace(**values)) == architecture
+    except ConfigError:
+        return False
 
 
 def implied_flags(architecture: Architecture) -> dict[str, Any]:

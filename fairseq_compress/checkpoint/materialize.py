@@ -67,14 +67,10 @@ def materialize(path: str | os.PathLike[str], any_shape: bool = False) -> Materi
         raise _refusal(path, reasons)
     source, target = dictionaries_of(state["model"])
     original = build_model(path, state, cfg, source, target).eval()
-    values = model_values(cfg.model)
-    architecture = dense(architecture_of(cfg.model))
-    uneven = why_not_stock(architecture)
-    if reasons := why_not_plain(architecture) + ([] if any_shape else uneven):
+    values, architecture = model_values(cfg.model), architecture_of(cfg.model)
+    if reasons := why_not_plain(architecture) + ([] if any_shape else why_not_stock(architecture)):
         raise _refusal(path, reasons)
-    if uneven:
-        values[KEY] = to_json(architecture)
-    kind: Any = type(original) if uneven else TransformerModel
+    kind: Any = type(original) if KEY in values else TransformerModel
     plain: TransformerModel = kind.build_model(argparse.Namespace(**values), _Dictionaries(source, target))
     plain.eval().requires_grad_(False)
     ranges = remove_quantizers(original)
@@ -108,14 +104,19 @@ def write_materialized(path: str | os.PathLike[str], output: str | os.PathLike[s
 
 
 def model_values(model: Any) -> dict[str, Any]:
-    """The options of ``transformer``, in a flat table, out of the configuration of a model derived from it."""
+    """The options of ``transformer``, in a flat table, out of the configuration of a model derived from it.
+
+    The architecture, with dense weights, is among them where layers have other sizes than those options can tell.
+    """
     known = argparse.Namespace()
     base_architecture(known)
     names = [*vars(known), "dropout", "max_source_positions", "max_target_positions", "no_cross_attention"]
     values = {name: getattr(model, name) for name in dict.fromkeys(names) if hasattr(model, name)}
     base_architecture(space := argparse.Namespace(**values))
     of_training = {"encoder_embed_path": None, "decoder_embed_path": None, "quant_noise_pq": 0, "quant_noise_scalar": 0}
-    return vars(space) | of_training | {"_name": "transformer", "arch": "transformer"}
+    found = vars(space) | of_training | {"_name": "transformer", "arch": "transformer"}
+    architecture = dense(architecture_of(model))
+    return found | ({KEY: to_json(architecture)} if why_not_stock(architecture) else {})
 
 
 def why_not_by_shape(weights: Mapping[str, Tensor], plain: Mapping[str, Tensor]) -> list[str]:

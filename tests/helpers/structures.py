@@ -36,7 +36,33 @@ KINDS = {
     "several": {"embedding_rank": 4, "ffn_rank": 3, "encoder_layer_groups": 1, "decoder_self_attention": "ssru"},
 }
 
+# Heads and FFN units that differ by layer, heads whose width is not the model's over their number.
+UNEVEN = """{
+    "encoder": {"width": 16, "layers": [
+        {"self_attention": {"heads": 4}, "ffn": 24},
+        {"self_attention": {"heads": 8, "head_width": 3}, "ffn": 40},
+        {"self_attention": {"heads": 2, "head_width": 4}, "ffn": 12}]},
+    "decoder": {"width": 16, "layers": [
+        {"self_attention": {"heads": 3, "head_width": 5}, "cross_attention": {"heads": 3, "head_width": 4}, "ffn": 20}
+    ]}}"""
+UNEVEN_DECODER = UNEVEN.replace(
+    '"ffn": 20}', '"ffn": 20}, {"self_attention": {"heads": 2}, "cross_attention": {"heads": 1}, "ffn": 9}'
+)
+
 
 def make(**values):
     torch.manual_seed(1)
     return models.build_model(argparse.Namespace(arch="transformer_small", **(SIZES | values)), TASK)
+
+
+def make_uneven(architecture=UNEVEN, **values):
+    """A model of an architecture, whose biases are not zero."""
+    torch.manual_seed(1)
+    model = models.build_model(
+        argparse.Namespace(arch="transformer_small", architecture=architecture, dropout=0.0, **values), TASK
+    )
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("bias"):
+                parameter.normal_(std=0.3)
+    return model

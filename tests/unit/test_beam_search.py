@@ -13,6 +13,8 @@ from fairseq.ngram_repeat_block import NGramRepeatBlock
 from fairseq.sequence_generator import SequenceGenerator
 
 import fairseq_compress
+from fairseq_compress.architecture.flags import implied_flags
+from fairseq_compress.architecture.reading import from_json
 from fairseq_compress.decoding.search_options import SearchOptions
 from fairseq_compress.errors import CheckpointError, ConfigError, DataError
 from fairseq_compress.models.compressed_transformer import CompressedTransformerModel
@@ -21,6 +23,7 @@ from fairseq_compress.runtimes.torch.step_decoders import GeneralDecoder, step_d
 from fairseq_compress.runtimes.torch.steps import LOGITS_AT_ONCE, best_candidates
 from fairseq_compress.runtimes.torch.tree_decoder import TreeDecoder
 from fairseq_compress.teachers.loading import LoadedModels, load_models
+from tests.helpers.structures import UNEVEN, UNEVEN_DECODER
 
 fairseq_compress.register()
 SHAPES = {
@@ -287,3 +290,10 @@ def test_options_out_of_range_are_named_together():
         SearchOptions(0, float("nan"), -1, 0)
     with pytest.raises(ConfigError, match="--beam: must be at most 42 with this dictionary, got 43"):
         TorchModel(loaded(build()), SearchOptions(beam=43))
+
+
+@pytest.mark.parametrize("architecture", [UNEVEN, UNEVEN_DECODER], ids=["one decoder layer", "two"])
+def test_equal_where_layers_differ(architecture):
+    model = build(kind=CompressedTransformerModel, architecture=architecture, **implied_flags(from_json(architecture)))
+    assert isinstance(step_decoder(model), TreeDecoder)
+    check_equal([model], sentences(), SearchOptions(beam=5, max_len_b=25))

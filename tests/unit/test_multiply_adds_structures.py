@@ -1,11 +1,10 @@
 """Multiply-adds of our own layers, placed into a model by hand, against what the kernels of real runs multiply."""
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 from torch import nn
 
+from fairseq_compress.architecture.shape import Attention, BottleneckShape, Layer
 from fairseq_compress.evaluation.multiply_adds import (
     decoding_multiply_adds,
     forward_multiply_adds,
@@ -43,10 +42,12 @@ def average_attention(model):
 
 
 def bottlenecks(model):
-    structure = SimpleNamespace(bottleneck_width=6, ffn_stack=3, norm="elementwise")
-    model.encoder.layers[1] = BottleneckEncoderLayer(model.encoder.cfg, structure)
+    inside = BottleneckShape(6, ffn_stack=3, norm="elementwise")
+    shapes = [Layer(Attention(heads=h, head_width=6 // h), f, Attention(heads=h, head_width=6 // h), inside)
+              for h, f in ((3, 20), (2, 28))]  # fmt: skip
+    model.encoder.layers[1] = BottleneckEncoderLayer(model.encoder.cfg, shapes[0])
     for number in range(2):
-        model.decoder.layers[number] = BottleneckDecoderLayer(model.decoder.cfg, structure)
+        model.decoder.layers[number] = BottleneckDecoderLayer(model.decoder.cfg, shapes[1])
 
 
 def factorized(model):

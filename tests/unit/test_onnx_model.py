@@ -5,13 +5,17 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from fairseq_compress.architecture.flags import implied_flags
+from fairseq_compress.architecture.reading import from_json
 from fairseq_compress.checkpoint.materialize import model_values
 from fairseq_compress.decoding.search_options import SearchOptions
 from fairseq_compress.errors import ConfigError, DataError
 from fairseq_compress.export.onnx_format import why_not, write_graphs, write_model
 from fairseq_compress.export.onnx_linear import Float32, quantize_rows
+from fairseq_compress.models.compressed_transformer import CompressedTransformerModel
 from fairseq_compress.runtimes.model_directory import ModelDirectory
 from fairseq_compress.runtimes.onnx.model import OnnxModel, sinusoids
+from tests.helpers.structures import UNEVEN, UNEVEN_DECODER
 from tests.unit.test_beam_search import NGRAMS, SHAPES, build, of_fairseq, repeats, sentences
 
 OTHERS = {
@@ -165,3 +169,9 @@ def test_the_output_table_is_stored_once(tmp_path):
         weights = sum(parameter.numel() for parameter in model.parameters())
         size = (folder / "weights.bin").stat().st_size
         assert size < (1.15 if kind == "float32" else 0.6) * 4 * weights  # rows of 16 have scales of 4 bytes
+
+
+@pytest.mark.parametrize("architecture", [UNEVEN, UNEVEN_DECODER], ids=["one decoder layer", "two"])
+def test_equal_where_layers_differ(architecture, tmp_path):
+    model = build(kind=CompressedTransformerModel, architecture=architecture, **implied_flags(from_json(architecture)))
+    check_equal(tmp_path / "m", model, SearchOptions(beam=5, max_len_b=25))
