@@ -9,7 +9,8 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, get_args
 
 from fairseq_compress.corpus.segmentation import Segmenter
 from fairseq_compress.decoding.search_options import SearchOptions
@@ -110,14 +111,15 @@ class ModelDirectory:
         return Segmenter(source, None if target == source else target)
 
 
-def wrong_type(metadata: dict[str, Any], needed: Mapping[str, type]) -> str | None:
+def wrong_type(metadata: dict[str, Any], needed: Mapping[str, type | UnionType]) -> str | None:
     """What is wrong with the first value that is missing or of another type, by names like ``positions.source``."""
     for name, kind in needed.items():
         value: Any = metadata
         for key in name.split("."):
             value = value.get(key) if isinstance(value, dict) else None
-        if type(value) is not kind:
-            return f"{name} must be of type {kind.__name__}, is {json.dumps(value)[:50]}"
+        kinds = get_args(kind) or (kind,)
+        if type(value) not in kinds:
+            return f"{name} must be of type {' or '.join(each.__name__ for each in kinds)}, is {json.dumps(value)[:50]}"
     return None
 
 

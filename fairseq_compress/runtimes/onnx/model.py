@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import UnionType
 from typing import Any
 
 import numpy as np
@@ -24,11 +25,12 @@ ENCODER, STEP, WEIGHTS = "encoder.onnx", "step.onnx", "weights.bin"
 TOKENS_AT_ONCE = 1024
 WORTH_THREADS = 1 << 24  # bytes of weights; a step of a smaller model is over before other threads have woken up
 _ERRORS = (RuntimeError, *(getattr(states, name) for name in ("Fail", "InvalidArgument", "RuntimeException")))
-_NEEDED: dict[str, type] = {
+_NEEDED: dict[str, type | UnionType] = {
     **dict.fromkeys(("onnx.positions.encoder", "onnx.positions.decoder"), str),
     **dict.fromkeys(("onnx.symbols.pad", "onnx.symbols.eos", "onnx.symbols.unk"), int),
     **dict.fromkeys(("onnx.widths.encoder", "onnx.widths.decoder"), int),
-    **dict.fromkeys((f"onnx.decoder.{name}" for name in ("layers", "heads", "head_width", "entries")), int),
+    **dict.fromkeys(("onnx.decoder.layers", "onnx.decoder.entries"), int),
+    **dict.fromkeys(("onnx.decoder.heads", "onnx.decoder.head_width"), int | list),  # a list where layers differ
 }
 
 

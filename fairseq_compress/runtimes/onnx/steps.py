@@ -20,10 +20,17 @@ class Shape(NamedTuple):
     """Of a decoder."""
 
     layers: int
-    heads: int
-    head_width: int
+    heads: int | list[int]
+    """H of self-attention, of each layer where they differ."""
+    head_width: int | list[int]
+    """D, likewise."""
     entries: int
     """Of its dictionary, with those that pad its output."""
+
+    def caches(self) -> list[tuple[int, int]]:
+        """(H, D) of each layer."""
+        both = [[n] * self.layers if isinstance(n, int) else n for n in (self.heads, self.head_width)]
+        return list(zip(*both, strict=True))
 
 
 class OnnxSteps:
@@ -43,8 +50,9 @@ class OnnxSteps:
     ) -> None:  # fmt: skip
         self._session, self._shape, self._entries, self._positions = session, shape, entries, positions
         self._source, self._source_mask = source, source_mask
-        self._past = self._empty(len(source_mask), min(STEPS_AT_FIRST, len(positions)))
-        self._path = np.zeros((len(source_mask), 1, self._past.shape[3]), np.int32)
+        self._room = min(STEPS_AT_FIRST, len(positions))
+        self._past = self._empty(len(source_mask))
+        self._path = np.zeros((len(source_mask), 1, self._room), np.int32)
         self._step = 0
         self._binding: Any = None
 
@@ -57,7 +65,7 @@ class OnnxSteps:
         return candidates(best, scores, choice, self._entries - 1)
 
     def _run(self, tokens: Ints, penalties: dict[int, float], count: int) -> Best:
-        if self._step == self._past.shape[3]:
+        if self._step == self._room:
             self._grow()
         if self._binding is None or count != self._constants[0]:
             self._bind(len(tokens), tokens.shape[1], count)
@@ -76,8 +84,9 @@ class OnnxSteps:
         batch, group = parents.shape
         if group != self._path.shape[1]:  # after the first step
             self._path = np.zeros((batch, group, self._path.shape[2]), np.int32)
-            first, self._past = self._past, self._empty(batch * group, self._past.shape[3])
-            self._past[:, ::group, :, : self._step] = first[:, :, :, : self._step]
+            first, self._past = self._past, self._empty(batch * group)
+            for new, old in zip(self._past, first, strict=True):
+                new[:, ::group, :, : self._step] = old[:, :, :, : self._step]
             self._binding = None
         elif group > 1:
             path = self._path[:, :, : self._step]
@@ -90,19 +99,24 @@ class OnnxSteps:
         self._source_mask = self._source_mask.take(rows, axis=0)
         self._path = self._path.take(rows, axis=0)
         hypotheses = (rows[:, None] * group + np.arange(group)).ravel()
-        old, self._past = self._past, self._empty(len(hypotheses), self._past.shape[3])
-        self._past[:, :, :, : self._step] = old[:, hypotheses, :, : self._step]
+        all_old, self._past = self._past, self._empty(len(hypotheses))
+        for new, old in zip(self._past, all_old, strict=True):
+            new[:, :, :, : self._step] = old[:, hypotheses, :, : self._step]
         self._binding = None
 
-    def _empty(self, hypotheses: int, steps: int) -> Floats:
-        layers, heads, width, _ = self._shape
-        return np.empty((2 * layers, hypotheses, heads, steps, width), np.float32)
+    def _empty(self, hypotheses: int) -> list[Floats]:
+        """For each layer keys and values, ``(2, B G, H, P, D)`` with room for P steps."""
+        return [
+            np.empty((2, hypotheses, heads, self._room, width), np.float32) for heads, width in self._shape.caches()
+        ]
 
     def _grow(self) -> None:
-        old, path, room = self._past, self._path, 2 * self._past.shape[3]
-        self._past = self._empty(old.shape[1], room)
-        self._past[:, :, :, : self._step] = old
-        self._path = np.zeros((*path.shape[:2], room), np.int32)
+        all_old, path = self._past, self._path
+        self._room *= 2
+        self._past = self._empty(path.shape[0] * path.shape[1])
+        for new, old in zip(self._past, all_old, strict=True):
+            new[:, :, :, : self._step] = old
+        self._path = np.zeros((*path.shape[:2], self._room), np.int32)
         self._path[:, :, : self._step] = path
         self._binding = None
 
@@ -125,7 +139,7 @@ class OnnxSteps:
         for layer in range(self._shape.layers):
             for part, name in enumerate("kv"):
                 inputs[f"source_{layer}_{name}"] = self._source[layer][part]
-                inputs[f"past_{layer}_{name}"] = outputs[f"new_{layer}_{name}"] = self._past[2 * layer + part]
+                inputs[f"past_{layer}_{name}"] = outputs[f"new_{layer}_{name}"] = self._past[layer][part]
         for name, array in inputs.items():
             self._binding.bind_input(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
         for name, array in outputs.items():
