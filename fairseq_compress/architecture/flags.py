@@ -171,13 +171,21 @@ def implied_flags(architecture: Architecture) -> dict[str, Any]:
         found |= {f"{part}_embed_dim": stack.width, f"{part}_layers": len(stack.layers)}
         if stack.layers:
             found[f"{part}_ffn_embed_dim"] = max(layer.ffn for layer in stack.layers)
-            found[f"{part}_attention_heads"] = max(heads) or 1
+        if any(heads):
+            found[f"{part}_attention_heads"] = max(heads)
+    if layers := architecture.decoder.layers:
+        found["no_cross_attention"] = all(layer.cross_attention is None for layer in layers)
     tying = architecture.embeddings.tying
     return found | (
         {"share_all_embeddings": True}
         if tying == "all"
         else {"share_all_embeddings": False, "share_decoder_input_output_embed": tying == "decoder"}
     )
+
+
+def as_options(architecture: Architecture) -> dict[str, Any]:
+    """What the configuration of a model of this architecture has; options that made another one are None."""
+    return dict.fromkeys(FLAGS) | implied_flags(architecture) | {KEY: to_json(architecture)}
 
 
 def from_flags(cfg: Any) -> Architecture:
@@ -332,7 +340,8 @@ def _embeddings(flags: ShapeFlags, tying: str) -> Embeddings:
 
 
 def _stack(flags: ShapeFlags, cfg: Any, part: str) -> Stack:
-    width, heads, ffn = (int(_size(cfg, part, name)) for name in ("embed_dim", "attention_heads", "ffn_embed_dim"))
+    sizes = ("embed_dim", "attention_heads", "ffn_embed_dim")
+    width, heads, ffn = (int(_size(cfg, part, name, 1)) for name in sizes)
     attention = Attention("attention", heads, (flags.bottleneck_width or width) // heads)
     own, cross = attention, None
     if part == "decoder":

@@ -10,6 +10,7 @@ from fairseq.models import BaseFairseqModel
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
+from fairseq_compress.architecture.flags import KEY
 from fairseq_compress.checkpoint.average import is_parameter
 from fairseq_compress.checkpoint.load import build_model, load_upgraded, new_model
 from fairseq_compress.checkpoint.materialize import dictionaries_of
@@ -87,7 +88,7 @@ class DenseModel(NamedTuple):
             load: the closest weights, else random ones.
         """
         items = [f"{name}={rank}" for names, rank in ranks.items() for name in names]
-        options: dict[str, Any] = {"linear_ranks": ",".join(items)}
+        options: dict[str, Any] = {"linear_ranks": ",".join(items), KEY: None}
         if not self.convolution:
             options["embedding_rank"] = embedding_rank
         set_options(self.cfg.model, {"_name": architecture, "arch": architecture} | options)

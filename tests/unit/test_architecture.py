@@ -54,9 +54,11 @@ def test_options_make_the_architecture_that_the_model_is_built_of(kind):
                 assert names == list(architecture.linear_shapes(part, layer))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, "no attention in the decoder", "no layers"])
 def test_a_checkpoint_of_options_or_of_the_value_alone_is_the_same_model(kind):
-    args = argparse.Namespace(arch="transformer_small", **(SIZES | KINDS[kind]))
+    others = {"no_cross_attention": True, "decoder_self_attention": "ssru"}, {"decoder_layers": 0, "ffn_rank": 3}
+    kinds = KINDS | dict(zip(["no attention in the decoder", "no layers"], others, strict=True))
+    args = argparse.Namespace(arch="transformer_small", **(SIZES | kinds[kind]))
     made = []
     for _ in range(2):  # the second time options and value are there, and agree
         torch.manual_seed(1)
