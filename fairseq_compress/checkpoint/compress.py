@@ -6,8 +6,7 @@ from typing import Any
 from fairseq.models import BaseFairseqModel
 from omegaconf import DictConfig
 
-from fairseq_compress.checkpoint.load import build_model, load_upgraded, new_model
-from fairseq_compress.checkpoint.materialize import dictionaries_of
+from fairseq_compress.checkpoint.load import build_model, dictionaries_of, load_upgraded, new_model
 from fairseq_compress.checkpoint.packed_file import is_packed
 from fairseq_compress.errors import ConfigError
 from fairseq_compress.modules.activation_quantizer import RANGE

@@ -17,8 +17,7 @@ from fairseq.data import Dictionary
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from fairseq_compress.checkpoint.load import build_model, load_upgraded
-from fairseq_compress.checkpoint.materialize import dictionaries_of
+from fairseq_compress.checkpoint.load import build_model, dictionaries_of, load_upgraded
 from fairseq_compress.checkpoint.state import plain_cfg, without_training_state, write_state
 from fairseq_compress.checkpoint.stock_configuration import stock_configuration
 from fairseq_compress.corpus.dual_text import DualTextManifest

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 from fairseq_compress.architecture.flags import KEY
 from fairseq_compress.checkpoint.average import is_parameter
-from fairseq_compress.checkpoint.load import build_model, load_upgraded, new_model
-from fairseq_compress.checkpoint.materialize import dictionaries_of
+from fairseq_compress.checkpoint.load import build_model, dictionaries_of, load_upgraded, new_model
 from fairseq_compress.errors import CheckpointError, ConfigError
 from fairseq_compress.modules.activation_quantizer import remove_quantizers
 from fairseq_compress.modules.structured import structured_modules

@@ -1,8 +1,8 @@
 """Loading a checkpoint of fairseq: safely, and with errors that say what is wrong with the file."""
 
-import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from fairseq import checkpoint_utils
@@ -11,15 +11,31 @@ from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq.models import BaseFairseqModel
 from fairseq.tasks import TASK_REGISTRY
 from omegaconf import DictConfig
+from torch import Tensor
 
 import fairseq_compress
 from fairseq_compress import compat
 from fairseq_compress.checkpoint.packed_file import is_packed
 from fairseq_compress.checkpoint.unpack import unpacked_state
 from fairseq_compress.errors import CheckpointError
+from fairseq_compress.work.files import PathLike
+
+TABLES = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
 
 
-def load_state(path: str | os.PathLike[str]) -> dict[str, Any]:
+class TrainedModel(NamedTuple):
+    """A checkpoint and its model."""
+
+    path: PathLike
+    state: dict[str, Any]
+    """The whole dictionary of the checkpoint."""
+    cfg: DictConfig
+    dictionaries: tuple[Dictionary, Dictionary]
+    """Stand-ins, of :func:`dictionaries_of`."""
+    model: Any
+
+
+def load_state(path: PathLike) -> dict[str, Any]:
     """The whole dictionary of a checkpoint file, on the CPU; tensors that shared storage still share it.
 
     Unpickles with ``weights_only=True`` and the exact classes of :data:`compat.CHECKPOINT_CLASSES`.
@@ -36,7 +52,7 @@ def load_state(path: str | os.PathLike[str]) -> dict[str, Any]:
     )
 
 
-def _can_map(path: str | os.PathLike[str]) -> bool:
+def _can_map(path: PathLike) -> bool:
     """Memory-mapping needs the zip format that torch writes since 1.6; older files are read whole."""
     try:
         with open(path, "rb") as file:
@@ -45,7 +61,7 @@ def _can_map(path: str | os.PathLike[str]) -> bool:
         return False  # torch.load gives the error
 
 
-def load_upgraded(path: str | os.PathLike[str]) -> tuple[dict[str, Any], DictConfig]:
+def load_upgraded(path: PathLike) -> tuple[dict[str, Any], DictConfig]:
     """A checkpoint upgraded to today's layout by fairseq, and its configuration (old ``args`` converted).
 
     Raises:
@@ -62,8 +78,19 @@ def load_upgraded(path: str | os.PathLike[str]) -> tuple[dict[str, Any], DictCon
     raise CheckpointError(f"checkpoint {path}: holds neither 'cfg' nor 'args', so the model cannot be built")
 
 
+def load_model(path: PathLike) -> TrainedModel:
+    """The trained model of a checkpoint, packed or not.
+
+    Raises:
+        CheckpointError: as :func:`load_upgraded` and :func:`build_model`.
+    """
+    state, cfg = load_upgraded(path)
+    dictionaries = dictionaries_of(state["model"])
+    return TrainedModel(path, state, cfg, dictionaries, build_model(path, state, cfg, *dictionaries))
+
+
 def build_model(
-    path: str | os.PathLike[str], state: dict[str, Any], cfg: DictConfig, source: Dictionary, target: Dictionary
+    path: PathLike, state: dict[str, Any], cfg: DictConfig, source: Dictionary, target: Dictionary
 ) -> BaseFairseqModel:
     """The trained model of a translation checkpoint, built by the task that trained it over the given dictionaries.
 
@@ -79,9 +106,7 @@ def build_model(
     return model
 
 
-def new_model(
-    path: str | os.PathLike[str], cfg: DictConfig, source: Dictionary, target: Dictionary
-) -> BaseFairseqModel:
+def new_model(path: PathLike, cfg: DictConfig, source: Dictionary, target: Dictionary) -> BaseFairseqModel:
     """As :func:`build_model`, without the weights.
 
     Raises:
@@ -92,3 +117,25 @@ def new_model(
         raise CheckpointError(f"checkpoint {path}: was trained with the unknown task '{cfg.task._name}'")
     model: BaseFairseqModel = task_class(cfg.task, source, target).build_model(cfg.model, from_checkpoint=True)
     return model
+
+
+def dictionaries_of(weights: Mapping[str, Tensor]) -> tuple[Dictionary, Dictionary]:
+    """Stand-ins of the right size; a model keeps of a dictionary only its size and the ids of the special symbols."""
+    found = []
+    for key in TABLES:
+        entries = Dictionary()
+        for index in range(len(entries), table_rows(weights, key)):
+            entries.add_symbol(f"w{index}")
+        found.append(entries)
+    return found[0], found[1]
+
+
+def table_rows(weights: Mapping[str, Tensor], key: str) -> int:
+    """Entries of a table that is dense, made of centroids, factorized or a tensor train; 0 if there is none."""
+    stem = key.removesuffix("weight")
+    if stem + "entries" in weights:
+        return int(weights[stem + "entries"])
+    for rows in ("weight", "weight_transform.assignments", "table.weight", "table.weight_transform.assignments"):
+        if stem + rows in weights:
+            return weights[stem + rows].size(0)
+    return 0

@@ -22,7 +22,7 @@ from torch import Tensor
 from fairseq_compress.architecture.flags import KEY, architecture_of
 from fairseq_compress.architecture.reading import to_json
 from fairseq_compress.architecture.stock import dense, why_not_plain, why_not_stock
-from fairseq_compress.checkpoint.load import build_model, load_upgraded
+from fairseq_compress.checkpoint.load import TABLES, build_model, dictionaries_of, load_upgraded, table_rows
 from fairseq_compress.checkpoint.state import without_training_state, write_state
 from fairseq_compress.checkpoint.stock_configuration import stock_configuration
 from fairseq_compress.errors import CheckpointError
@@ -31,7 +31,6 @@ from fairseq_compress.modules.structured import structured_modules
 from fairseq_compress.surgery.plain_parameters import dense_state
 from fairseq_compress.work.files import check_distinct
 
-TABLES = {"source": "encoder.embed_tokens.weight", "target": "decoder.embed_tokens.weight"}
 # Of a log-probability. Both models run the same products in the same order in float32; where a product of factors
 # becomes one matrix they do not, and are compared in float64.
 TOLERANCE = 1e-5
@@ -161,28 +160,6 @@ class _Dictionaries:
     target_dictionary: Dictionary
 
 
-def dictionaries_of(weights: Mapping[str, Tensor]) -> tuple[Dictionary, Dictionary]:
-    """Stand-ins of the right size; a model keeps of a dictionary only its size and the ids of the special symbols."""
-    found = []
-    for key in TABLES.values():
-        entries = Dictionary()
-        for index in range(len(entries), _rows(weights, key)):
-            entries.add_symbol(f"w{index}")
-        found.append(entries)
-    return found[0], found[1]
-
-
-def _rows(weights: Mapping[str, Tensor], key: str) -> int:
-    """Entries of a table that is dense, made of centroids, factorized or a tensor train; 0 if there is none."""
-    stem = key.removesuffix("weight")
-    if stem + "entries" in weights:
-        return int(weights[stem + "entries"])
-    for rows in ("weight", "weight_transform.assignments", "table.weight", "table.weight_transform.assignments"):
-        if stem + rows in weights:
-            return weights[stem + rows].size(0)
-    return 0
-
-
 def _why_not_by_name(cfg: DictConfig, weights: Mapping[str, Tensor]) -> list[str]:
     name = getattr(cfg.model, "_name", None) or getattr(cfg.model, "arch", None)
     model = ARCH_MODEL_REGISTRY.get(name) or MODEL_REGISTRY.get(name)
@@ -191,7 +168,7 @@ def _why_not_by_name(cfg: DictConfig, weights: Mapping[str, Tensor]) -> list[str
         reasons.append(f"its architecture {name} is unknown here")
     elif not issubclass(model, TransformerModelBase):
         reasons.append(f"its architecture {name} is a {model.__name__}, no transformer")
-    reasons += [f"{key} is missing" for key in TABLES.values() if _rows(weights, key) == 0]
+    reasons += [f"{key} is missing" for key in TABLES if table_rows(weights, key) == 0]
     return reasons
 
 

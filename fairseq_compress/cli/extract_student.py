@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
     fairseq_compress.register()
     from fairseq_compress.checkpoint.average import count_parameters
     from fairseq_compress.checkpoint.extract_student import write_student
-    from fairseq_compress.checkpoint.materialize import dictionaries_of
+    from fairseq_compress.checkpoint.load import dictionaries_of
 
     state = write_student(args.checkpoint, args.output, args.dictionary)
     model = state["cfg"]["model"]

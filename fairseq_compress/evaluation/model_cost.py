@@ -7,8 +7,7 @@ from dataclasses import astuple, fields
 
 from torch import Tensor, nn
 
-from fairseq_compress.checkpoint.load import load_upgraded, new_model
-from fairseq_compress.checkpoint.materialize import dictionaries_of
+from fairseq_compress.checkpoint.load import dictionaries_of, load_upgraded, new_model
 from fairseq_compress.errors import ConfigError
 from fairseq_compress.evaluation.multiply_adds import (
     DECODER,

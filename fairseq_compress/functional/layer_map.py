@@ -1,4 +1,4 @@
-"""From which layer of the teacher each layer of the student learns, and when: pairs, and stages of an update count."""
+"""Layer maps: the teacher's layer that each layer of the student learns or starts from, and when its loss counts."""
 
 import math
 import re
@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 PARTS = ("encoder", "decoder")
+LayerMap = dict[str, list[int | None]]
+"""Part -> the teacher's layer for each of the student's, None for none; an empty list for a part without any."""
 
 
 class Pair(NamedTuple):
@@ -30,26 +32,50 @@ class Moment(NamedTuple):
 
 
 def even_layers(student: int, teacher: int) -> list[int]:
-    """The default: layer i of n learns from layer round((i + 1) · N / n) - 1 of N, from 0, halves rounded up.
+    """The even rule of losses: layer i of n learns from layer round((i + 1) · N / n) - 1 of N, halves rounded up.
 
-    So the last learns from the last, and a student that is deeper than its teacher repeats layers (never below 0).
+    The last learns from the last; a student deeper than its teacher repeats layers (never below 0).
     """
     return [max(1, (2 * (i + 1) * teacher + student) // (2 * student)) - 1 for i in range(student)]
 
 
-def read_layer_map(text: str) -> dict[str, list[int | None]]:
-    """``encoder:1,3,5 decoder:2,-`` -> the teacher's layers, counted from 0, None for ``-``; ``;`` may be the space.
+def even_start_layers(student: int, teacher: int) -> list[int]:
+    """The even rule of starts: layer i of n starts from layer round(i · (N - 1) / (n - 1)) of N, halves rounded to even.
+
+    The first starts from the first and, if n > 1, the last from the last. n is at most N.
+    """
+    return [round(i * (teacher - 1) / (student - 1)) if student > 1 else 0 for i in range(student)]
+
+
+def parse_layer_map(text: str) -> tuple[LayerMap, list[str]]:
+    """``encoder:1,3,5 decoder:2,-`` -> the teacher's layer for each of the student's, and what is wrong with the text.
+
+    The one grammar of layer maps: parts in any order, each once, with a space or ``;`` between; for each part the
+    teacher's layers in the student's order, from 0; ``-`` for a layer without one, ``none`` for a part without any.
+    """
+    found: LayerMap = {}
+    problems = []
+    for item in re.split(r"[\s;]+", text.strip()):
+        match = re.fullmatch(r"(encoder|decoder):(none|(?:\d+|-)(?:,(?:\d+|-))*)", item, re.ASCII)
+        if match is None:
+            form = "must be parts such as encoder:0,2,4 or decoder:none, separated by a space"
+            problems.append(f"{form}, got {item!r}")
+        elif match[1] in found:
+            problems.append(f"must name {match[1]} once, got {text!r}")
+        else:
+            layers = [] if match[2] == "none" else match[2].split(",")
+            found[match[1]] = [None if layer == "-" else int(layer) for layer in layers]
+    return found, problems
+
+
+def read_layer_map(text: str) -> LayerMap:
+    """:func:`parse_layer_map` of a text with both parts.
 
     Raises:
-        ValueError: another form; a part is missing or there twice.
+        ValueError: another form; a part is missing.
     """
-    found: dict[str, list[int | None]] = {}
-    for word in re.split(r"[\s;]+", text.strip()):
-        match = re.fullmatch(r"(encoder|decoder):((?:\d+|-)(?:,(?:\d+|-))*)", word, re.ASCII)
-        if not match or match[1] in found:
-            raise ValueError(text)
-        found[match[1]] = [None if item == "-" else int(item) for item in match[2].split(",")]
-    if set(found) != set(PARTS):
+    found, problems = parse_layer_map(text)
+    if problems or set(found) != set(PARTS):
         raise ValueError(text)
     return found
 
@@ -61,11 +87,11 @@ def layer_map_problems(
     problems = [
         f"must name {student[part]} layers of the {part}, one for each of the student's, got {len(layers[part])}"
         for part in PARTS
-        if len(layers[part]) != student[part]
+        if layers[part] and len(layers[part]) != student[part]
     ]
     for part in PARTS if teacher is not None else ():
         deepest = max((layer for layer in layers[part] if layer is not None), default=0)
-        if teacher is not None and deepest >= teacher[part]:
+        if teacher is not None and layers[part] and deepest >= teacher[part]:
             problems.append(f"must name layers 0 to {teacher[part] - 1} of the teacher's {part}, got {deepest}")
     return problems
 

@@ -16,8 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fairseq_compress.checkpoint.compress import check_plan
-from fairseq_compress.checkpoint.load import load_state, load_upgraded
-from fairseq_compress.checkpoint.materialize import dictionaries_of
+from fairseq_compress.checkpoint.load import dictionaries_of, load_state, load_upgraded
 from fairseq_compress.checkpoint.state import num_updates, without_training_state, write_state
 from fairseq_compress.errors import ConfigError, TrainingError
 from fairseq_compress.procedures.calibration import Calibration

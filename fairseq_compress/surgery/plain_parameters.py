@@ -1,7 +1,7 @@
 """A model's parameters as those of the plain transformer that computes the same.
 
-There a compressed weight is what it is worth in evaluation, a structured one (low-rank, sparse, tensor-train) is dense,
-and layers that share their parameters have them all.
+There a compressed weight has its value in evaluation, a structured one (low-rank, sparse, tensor-train) is dense, and
+layers that share their parameters have them all.
 """
 
 from collections.abc import Hashable, Iterator
@@ -11,29 +11,35 @@ import torch
 from torch import Tensor, nn
 
 from fairseq_compress.functional.ties import identity
+from fairseq_compress.modules.axes import Axes, parameter_axes
 from fairseq_compress.modules.layer_sharing import state_of_all_layers
 from fairseq_compress.modules.structured import StructuredWeight, structured_modules
 from fairseq_compress.weights.groups import PLAIN, chain_of, effective_state, parameter_of
 
 BIAS = "bias"
+Shape = tuple[int, ...]
+Identity = frozenset[Hashable]
 
 
 class PlainParameter(NamedTuple):
     """A parameter of the plain model."""
 
-    shape: tuple[int, ...]
-    identity: frozenset[Hashable]
-    """Of what it is made of: equal for names that share it."""
+    shape: Shape
+    identity: Identity
+    """Of the tensors behind it: equal for names that share them."""
+    axes: Axes | None
+    """None if nobody declares them."""
 
 
 def plain_parameters(model: nn.Module) -> dict[str, PlainParameter]:
     """Every parameter under each of its names, in the model's order."""
-    return dict(_collect(model, ""))
+    axes = parameter_axes(model)
+    return {name: PlainParameter(shape, parts, axes.get(name)) for name, shape, parts in _collect(model, "")}
 
 
-def plain_shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
+def plain_shapes(model: nn.Module) -> dict[str, Shape]:
     """The shapes of :func:`plain_parameters`."""
-    return {name: parameter.shape for name, parameter in plain_parameters(model).items()}
+    return {name: shape for name, shape, _ in _collect(model, "")}
 
 
 @torch.no_grad()
@@ -42,56 +48,42 @@ def dense_state(model: nn.Module) -> dict[str, Tensor]:
 
     The model is put into evaluation.
     """
-    state = state_of_all_layers(model, effective_state(model))
     structured = structured_modules(model)
-    parameters = plain_parameters(model)
-    made: dict[frozenset[Hashable], Tensor] = {}
+    identities = {name: parts for name, _, parts in _collect(model, "")}
+    made: dict[Identity, Tensor] = {}
     dense: dict[str, Tensor] = {}
-    for key, value in state.items():
-        owner = _owner(key, structured)
+    for key, value in state_of_all_layers(model, effective_state(model)).items():
+        words = key.split(".")
+        owner = next((name for i in range(len(words), 0, -1) if (name := ".".join(words[:i])) in structured), None)
         if owner is None:
             dense[key] = value
             continue
-        key_of_weight = parameters[f"{owner}.{PLAIN}"].identity
-        if key_of_weight not in made:
-            made[key_of_weight] = structured[owner].dense_weight().detach()
-        dense.setdefault(f"{owner}.{PLAIN}", made[key_of_weight])
+        parts = identities[f"{owner}.{PLAIN}"]
+        if parts not in made:
+            made[parts] = structured[owner].dense_weight().detach()
+        dense.setdefault(f"{owner}.{PLAIN}", made[parts])
         bias = getattr(structured[owner], BIAS, None)
         if bias is not None:
             dense.setdefault(f"{owner}.{BIAS}", bias.detach())
     return dense
 
 
-def _owner(key: str, structured: dict[str, StructuredWeight]) -> str | None:
-    """The structured layer to which a key belongs."""
-    name = key
-    while "." in name:
-        name = name.rpartition(".")[0]
-        if name in structured:
-            return name
-    return None
-
-
-def _collect(module: Any, prefix: str) -> Iterator[tuple[str, PlainParameter]]:
+def _collect(module: Any, prefix: str) -> Iterator[tuple[str, Shape, Identity]]:
     if isinstance(module, StructuredWeight):
         bias = getattr(module, BIAS, None)
         weight = frozenset(identity(parameter) for parameter in module.parameters() if parameter is not bias)
-        yield prefix + PLAIN, PlainParameter(module.dense_shape, weight)
+        yield prefix + PLAIN, module.dense_shape, weight
         if bias is not None:
-            yield prefix + BIAS, PlainParameter(tuple(bias.shape), frozenset([identity(bias)]))
+            yield prefix + BIAS, tuple(bias.shape), frozenset([identity(bias)])
         return
-    if chain_of(module) is not None:
-        yield prefix + PLAIN, PlainParameter(_dense_shape(module), frozenset([identity(parameter_of(module))]))
+    if chain_of(module) is not None:  # its parameter may be centroids
+        embedding = isinstance(module, nn.Embedding)
+        names = ("num_embeddings", "embedding_dim") if embedding else ("out_features", "in_features")
+        shape = tuple(getattr(module, name) for name in names)
+        yield prefix + PLAIN, shape, frozenset([identity(parameter_of(module))])
     for name, parameter in module._parameters.items():
         if parameter is not None:
-            yield prefix + name, PlainParameter(tuple(parameter.shape), frozenset([identity(parameter)]))
+            yield prefix + name, tuple(parameter.shape), frozenset([identity(parameter)])
     for name, child in module._modules.items():  # also those that appear twice
         if child is not None and name != "parametrizations":
             yield from _collect(child, f"{prefix}{name}.")
-
-
-def _dense_shape(module: Any) -> tuple[int, int]:
-    """Of a weight whose parameter may be centroids."""
-    if isinstance(module, nn.Embedding):
-        return module.num_embeddings, module.embedding_dim
-    return module.out_features, module.in_features

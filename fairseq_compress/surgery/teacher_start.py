@@ -1,38 +1,43 @@
-"""A new model that starts from the weights of a trained one: some of its layers, in slices or projected if narrower.
+"""A new model initialized from a trained one: some of its layers, sliced or projected if narrower.
 
 DistilBERT (arXiv:1910.01108) starts from the embeddings and from one layer out of two of its teacher.
 """
 
 import logging
 import re
-from collections.abc import Hashable, Iterable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
 import torch
-from fairseq.models.transformer import TransformerModelBase
 from torch import Tensor, nn
 
 from fairseq_compress.errors import ConfigError
-from fairseq_compress.functional.layer_map import PARTS
+from fairseq_compress.functional.layer_map import PARTS, LayerMap
+from fairseq_compress.modules.axes import FFN, HEADS, POSITIONS, WIDTH, Axis
 from fairseq_compress.modules.structured import relative_error, structured_modules
-from fairseq_compress.surgery.plain_parameters import PlainParameter, dense_state, plain_parameters, plain_shapes
-from fairseq_compress.surgery.teacher_layers import Layers
-from fairseq_compress.surgery.transformer_axes import (
-    HEADS,
-    Sizes,
-    axes_of,
-    axis_sizes,
-    reductions,
+from fairseq_compress.surgery.plain_parameters import Identity, PlainParameter, dense_state, plain_parameters
+from fairseq_compress.surgery.reductions import (
+    COPIED,
+    KINDS,
+    PROJECTED,
+    WHOLE,
+    Reduction,
+    leading,
+    principal,
+    reduce_gain,
+    reduce_weight,
 )
-from fairseq_compress.surgery.width_reduction import COPIED, KINDS, PROJECTED, Axis, reduce_gain, reduce_weight
 
 logger = logging.getLogger(__name__)
 
 WIDTHS = ("refuse", "slices", "svd")
+REDUCIBLE = (WIDTH.kind, FFN.kind, HEADS.kind, POSITIONS.kind)
 _LAYER = re.compile(r"(?P<part>encoder|decoder)\.layers\.(?P<number>\d+)(?P<rest>\..+)")
 
+Parameters = Mapping[str, PlainParameter]
 
-class _Taken(NamedTuple):
+
+class _Start(NamedTuple):
     """What one weight of the student starts from."""
 
     source: str
@@ -42,19 +47,30 @@ class _Taken(NamedTuple):
     """The sum of squares of a matrix and of that of the teacher; zeros of a vector."""
 
 
-def why_not_by_size(teacher: Sizes, student: Sizes, layers: Layers, widths: str) -> list[str]:
-    """What keeps a student of these sizes from starting from this teacher."""
-    larger, narrower = [], []
-    for name, sizes in student.items():
-        part, kind = name.split(" ", 1)
-        inside = kind == HEADS or kind.startswith("FFN")
-        if name not in teacher or (inside and not layers[part]):
+def size_problems(teacher: Any, student: Any, layers: LayerMap, widths: str) -> list[str]:
+    """What keeps a student of this shape from starting from this teacher."""
+    depths = {part: len(getattr(teacher, part).layers) for part in PARTS}
+    inside: LayerMap = {  # a map that breaks the depths has problems of its own
+        part: [None if layer is None else min(layer, depths[part] - 1) for layer in layers[part]] for part in PARTS
+    }
+    theirs = plain_parameters(teacher)
+    differences: dict[str, tuple[int, int, int]] = {}  # text -> its place in the message, larger or smaller
+    for key, own in plain_parameters(student).items():
+        other = theirs.get(_source(key, inside) or "")
+        if other is None or own.axes is None or other.axes is None:
             continue
-        labels = (name, f"{part} head width") if kind == HEADS else (name,)
-        for label, ours, theirs in zip(labels, sizes, teacher[name], strict=True):
-            difference = f"{label} {ours} from {theirs}"
-            larger += [difference] if ours > theirs else []
-            narrower += [difference] if ours < theirs else []
+        for axis, size, their_axis, their_size in zip(own.axes, own.shape, other.axes, other.shape, strict=True):
+            if axis.kind not in REDUCIBLE or axis.kind != their_axis.kind:
+                continue
+            sizes = [(axis.name, size, their_size)]
+            if axis.kind == HEADS.kind:
+                widths_of_head = size // axis.blocks, their_size // their_axis.blocks
+                sizes = [(axis.name, axis.blocks, their_axis.blocks), (f"{axis.part} head width", *widths_of_head)]
+            for n, (label, ours, others) in enumerate(sizes):
+                place = PARTS.index(axis.part), REDUCIBLE.index(axis.kind) * 2 + n
+                differences[f"{label} {ours} from {others}"] = (*place, ours - others)
+    ordered = sorted(differences, key=lambda text: differences[text][:2])
+    larger, narrower = ([text for text in ordered if sign * differences[text][2] > 0] for sign in (1, -1))
     problems = []
     if larger:
         problems.append(f"--init-from-teacher: the student must be no larger than the teacher, got {', '.join(larger)}")
@@ -67,17 +83,15 @@ def why_not_by_size(teacher: Sizes, student: Sizes, layers: Layers, widths: str)
 
 
 @torch.no_grad()
-def take_over(
-    student: TransformerModelBase, teacher: TransformerModelBase, layers: Layers, widths: str, name: str
-) -> frozenset[str]:
-    """Load the teacher's weights into a new student, and log what came from where, and what did not.
+def initialize_from(student: Any, teacher: Any, layers: LayerMap, widths: str, name: str) -> frozenset[str]:
+    """Load the teacher's weights into a new student, and log where each came from, and what was not used.
 
-    The student's rules of sharing hold: a table that it shares must be the same in the teacher under all of its names.
-    Of a compressed teacher the effective weights are taken; on a student with a compression plan they are what its
-    transforms start from. The sizes must have been found fit by :func:`why_not_by_size`.
+    A table that the student shares must be the same in the teacher under all of its names. A compressed teacher gives
+    its effective weights; on a student with a compression plan they are what its transforms start from. The sizes must
+    have passed :func:`size_problems`.
 
     Args:
-        layers: of :func:`choose_layers`.
+        layers: of :func:`~fairseq_compress.surgery.teacher_layers.choose_layers`.
         widths: one of :data:`WIDTHS`; counts only where the student is narrower.
         name: of the teacher, for messages.
 
@@ -85,22 +99,21 @@ def take_over(
         The names of the weights that came from the teacher.
 
     Raises:
-        ConfigError: the teacher has tables apart that the student shares, or a weight of another shape for which there
-            is no rule; all of them in one message.
+        ConfigError: the teacher has separate tables that the student shares, or a weight of another shape for which
+            there is no rule; all of them in one message.
     """
-    parameters, theirs = plain_parameters(student), plain_shapes(teacher)
-    shapes = {key: parameter.shape for key, parameter in parameters.items()}
+    parameters, theirs = plain_parameters(student), plain_parameters(teacher)
     weights = {key: value for key, value in dense_state(teacher).items() if key in theirs}
-    tables = {part: weights[f"{part}.embed_tokens.weight"] for part in PARTS} if widths == "svd" else None
-    axes = reductions(axis_sizes(teacher, theirs), axis_sizes(student, shapes), tables)
-    taken, problems = _take(shapes, layers, weights, axes)
-    groups = _shared(parameters)
-    problems += _apart(groups, taken, weights)
+    starts, problems = _starts(parameters, theirs, weights, layers, widths == "svd")
+    groups: dict[Identity, list[str]] = {}
+    for key, parameter in parameters.items():
+        groups.setdefault(parameter.identity, []).append(key)
+    problems += _sharing_problems(groups.values(), starts, weights)
     if problems:
         raise ConfigError(f"--init-from-teacher {name}: {'; '.join(problems)}")
     # Not the load_state_dict of fairseq's models: it takes a state without its version for one of 2018, and removes the
     # last layer norm of the model.
-    values = {key: found.value for key, found in taken.items()}
+    values = {key: start.value for key, start in starts.items()}
     unknown = nn.Module.load_state_dict(student, dict(values), strict=False).unexpected_keys
     assert not unknown, unknown  # every key is a name of the student's own
     _copy_equal_cores(student, teacher, set(values))
@@ -109,10 +122,89 @@ def take_over(
         for layer, module in structured_modules(student).items()
         if f"{layer}.weight" in values
     }
-    filled = {key for group in groups if any(key in taken for key in group) for key in group}
-    _log(name, taken, errors)
-    _log_left(name, taken, [key for key in shapes if key not in filled], shapes, theirs)
+    filled = {key for group in groups.values() if any(key in starts for key in group) for key in group}
+    _log(name, starts, errors)
+    used = {start.source for start in starts.values()}
+    for what, keys, everything in (("left as initialized", filled, parameters), ("not taken from it", used, theirs)):
+        left = _units([key for key in everything if key not in keys], everything)
+        logger.info("start from %s: %s: %s", name, what, left)
     return frozenset(filled)
+
+
+def _starts(
+    parameters: Parameters, theirs: Parameters, weights: Mapping[str, Tensor], layers: LayerMap, project: bool
+) -> tuple[dict[str, _Start], list[str]]:
+    """What each of the student's weights starts from, except those that the teacher lacks, and what is wrong."""
+    starts, problems = {}, []
+    streams: dict[str, Reduction] = {}
+    for key, own in parameters.items():
+        source = _source(key, layers)
+        if source is None or source not in weights:
+            continue
+        weight, other = weights[source], theirs[source]
+        rules: list[Reduction | None] = []
+        for axis, size, their_axis, their_size in zip(
+            own.axes or (), own.shape, other.axes or (), other.shape, strict=False
+        ):
+            if project and axis.kind == WIDTH.kind and size < their_size:
+                table = weights[f"{axis.part}.embed_tokens.weight"]
+                if axis.part not in streams and table.size(1) == their_size:
+                    streams[axis.part] = principal(table, size)
+                rules.append(streams.get(axis.part))
+            else:
+                rules.append(_sliced(axis, size, their_axis, their_size))
+        reduced = [rule for rule in rules if rule is not None]
+        value = weight
+        if len(reduced) == len(rules) == weight.dim():
+            gain = weight.dim() == 1 and not key.endswith("bias")
+            value = reduce_gain(weight, reduced[0]) if gain else reduce_weight(weight, reduced)
+        if value.shape != own.shape:
+            shape = tuple(weight.shape)
+            problems.append(f"{key} must have the teacher's shape {shape}, for no rule reduces it, got {own.shape}")
+            continue
+        kind = max((rule.kind for rule in reduced), key=KINDS.index, default=COPIED)
+        energy = (_energy(value), _energy(weight)) if weight.dim() > 1 else (0.0, 0.0)
+        starts[key] = _Start(source, value, kind, energy)
+    return starts, problems
+
+
+def _sliced(axis: Axis, size: int, theirs: Axis, their_size: int) -> Reduction | None:
+    """The leading entries of an axis of the teacher's; None if there is no rule."""
+    if (size, axis.blocks) == (their_size, theirs.blocks):
+        return WHOLE
+    narrower = axis.blocks <= theirs.blocks and size // axis.blocks <= their_size // theirs.blocks
+    if axis.kind not in REDUCIBLE or axis.kind != theirs.kind or not narrower:
+        return None
+    return leading(their_size, size, theirs.blocks, axis.blocks)
+
+
+def _source(key: str, layers: LayerMap) -> str | None:
+    """The key of the teacher's weight for one of the student's; None in a layer that is not copied."""
+    match = _LAYER.fullmatch(key)
+    if match is None:
+        return key
+    chosen, number = layers[match["part"]], int(match["number"])
+    layer = chosen[number] if number < len(chosen) else None
+    return None if layer is None else f"{match['part']}.layers.{layer}{match['rest']}"
+
+
+def _energy(weight: Tensor) -> float:
+    return float(weight.double().square().sum())
+
+
+def _sharing_problems(
+    groups: Iterable[list[str]], starts: Mapping[str, _Start], weights: Mapping[str, Tensor]
+) -> list[str]:
+    problems = []
+    for group in groups:
+        sources = [starts[key].source for key in group if key in starts]
+        different = [source for source in sources[1:] if not torch.equal(weights[source], weights[sources[0]])]
+        if different:
+            problems.append(
+                f"the student shares the weight of {', '.join(group)}, which must be one in the teacher too, "
+                f"got {', '.join([sources[0], *different])} of different values"
+            )
+    return problems
 
 
 def _copy_equal_cores(student: nn.Module, teacher: nn.Module, taken: set[str]) -> None:
@@ -125,101 +217,24 @@ def _copy_equal_cores(student: nn.Module, teacher: nn.Module, taken: set[str]) -
                 core.copy_(source)
 
 
-def _take(
-    shapes: Mapping[str, tuple[int, ...]], layers: Layers, weights: Mapping[str, Tensor], axes: Mapping[str, Axis]
-) -> tuple[dict[str, _Taken], list[str]]:
-    """What each of the student's weights starts from, but for those that the teacher lacks, and what is wrong."""
-    taken = {}
-    problems = []
-    for key, shape in shapes.items():
-        source = _source(key, layers)
-        if source is None or source not in weights:
-            continue
-        found = _taken(key, source, weights[source], axes)
-        if found is not None and found.value.shape == shape:
-            taken[key] = found
-        else:
-            theirs = tuple(weights[source].shape)
-            problems.append(f"{key} must have the teacher's shape {theirs}, for no rule reduces it, got {shape}")
-    return taken, problems
-
-
-def _source(key: str, layers: Layers) -> str | None:
-    """The key of the teacher's weight for one of the student's; None in a layer that is not copied."""
-    match = _LAYER.fullmatch(key)
-    if match is None:
-        return key
-    chosen = layers[match["part"]]
-    return f"{match['part']}.layers.{chosen[int(match['number'])]}{match['rest']}" if chosen else None
-
-
-def _taken(key: str, source: str, weight: Tensor, axes: Mapping[str, Axis]) -> _Taken | None:
-    """None if an axis of the weight is not what its name says."""
-    named = axes_of(key)
-    if named is None:
-        return _Taken(source, weight, COPIED, (0.0, 0.0))
-    rules = [axes.get(name, Axis(size)) for name, size in zip(named.names, weight.shape, strict=True)]
-    if any(rule.kind != COPIED and rule.size != size for rule, size in zip(rules, weight.shape, strict=True)):
-        return None
-    value = reduce_gain(weight, rules[0]) if named.gain else reduce_weight(weight, rules)
-    kind = max((rule.kind for rule in rules), key=KINDS.index)
-    energy = (_energy(value), _energy(weight)) if weight.dim() > 1 else (0.0, 0.0)
-    return _Taken(source, value, kind, energy)
-
-
-def _energy(weight: Tensor) -> float:
-    return float(weight.double().square().sum())
-
-
-def _shared(parameters: Mapping[str, PlainParameter]) -> list[list[str]]:
-    """The names of each parameter."""
-    groups: dict[frozenset[Hashable], list[str]] = {}
-    for key, parameter in parameters.items():
-        groups.setdefault(parameter.identity, []).append(key)
-    return list(groups.values())
-
-
-def _apart(groups: Sequence[list[str]], taken: Mapping[str, _Taken], weights: Mapping[str, Tensor]) -> list[str]:
-    problems = []
-    for group in groups:
-        sources = [taken[key].source for key in group if key in taken]
-        different = [source for source in sources[1:] if not torch.equal(weights[source], weights[sources[0]])]
-        if different:
-            problems.append(
-                f"the student shares the weight of {', '.join(group)}, which must be one in the teacher too, "
-                f"got {', '.join([sources[0], *different])} of different values"
-            )
-    return problems
-
-
-def _log(name: str, taken: Mapping[str, _Taken], errors: Mapping[str, float]) -> None:
-    """What came from where, with the largest error of weights that only come close to what they start from."""
+def _log(name: str, starts: Mapping[str, _Start], errors: Mapping[str, float]) -> None:
+    """Where each unit came from, with the largest error of weights that only approximate their source."""
     units: dict[str, list[str]] = {}
-    for key, found in taken.items():
-        units.setdefault(f"{_unit(key)} <- {_unit(found.source)}", []).append(key)
+    for key, start in starts.items():
+        units.setdefault(f"{_unit(key)} <- {_unit(start.source)}", []).append(key)
     for pair, keys in units.items():
-        members = [taken[key] for key in keys]
-        kind = max((found.kind for found in members), key=KINDS.index)
+        members = [starts[key] for key in keys]
+        kind = max((start.kind for start in members), key=KINDS.index)
         if kind == PROJECTED:
-            kept, whole = (sum(found.energy[side] for found in members) for side in (0, 1))
+            kept, whole = (sum(start.energy[side] for start in members) for side in (0, 1))
             kind += f", kept energy {100 * kept / whole:.1f}%" if whole else ""
         close = [errors[key] for key in keys if key in errors]
         kind += f", approximated with a relative error of up to {max(close):.3f}" if close else ""
         logger.info("start from %s: %s: %s", name, pair, kind)
 
 
-def _log_left(
-    name: str, taken: Mapping[str, _Taken], left: list[str], shapes: Iterable[str], theirs: Iterable[str]
-) -> None:
-    used = {found.source for found in taken.values()}
-    logger.info("start from %s: left as initialized: %s", name, _units(left, shapes))
-    logger.info(
-        "start from %s: not taken from it: %s", name, _units([key for key in theirs if key not in used], theirs)
-    )
-
-
 def _unit(key: str) -> str:
-    """The layer of the model, or the module outside of layers, in which a weight is."""
+    """The layer of the model, or the module outside of layers, that has a weight."""
     match = _LAYER.fullmatch(key)
     return key.rpartition(".")[0] if match is None else f"{match['part']}.layers.{match['number']}"
 

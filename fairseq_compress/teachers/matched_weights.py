@@ -12,8 +12,7 @@ from fairseq_compress.functional.losses.projection_losses import Axes, WeightPai
 from fairseq_compress.models.layer_recorder import sizes_of
 from fairseq_compress.models.student_output import unwrapped
 from fairseq_compress.modules.structured import StructuredWeight
-from fairseq_compress.surgery.plain_parameters import plain_shapes
-from fairseq_compress.surgery.transformer_axes import axes_of
+from fairseq_compress.surgery.plain_parameters import plain_parameters
 from fairseq_compress.weights.groups import weight_before_noise
 
 LayerMap = Mapping[str, Sequence[int | None]]
@@ -27,7 +26,7 @@ class MatchedWeight(NamedTuple):
     """Of the student's, as in the state dict of a plain transformer."""
     teacher_name: str
     axes: Axes
-    """The kinds of its axes, of :mod:`fairseq_compress.surgery.transformer_axes`."""
+    """The names of its axes, of :mod:`fairseq_compress.modules.axes`."""
     shapes: tuple[Shape, Shape]
     """The student's and the teacher's."""
     student: Callable[[], Tensor]
@@ -61,10 +60,21 @@ def matched_weights(student: nn.Module, teacher: nn.Module, layer_map: LayerMap 
     problems = layer_map_problems(layer_map, own, other)
     if problems:
         raise ConfigError("; ".join(f"layer map: {problem}" for problem in problems))
+    models = unwrapped(student), unwrapped(teacher)
+    parameters = [plain_parameters(model) for model in models]
     found: list[MatchedWeight] = []
     for part, number, theirs in pairs_of(layer_map):
-        layers = getattr(unwrapped(student), part).layers[number], getattr(unwrapped(teacher), part).layers[theirs]
-        found += _in_layers(layers, (f"{part}.layers.{number}.", f"{part}.layers.{theirs}."))
+        prefixes = f"{part}.layers.{number}.", f"{part}.layers.{theirs}."
+        for name, parameter in parameters[0].items():
+            teacher_name = name.replace(*prefixes, 1)
+            other = parameters[1].get(teacher_name)
+            if name.startswith(prefixes[0]) and other is not None and len(parameter.shape) == len(other.shape) == 2:
+                if parameter.axes is None:
+                    raise ConfigError(f"{name}: must be a matrix whose axes its module declares")
+                output, inputs = (axis.name for axis in parameter.axes)
+                getters = _getter(models[0], name), _getter(models[1], teacher_name)
+                shapes = parameter.shape, other.shape
+                found.append(MatchedWeight(name, teacher_name, (output, inputs), shapes, *getters))
     if not found:
         raise ConfigError(f"layer map: must pair layers that have a matrix in common, got {dict(layer_map)}")
     return found
@@ -88,25 +98,8 @@ def projection_sizes(weights: Iterable[MatchedWeight]) -> dict[str, tuple[int, i
     return sizes
 
 
-def _in_layers(layers: tuple[nn.Module, nn.Module], prefixes: tuple[str, str]) -> list[MatchedWeight]:
-    found = []
-    shapes = [plain_shapes(layer) for layer in layers]
-    for key, shape in shapes[0].items():
-        theirs = shapes[1].get(key, ())
-        if len(shape) != 2 or len(theirs) != 2:
-            continue
-        name, teacher_name = (prefix + key for prefix in prefixes)
-        known = axes_of(name)
-        if known is None:
-            raise ConfigError(f"{name}: must be a matrix of a plain transformer, got one whose axes no rule names")
-        output, inputs = known.names
-        getters = [_getter(layer, key) for layer in layers]
-        found.append(MatchedWeight(name, teacher_name, (output, inputs), (shape, theirs), *getters))
-    return found
-
-
-def _getter(layer: nn.Module, key: str) -> Callable[[], Tensor]:
-    module: Any = layer.get_submodule(key.removesuffix(".weight"))
+def _getter(model: nn.Module, key: str) -> Callable[[], Tensor]:
+    module: Any = model.get_submodule(key.removesuffix(".weight"))
     if isinstance(module, StructuredWeight):
         return module.dense_weight
     return partial(weight_before_noise, module)

@@ -6,8 +6,8 @@ import torch
 
 import fairseq_compress
 from fairseq_compress.checkpoint.average import count_parameters
-from fairseq_compress.checkpoint.load import build_model, load_upgraded
-from fairseq_compress.checkpoint.materialize import dictionaries_of, greatest_difference, write_materialized
+from fairseq_compress.checkpoint.load import build_model, dictionaries_of, load_upgraded
+from fairseq_compress.checkpoint.materialize import greatest_difference, write_materialized
 from fairseq_compress.checkpoint.pack import pack
 from fairseq_compress.cli.main import main
 from fairseq_compress.errors import ConfigError

@@ -122,7 +122,7 @@ def test_all_that_is_wrong_is_in_one_line(train_arguments, teacher, tmp_path):
         f"--init-from-teacher: must not be given with --finetune-from-model, whose weights would replace what it "
         f"copies, got {teacher} and {teacher}",
         f"--init-from-teacher {teacher}: the teacher's en dictionary must equal the student's; the first difference is",
-        "--init-layers: encoder layers must be from 0 to 1, the teacher's last, got 2",
+        "--init-layers: must name layers 0 to 1 of the teacher's encoder, got 2",
         "--init-widths: must be slices or svd where the student is smaller than the teacher, got refuse and "
         "encoder width 8 from 16",
     ):

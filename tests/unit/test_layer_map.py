@@ -12,6 +12,7 @@ from fairseq_compress.functional.layer_map import (
     even_layers,
     layer_map_problems,
     pairs_of,
+    parse_layer_map,
     read_layer_map,
 )
 from fairseq_compress.modules.layer_maps import LayerMaps
@@ -61,6 +62,18 @@ def test_depths_are_checked():
         "must name layers 0 to 1 of the teacher's decoder, got 2",
     ]
     assert layer_map_problems({"encoder": [None] * 2, "decoder": [1]}, student, teacher) == []
+    assert layer_map_problems(read_layer_map("encoder:none decoder:1"), student, teacher) == []
+
+
+@pytest.mark.parametrize("text", ["", "encoder", "encoder:", "encoder:1/2", "coder:1", "encoder:-1", "encoder:1,"])
+def test_what_is_wrong_with_a_map_is_told(text):
+    form = "must be parts such as encoder:0,2,4 or decoder:none, separated by a space"
+    assert parse_layer_map(text) == ({}, [f"{form}, got {text!r}"])
+
+
+def test_parts_of_a_map():
+    assert parse_layer_map("decoder:none encoder:0,-,2") == ({"decoder": [], "encoder": [0, None, 2]}, [])
+    assert parse_layer_map("encoder:1 encoder:2")[1] == ["must name encoder once, got 'encoder:1 encoder:2'"]
 
 
 PAIRS = (Pair("encoder", 0, 1), Pair("encoder", 1, 3), Pair("decoder", 0, 5))

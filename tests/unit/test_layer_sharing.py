@@ -16,7 +16,7 @@ from fairseq_compress.errors import ConfigError
 from fairseq_compress.modules.layer_sharing import leaders_of
 from fairseq_compress.surgery.plain_parameters import dense_state
 from fairseq_compress.surgery.teacher_layers import choose_layers
-from fairseq_compress.surgery.teacher_start import take_over
+from fairseq_compress.surgery.teacher_start import initialize_from
 from fairseq_compress.weights.attach import attach_plan
 from fairseq_compress.weights.reading import parse_plan
 
@@ -168,7 +168,7 @@ def test_a_student_of_the_same_sharing_starts_as_its_teacher(order):
             parameter.zero_()
     layers, problems = choose_layers({}, student, teacher)
     assert problems == []
-    take_over(student, teacher, layers, "refuse", "teacher.pt")
+    initialize_from(student, teacher, layers, "refuse", "teacher.pt")
     assert torch.equal(logits(student.eval()), logits(teacher.eval()))
 
 

@@ -10,7 +10,7 @@ import fairseq_compress
 from fairseq_compress.models.student_output import student_output, why_no_output_matrix
 from fairseq_compress.runtimes.torch.step_decoders import step_decoder, why_not_fast
 from fairseq_compress.surgery.teacher_layers import choose_layers
-from fairseq_compress.surgery.teacher_start import take_over
+from fairseq_compress.surgery.teacher_start import initialize_from
 from fairseq_compress.weights.attach import attach_plan
 from fairseq_compress.weights.reading import parse_plan
 from tests.helpers.structures import BATCH, KINDS, make
@@ -41,7 +41,7 @@ def test_a_student_of_the_same_structure_starts_as_its_teacher(kind):
         for parameter in student.parameters():
             parameter.zero_()
     layers, _ = choose_layers({}, student, teacher)
-    take_over(student, teacher, layers, "refuse", "teacher.pt")
+    initialize_from(student, teacher, layers, "refuse", "teacher.pt")
     torch.testing.assert_close(student(**BATCH)[0], teacher(**BATCH)[0], atol=1e-5, rtol=1e-5)
 
 

@@ -10,11 +10,12 @@ from fairseq.data import Dictionary
 
 import fairseq_compress.models as our_models  # noqa: F401 - registers them
 from fairseq_compress.errors import ConfigError
+from fairseq_compress.functional.layer_map import even_start_layers, parse_layer_map
+from fairseq_compress.modules.axes import parameter_axes
 from fairseq_compress.surgery.plain_parameters import plain_shapes
-from fairseq_compress.surgery.teacher_layers import choose_layers, evenly_spread, parse_layers
-from fairseq_compress.surgery.teacher_start import take_over, why_not_by_size
-from fairseq_compress.surgery.transformer_axes import axes_of, axis_sizes
-from fairseq_compress.surgery.width_reduction import leading_in_heads, principal, reduce_gain, reduce_weight
+from fairseq_compress.surgery.reductions import leading, principal, reduce_gain, reduce_weight
+from fairseq_compress.surgery.teacher_layers import choose_layers
+from fairseq_compress.surgery.teacher_start import initialize_from, size_problems
 from fairseq_compress.weights.attach import attach_plan
 from fairseq_compress.weights.groups import effective_state
 from fairseq_compress.weights.reading import parse_plan
@@ -50,10 +51,10 @@ def make(seed=1, architecture="transformer_small", **values):
 
 
 def start(student, teacher, widths="refuse", layers=None):
-    given, wrong = parse_layers(layers)
+    given, wrong = parse_layer_map(layers) if layers else ({}, [])
     chosen, more = choose_layers(given, student, teacher)
     assert wrong + more == []
-    take_over(student, teacher, chosen, widths, "teacher.pt")
+    initialize_from(student, teacher, chosen, widths, "teacher.pt")
     return chosen
 
 
@@ -107,15 +108,16 @@ def test_every_weight_is_that_of_the_slow_computation(widths):
 
 
 def test_axes_are_known_for_every_weight_of_a_transformer():
-    shapes = plain_shapes(make(**WIDE))
-    assert all(axes_of(key) and len(axes_of(key).names) == len(shape) for key, shape in shapes.items())
+    model = make(**WIDE)
+    axes = parameter_axes(model)
+    assert all(len(axes[key]) == len(shape) for key, shape in plain_shapes(model).items())
 
 
 def test_the_projected_table_is_its_truncated_svd():
     table = torch.randn(30, 7)
     axis = principal(table, 3)
     left, values, _ = torch.linalg.svd(table.double(), full_matrices=False)
-    assert torch.allclose(reduce_weight(table, [leading_in_heads(1, 30, 1, 30), axis]).abs().double(),
+    assert torch.allclose(reduce_weight(table, [leading(30, 30), axis]).abs().double(),
                           (left * values)[:, :3].abs(), atol=1e-5)  # fmt: skip
     assert torch.allclose(axis.directions.t() @ axis.directions, torch.eye(3).double())
     assert torch.equal(axis.directions, principal(table, 3).directions)
@@ -124,17 +126,17 @@ def test_the_projected_table_is_its_truncated_svd():
 
 
 def test_heads_by_hand():
-    assert leading_in_heads(3, 4, 2, 4).index.tolist() == [0, 1, 2, 3, 4, 5, 6, 7]
-    assert leading_in_heads(3, 4, 2, 2).index.tolist() == [0, 1, 4, 5]
-    assert leading_in_heads(3, 4, 3, 4).index is None
+    assert leading(12, 8, 3, 2).index.tolist() == [0, 1, 2, 3, 4, 5, 6, 7]
+    assert leading(12, 4, 3, 2).index.tolist() == [0, 1, 4, 5]
+    assert leading(12, 12, 3, 3).index is None
 
 
 @pytest.mark.parametrize(
     ("student", "teacher", "layers"),
     [(1, 6, [0]), (2, 6, [0, 5]), (3, 6, [0, 2, 5]), (4, 6, [0, 2, 3, 5]), (6, 6, [0, 1, 2, 3, 4, 5]), (0, 6, [])],
 )
-def test_layers_are_evenly_spread(student, teacher, layers):
-    assert evenly_spread(student, teacher) == layers
+def test_layers_are_even_start_layers(student, teacher, layers):
+    assert even_start_layers(student, teacher) == layers
 
 
 @pytest.mark.parametrize("architecture", ["transformer", "transformer_small"])
@@ -214,9 +216,8 @@ def test_compressed_student_and_compressed_teacher(tmp_path):
 
 
 def problems_of_sizes(teacher, student, widths, layers=None):
-    chosen, wrong = choose_layers(parse_layers(layers)[0], student, teacher)
-    sizes = [axis_sizes(model, plain_shapes(model)) for model in (teacher, student)]
-    return wrong + why_not_by_size(*sizes, chosen, widths)
+    chosen, wrong = choose_layers(parse_layer_map(layers)[0] if layers else {}, student, teacher)
+    return wrong + size_problems(teacher, student, chosen, widths)
 
 
 def test_sizes_are_refused_in_one_go():
@@ -224,8 +225,8 @@ def test_sizes_are_refused_in_one_go():
     assert problems_of_sizes(make(**WIDE), student, "refuse", "decoder:7,1") == [
         "--init-layers: must list the teacher's layers for the encoder, which has more of them than the teacher, "
         "got nothing for 4 from 3",
-        "--init-layers: must list a layer of the teacher for each of the student's 1 decoder layers, got 2",
-        "--init-layers: decoder layers must be from 0 to 1, the teacher's last, got 7",
+        "--init-layers: must name 1 layers of the decoder, one for each of the student's, got 2",
+        "--init-layers: must name layers 0 to 1 of the teacher's decoder, got 7",
         "--init-from-teacher: the student must be no larger than the teacher, got encoder positions 42 from 32, "
         "decoder width 18 from 12, decoder head width 9 from 6",
         "--init-widths: must be slices or svd where the student is smaller than the teacher, got refuse and "
@@ -235,17 +236,3 @@ def test_sizes_are_refused_in_one_go():
     wide_head = make(**NARROW | {"encoder_attention_heads": 1})
     assert "encoder head width 8 from 4" in problems_of_sizes(make(**WIDE), wide_head, "svd")[0]
     assert problems_of_sizes(make(**WIDE), wide_head, "svd", "encoder:none") == []
-
-
-@pytest.mark.parametrize("text", ["", "encoder", "encoder:", "encoder:1/2", "coder:1", "encoder:-1", "encoder:1,"])
-def test_bad_lists_of_layers(text):
-    form = "--init-layers: must be parts such as encoder:0,2,4 or decoder:none, separated by a space"
-    assert parse_layers(text) == ({}, [f"{form}, got {text!r}"])
-
-
-def test_lists_of_layers():
-    assert parse_layers(None) == ({}, [])
-    assert parse_layers("decoder:none encoder:0,0,2") == ({"decoder": [], "encoder": [0, 0, 2]}, [])
-    assert parse_layers("encoder:1 encoder:2")[1] == [
-        "--init-layers: must name encoder once, got 'encoder:1 encoder:2'"
-    ]
