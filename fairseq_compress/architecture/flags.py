@@ -5,7 +5,7 @@ of this version have it in their checkpoints. Older checkpoints have the other o
 """
 
 import argparse
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple
 
@@ -380,7 +380,7 @@ def _with_matrices(architecture: Architecture, flags: ShapeFlags) -> Architectur
         full = {name: f"{part}.layers.{number}.{name}" for name in architecture.linear_shapes(part, layer)}
         return replace(layer, matrices=tuple(Matrix(n, **forms[name]) for n, name in full.items() if name in forms))
 
-    return _each_layer(architecture, stored)
+    return architecture.map_layers(stored)
 
 
 def _shared(architecture: Architecture, flags: ShapeFlags) -> Architecture:
@@ -404,17 +404,8 @@ def _shared(architecture: Architecture, flags: ShapeFlags) -> Architecture:
                 )
         return replace(model, shared_with=leader)
 
-    return _each_layer(architecture, shared)
+    return architecture.map_layers(shared)
 
 
 def _matrix_forms(layer: Layer) -> dict[str, str]:
     return {m.name: f"rank {m.rank}" if m.rank else f"sparsity {m.sparsity}" for m in layer.matrices}
-
-
-def _each_layer(architecture: Architecture, change: Callable[[str, int, Layer], Layer]) -> Architecture:
-    stacks = {}
-    for part in PARTS:
-        stack = architecture.stack(part)
-        layers = tuple(change(part, number, layer) for number, layer in enumerate(stack.layers))
-        stacks[part] = replace(stack, layers=layers)
-    return replace(architecture, **stacks)

@@ -4,7 +4,7 @@
 layers, H the heads of an attention and D the width of one: queries, keys and values are H · D wide.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from fairseq_compress.functional.layer_map import PARTS
@@ -136,6 +136,15 @@ class Architecture:
         """``encoder`` or ``decoder``."""
         found: Stack = getattr(self, part)
         return found
+
+    def map_layers(self, change: Callable[[str, int, Layer], Layer]) -> "Architecture":
+        """The architecture with ``change(part, number, layer)`` for each layer."""
+        stacks = {}
+        for part in PARTS:
+            stack = self.stack(part)
+            layers = tuple(change(part, number, layer) for number, layer in enumerate(stack.layers))
+            stacks[part] = replace(stack, layers=layers)
+        return replace(self, **stacks)
 
     def keep_layers(self, part: str, numbers: list[int]) -> "Architecture":
         """The architecture with these layers of a part, in this order."""

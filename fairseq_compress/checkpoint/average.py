@@ -16,10 +16,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from fairseq_compress.checkpoint.load import load_state
-from fairseq_compress.checkpoint.state import num_updates, without_training_state, write_state
+from fairseq_compress.checkpoint.state import num_updates, without_training_state, write_converted
 from fairseq_compress.errors import CheckpointError, ConfigError
 from fairseq_compress.functional.ties import tied_groups
-from fairseq_compress.work.files import check_distinct
 
 Weights = Mapping[str, Tensor]
 
@@ -99,7 +98,7 @@ def average_checkpoints(paths: Sequence[str | os.PathLike[str]], progress: bool 
     newest: dict[str, Any] = {}
     for path in tqdm(ordered, desc="averaging", unit="file", disable=None if progress else True):
         state = load_state(path)
-        weights = _weights(state.pop("model"), path)
+        weights = checked_weights(state.pop("model"), path)
         if total is None:
             total = _RunningSum(path, weights)
         else:
@@ -122,10 +121,7 @@ def write_average(
     Raises:
         ConfigError: ``output`` is one of the inputs.
     """
-    check_distinct(paths, [output])
-    state = average_checkpoints(paths, progress)
-    write_state(state, output)
-    return state
+    return write_converted(paths, output, lambda: average_checkpoints(paths, progress), dict)
 
 
 class _RunningSum:
@@ -196,7 +192,12 @@ def _distinct(paths: Sequence[str | os.PathLike[str]]) -> list[Path]:
     return ordered
 
 
-def _weights(model: Any, path: Path) -> Weights:
+def checked_weights(model: Any, path: Path) -> Weights:
+    """The weights of a checkpoint.
+
+    Raises:
+        CheckpointError: they are no tensors, or one holds NaN or infinity.
+    """
     if not isinstance(model, Mapping) or not model:
         raise CheckpointError(f"checkpoint {path}: 'model' must be a dictionary of weights, got {type(model).__name__}")
     for key, value in model.items():

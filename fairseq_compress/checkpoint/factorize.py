@@ -1,118 +1,119 @@
-"""What a low-rank model is made from: the dense weights of a checkpoint, and its configuration with ranks inside."""
+"""A checkpoint whose linear layers, and embeddings if wanted, are products of two smaller matrices."""
 
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
-from fairseq.data import Dictionary
-from fairseq.models import BaseFairseqModel
-from omegaconf import DictConfig
-from torch import Tensor, nn
+from fairseq.models import ARCH_MODEL_REGISTRY, MODEL_REGISTRY
+from fairseq.models.transformer import TransformerModel
 
-from fairseq_compress.architecture.flags import KEY
-from fairseq_compress.checkpoint.average import is_parameter
-from fairseq_compress.checkpoint.load import build_model, dictionaries_of, load_upgraded, new_model
+from fairseq_compress.architecture.flags import architecture_of
+from fairseq_compress.checkpoint.average import checked_weights, count_parameters
+from fairseq_compress.checkpoint.load import build_model, load_model
+from fairseq_compress.checkpoint.state import plain_cfg, set_architecture, with_model, write_converted
 from fairseq_compress.errors import CheckpointError, ConfigError
+from fairseq_compress.functional.layers.low_rank import stored_numbers
 from fairseq_compress.modules.activation_quantizer import remove_quantizers
-from fairseq_compress.modules.structured import structured_modules
-from fairseq_compress.selection import select
+from fairseq_compress.modules.structured import relative_error, structured_modules
+from fairseq_compress.surgery.factorize import MODULES, Names, RankChoice, choose_ranks, with_ranks
 from fairseq_compress.weights.configuration import set_options, set_plan
-from fairseq_compress.weights.groups import effective_state, weight_groups
+from fairseq_compress.weights.groups import effective_state
 from fairseq_compress.weights.rules import Plan
+from fairseq_compress.work.files import PathLike
 
-LAYERS, TABLE = ".layers.", "embed_tokens"
-
-Shape = tuple[int, int]
-Names = tuple[str, ...]
-"""Of all modules that share a weight."""
+OURS = "compressed_transformer"
+"""The registered model that an architecture describes."""
 
 
-class DenseModel(NamedTuple):
-    """A trained model of dense layers."""
+class FactorizedMatrix(NamedTuple):
+    """A matrix of the model, before and after."""
 
-    path: str | os.PathLike[str]
-    state: dict[str, Any]
-    """The whole dictionary of the checkpoint."""
-    cfg: DictConfig
-    """Without a compression plan."""
-    dictionaries: tuple[Dictionary, Dictionary]
-    model: BaseFairseqModel
-    weights: dict[str, Tensor]
-    """Of a quantized model the values x̂."""
+    names: Names
+    shape: tuple[int, int]
+    rank: int | None
+    """None where it stays dense."""
+    error: float
+    """‖W - Ŵ‖ / ‖W‖ (Frobenius)."""
 
     @property
-    def convolution(self) -> bool:
-        """Whether the embeddings are behind a convolution, whose narrow table stays as it is."""
-        return bool(getattr(self.cfg.model, "embedding_convolution", 0))
+    def before(self) -> int:
+        """Numbers of the matrix."""
+        return self.shape[0] * self.shape[1]
 
-    def weight(self, name: str) -> Tensor:
-        """Of the linear layer or embedding with this name."""
-        return self.weights[f"{name}.weight"]
-
-    def shape(self, name: str) -> Shape:
-        """(O, I) of a linear layer, (V, D) of an embedding."""
-        rows, columns = self.weight(name).shape
-        return rows, columns
-
-    def groups(self) -> list[Names]:
-        """Names of all linear layers and embeddings, in the model's order."""
-        return [tuple(group.modules) for group in weight_groups(self.model)]
-
-    def tables(self) -> list[str]:
-        """The first name of each embedding table."""
-        return [names[0] for names in self.groups() if any(name.endswith(TABLE) for name in names)]
-
-    def picked(self, patterns: Sequence[str]) -> dict[str, Names]:
-        """The linear layers inside of encoder and decoder layers of which a pattern picks a name, by their first names.
-
-        Raises:
-            ConfigError: a pattern picks nothing.
-        """
-        names: dict[str, Names] = {}
-        for group in (each.modules for each in weight_groups(self.model)):
-            if all(isinstance(module, nn.Linear) and LAYERS in name for name, module in group.items()):
-                names |= dict.fromkeys(group, tuple(group))
-        return {names[name][0]: names[name] for name in select(names, patterns, "--modules")}
-
-    def low_rank_model(
-        self, architecture: str, ranks: Mapping[Names, int], embedding_rank: int, load: bool = True
-    ) -> BaseFairseqModel:
-        """The model with low-rank layers; the configuration is its configuration from now on.
-
-        Args:
-            architecture: which has low-rank layers.
-            ranks: of linear layers.
-            embedding_rank: of all embeddings, 0 for dense ones.
-            load: the closest weights, else random ones.
-        """
-        items = [f"{name}={rank}" for names, rank in ranks.items() for name in names]
-        options: dict[str, Any] = {"linear_ranks": ",".join(items), KEY: None}
-        if not self.convolution:
-            options["embedding_rank"] = embedding_rank
-        set_options(self.cfg.model, {"_name": architecture, "arch": architecture} | options)
-        if not load:
-            return new_model(self.path, self.cfg, *self.dictionaries)
-        return build_model(self.path, {"model": self.weights}, self.cfg, *self.dictionaries)
+    @property
+    def after(self) -> int:
+        """Numbers of its factors."""
+        return self.before if self.rank is None else stored_numbers(self.rank, *self.shape)
 
 
-def read_dense(path: str | os.PathLike[str]) -> DenseModel:
-    """The model of a checkpoint, packed or not.
+class Factorized(NamedTuple):
+    """A factorized checkpoint and what was done."""
+
+    state: dict[str, Any]
+    layers: list[FactorizedMatrix]
+    """All that were picked, and the embeddings if these were."""
+    before: int
+    """Parameters of the model, shared ones once."""
+    after: int
+
+
+def factorize(
+    path: PathLike, choice: RankChoice, modules: Sequence[str] = MODULES, embedding_rank: int = 0
+) -> Factorized:
+    """The checkpoint with the truncated SVD of the weights that patterns pick; of quantized weights, of the values x̂.
+
+    The checkpoint's own plan is dropped: its patterns are for other modules. Arguments are those of
+    :func:`~fairseq_compress.surgery.factorize.choose_ranks`.
 
     Raises:
-        CheckpointError: the file cannot be loaded, or holds NaN or infinity.
-        ConfigError: a layer is low-rank, sparse or a tensor train already.
+        CheckpointError: the file cannot be loaded, holds NaN, or is of an architecture without low-rank layers.
+        ConfigError: it is factorized already; or see :func:`~fairseq_compress.surgery.factorize.choose_ranks`.
     """
-    state, cfg = load_upgraded(path)
-    dictionaries = dictionaries_of(state["model"])
-    model = build_model(path, state, cfg, *dictionaries)
+    _, state, cfg, dictionaries, model = load_model(path)
     structured = [f"{name} is a {type(module).__name__}" for name, module in structured_modules(model).items()]
     if structured:
         raise ConfigError(f"--checkpoint {path}: must have dense layers, got a model in which {structured[0]}")
     remove_quantizers(model)
-    weights = effective_state(model)
-    for key, weight in weights.items():
-        if is_parameter(key, weight) and not torch.isfinite(weight).all():
-            raise CheckpointError(f"checkpoint {path}: weight {key} holds NaN or infinity; the training diverged")
+    weights = checked_weights(effective_state(model), Path(path))
+    name, architecture = _model_name(path, cfg.model), architecture_of(cfg.model)
+    if embedding_rank and architecture.embeddings.kind == "convolutional":
+        raise ConfigError(
+            f"--embedding-rank: must not be given for embeddings behind a convolution, which are narrow, got "
+            f"{embedding_rank}"
+        )
+    before = count_parameters(weights)
+    ranks = choose_ranks(model, weights, choice, modules, embedding_rank, before)
     set_plan(cfg.model, Plan())
-    return DenseModel(path, state, cfg, dictionaries, model, weights)
+    set_options(cfg.model, {"_name": name, "arch": name})
+    set_architecture(cfg.model, with_ranks(architecture, ranks))
+    smaller = build_model(path, {"model": weights}, cfg, *dictionaries)
+    structured = structured_modules(smaller)
+    layers = []
+    for names, rank in ranks.items():
+        weight = weights[f"{names[0]}.weight"]
+        error = relative_error(structured[names[0]], weight) if rank is not None else 0.0
+        layers.append(FactorizedMatrix(names, (weight.size(0), weight.size(1)), rank, error))
+    written = smaller.state_dict()
+    return Factorized(with_model(state, plain_cfg(cfg), written), layers, before, count_parameters(written))
+
+
+def write_factorized(
+    path: PathLike, output: PathLike, choice: RankChoice, modules: Sequence[str] = MODULES, embedding_rank: int = 0
+) -> Factorized:
+    """Write :func:`factorize` of ``path`` to ``output`` and return it.
+
+    Raises:
+        ConfigError: the output is the input; or see :func:`factorize`, which has the other errors too.
+    """
+    return write_converted([path], output, lambda: factorize(path, choice, modules, embedding_rank))
+
+
+def _model_name(path: PathLike, model: Any) -> str:
+    """Under which name the model is built with low-rank layers."""
+    name = getattr(model, "_name", None) or getattr(model, "arch", None)
+    kind = ARCH_MODEL_REGISTRY.get(name) or MODEL_REGISTRY.get(name)
+    if kind is TransformerModel:
+        return OURS
+    if kind is None or not issubclass(kind, MODEL_REGISTRY[OURS]):
+        raise CheckpointError(f"checkpoint {path}: must be of transformer or of one of our architectures, got {name}")
+    return str(name)

@@ -7,7 +7,6 @@ anything is written, the plain model must give the scores of the original on ran
 
 import argparse
 import dataclasses
-import os
 import warnings
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -23,13 +22,13 @@ from fairseq_compress.architecture.flags import KEY, architecture_of
 from fairseq_compress.architecture.reading import to_json
 from fairseq_compress.architecture.stock import dense, why_not_plain, why_not_stock
 from fairseq_compress.checkpoint.load import TABLES, build_model, dictionaries_of, load_upgraded, table_rows
-from fairseq_compress.checkpoint.state import without_training_state, write_state
+from fairseq_compress.checkpoint.state import with_model, write_converted
 from fairseq_compress.checkpoint.stock_configuration import stock_configuration
 from fairseq_compress.errors import CheckpointError
 from fairseq_compress.modules.activation_quantizer import remove_quantizers
 from fairseq_compress.modules.structured import structured_modules
 from fairseq_compress.surgery.plain_parameters import dense_state
-from fairseq_compress.work.files import check_distinct
+from fairseq_compress.work.files import PathLike
 
 # Of a log-probability. Both models run the same products in the same order in float32; where a product of factors
 # becomes one matrix they do not, and are compared in float64.
@@ -49,7 +48,7 @@ class Materialized(NamedTuple):
     """The largest input of each linear layer whose input was quantized in training; the plain model does not."""
 
 
-def materialize(path: str | os.PathLike[str], any_shape: bool = False) -> Materialized:
+def materialize(path: PathLike, any_shape: bool = False) -> Materialized:
     """The checkpoint as a plain transformer that gives the same scores; of quantized weights the values x̂.
 
     Args:
@@ -86,20 +85,19 @@ def materialize(path: str | os.PathLike[str], any_shape: bool = False) -> Materi
             f"checkpoint {path}: as a plain transformer its log-probabilities differ by {difference:.2g}, more than "
             f"{TOLERANCE:g}; nothing was written"
         )
-    written = without_training_state(state) | {"args": None, "cfg": _plain_cfg(cfg, values), "model": weights}
+    configuration = stock_configuration(cfg)
+    configuration["common"] |= {"user_dir": None}
+    written = with_model(state, configuration | {"model": values}, weights)
     return Materialized(plain, values, written, ranges)
 
 
-def write_materialized(path: str | os.PathLike[str], output: str | os.PathLike[str]) -> dict[str, Any]:
+def write_materialized(path: PathLike, output: PathLike) -> dict[str, Any]:
     """Write :func:`materialize` of ``path`` to ``output``, atomically, and return it.
 
     Raises:
         ConfigError: the output is the input.
     """
-    check_distinct([path], [output])
-    state = materialize(path).state
-    write_state(state, output)
-    return state
+    return write_converted([path], output, lambda: materialize(path)).state
 
 
 def model_values(model: Any) -> dict[str, Any]:
@@ -172,14 +170,7 @@ def _why_not_by_name(cfg: DictConfig, weights: Mapping[str, Tensor]) -> list[str
     return reasons
 
 
-def _refusal(path: str | os.PathLike[str], reasons: list[str]) -> CheckpointError:
+def _refusal(path: PathLike, reasons: list[str]) -> CheckpointError:
     shown = "; ".join(reasons[:REASONS_SHOWN])
     more = f"; and {len(reasons) - REASONS_SHOWN} more" if len(reasons) > REASONS_SHOWN else ""
     return CheckpointError(f"checkpoint {path}: cannot be a plain transformer: {shown}{more}")
-
-
-def _plain_cfg(cfg: DictConfig, values: dict[str, Any]) -> dict[str, Any]:
-    """The configuration with what stock fairseq knows, as a dict of plain values."""
-    plain = stock_configuration(cfg)
-    plain["common"] |= {"user_dir": None}
-    return plain | {"model": values}

@@ -1,14 +1,20 @@
-"""The dictionary of a checkpoint, beside its weights."""
+"""The dictionary of a checkpoint: what is in it next to the weights, and how it is written."""
 
-import os
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from operator import attrgetter
+from typing import Any, TypeVar
 
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from fairseq_compress.architecture.flags import DEFAULTS, KEY, implied_flags
+from fairseq_compress.architecture.reading import to_json
+from fairseq_compress.architecture.shape import Architecture
 from fairseq_compress.compat import START_OF_DATA
-from fairseq_compress.work.files import atomic_write
+from fairseq_compress.weights.configuration import set_options
+from fairseq_compress.work.files import PathLike, atomic_write, check_distinct
+
+Made = TypeVar("Made")
 
 
 def num_updates(state: Mapping[str, Any]) -> int:
@@ -20,7 +26,7 @@ def num_updates(state: Mapping[str, Any]) -> int:
 def without_training_state(state: Mapping[str, Any]) -> dict[str, Any]:
     """``state`` with the least that fairseq's loaders ask for in place of optimizer, iterator, meters and EMA.
 
-    What a criterion or a task has learned beside the model (maps from student to teacher, queues) goes too.
+    What a criterion or a task has learned next to the model (maps from student to teacher, queues) goes too.
     """
     last = (state.get("optimizer_history") or [{}])[-1]
     names = {key: last.get(key) for key in ("criterion_name", "optimizer_name")}
@@ -35,13 +41,41 @@ def without_training_state(state: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def with_model(state: Mapping[str, Any], cfg: Mapping[str, Any], weights: Mapping[str, Any]) -> dict[str, Any]:
+    """``state`` with another configuration and model, without the state of its training."""
+    return without_training_state(state) | {"args": None, "cfg": cfg, "model": weights}
+
+
+def set_architecture(cfg: Any, architecture: Architecture) -> None:
+    """Set the architecture in a model's configuration; flat options that gave another get their defaults."""
+    flat = {name: value for name, value in vars(DEFAULTS).items() if getattr(cfg, name, None) is not None}
+    set_options(cfg, flat | implied_flags(architecture) | {KEY: to_json(architecture)})
+
+
 def plain_cfg(cfg: DictConfig) -> dict[str, Any]:
     """A configuration as fairseq's trainer saves it: plain values, and namespaces of the command line."""
     container: Any = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
     return {str(name): value for name, value in container.items()}
 
 
-def write_state(state: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
-    """Write a checkpoint, atomically."""
+def write_state(state: Mapping[str, Any], path: PathLike) -> None:
+    """Write a checkpoint under a temporary name, then rename it."""
     with atomic_write(path, "wb") as file:
         torch.save(dict(state), file)
+
+
+def write_converted(
+    inputs: Sequence[PathLike],
+    output: PathLike,
+    convert: Callable[[], Made],
+    state_of: Callable[[Made], Mapping[str, Any]] = attrgetter("state"),
+) -> Made:
+    """Write the state of what ``convert()`` returns, and return that: every command from checkpoints to a checkpoint.
+
+    Raises:
+        ConfigError: the output is one of the inputs.
+    """
+    check_distinct(inputs, [output])
+    made = convert()
+    write_state(state_of(made), output)
+    return made

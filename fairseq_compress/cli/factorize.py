@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from fairseq_compress.procedures.factorize import Factorized
+    from fairseq_compress.checkpoint.factorize import Factorized
 
 HELP = (
     "Replace linear layers of a trained transformer by products of two smaller ones, their truncated SVD: the closest "
@@ -47,7 +47,8 @@ def run(args: argparse.Namespace) -> int:
     import fairseq_compress
 
     fairseq_compress.register()
-    from fairseq_compress.procedures.factorize import MODULES, RankChoice, write_factorized
+    from fairseq_compress.checkpoint.factorize import write_factorized
+    from fairseq_compress.surgery.factorize import MODULES, RankChoice
 
     choice = RankChoice(args.rank, args.energy, args.size)
     factorized = write_factorized(args.checkpoint, args.output, choice, args.modules or MODULES, args.embedding_rank)

@@ -10,12 +10,14 @@ from torch import Tensor, nn
 from fairseq_compress.architecture.flags import architecture_of
 from fairseq_compress.architecture.shape import Architecture, Layer
 from fairseq_compress.functional.layer_map import PARTS
-from fairseq_compress.modules.axes import FFN, HEADS, Axis, parameter_axes
+from fairseq_compress.modules.axes import FFN, HEADS, Axes, Axis, parameter_axes
 from fairseq_compress.modules.layer_sharing import leaders_of, state_of_all_layers
 from fairseq_compress.options import raise_problems
 from fairseq_compress.surgery.reductions import WHOLE, Reduction, blocks, reduce_weight
 
 Numbers = Mapping[str, Sequence[int]]
+Cuts = dict[tuple[str, str], Sequence[int]]
+"""Kind and place of an axis -> the heads or units that are kept."""
 
 
 @dataclass(frozen=True)
@@ -54,25 +56,14 @@ def narrow(model: Any, keep: Keep) -> Narrowed:
             smaller architecture breaks a rule, such as one on ranks. All problems are in one message.
     """
     state, axes = state_of_all_layers(model, model.state_dict()), parameter_axes(model)
-    sizes: dict[tuple[str, str], int] = {}
-    for key, value in state.items():
-        for axis, size in zip(axes.get(key, ()), value.shape, strict=False):
-            if axis.kind in (HEADS.kind, FFN.kind):
-                sizes[axis.kind, axis.place] = axis.blocks if axis.kind == HEADS.kind else size
     layers = {part: getattr(model, part).layers for part in PARTS}
-    kept_layers = {part: keep.layers.get(part, range(len(layers[part]))) for part in PARTS}
-    cuts = {(HEADS.kind, name): numbers for name, numbers in keep.heads.items()}
-    cuts |= {(FFN.kind, name): numbers for name, numbers in keep.ffn.items()}
-    known = {kind: {name: n for (of, name), n in sizes.items() if of == kind} for kind in (HEADS.kind, FFN.kind)}
-    problems = list(_wrong_numbers("layers", keep.layers, {part: len(layers[part]) for part in PARTS}))
-    problems += _wrong_numbers("heads", keep.heads, known[HEADS.kind])
-    problems += _wrong_numbers("ffn", keep.ffn, known[FFN.kind])
-    problems += _spread_to_followers(cuts, layers)
+    kept = {part: keep.layers.get(part, range(len(layers[part]))) for part in PARTS}
+    cuts, problems = _cuts(keep, _sizes(state, axes), layers)
     raise_problems(problems, "narrow")
     narrowed: dict[str, Tensor] = {}
     made: dict[tuple[Any, ...], Tensor] = {}
     for key, value in state.items():
-        name = _renamed(key, kept_layers)
+        name = _renamed(key, kept)
         rules = [_reduction(axis, size, cuts) for axis, size in zip(axes.get(key, ()), value.shape, strict=False)]
         if name is None:
             continue
@@ -84,24 +75,34 @@ def narrow(model: Any, keep: Keep) -> Narrowed:
                 made[identity] = reduce_weight(value, rules)
             value = made[identity]
         narrowed[name] = value
-    architecture = _narrowed(architecture_of(model.cfg), cuts, kept_layers, problems)
+    architecture = architecture_of(model.cfg).map_layers(
+        lambda part, number, layer: _narrowed_layer(layer, f"{part}.layers.{number}", cuts, problems)
+    )
+    for part, numbers in kept.items():
+        architecture = architecture.keep_layers(part, list(numbers))
     raise_problems([*problems, *architecture.problems()], "narrow")
     return Narrowed(narrowed, architecture)
 
 
-def _wrong_numbers(what: str, given: Numbers, known: Mapping[str, int]) -> Iterator[str]:
-    for name, numbers in given.items():
-        if name not in known:
-            yield f"{what}: unknown key {name}; expected one of {', '.join(known)}"
-        elif not numbers or list(numbers) != sorted(set(numbers)) or not 0 <= numbers[0] <= numbers[-1] < known[name]:
-            yield f"{what}: {name}: must be ascending numbers in [0, {known[name] - 1}], got {list(numbers)}"
+def _sizes(state: Mapping[str, Tensor], axes: Mapping[str, Axes]) -> dict[str, dict[str, int]]:
+    """Kind of axis -> attention or layer -> how many heads or units it has."""
+    sizes: dict[str, dict[str, int]] = {HEADS.kind: {}, FFN.kind: {}}
+    for key, value in state.items():
+        for axis, size in zip(axes.get(key, ()), value.shape, strict=False):
+            if axis.kind in sizes:
+                sizes[axis.kind][axis.place] = axis.blocks if axis.kind == HEADS.kind else size
+    return sizes
 
 
-def _spread_to_followers(cuts: dict[tuple[str, str], Sequence[int]], layers: Mapping[str, nn.Module]) -> list[str]:
-    """Give the cuts of a layer to those that share its parameters, and say what of these was named itself."""
-    problems = []
-    for part, stack in layers.items():
-        for number, leader in enumerate(leaders_of(stack)):
+def _cuts(keep: Keep, sizes: dict[str, dict[str, int]], layers: Mapping[str, Any]) -> tuple[Cuts, list[str]]:
+    """The axes that are cut, also those of layers that share the parameters of a named one, and what is wrong."""
+    cuts = {(HEADS.kind, name): numbers for name, numbers in keep.heads.items()}
+    cuts |= {(FFN.kind, name): numbers for name, numbers in keep.ffn.items()}
+    problems = list(_wrong_numbers("layers", keep.layers, {part: len(layers[part]) for part in PARTS}))
+    problems += _wrong_numbers("heads", keep.heads, sizes[HEADS.kind])
+    problems += _wrong_numbers("ffn", keep.ffn, sizes[FFN.kind])
+    for part in PARTS:
+        for number, leader in enumerate(leaders_of(layers[part])):
             own, first = f"{part}.layers.{number}", f"{part}.layers.{leader}"
             if number == leader:
                 continue
@@ -112,7 +113,15 @@ def _spread_to_followers(cuts: dict[tuple[str, str], Sequence[int]], layers: Map
             ]
             theirs = {cut: numbers for cut, numbers in cuts.items() if f"{cut[1]}.".startswith(f"{first}.")}
             cuts |= {(kind, own + name.removeprefix(first)): numbers for (kind, name), numbers in theirs.items()}
-    return problems
+    return cuts, problems
+
+
+def _wrong_numbers(what: str, given: Numbers, known: Mapping[str, int]) -> Iterator[str]:
+    for name, numbers in given.items():
+        if name not in known:
+            yield f"{what}: unknown key {name}; expected one of {', '.join(known)}"
+        elif not numbers or list(numbers) != sorted(set(numbers)) or not 0 <= numbers[0] <= numbers[-1] < known[name]:
+            yield f"{what}: {name}: must be ascending numbers in [0, {known[name] - 1}], got {list(numbers)}"
 
 
 def _renamed(key: str, kept_layers: Numbers) -> str | None:
@@ -125,14 +134,12 @@ def _renamed(key: str, kept_layers: Numbers) -> str | None:
     return f"{part}.layers.{kept.index(int(number))}.{rest}" if int(number) in kept else None
 
 
-def _reduction(axis: Axis, size: int, cuts: Mapping[tuple[str, str], Sequence[int]]) -> Reduction:
+def _reduction(axis: Axis, size: int, cuts: Cuts) -> Reduction:
     numbers = cuts.get((axis.kind, axis.place))
     return WHOLE if numbers is None else blocks(numbers, size // axis.blocks if axis.kind == HEADS.kind else 1)
 
 
-def _why_not(
-    model: nn.Module, key: str, value: Tensor, axes: Mapping[str, tuple[Axis, ...]], cuts: Mapping[Any, Any]
-) -> str | None:
+def _why_not(model: nn.Module, key: str, value: Tensor, axes: Mapping[str, Axes], cuts: Cuts) -> str | None:
     """What keeps a weight from being cut, None if nothing does."""
     words = key.split(".")
     owner = next((name for i in range(len(words), 0, -1) if (name := ".".join(words[:i])) in axes), None)
@@ -146,23 +153,7 @@ def _why_not(
     return None
 
 
-def _narrowed(
-    architecture: Architecture, cuts: Mapping[tuple[str, str], Sequence[int]], kept: Numbers, problems: list[str]
-) -> Architecture:
-    for part in PARTS:
-        stack = architecture.stack(part)
-        layers = tuple(
-            _narrowed_layer(layer, f"{part}.layers.{number}", cuts, problems)
-            for number, layer in enumerate(stack.layers)
-        )
-        architecture = replace(architecture, **{part: replace(stack, layers=layers)})
-        architecture = architecture.keep_layers(part, list(kept[part]))
-    return architecture
-
-
-def _narrowed_layer(
-    layer: Layer, name: str, cuts: Mapping[tuple[str, str], Sequence[int]], problems: list[str]
-) -> Layer:
+def _narrowed_layer(layer: Layer, name: str, cuts: Cuts, problems: list[str]) -> Layer:
     changes: dict[str, Any] = {}
     for attribute, module in (("self_attention", "self_attn"), ("cross_attention", "encoder_attn")):
         heads = cuts.get((HEADS.kind, f"{name}.{module}"))

@@ -6,6 +6,7 @@ import torch
 
 import fairseq_compress
 from fairseq_compress.checkpoint.average import count_parameters
+from fairseq_compress.checkpoint.factorize import factorize
 from fairseq_compress.checkpoint.load import build_model, dictionaries_of, load_upgraded
 from fairseq_compress.checkpoint.materialize import greatest_difference, write_materialized
 from fairseq_compress.checkpoint.pack import pack
@@ -15,8 +16,8 @@ from fairseq_compress.functional.layers.low_rank import truncated_svd
 from fairseq_compress.modules.factorized_output import FactorizedOutput
 from fairseq_compress.modules.low_rank_linear import LowRankLinear
 from fairseq_compress.modules.structured import structured_modules
-from fairseq_compress.procedures.factorize import RankChoice, factorize
 from fairseq_compress.procedures.post_training import quantize
+from fairseq_compress.surgery.factorize import RankChoice
 from fairseq_compress.weights.configuration import plan_of
 from fairseq_compress.weights.reading import read_plan
 from tests.conftest import PLUGIN, TINY, run_command

@@ -7,6 +7,7 @@ import random
 import pytest
 import torch
 from fairseq import models
+from fairseq_compress.weights.attaching import attach_plan
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,7 +16,6 @@ from fairseq_compress.architecture.flags import architecture_of
 from fairseq_compress.architecture.reading import to_json
 from fairseq_compress.errors import ConfigError
 from fairseq_compress.surgery.narrow import Keep, narrow
-from fairseq_compress.weights.attaching import attach_plan
 from fairseq_compress.weights.reading import parse_plan
 from tests.helpers.structures import BATCH, KINDS, TASK, make
 
