@@ -1,69 +1,33 @@
-"""The student out of a checkpoint of dual-vocabulary training, as an ordinary checkpoint with its dictionaries beside.
+"""The student out of a checkpoint of dual-vocabulary training, as an ordinary checkpoint next to its dictionaries.
 
-The checkpoint holds a student, a teacher and, where the student's embeddings are the teacher's in another size, their
-projection, all under ``model``: ``student.KEY``, ``teacher.KEY``, and under ``student_projection.`` the matrix
-``weight`` P (D_s, D_t) and the index map ``rows`` (V_s,), the teacher's row for each entry of the student. Its
-configuration has the student's architecture under ``model``.
+The checkpoint holds the weights of :mod:`fairseq_compress.surgery.extract_student` under ``model``; its configuration
+has the student's architecture under ``model``.
 """
 
-import os
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-import torch.nn.functional as F
 from fairseq.data import Dictionary
 from omegaconf import DictConfig, OmegaConf
-from torch import Tensor
 
 from fairseq_compress.checkpoint.load import build_model, dictionaries_of, load_upgraded
-from fairseq_compress.checkpoint.state import plain_cfg, without_training_state, write_state
+from fairseq_compress.checkpoint.state import plain_cfg, with_model, write_state
 from fairseq_compress.checkpoint.stock_configuration import stock_configuration
 from fairseq_compress.corpus.dual_text import DualTextManifest
 from fairseq_compress.errors import CheckpointError, ConfigError, DataError
-from fairseq_compress.functional.layer_map import PARTS
-from fairseq_compress.work.files import atomic_write, check_distinct
+from fairseq_compress.surgery.extract_student import student_weights
+from fairseq_compress.work.files import PathLike, atomic_write, check_distinct
 
-STUDENT, TEACHER, PROJECTION = "student.", "teacher.", "student_projection."
-MATRIX, ROWS = PROJECTION + "weight", PROJECTION + "rows"
 DICTIONARY = "dict.student.txt"
 TEACHER_OPTIONS = "dual_teacher"
 """Of the student's configuration: that of the teacher, one line of JSON, so that every checkpoint carries it."""
-TABLE, OUTPUT = "{}.embed_tokens.weight", "decoder.output_projection.weight"
 
 
-def student_weights(weights: Mapping[str, Tensor], model: Any) -> dict[str, Tensor]:
-    """The student's state dict out of that of student and teacher; tensors that were one stay one.
-
-    With a projection its tables are E_teacher[rows] Pᵀ, those of encoder and decoder each of the teacher's own, and
-    one tensor where the student ties them.
-
-    Args:
-        model: the options of the student's architecture, which say what is tied.
-
-    Raises:
-        CheckpointError: there is no student; a key belongs to nobody; or the projection is damaged, or ties tables that
-            differ in the teacher.
-    """
-    student = {key.removeprefix(STUDENT): value for key, value in weights.items() if key.startswith(STUDENT)}
-    if not student:
-        raise CheckpointError(f"model: must have weights under {STUDENT}, got none: it was not trained with two models")
-    unknown = [key for key in weights if not key.startswith((STUDENT, TEACHER, PROJECTION))]
-    if unknown:
-        raise CheckpointError(f"model: must have keys under {STUDENT}, {TEACHER} and {PROJECTION}, got {unknown[0]}")
-    if any(key.startswith(PROJECTION) for key in weights):
-        student |= _projected_tables(weights, model)
-    return student
-
-
-def extract_student(
-    path: str | os.PathLike[str], dictionary: str | os.PathLike[str] | None = None
-) -> tuple[dict[str, Any], Path]:
+def extract_student(path: PathLike, dictionary: PathLike | None = None) -> tuple[dict[str, Any], Path]:
     """An ordinary checkpoint of the student, without optimizer, and the file with its dictionary.
 
-    Its task is ``translation`` with languages and data folder as they were, its criterion one of fairseq's. Languages
-    that the training was not told are those of the folder that has the dictionary.
+    Its task is ``translation`` with the same languages and data folder, its criterion one of fairseq's. Languages that
+    the training was not told are those of the folder that has the dictionary.
 
     Args:
         dictionary: by default ``dict.student.txt`` in the first data folder that the checkpoint names.
@@ -79,8 +43,10 @@ def extract_student(
         weights = student_weights(state["model"], cfg.model)
     except CheckpointError as error:
         raise CheckpointError(f"checkpoint {path}: {error}") from None
-    file = Path(dictionary) if dictionary is not None else _data_folder(cfg) / DICTIONARY
-    entries = _load_dictionary(file)
+    file = Path(dictionary or Path(str(cfg.task.get("data") or "").split(":")[0]) / DICTIONARY)
+    if not file.is_file():
+        raise DataError(f"--dictionary: must name the student's {DICTIONARY}, got {file}, which is no file")
+    entries = Dictionary.load(str(file))
     rows = [len(table) for table in dictionaries_of(weights)]
     if rows != [len(entries), len(entries)]:
         raise ConfigError(
@@ -93,63 +59,31 @@ def extract_student(
         configuration["task"] |= {"source_lang": source, "target_lang": target}
     new = OmegaConf.create(configuration, flags={"allow_objects": True})
     build_model(path, {"model": dict(weights)}, new, entries, entries)  # raises where anything does not fit
-    return without_training_state(state) | {"args": None, "cfg": configuration, "model": weights}, file
+    return with_model(state, configuration, weights), file
 
 
-def write_student(
-    path: str | os.PathLike[str], output: str | os.PathLike[str], dictionary: str | os.PathLike[str] | None = None
-) -> dict[str, Any]:
-    """Write :func:`extract_student` of ``path`` to ``output``, its dictionaries beside it first, and return the state.
+def write_student(path: PathLike, output: PathLike, dictionary: PathLike | None = None) -> dict[str, Any]:
+    """Write :func:`extract_student` of ``path`` to ``output``, its dictionaries next to it first; return the state.
 
     Each file appears complete or not at all. ``dict.SRC.txt`` and ``dict.TGT.txt`` are both the student's dictionary.
 
     Raises:
-        ConfigError: an output is an input, or a dictionary of another model is beside the output already; else as
+        ConfigError: an output is an input, or a dictionary of another model is next to the output already; else as
             :func:`extract_student`.
     """
     state, file = extract_student(path, dictionary)
     task = state["cfg"]["task"]
-    beside = [Path(output).parent / f"dict.{task[option]}.txt" for option in ("source_lang", "target_lang")]
-    check_distinct([path, file], [output, *beside])
+    copies = [Path(output).parent / f"dict.{task[option]}.txt" for option in ("source_lang", "target_lang")]
+    check_distinct([path, file], [output, *copies])
     contents = file.read_bytes()
-    for copy in beside:
+    for copy in copies:
         if copy.is_file() and copy.read_bytes() != contents:
             raise ConfigError(f"--output: must be in a folder without a dictionary of another model, got {copy}")
-    for copy in beside:
+    for copy in copies:
         with atomic_write(copy, "wb") as stream:
             stream.write(contents)
     write_state(state, output)
     return state
-
-
-def _projected_tables(weights: Mapping[str, Tensor], model: Any) -> dict[str, Tensor]:
-    """The student's tables, and the output matrix where it is tied to the decoder's."""
-    keys = [MATRIX, ROWS, *(TEACHER + TABLE.format(part) for part in PARTS)]
-    missing = [key for key in keys if key not in weights]
-    if missing:
-        raise CheckpointError(f"model: must have all that makes the student's tables, got no {', '.join(missing)}")
-    matrix, rows, *teachers = (weights[key] for key in keys)
-    _check_projection(matrix, rows, teachers)
-    all_tied = bool(getattr(model, "share_all_embeddings", False))
-    if all_tied and not torch.equal(*teachers):
-        raise CheckpointError("model: must have equal tables in the teacher where the student ties its own, got others")
-    source = F.linear(teachers[0][rows], matrix)
-    target = source if all_tied else F.linear(teachers[1][rows], matrix)
-    tables = dict(zip(map(TABLE.format, PARTS), (source, target), strict=True))
-    tied = all_tied or bool(getattr(model, "share_decoder_input_output_embed", False))
-    return tables | ({OUTPUT: target} if tied else {})
-
-
-def _check_projection(matrix: Tensor, rows: Tensor, teachers: Sequence[Tensor]) -> None:
-    for table in teachers:
-        if matrix.dim() != 2 or matrix.size(1) != table.size(1):
-            raise CheckpointError(f"model: {MATRIX} must be (D, {table.size(1)}), got {tuple(matrix.shape)}")
-        low, high = (int(bound) for bound in torch.aminmax(rows)) if rows.numel() else (-1, -1)
-        if rows.dim() != 1 or low < 0 or high >= table.size(0):
-            raise CheckpointError(
-                f"model: {ROWS} must be (V,) with rows 0 to {table.size(0) - 1} of the teacher, got "
-                f"{tuple(rows.shape)} with {low} to {high}"
-            )
 
 
 def _configuration(cfg: DictConfig) -> dict[str, Any]:
@@ -158,13 +92,3 @@ def _configuration(cfg: DictConfig) -> dict[str, Any]:
     options = model if isinstance(model, dict) else vars(model)
     own = {name: value for name, value in options.items() if name != TEACHER_OPTIONS}
     return stock_configuration(cfg) | {"model": own}
-
-
-def _data_folder(cfg: DictConfig) -> Path:
-    return Path(str(cfg.task.get("data") or "").split(":")[0])
-
-
-def _load_dictionary(file: Path) -> Dictionary:
-    if not file.is_file():
-        raise DataError(f"--dictionary: must name the student's {DICTIONARY}, got {file}, which is no file")
-    return Dictionary.load(str(file))

@@ -14,6 +14,26 @@ BATCH_LINES = 4096  # one call into sentencepiece, which spreads it over the cor
 BATCH_CHARACTERS = 1 << 19  # whose pieces take some 20 MB
 
 
+def open_model(model: PathLike, options: bytes = b"") -> sentencepiece.SentencePieceProcessor:
+    """A sentencepiece model.
+
+    Args:
+        options: part of a serialized ModelProto, which replaces what the file says.
+
+    Raises:
+        DataError: the file is missing or no sentencepiece model.
+    """
+    processor = sentencepiece.SentencePieceProcessor()
+    try:
+        with open(model, "rb") as stream:
+            processor.LoadFromSerializedProto(stream.read() + options)
+    except OSError as error:
+        raise DataError(f"cannot read {os.fspath(model)}: {error.strerror}") from error
+    except RuntimeError as error:
+        raise DataError(f"{os.fspath(model)} is not a sentencepiece model") from error
+    return processor
+
+
 class Segmenter:
     """A sentencepiece model as two functions on lines.
 
@@ -30,14 +50,7 @@ class Segmenter:
     def __init__(self, model: PathLike, target: PathLike | None = None) -> None:
         self.path = os.fspath(model)
         self.target = self if target is None else Segmenter(target)
-        self._processor = sentencepiece.SentencePieceProcessor()
-        try:
-            with open(model, "rb") as stream:
-                self._processor.LoadFromSerializedProto(stream.read())
-        except OSError as error:
-            raise DataError(f"cannot read {os.fspath(model)}: {error.strerror}") from error
-        except RuntimeError as error:
-            raise DataError(f"{os.fspath(model)} is not a sentencepiece model") from error
+        self._processor = open_model(model)
 
     def entries(self) -> list[str]:
         """All pieces that a line may become, bytes included; they are what a fairseq dictionary has."""

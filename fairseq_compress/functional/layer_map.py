@@ -40,7 +40,7 @@ def even_layers(student: int, teacher: int) -> list[int]:
 
 
 def even_start_layers(student: int, teacher: int) -> list[int]:
-    """The even rule of starts: layer i of n starts from layer round(i · (N - 1) / (n - 1)) of N, halves to even ones.
+    """The even rule of starts: layer i of n starts from layer round(i · (N - 1) / (n - 1)) of N, halves to even.
 
     The first starts from the first and, if n > 1, the last from the last. n is at most N.
     """

@@ -11,7 +11,8 @@ from fairseq.data import Dictionary
 
 import fairseq_compress
 from fairseq_compress.checkpoint.load import load_state
-from fairseq_compress.surgery.extend_vocabulary import extend_vocabulary, piece_segmenter
+from fairseq_compress.corpus.pieces import piece_segmenter
+from fairseq_compress.surgery.extend_vocabulary import extend_vocabulary
 from fairseq_compress.weights.groups import chain_of
 from fairseq_compress.weights.methods.linear import LinearQuantizer
 from tests.conftest import PLUGIN, ROOT, run_command, train_in_two_processes

@@ -12,12 +12,13 @@ from fairseq.tasks.translation import TranslationConfig
 from omegaconf import OmegaConf
 
 import fairseq_compress
-from fairseq_compress.checkpoint.extract_student import extract_student, student_weights, write_student
+from fairseq_compress.checkpoint.extract_student import extract_student, write_student
 from fairseq_compress.checkpoint.load import load_upgraded
 from fairseq_compress.cli import extract_student as verb
 from fairseq_compress.errors import CheckpointError, ConfigError, DataError
 from fairseq_compress.models.dual_vocabulary import DualVocabularyModel
 from fairseq_compress.modules.projected_embedding import ProjectedTable
+from fairseq_compress.surgery.extract_student import student_weights
 
 SMALL = {
     "encoder_layers": 1, "encoder_embed_dim": 8, "encoder_ffn_embed_dim": 6, "encoder_attention_heads": 2,
@@ -197,7 +198,7 @@ def test_what_does_not_fit_is_refused_and_nothing_written(tmp_path):
         write_student(path, path)
     with pytest.raises(DataError, match=r"cannot read .*meta.json: .* encode-dual writes it"):  # nobody tells languages
         extract_student(checkpoint(tmp_path, both, cfg, target_lang=None))
-    cfg.decoder_ffn_embed_dim = 9
+    cfg.decoder_ffn_embed_dim, cfg.architecture = 9, None
     with pytest.raises(CheckpointError, match="its weights do not fit its architecture"):
         write_student(checkpoint(tmp_path, both, cfg), output)
     with pytest.raises(CheckpointError, match=r"both.pt: model: must have weights under student\., got none"):
