@@ -41,7 +41,7 @@ class Narrowed(NamedTuple):
 
 
 @torch.no_grad()
-def narrow(model: Any, keep: Keep) -> Narrowed:
+def narrow(model: Any, keep: Keep, weights: Mapping[str, Tensor] | None = None) -> Narrowed:
     """The weights of a transformer's kept heads, FFN units and layers, and the architecture that has room for them.
 
     The rows of the query, key and value projections of a removed head go with their biases, and the columns of the
@@ -51,11 +51,16 @@ def narrow(model: Any, keep: Keep) -> Narrowed:
 
     Low-rank matrices keep their rank. Layers that share their parameters are narrowed together: name the first.
 
+    Args:
+        weights: its state dict, or other weights by its names, such as those of
+            :func:`~fairseq_compress.weights.groups.effective_state`; by default the state dict.
+
     Raises:
         ConfigError: a name or a number does not exist; a weight cannot be cut, as that of a sparse layer; or the
             smaller architecture breaks a rule, such as one on ranks. All problems are in one message.
     """
-    state, axes = state_of_all_layers(model, model.state_dict()), parameter_axes(model)
+    state = state_of_all_layers(model, dict(model.state_dict() if weights is None else weights))
+    axes = parameter_axes(model)
     layers = {part: getattr(model, part).layers for part in PARTS}
     kept = {part: keep.layers.get(part, range(len(layers[part]))) for part in PARTS}
     cuts, problems = _cuts(keep, _sizes(state, axes), layers)

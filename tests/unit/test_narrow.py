@@ -7,7 +7,6 @@ import random
 import pytest
 import torch
 from fairseq import models
-from fairseq_compress.weights.attaching import attach_plan
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,6 +15,8 @@ from fairseq_compress.architecture.flags import architecture_of
 from fairseq_compress.architecture.reading import to_json
 from fairseq_compress.errors import ConfigError
 from fairseq_compress.surgery.narrow import Keep, narrow
+from fairseq_compress.weights.attach import attach_plan
+from fairseq_compress.weights.groups import effective_state
 from fairseq_compress.weights.reading import parse_plan
 from tests.helpers.structures import BATCH, KINDS, TASK, make
 
@@ -246,4 +247,8 @@ def test_what_cannot_be_is_refused_in_one_line():
     attach_plan(parse_plan("weights: [{modules: ['*.fc1'], method: codebook, bits: 4}]", "plan"), compressed)
     with pytest.raises(ConfigError, match="cannot be cut, of a Parametrized"):
         narrow(compressed, Keep(ffn={"encoder.layers.0": [0]}))
-    assert narrow(compressed, Keep(ffn={"encoder.layers.0": [0]}, layers={"encoder": [1]}))
+    assert narrow(compressed, Keep({"encoder": [1]}, ffn={"encoder.layers.0": [0]}))
+    compressed.load_state_dict(make().state_dict())
+    effective = effective_state(compressed)
+    narrowed = narrow(compressed, Keep(ffn={"encoder.layers.0": [2]}), effective).state["encoder.layers.0.fc1.weight"]
+    assert torch.equal(narrowed, effective["encoder.layers.0.fc1.weight"][[2]])
