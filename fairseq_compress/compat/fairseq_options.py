@@ -10,7 +10,8 @@ from fairseq_compress.options import default_of, help_of, option, options_of, pl
 T = TypeVar("T")
 
 
-@dataclass_transform(field_specifiers=(option, field))
+# For mypy options are keywords: it would take one with a positional default for one without.
+@dataclass_transform(kw_only_default=True, field_specifiers=(option, field))
 def fairseq_options(cls: type[T]) -> type[T]:
     """Decorator in place of ``@dataclass``: choices become fairseq's ``ChoiceEnum``, ``X | None`` ``Optional[X]``.
 

@@ -183,10 +183,6 @@ class DualText:
         ids, words = self.segment(types, np.zeros(len(types), dtype=bool))
         return self._union_to["student"][ids], words
 
-    def check_files(self) -> None:
-        """Compare all files with the checksums of ``meta.json`` (about 1 second a GB)."""
-        self._check_sha256(self.meta.sha256)
-
     @cached_property
     def _union_to(self) -> dict[str, Integers]:
         inverse: dict[str, Integers] = {}

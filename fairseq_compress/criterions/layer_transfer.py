@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -213,44 +214,25 @@ def name_of(pair: Pair) -> str:
 
 
 def _group_rates(task: Any, transfer: Transfer, lower: float) -> None:
-    """Let the parameters of the student have the factors of :func:`rates` in the layer phase, in groups of equal ones.
+    """Set the learning rates of the layer phase, as in the official code of MobileBERT.
 
-    Nothing else has a factor: neither the maps, nor anything in the output phase.
+    A parameter has the factor 0 before the first stage that trains it, 1 in that stage, ``lower`` in later ones; always
+    0 outside of layers (embeddings, last layer norms). Neither maps nor the output phase have factors.
     """
-    stages = range(len(transfer.pairs) if transfer.kind == "progressive" else 1)
-    firsts = [-(-stage * transfer.updates // len(stages)) for stage in stages]
-    found = [rates(task.student, transfer, transfer.at(first), lower) for first in firsts]
-    groups: dict[tuple[float, ...], list[nn.Parameter]] = {}
-    for parameter in task.student.parameters():
-        factors = tuple(stage.get(parameter, 1.0) for stage in found)
-        if any(factor != 1.0 for factor in factors):
-            groups.setdefault(factors, []).append(parameter)
-
-    def follow(factors: tuple[float, ...]) -> Any:
-        def factor(update: int) -> float:
-            moment = transfer.at(update)
-            return 1.0 if moment.output else factors[moment.stage or 0]
-
-        return factor
-
-    for factors, parameters in groups.items():
-        task.learning_rates.group(", ".join(map(str, factors)), parameters, follow(factors))
+    model = unwrapped(task.student)
+    frozen = dict.fromkeys(model.parameters())
+    stages = [(pair,) for pair in transfer.pairs] if transfer.kind == "progressive" else [transfer.pairs]
+    for number, pairs in enumerate(stages):
+        if new := [parameter for parameter in dict.fromkeys(_reached(model, pairs)) if parameter in frozen]:
+            frozen = {parameter: None for parameter in frozen if parameter not in set(new)}
+            task.learning_rates.group(f"stage {number}", new, partial(_rate, transfer, number, lower))
+    task.learning_rates.group("all but layers", frozen, partial(_rate, transfer, len(stages), lower))
 
 
-def rates(model: nn.Module, transfer: Transfer, moment: Moment, lower: float) -> dict[nn.Parameter, float]:
-    """Factors of the learning rate in an update, for parameters of the student that are not at 1.
-
-    In the layer phase, as in the official code of MobileBERT: 0 outside of layers (embeddings, last layer norms) and in
-    layers that no stage has reached yet, ``lower`` in those that earlier stages have trained.
-    """
-    if moment.output:
-        return {}
-    inner = unwrapped(model)
-    found = dict.fromkeys(inner.parameters(), 0.0)
-    found |= dict.fromkeys(_reached(inner, moment.pairs), 1.0)
-    if moment.stage:
-        found |= dict.fromkeys(_reached(inner, transfer.pairs[: moment.stage]), lower)
-    return {parameter: rate for parameter, rate in found.items() if rate != 1.0}
+def _rate(transfer: Transfer, first: int, lower: float, update: int) -> float:
+    moment = transfer.at(update)
+    stage = moment.stage or 0
+    return 1.0 if moment.output or stage == first else lower if stage > first else 0.0
 
 
 def _reached(model: Any, pairs: Sequence[Pair]) -> Iterator[nn.Parameter]:

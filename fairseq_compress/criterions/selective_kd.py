@@ -44,14 +44,6 @@ def gathered(values: Tensor) -> Tensor:
     """(N,) of every process of the data-parallel group, one after the other, of any lengths."""
     if not dist.is_initialized() or distributed_utils.get_data_parallel_world_size() == 1:
         return values
-    group = distributed_utils.get_data_parallel_group()
-    world = distributed_utils.get_data_parallel_world_size()
-    length = torch.tensor([len(values)], device=values.device)
-    lengths = [torch.zeros_like(length) for _ in range(world)]
-    dist.all_gather(lengths, length, group=group)
-    longest = max(int(one) for one in lengths)
-    padded = values.new_zeros(longest)
-    padded[: len(values)] = values
-    parts = [torch.zeros_like(padded) for _ in range(world)]
-    dist.all_gather(parts, padded, group=group)
-    return torch.cat([part[: int(one)] for part, one in zip(parts, lengths, strict=True)])
+    parts: list[Any] = [None] * distributed_utils.get_data_parallel_world_size()
+    dist.all_gather_object(parts, values.cpu(), group=distributed_utils.get_data_parallel_group())
+    return torch.cat(parts).to(values.device)

@@ -1,4 +1,4 @@
-"""The projections between a student's weights and its teacher's, learned with them and thrown away after."""
+"""The projections between a student's weights and its teacher's, learned with them and discarded afterwards."""
 
 from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
@@ -6,7 +6,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from fairseq_compress.errors import ConfigError
 from fairseq_compress.functional.losses.projection_losses import Axes, WeightPair, down_loss, up_loss
 
 DIRECTIONS = ("up", "down", "both")
@@ -42,16 +41,12 @@ class SharedProjections(nn.Module):
         sizes: kind of axis -> (d_s, d_t).
         direction: one of :data:`DIRECTIONS`.
         axes: kinds of (output, input) of the matrices that will be compared; by default each kind may be on each side.
-
-    Raises:
-        ConfigError: a name or a size breaks its rule, or ``axes`` names a kind without sizes.
     """
 
     def __init__(
         self, sizes: Mapping[str, tuple[int, int]], direction: str, axes: Collection[Axes] | None = None
     ) -> None:
         super().__init__()
-        _check(sizes, direction, axes)
         self.sizes, self.direction = dict(sizes), direction
         self.u, self.v = nn.ParameterDict(), nn.ParameterDict()
         sides: list[set[str]] = [set(sizes), set(sizes)]
@@ -71,28 +66,15 @@ class SharedProjections(nn.Module):
                 self.v[_key(kind)] = nn.Parameter(u.t().clone(memory_format=torch.contiguous_format))
 
     def loss(self, pairs: Iterable[WeightPair]) -> ProjectionLosses:
-        """Σ ‖U_o θ_t V_i - θ_s‖² and Σ ‖θ_t - V_o θ_s U_i‖² over the pairs, with gradients to all matrices.
-
-        Raises:
-            ConfigError: there are no pairs, or one has a kind of axis without projections.
-            ValueError: the shape of a matrix does not fit its kinds of axes.
-        """
+        """Σ ‖U_o θ_t V_i - θ_s‖² and Σ ‖θ_t - V_o θ_s U_i‖² over the pairs, with gradients to all matrices."""
         down, up = [], []
         for axes, student, teacher in pairs:
             if self._down:
-                down.append(down_loss(student, teacher, self._of("u", axes[0]), self._of("v", axes[1])))
+                down.append(down_loss(student, teacher, self.u[_key(axes[0])], self.v[_key(axes[1])]))
             if self._up:
-                up.append(up_loss(student, teacher, self._of("v", axes[0]), self._of("u", axes[1])))
-        if not down and not up:
-            raise ConfigError("pairs: must hold at least one pair of matrices, got none")
+                up.append(up_loss(student, teacher, self.v[_key(axes[0])], self.u[_key(axes[1])]))
         nothing = torch.zeros_like((down or up)[0])
         return ProjectionLosses(sum(down, start=nothing), sum(up, start=nothing))
-
-    def _of(self, name: str, kind: str) -> Tensor:
-        projections: nn.ParameterDict = getattr(self, name)
-        if _key(kind) not in projections:
-            raise ConfigError(f"pairs: must have axes of {', '.join(self.sizes)} with a {name.upper()}, got {kind}")
-        return projections[_key(kind)]
 
     def extra_repr(self) -> str:
         sizes = [f"{kind}: {student} of {teacher}" for kind, (student, teacher) in self.sizes.items()]
@@ -101,18 +83,3 @@ class SharedProjections(nn.Module):
 
 def _key(kind: str) -> str:
     return kind.replace(" ", "_")
-
-
-def _check(sizes: Mapping[str, tuple[int, int]], direction: str, axes: Collection[Axes] | None) -> None:
-    if direction not in DIRECTIONS:
-        raise ConfigError(f"direction: must be one of {', '.join(DIRECTIONS)}, got {direction!r}")
-    if len({_key(kind) for kind in sizes}) < len(sizes) or any(not kind or "." in kind for kind in sizes):
-        raise ConfigError(f"sizes: kinds must be different names without dots, got {', '.join(map(repr, sizes))}")
-    for kind, pair in sizes.items():
-        if len(pair) != 2 or min(pair) < 1:
-            raise ConfigError(f"sizes: must be (student, teacher), both at least 1, got {tuple(pair)} for {kind}")
-    if not sizes or (axes is not None and not axes):
-        raise ConfigError("sizes: must name at least one kind of axis that a matrix has, got none")
-    unknown = sorted({kind for pair in axes or () for kind in pair} - set(sizes))
-    if unknown:
-        raise ConfigError(f"axes: must be of the kinds {', '.join(sizes)}, got {', '.join(unknown)}")

@@ -152,7 +152,6 @@ def test_the_same_files_whatever_the_block(folder: Path, tmp_path: Path, monkeyp
         assert path.read_bytes() == (tmp_path / "dual" / path.name).read_bytes()
     text = pickle.loads(pickle.dumps(DualText(folder, "valid", "en")))
     assert text.word_types(3).tolist() == DualText(tmp_path / "dual", "valid", "en").word_types(3).tolist()
-    text.check_files()
 
 
 def test_the_verb(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -204,13 +203,6 @@ def test_damaged_folders_are_refused(folder: Path, tmp_path: Path, name: str, da
     damage(copy / name)
     with pytest.raises(DataError, match=message):
         _ = DualText(copy, "train", "cs").sizes
-
-
-def test_checksums_find_one_changed_bit(folder: Path, tmp_path: Path) -> None:
-    copy = Path(shutil.copytree(folder, tmp_path / "copy"))
-    alter(copy / "valid.en.types.bin")
-    with pytest.raises(DataError, match=r"valid\.en\.types\.bin: altered: SHA-256 must be"):
-        DualText(copy, "train", "cs").check_files()
 
 
 def test_a_failure_leaves_nothing(folder: Path, tmp_path: Path) -> None:

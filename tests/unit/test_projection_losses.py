@@ -198,20 +198,3 @@ def test_only_what_a_direction_uses_is_there():
         for direction in ("up", "down", "both")
     }
     assert keys == {"up": ["u.in", "v.out"], "down": ["u.out", "v.in"], "both": ["u.in", "u.out", "v.in", "v.out"]}
-
-
-def test_wrong_arguments_are_refused():
-    for arguments, message in [
-        (({"a": (2, 3)}, "left"), "direction: must be one of up, down, both, got 'left'"),
-        (({"a": (0, 3)}, "up"), r"sizes: must be .* got \(0, 3\) for a"),
-        (({"a.b": (2, 3)}, "up"), "names without dots"),
-        (({"a": (2, 3)}, "up", [("a", "b")]), "axes: must be of the kinds a, got b"),
-        (({}, "up"), "at least one kind"),
-    ]:
-        with pytest.raises(ConfigError, match=message):
-            SharedProjections(*arguments)
-    shared = SharedProjections({"a": (2, 3)}, "down")
-    with pytest.raises(ConfigError, match="got none"):
-        shared.loss([])
-    with pytest.raises(ConfigError, match="pairs: must have axes of a with a V, got b"):
-        shared.loss([WeightPair(("a", "b"), draw(2, 2), draw(3, 3))])

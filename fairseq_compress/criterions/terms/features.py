@@ -1,7 +1,5 @@
 """Feature maps: MobileBERT's losses of outputs of layers (arXiv:2004.02984)."""
 
-from torch import Tensor
-
 from fairseq_compress.compat import fairseq_options
 from fairseq_compress.criterions.terms.layers import PairTerm, TransferOptions
 from fairseq_compress.functional.losses.layer_losses import feature_loss, mean_loss, variance_loss
@@ -28,9 +26,7 @@ class Feature(PairTerm):
 
     name = "feature"
     options = FeatureOptions
-
-    def pair_loss(self, student: Tensor, teacher: Tensor) -> Tensor:
-        return feature_loss(student, teacher)
+    pair_loss = staticmethod(feature_loss)
 
 
 class FeatureMean(PairTerm):
@@ -38,9 +34,7 @@ class FeatureMean(PairTerm):
 
     name = "feature_mean"
     options = FeatureOptions
-
-    def pair_loss(self, student: Tensor, teacher: Tensor) -> Tensor:
-        return mean_loss(student, teacher)
+    pair_loss = staticmethod(mean_loss)
 
 
 class FeatureVariance(PairTerm):
@@ -48,6 +42,4 @@ class FeatureVariance(PairTerm):
 
     name = "feature_variance"
     options = FeatureOptions
-
-    def pair_loss(self, student: Tensor, teacher: Tensor) -> Tensor:
-        return variance_loss(student, teacher)
+    pair_loss = staticmethod(variance_loss)

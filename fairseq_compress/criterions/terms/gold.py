@@ -1,9 +1,6 @@
 """The references: label-smoothed cross-entropy."""
 
-from collections.abc import Iterator, Sequence
-from typing import Any
-
-from fairseq_compress.criterions.terms.term import Batch, Found, Metric, Term, counts_of, logits_problems
+from fairseq_compress.criterions.terms.term import Batch, Found, Metric, Term, counts_of
 from fairseq_compress.functional.losses.label_smoothed import label_smoothed_loss
 from fairseq_compress.models.student_output import student_output
 
@@ -12,10 +9,6 @@ class Gold(Term):
     """Label-smoothed cross-entropy (arXiv:1512.00567), :mod:`fairseq_compress.functional.losses.label_smoothed`."""
 
     metrics = (Metric("nll_loss"),)
-
-    @classmethod
-    def problems(cls, cfg: Any, task: Any, kinds: Sequence[type[Term]]) -> Iterator[str]:
-        yield from logits_problems(task)
 
     def __call__(self, batch: Batch) -> Found:
         losses = label_smoothed_loss(

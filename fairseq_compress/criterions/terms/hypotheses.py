@@ -1,6 +1,6 @@
 """The K best translations of a teacher, each with its weight (sequence-level distillation)."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -13,7 +13,6 @@ from fairseq_compress.criterions.terms.term import (
     Metric,
     Term,
     TermOptions,
-    logits_problems,
 )
 from fairseq_compress.datasets.k_best import SAMPLE_KEY, attach_k_best
 from fairseq_compress.errors import ConfigError
@@ -54,10 +53,6 @@ class Hypotheses(Term):
         Metric("nll_loss", "weighted_ntokens"),
         Metric("nhypotheses", "nsentences", bits=False, digits=2, name="hypotheses"),
     )
-
-    @classmethod
-    def problems(cls, cfg: Any, task: Any, kinds: Sequence[type[Term]]) -> Iterator[str]:
-        yield from logits_problems(task)
 
     def __init__(self, cfg: Any, task: Any) -> None:
         super().__init__(cfg, task)

@@ -130,19 +130,20 @@ class LayerTerm(Term):
 class PairTerm(LayerTerm):
     """A loss of the outputs of a layer and of the teacher's layer for it, the mean over the mapped pairs.
 
-    A subclass gives :meth:`pair_loss`; a file with one, its option and a criterion that lists it is all that a new
+    A subclass gives ``pair_loss``; a file with one, its option and a criterion that lists it is all that a new
     term takes.
     """
 
     of_outputs = True
 
+    @staticmethod
+    def pair_loss(student: Tensor, teacher: Tensor) -> Tensor:
+        """The sum over the N positions that are not padding, of outputs (N, C) of the teacher's width."""
+        raise NotImplementedError
+
     @classmethod
     def parts(cls, cfg: Any) -> set[str]:
         return set(PARTS)
-
-    def pair_loss(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """The sum over the N positions that are not padding, of outputs (N, C) of the teacher's width."""
-        raise NotImplementedError
 
     def widths(self, fit: Fit) -> Mapping[str, tuple[int, int]]:
         return {name_of(pair): (fit.student.widths[pair.part], fit.teacher.widths[pair.part]) for pair in fit.pairs}

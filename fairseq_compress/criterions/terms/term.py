@@ -100,7 +100,9 @@ class Term:
     @classmethod
     def problems(cls, cfg: Any, task: Any, kinds: Sequence[type["Term"]]) -> Iterator[str]:
         """A message for each broken rule between options, of the task, or of the student; ``kinds``: the whole list."""
-        yield from ()
+        # With a task that does not know its student, nothing is checked.
+        if (reason := why_no_logits(getattr(task, "student", None))) is not None:
+            yield reason
 
     @property
     def module(self) -> tuple[str, nn.Module] | None:
@@ -110,12 +112,6 @@ class Term:
     def __call__(self, batch: Batch) -> Found:
         """The loss of a batch."""
         raise NotImplementedError
-
-
-def logits_problems(task: Any) -> Iterator[str]:
-    """Unless the student gives a logit for each entry of the dictionary; with a task that does not tell, none."""
-    if (reason := why_no_logits(getattr(task, "student", None))) is not None:
-        yield reason
 
 
 def counts_of(sample: dict[str, Any], cfg: Any) -> dict[str, int | float]:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from fairseq_compress.compat import fairseq_options
 from fairseq_compress.criterions.on_policy import coin, student_samples
 from fairseq_compress.criterions.selective_kd import TokenSelection
-from fairseq_compress.criterions.terms.term import Batch, Found, Metric, Term, TermOptions, counts_of, logits_problems
+from fairseq_compress.criterions.terms.term import Batch, Found, Metric, Term, TermOptions, counts_of
 from fairseq_compress.datasets.teacher_cache import SAMPLE_KEY, attach_teacher_cache
 from fairseq_compress.errors import ConfigError
 from fairseq_compress.functional.losses.divergences import KINDS, Divergence
@@ -108,7 +108,7 @@ class WordLevel(Term):
                 "--teacher-data: must not be given with --teacher-cache, which has checksums of its dictionaries, "
                 f"got {cfg.teacher_data}"
             )
-        yield from logits_problems(task)
+        yield from super().problems(cfg, task, kinds)
         if str(cfg.selective_kd) == "queue" and not hasattr(task, "clock"):
             yield "--selective-kd queue: needs --task compressed_translation, which keeps the queue, got another one"
 

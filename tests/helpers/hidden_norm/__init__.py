@@ -28,7 +28,8 @@ class HiddenNorm(PairTerm):
     name = "hidden_norm"
     options = HiddenNormOptions
 
-    def pair_loss(self, student: Tensor, teacher: Tensor) -> Tensor:
+    @staticmethod
+    def pair_loss(student: Tensor, teacher: Tensor) -> Tensor:
         return (student.norm(dim=1) - teacher.norm(dim=1)).square().sum()
 
 
