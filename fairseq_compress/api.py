@@ -42,7 +42,7 @@ class Translator:
         threads: None: ``OMP_NUM_THREADS`` if it is set, else all cores.
         longest: subwords of a line that are translated at once.
         split: what has more is split; False: it is refused.
-        data: of a checkpoint: folder with ``dict.LANG.txt``; None: beside it, else the folder that it was trained on.
+        data: of a checkpoint: folder with ``dict.LANG.txt``; None: next to it, else the folder that it was trained on.
         sentencepiece_model: of a checkpoint.
         target_sentencepiece_model: of a checkpoint, if the target side has its own.
         search: options of the beam search (``beam``, ``lenpen``, ``max_len_a``, ``max_len_b``, ``min_len``, ``unkpen``,
@@ -105,7 +105,7 @@ class LoadedModel:
     """A trained model with what belongs to it."""
 
     model: BaseFairseqModel
-    """In evaluation mode; ``model.train()`` to go on training."""
+    """In evaluation mode; ``model.train()`` to continue training."""
     task: FairseqTask
     """Of its training, without data."""
     source_dictionary: Dictionary
@@ -121,7 +121,7 @@ def load(path: PathLike, data: PathLike | None = None) -> LoadedModel:
 
     Args:
         path: the checkpoint.
-        data: folder with ``dict.LANG.txt``; None: beside the checkpoint, else the folder that it was trained on.
+        data: folder with ``dict.LANG.txt``; None: next to the checkpoint, else the folder that it was trained on.
 
     Raises:
         CheckpointError: the file is missing, damaged or unsafe.

@@ -9,6 +9,7 @@ forced. The bookkeeping is numpy on small arrays, once a step for the whole batc
 Shapes: B sentences in the batch, G hypotheses of each, K candidates of a sentence.
 """
 
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -24,7 +25,8 @@ Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 
 
-class Symbols(NamedTuple):
+@dataclass(frozen=True)
+class Symbols:
     """Ids of the special entries of a dictionary."""
 
     pad: int

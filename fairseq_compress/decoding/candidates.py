@@ -14,7 +14,7 @@ BANNED_AT_ONCE = 8  # tokens that replace those of repeated n-grams are asked fo
 
 
 class Best(NamedTuple):
-    """The best tokens after each hypothesis, ``(B, G, K)``, best first, and EOS by itself, ``(B, G)``."""
+    """The best tokens after each hypothesis, ``(B, G, K)``, best first, and EOS, ``(B, G)``."""
 
     lprobs: Floats
     tokens: Ints

@@ -1,4 +1,4 @@
-"""Lines of a stream as they come, with the pauses between them."""
+"""Lines of a stream when they arrive, with the pauses between them."""
 
 import os
 import select

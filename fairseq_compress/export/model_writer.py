@@ -86,7 +86,7 @@ def _remove_stale(path: Path) -> None:
 
 
 def _make_temporary(path: Path) -> tuple[Path, int | None]:
-    """A folder beside the output, and its lock, which ends with the process."""
+    """A folder next to the output, and its lock, which ends with the process."""
     while True:
         temporary = Path(tempfile.mkdtemp(prefix=_temporary_start(path), dir=path.parent))
         lock = _lock(temporary, wait=True)

@@ -1,4 +1,4 @@
-"""Building ONNX graphs whose weights lie once in one file beside them."""
+"""Building ONNX graphs whose weights are stored once, in one file next to them."""
 
 from pathlib import Path
 from typing import IO, Any

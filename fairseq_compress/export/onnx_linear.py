@@ -4,12 +4,12 @@
     ``Gemm``.
 ``int8``
     ``DynamicQuantizeMatMul``: weights of each row over max|w| / 64, activations of 8 bits with the range of the whole
-    tensor, found anew each time. Only 7 bits of weights: on processors without VNNI the product of 8 by 8 bits adds
+    tensor, found each time. Only 7 bits of weights: on processors without VNNI the product of 8 by 8 bits adds
     pairs in 16 bits, which overflow without a word (512 products of 255 and 127 give half their sum).
 ``int8_calibrated``
     ``QuantizeLinear`` with a range found beforehand, and ``MatMulIntegerToFloat``: weights of each row over
     max|w| / 127, activations of 7 bits, for the same reason. A sentence's translation does not depend on its batch.
-    Values outside the range are kept up to twice as far where 8 bits hold them.
+    Values outside the range, up to twice as far, are exact where 8 bits hold them.
 """
 
 import numpy as np
@@ -41,10 +41,10 @@ class Float32:
 
 
 class Int8(Float32):
-    """Integer weights; activations quantized as they come, or with calibrated ranges.
+    """Integer weights; activations quantized dynamically, or with calibrated ranges.
 
     Args:
-        ranges: of the inputs of each linear layer; None: computed anew each time.
+        ranges: of the inputs of each linear layer; None: computed each time.
     """
 
     def __init__(self, ranges: dict[str, Range] | None = None) -> None:

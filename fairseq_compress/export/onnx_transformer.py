@@ -56,10 +56,10 @@ def write_encoder(path: Path, file: WeightFile, weights: Weights, values: dict[s
 def write_step(
     path: Path, file: WeightFile, weights: Weights, values: dict[str, Any], precision: Float32, entries: int, eos: int
 ) -> None:
-    """The graph of a step; V is the number of rows of the output, of which the first ``entries`` stand for tokens.
+    """The graph of a step; V is the number of rows of the output, of which the first ``entries`` are tokens.
 
     Inputs: ``tokens (B, G)``; ``position (1, 1, C)``; ``step (1,)``, its number from 0; ``beam (1,)``, G; ``path (B, G,
-    P)``, see ``inference/onnx_steps.py``; ``source_mask (B, S)``, 1 for tokens; ``penalty (V,)``, added to
+    P)``, see ``runtimes/onnx/steps.py``; ``source_mask (B, S)``, 1 for tokens; ``penalty (V,)``, added to
     log-probabilities before the best are chosen; ``count (1,)``, how many; for each layer ``past_L_k`` and ``past_L_v
     (B G, H, P, D)``, ``source_L_k`` and ``source_L_v (B, H, S, D)``.
     Outputs: ``new_L_k``, ``new_L_v``, which must be the memory of ``past``; ``log_probs`` and ``best (B, G, count)``;

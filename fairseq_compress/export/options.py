@@ -26,7 +26,7 @@ class ExportOptions:
     sentencepiece: tuple[PathLike, PathLike | None]
     """Model of the source, and of the target if it has its own."""
     checkpoint: str = option(help="of any architecture of ours", metavar="C.pt")
-    data: str | None = option(None, "folder with dict.LANG.txt; default: beside the checkpoint", metavar="DIR")
+    data: str | None = option(None, "folder with dict.LANG.txt; default: next to the checkpoint", metavar="DIR")
     runtime: str = option(
         "onnx",
         "what runs the model; auto: the fastest on this machine, of all that lose no more than they may",
@@ -34,7 +34,7 @@ class ExportOptions:
     )
     optimize_for: str = option(
         "batches",
-        "sentences a second of many at once, or the time of one by itself",
+        "sentences a second of many at once, or the time of one alone",
         choices=OBJECTIVES,
         needs="runtime=auto",
     )

@@ -6,16 +6,15 @@ the size and SHA-256 of every other file, how the model was trained, and what th
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
 from pathlib import Path
-from types import UnionType
-from typing import Any, get_args
+from typing import Any, TypeVar
 
 from fairseq_compress.corpus.segmentation import Segmenter
 from fairseq_compress.decoding.search_options import SearchOptions
 from fairseq_compress.errors import ConfigError, DataError
-from fairseq_compress.options import read
+from fairseq_compress.options import option, read
 from fairseq_compress.runtimes import RUNTIMES, exported
 from fairseq_compress.work.files import PathLike, file_sha256
 
@@ -24,16 +23,51 @@ FORMAT_OF_TWO = "fairseq-compress model 2"  # with a sentencepiece model of each
 METADATA = "metadata.json"
 VOCABULARY = "sentencepiece.model"
 VOCABULARIES = {side: f"{side}_{VOCABULARY}" for side in ("source", "target")}
+T = TypeVar("T")
 SMALL = 1 << 21  # bytes, which take some milliseconds
 
-# What the verbs read of the metadata, with its type.
-_NEEDED: dict[str, type] = {
-    **dict.fromkeys(("runtime", "runtime_version", "quantization", "checkpoint_sha256"), str),
-    **dict.fromkeys(("languages.source", "languages.target"), str),
-    **dict.fromkeys(("vocabulary.source_dictionary", "vocabulary.target_dictionary"), str),
-    **dict.fromkeys(("positions.source", "positions.target"), int),
-    **dict.fromkeys(("search", "files"), dict),
-}
+
+@dataclass(frozen=True)
+class _Languages:
+    source: str
+    target: str
+
+
+@dataclass(frozen=True)
+class _Positions:
+    source: int = option(range="[2, inf)")
+    target: int = option(range="[2, inf)")
+
+
+@dataclass(frozen=True)
+class _File:
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class _Metadata:
+    """What is read of the metadata; they have more."""
+
+    runtime: str
+    runtime_version: str
+    quantization: str
+    checkpoint_sha256: str
+    languages: _Languages
+    vocabulary: dict[str, Any]
+    positions: _Positions
+    search: SearchOptions
+    files: dict[str, _File]
+
+    def problems(self) -> Iterator[str]:
+        """A message for each rule that is broken."""
+        if self.runtime not in (known := sorted(exported())):
+            yield f"runtime must be one of {', '.join(known)}, got {self.runtime!r}"
+        for name in ("source_dictionary", "target_dictionary"):
+            if not isinstance(self.vocabulary.get(name), str):
+                yield f"vocabulary.{name}: must be a text"
+        if VOCABULARY not in self.files and not self.files.keys() >= set(VOCABULARIES.values()):
+            yield f"files must name {VOCABULARY}, or {' and '.join(VOCABULARIES.values())}"
 
 
 @dataclass(frozen=True)
@@ -60,13 +94,12 @@ class ModelDirectory:
         found = metadata.get("format") if isinstance(metadata, dict) else None
         if found not in (FORMAT, FORMAT_OF_TWO):
             raise DataError(f"{folder}: must have the format {FORMAT!r} or {FORMAT_OF_TWO!r}, has {found!r}")
-        if problem := _problem(metadata):
-            raise DataError(f"{folder / METADATA}: is damaged: {problem}")
-        for name, facts in metadata["files"].items():
+        known = {each.name: metadata[each.name] for each in fields(_Metadata) if each.name in metadata}
+        for name, file in read_metadata(_Metadata, known, folder).files.items():
             size = (folder / name).stat().st_size if (folder / name).is_file() else None
-            if size != facts["bytes"]:
+            if size != file.bytes:
                 state = "is missing" if size is None else f"has {size} bytes"
-                raise DataError(f"{folder / name}: must have {facts['bytes']} bytes, {state}")
+                raise DataError(f"{folder / name}: must have {file.bytes} bytes, {state}")
         directory = cls(folder, metadata)
         directory.verify(SMALL)
         return directory
@@ -89,7 +122,7 @@ class ModelDirectory:
         return sum(files[name]["bytes"] for name in weights if name in files)
 
     def identity(self) -> dict[str, Any]:
-        """What two directories have in common only if they translate alike, as JSON can hold it."""
+        """Checksums of the model and its dictionaries, as JSON can hold them."""
         metadata = self.metadata
         files = json.dumps(metadata.get("files"), sort_keys=True)
         return {
@@ -106,41 +139,26 @@ class ModelDirectory:
         return own if own.is_file() else self.path / VOCABULARY
 
     def segmenter(self) -> Segmenter:
-        """Raw text to pieces of the source, and pieces of the target to raw text."""
+        """Raw text to subwords of the source, and subwords of the target to raw text."""
         source, target = map(self.sentencepiece_model, ("source", "target"))
         return Segmenter(source, None if target == source else target)
 
 
-def wrong_type(metadata: dict[str, Any], needed: Mapping[str, type | UnionType]) -> str | None:
-    """What is wrong with the first value that is missing or of another type, by names like ``positions.source``."""
-    for name, kind in needed.items():
-        value: Any = metadata
-        for key in name.split("."):
-            value = value.get(key) if isinstance(value, dict) else None
-        kinds = get_args(kind) or (kind,)
-        if type(value) not in kinds:
-            return f"{name} must be of type {' or '.join(each.__name__ for each in kinds)}, is {json.dumps(value)[:50]}"
-    return None
+def read_metadata(kind: type[T], values: Any, folder: Path, place: str = "") -> T:
+    """A part of the metadata as the dataclass that declares it.
 
+    Args:
+        place: the key of the part.
 
-def _problem(metadata: dict[str, Any]) -> str | None:
-    """What is wrong with metadata of our format, or None."""
-    if problem := wrong_type(metadata, _NEEDED):
-        return problem
-    if metadata["runtime"] not in (known := sorted(exported())):
-        return f"runtime must be one of {', '.join(known)}, is {metadata['runtime']!r}"
-    if not all(metadata["positions"][side] >= 2 for side in ("source", "target")):
-        return f"positions must be at least 2, are {json.dumps(metadata['positions'])[:50]}"
-    problems: list[str] = []
+    Raises:
+        DataError: it is damaged.
+    """
+    found: list[str] = []
+    made = None
     try:
-        read(SearchOptions, metadata["search"], problems, "search")
+        made = read(kind, values, found, place)
     except ConfigError as error:
-        problems.append(f"search: {error}")
-    if problems:
-        return "; ".join(problems)
-    for name, facts in metadata["files"].items():
-        if not isinstance(facts, dict) or not {"bytes", "sha256"} <= facts.keys():
-            return f"files must tell bytes and sha256 of {name}"
-    if VOCABULARY in metadata["files"] or metadata["files"].keys() >= set(VOCABULARIES.values()):
-        return None
-    return f"files must name {VOCABULARY}, or {' and '.join(VOCABULARIES.values())}"
+        found.append(str(error))
+    if made is None:
+        raise DataError(f"{folder / METADATA}: is damaged: {'; '.join(found)}")
+    return made

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from types import UnionType
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,8 @@ from fairseq_compress.decoding.search_model import Dictionaries, Found, SearchMo
 from fairseq_compress.decoding.search_options import SearchOptions
 from fairseq_compress.decoding.vocabulary import read_symbols
 from fairseq_compress.errors import DataError
-from fairseq_compress.runtimes.model_directory import METADATA, ModelDirectory, wrong_type
+from fairseq_compress.options import option
+from fairseq_compress.runtimes.model_directory import ModelDirectory, read_metadata
 from fairseq_compress.runtimes.onnx.steps import OnnxSteps, Shape
 from fairseq_compress.runtimes.opened import OpenedModel, RuntimeOptions, open_directory
 from fairseq_compress.system import default_threads
@@ -25,13 +26,28 @@ ENCODER, STEP, WEIGHTS = "encoder.onnx", "step.onnx", "weights.bin"
 TOKENS_AT_ONCE = 1024
 WORTH_THREADS = 1 << 24  # bytes of weights; a step of a smaller model is over before other threads have woken up
 _ERRORS = (RuntimeError, *(getattr(states, name) for name in ("Fail", "InvalidArgument", "RuntimeException")))
-_NEEDED: dict[str, type | UnionType] = {
-    **dict.fromkeys(("onnx.positions.encoder", "onnx.positions.decoder"), str),
-    **dict.fromkeys(("onnx.symbols.pad", "onnx.symbols.eos", "onnx.symbols.unk"), int),
-    **dict.fromkeys(("onnx.widths.encoder", "onnx.widths.decoder"), int),
-    **dict.fromkeys(("onnx.decoder.layers", "onnx.decoder.entries"), int),
-    **dict.fromkeys(("onnx.decoder.heads", "onnx.decoder.head_width"), int | list),  # a list where layers differ
-}
+
+
+@dataclass(frozen=True)
+class _Positions:
+    encoder: str = option(choices=("learned", "sinusoidal", "none"))
+    decoder: str = option(choices=("learned", "sinusoidal", "none"))
+
+
+@dataclass(frozen=True)
+class _Widths:
+    encoder: int
+    decoder: int
+
+
+@dataclass(frozen=True)
+class OnnxMetadata:
+    """What ``metadata.json`` has for this runtime."""
+
+    symbols: Symbols
+    decoder: Shape
+    positions: _Positions
+    widths: _Widths
 
 
 def open_model(directory: ModelDirectory, options: RuntimeOptions) -> OpenedModel:
@@ -57,20 +73,18 @@ class OnnxModel(SearchModel):
     def __init__(
         self, directory: ModelDirectory, options: SearchOptions, nbest: int = 1, threads: int | None = None
     ) -> None:
-        metadata = directory.metadata
-        if problem := wrong_type(metadata, _NEEDED):
-            raise DataError(f"{directory.path / METADATA}: is damaged: {problem}")
-        onnx, positions = metadata["onnx"], metadata["positions"]
+        onnx = read_metadata(OnnxMetadata, directory.metadata.get("onnx"), directory.path, "onnx")
+        positions = directory.metadata["positions"]
         source, target = (read_symbols(directory.path, side) for side in ("source", "target"))
         indices = {symbol: index for index, symbol in enumerate(source)}
         super().__init__(
-            Dictionaries(indices, target, Symbols(**onnx["symbols"])), (positions["source"], positions["target"]),
+            Dictionaries(indices, target, onnx.symbols), (positions["source"], positions["target"]),
             options, nbest, max(64, TOKENS_AT_ONCE // options.beam),
         )  # fmt: skip
-        self._path, self._shape, self._entries = directory.path, Shape(**onnx["decoder"]), len(target)
+        self._path, self._shape, self._entries = directory.path, onnx.decoder, len(target)
         self._threads = threads or default_threads()
         self._positions = {
-            side: _Positions(directory.path, side, onnx["positions"][side], onnx["widths"][side])
+            side: _PositionRows(directory.path, side, getattr(onnx.positions, side), getattr(onnx.widths, side))
             for side in ("encoder", "decoder")
         }
         large = (directory.path / WEIGHTS).stat().st_size >= WORTH_THREADS
@@ -135,8 +149,8 @@ def _session(path: Path, threads: int, spinning: bool) -> Any:
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
-class _Positions:
-    """Rows that stand for positions: ``learned`` ones, ``sinusoidal`` ones (arXiv:1706.03762), or ``none``: zeros."""
+class _PositionRows:
+    """Vectors of the positions: ``learned`` ones, ``sinusoidal`` ones (arXiv:1706.03762), or ``none``: zeros."""
 
     def __init__(self, folder: Path, side: str, kind: str, width: int) -> None:
         self._kind, self._width = kind, width

@@ -5,7 +5,9 @@ bound to that memory, and nothing is copied. When the beam is reordered, the row
 tells in which row of its sentence hypothesis g finds the keys and values of step t.
 """
 
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,21 +18,31 @@ from fairseq_compress.decoding.candidates import Best, candidates
 STEPS_AT_FIRST = 32  # for which there is room; it doubles when they are over
 
 
-class Shape(NamedTuple):
+@dataclass(frozen=True)
+class Shape:
     """Of a decoder."""
 
     layers: int
-    heads: int | list[int]
-    """H of self-attention, of each layer where they differ."""
-    head_width: int | list[int]
+    heads: Any
+    """H of self-attention: a number, or one of each layer where they differ."""
+    head_width: Any
     """D, likewise."""
     entries: int
     """Of its dictionary, with those that pad its output."""
 
+    def problems(self) -> Iterator[str]:
+        """A message for each field that is damaged."""
+        for name in ("heads", "head_width"):
+            sizes = self._of_layers(getattr(self, name))
+            if len(sizes) != self.layers or not all(type(size) is int for size in sizes):
+                yield f"{name}: must be a whole number or one of each layer, got {getattr(self, name)}"
+
     def caches(self) -> list[tuple[int, int]]:
         """(H, D) of each layer."""
-        both = [[n] * self.layers if isinstance(n, int) else n for n in (self.heads, self.head_width)]
-        return list(zip(*both, strict=True))
+        return list(zip(self._of_layers(self.heads), self._of_layers(self.head_width), strict=True))
+
+    def _of_layers(self, size: Any) -> list[int]:
+        return size if isinstance(size, list) else [size] * self.layers
 
 
 class OnnxSteps:

@@ -57,7 +57,7 @@ class TreeDecoder:
         self.columns = self.entries + padding
 
     def start(self, source: Tensor, lengths: Tensor) -> "TreeState":
-        """Encode a batch ``(B, S)``, padded on the right, and stand before the first step."""
+        """Encode a batch ``(B, S)``, padded on the right."""
         encoded = self.model.encoder(source, src_lengths=lengths)
         padding = encoded["encoder_padding_mask"]
         return TreeState(self, encoded["encoder_out"][0], padding[0] if padding else None)
