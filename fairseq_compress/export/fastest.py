@@ -28,10 +28,8 @@ def candidates(options: ExportOptions) -> list[ExportOptions]:
         for kind in runtime.automatic:
             wanted = kind == options.quantization if options.quantization else kind != CALIBRATED or options.calibration
             if wanted:
-                text = options.calibration if kind == CALIBRATED else None
-                found.append(
-                    replace(options, runtime=name, optimize_for="batches", quantization=kind, calibration=text)
-                )
+                own = {"quantization": kind, "calibration": options.calibration if kind == CALIBRATED else None}
+                found.append(replace(options, runtime=name, optimize_for="batches", **own))
     return found
 
 

@@ -28,22 +28,17 @@ class ExportOptions:
     checkpoint: str = option(help="of any architecture of ours", metavar="C.pt")
     data: str | None = option(None, "folder with dict.LANG.txt; default: next to the checkpoint", metavar="DIR")
     runtime: str = option(
-        "onnx",
-        "what runs the model; auto: the fastest on this machine, of all that lose no more than they may",
+        "onnx", "what runs the model; auto: the fastest on this machine, of all that lose no more than they may",
         metavar=f"{{{','.join((*runtimes.exported(), AUTO))}}}",
-    )
+    )  # fmt: skip
     optimize_for: str = option(
-        "batches",
-        "sentences a second of many at once, or the time of one alone",
-        choices=OBJECTIVES,
+        "batches", "sentences a second of many at once, or the time of one alone", choices=OBJECTIVES,
         needs="runtime=auto",
-    )
+    )  # fmt: skip
     quantization: str | None = option(
-        None,
-        "; ".join(f"{name}: {', '.join(each.quantizations)}" for name, each in runtimes.exported().items())
-        + "; default: int8, or any with auto",
-        metavar="KIND",
-    )
+        None, "; ".join(f"{name}: {', '.join(each.quantizations)}" for name, each in runtimes.exported().items())
+        + "; default: int8, or any with auto", metavar="KIND",
+    )  # fmt: skip
     calibration: str | None = option(
         None, f"raw source text, 500 lines of it, for {CALIBRATED}; default: the ranges of the training", metavar="FILE"
     )
@@ -66,10 +61,8 @@ class ExportOptions:
         else:
             kinds = list(known[self.runtime].quantizations)
         if self.quantization not in (*kinds, None):
-            yield (
-                f"--quantization: must be one of {', '.join(kinds)} with --runtime {self.runtime}, "
-                f"got {self.quantization}"
-            )
+            must = f"must be one of {', '.join(kinds)} with --runtime {self.runtime}"
+            yield f"--quantization: {must}, got {self.quantization}"
         if self.calibration is not None and self.quantization not in (CALIBRATED, None):
             yield f"--calibration: requires --quantization {CALIBRATED}, got {self.quantization}"
 
@@ -86,11 +79,9 @@ class CheckOptions:
     check_reference: str | None = option(None, "its translation", metavar="FILE")
     check_sentences: int = option(1000, "the first N lines of them", range="[1, inf)", metavar="N")
     max_bleu_loss: float | None = option(
-        None,
-        f"BLEU that may be lost; default: {MAX_BLEU_LOSS['float32']} for float32, else {MAX_BLEU_LOSS_QUANTIZED}",
-        range="[0, inf)",
-        metavar="X",
-    )
+        None, f"BLEU that may be lost; default: {MAX_BLEU_LOSS['float32']} for float32, else {MAX_BLEU_LOSS_QUANTIZED}",
+        range="[0, inf)", metavar="X",
+    )  # fmt: skip
     no_check: bool = option(False, "convert without a look at the result")
 
     def __post_init__(self) -> None:
