@@ -28,8 +28,9 @@ def candidates(options: ExportOptions) -> list[ExportOptions]:
         for kind in runtime.automatic:
             wanted = kind == options.quantization if options.quantization else kind != CALIBRATED or options.calibration
             if wanted:
-                own = {"quantization": kind, "calibration": options.calibration if kind == CALIBRATED else None}
-                found.append(replace(options, runtime=name, optimize_for="batches", **own))
+                text = options.calibration if kind == CALIBRATED else None
+                each = replace(options, runtime=name, optimize_for="batches", quantization=kind, calibration=text)
+                found.append(each)
     return found
 
 
