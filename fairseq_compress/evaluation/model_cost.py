@@ -40,7 +40,7 @@ _NAME = {
 
 
 def plain_model(path: str | os.PathLike[str]) -> nn.Module:
-    """The model of a checkpoint, packed or not, as it is built: with no plan attached and no weight loaded.
+    """The model of a checkpoint, packed or not, with no plan attached and no weight loaded.
 
     Raises:
         CheckpointError: the file cannot be loaded, or its model cannot be built.
@@ -51,7 +51,7 @@ def plain_model(path: str | os.PathLike[str]) -> nn.Module:
 
 
 def decoding_cost(path: str | os.PathLike[str], tokens: int) -> int:
-    """Multiply-adds of decoding a sentence of so many source tokens into as many, with a beam of 1.
+    """Multiply-adds of decoding ``tokens`` source tokens into as many target tokens with a beam of 1.
 
     Raises:
         ConfigError: the number is under 1, or a layer is of an unknown kind.
@@ -69,9 +69,8 @@ def decoding_cost(path: str | os.PathLike[str], tokens: int) -> int:
 def parameters_by_part(model: nn.Module) -> dict[str, Counter[str]]:
     """Numbers of trained parameters: part -> kind (:data:`KINDS`) -> number.
 
-    ``embeddings`` has the output layer too. A parameter that several modules share counts once, where its first name
-    is: a shared table for the embeddings, that of shared layers for the first of them. What takes the place of an
-    attention, with its name, counts as ``attention``.
+    ``embeddings`` includes the output layer. A shared parameter counts once, for its first name. What replaces an
+    attention, under its name, counts as ``attention``.
 
     Raises:
         ConfigError: the model has a plan attached.
@@ -86,10 +85,10 @@ def parameters_by_part(model: nn.Module) -> dict[str, Counter[str]]:
 
 
 def bytes_by_precision(model: nn.Module) -> dict[str, int]:
-    """Bytes of all parameters and buffers at each precision: those of the tensors of a packed checkpoint.
+    """Bytes of all parameters and buffers at each precision, as packed: shared ones once.
 
-    For R × C numbers of a linear layer or an embedding in b bits: ⌈R C b / 8⌉, and 4 R of the scales. All other
-    parameters stay in float32 then. Buffers stay what they are at every precision. What is shared is stored once.
+    A matrix R × C of a linear layer or embedding in b bits takes ⌈R C b / 8⌉ bytes and 4 R for its scales; other
+    parameters are in float32 then. Buffers do not change.
 
     Raises:
         ConfigError: the model has a plan attached.

@@ -89,8 +89,6 @@ class Chain(nn.Module):
 
     def forward(self, parameter: Tensor) -> Tensor:
         """The weight ``(R, C)``."""
-        if self.idle:
-            return parameter
         if not self.cached:
             return self.before(None, parameter)
         sources = [parameter] if self.mask is None else [parameter, *self.mask.buffers()]

@@ -1,14 +1,12 @@
 """A compression plan: rules for weights and activations. docs/quantization.md explains every key."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass
 from typing import ClassVar, TypeVar
 
 from fairseq_compress.functional.quantization.linear import BITS
 from fairseq_compress.options import option
 from fairseq_compress.weights.chain import QUANTIZATION, WeightTransform
-
-STAGE_HELP = "stage in which the rule begins"
 
 
 @dataclass(frozen=True)
@@ -18,7 +16,8 @@ class WeightRule:
     modules: tuple[str, ...]
     """Patterns of names (:func:`fairseq_compress.selection.select`)."""
     method: str = "linear"
-    stage: int = field(default=1, kw_only=True, metadata=option(1, STAGE_HELP, range="[1, inf)").metadata)
+    _: KW_ONLY
+    stage: int = option(1, "stage in which the rule begins", range="[1, inf)")
 
     place: ClassVar[str] = QUANTIZATION
     """Of its transform in the chain."""
@@ -56,7 +55,8 @@ class ActivationRule:
     modules: tuple[str, ...]
     bits: int = option(8, "bits of an integer", range=BITS)
     decay: float = option(0.9999, "of the moving average of the range", range="[0, 1)")
-    stage: int = field(default=1, kw_only=True, metadata=option(1, STAGE_HELP, range="[1, inf)").metadata)
+    _: KW_ONLY
+    stage: int = option(1, "stage in which the rule begins", range="[1, inf)")
 
 
 @dataclass(frozen=True)
