@@ -189,7 +189,10 @@ def add_arguments(
             settings["action"] = argparse.BooleanOptionalAction if default else "store_true"
         else:
             settings |= {"type": value, "metavar": each.metadata["metavar"], "choices": each.metadata["choices"]}
-            settings |= {"nargs": "+"} if many else {}
+            if many:
+                settings["nargs"] = "+"
+            if many and default in ((), None, MISSING):  # it may be repeated
+                settings |= {"action": "extend", "default": [] if default == () else default}
         if default is MISSING:
             settings |= {"default": None, "required": True}
         if suppress:
@@ -206,7 +209,8 @@ def from_arguments(kind: type[T], args: Any, **others: Any) -> T:
 def help_of(each: Field[Any]) -> str:
     """The help of an option with its range."""
     text, within = each.metadata["help"], each.metadata["range"]
-    return f"{text}, in {within}" if within else text
+    before, default, after = text.partition("; default:")
+    return f"{before}, in {within}{default}{after}" if within else text
 
 
 def read(kind: type[T], values: Any, found: list[str], place: str = "") -> T | None:

@@ -1,45 +1,56 @@
 """``fairseq-compress average``: several checkpoints of one training run -> their mean."""
 
-import argparse
-import sys
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
 
-HELP = "average the weights of several checkpoints into one"
+from fairseq_compress.cli import common
+from fairseq_compress.options import option
 
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of the verb."""
-    which = parser.add_mutually_exclusive_group(required=True)
-    which.add_argument("--inputs", nargs="+", metavar="C.pt", help="the checkpoints to average, in any order")
-    which.add_argument("--checkpoint-dir", metavar="DIR", help="take the newest --last N checkpoints of this directory")
-    parser.add_argument("--last", type=int, metavar="N", help="with --checkpoint-dir: how many checkpoints")
-    parser.add_argument(
-        "--by",
-        choices=("epoch", "update"),
-        help="with --checkpoint-dir: checkpointE.pt by epoch (the default), or checkpoint_E_U.pt by update;"
-        " best, last (but for --include-last), crash and unfinished files are never taken",
-    )
-    parser.add_argument(
-        "--include-last",
-        action="store_true",
-        help="with --checkpoint-dir: checkpoint_last.pt is one of the N where training ended after the others",
-    )
-    parser.add_argument("--output", required=True, metavar="AVG.pt", help="the averaged checkpoint, without optimizer")
+HELP = (
+    "Average the weights of several checkpoints: of the --last N in a directory, or of those that are named. Best, "
+    "crash and unfinished files are never taken, checkpoint_last.pt with --include-last."
+)
+EXAMPLES = (
+    "checkpoints averaged.pt --last 5",
+    "--checkpoint checkpoint8.pt checkpoint9.pt checkpoint10.pt --output averaged.pt",
+)
+POSITIONAL = ("checkpoint", "output")
 
 
-def run(args: argparse.Namespace) -> int:
-    """Average, write the checkpoint and tell on stderr what it was made of."""
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Options of the verb."""
+
+    checkpoint: tuple[str, ...] = common.checkpoint("checkpoints in any order, or one directory", "C.pt|DIR")
+    output: str = common.output("the averaged checkpoint, without optimizer", "AVG.pt")
+    last: int | None = option(None, "with a directory: how many, the newest", range="[1, inf)", metavar="N")
+    by: str | None = option(
+        None, "with a directory: checkpointE.pt by epoch, or checkpoint_E_U.pt by update; default: epoch",
+        choices=("epoch", "update"), needs="last",
+    )  # fmt: skip
+    include_last: bool = option(
+        False, "with a directory: checkpoint_last.pt is one of the N where training ended after the others",
+        needs="last",
+    )  # fmt: skip
+
+    def problems(self) -> Iterator[str]:
+        """One directory and --last belong together."""
+        directory = len(self.checkpoint) == 1 and os.path.isdir(self.checkpoint[0])
+        if directory and self.last is None:
+            yield f"--last: must be given with the directory {self.checkpoint[0]}"
+        if self.last is not None and len(self.checkpoint) > 1:
+            yield f"--last: requires one directory, got {len(self.checkpoint)} paths"
+
+
+def run(args: Options) -> int:
+    """Average, write the checkpoint and print what it was made of."""
     from fairseq_compress.checkpoint.average import select_checkpoints, write_average
-    from fairseq_compress.errors import ConfigError
 
-    if args.checkpoint_dir is None:
-        if args.last is not None or args.by is not None or args.include_last:
-            raise ConfigError("--last, --by, --include-last: require --checkpoint-dir, got --inputs")
-        paths = args.inputs
-    else:
-        if args.last is None:
-            raise ConfigError("--checkpoint-dir needs --last N, the number of checkpoints to average")
-        paths = select_checkpoints(args.checkpoint_dir, args.last, args.by or "epoch", args.include_last)
+    paths = list(args.checkpoint)
+    if args.last is not None:
+        paths = select_checkpoints(paths[0], args.last, args.by or "epoch", args.include_last)
     state = write_average(paths, args.output, progress=True)
     sources = ", ".join(f"{s['name']} ({s['num_updates']} updates)" for s in state["extra_state"]["averaged_from"])
-    print(f"{args.output}: the average of {sources}", file=sys.stderr)
+    common.tell(f"{args.output}: the average of {sources}")
     return 0

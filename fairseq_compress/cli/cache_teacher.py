@@ -1,121 +1,101 @@
 """``fairseq-compress cache-teacher``: what teachers say of every target token of a binarized corpus -> files."""
 
-import argparse
-import sys
+from dataclasses import dataclass, replace
 from typing import Any
 
-from fairseq_compress.cli.local_ranks import add_processes_argument, die_with_parent, run_processes
+from fairseq_compress import register
+from fairseq_compress.cli import common
+from fairseq_compress.cli.local_ranks import die_with_parent, run_processes
+from fairseq_compress.cli.parser import flat_values
+from fairseq_compress.options import option
 
 HELP = (
-    "Write what teachers say of every target token of a binarized corpus: their k most probable entries, and the mass "
-    "that is left, for word_level_kd --teacher-cache. Run it in several processes (--processes, torchrun, srun, or "
-    "RANK and WORLD_SIZE) to share the work; killed, it continues at the batch where it stopped. The process that ends "
-    "last joins what all have written."
+    "Store the output of teachers for every target token of a binarized corpus: the k most probable entries and the "
+    "tail mass, for word_level_kd --teacher-cache. Run it in several processes (--processes, torchrun, srun, or RANK "
+    "and WORLD_SIZE) to share the work; killed, it resumes at the batch where it stopped. The process that ends last "
+    "joins what all have written."
+)
+EXAMPLES = (
+    "--checkpoint teacher.pt --data data-bin/en-cs --output cache --top-k 8",
+    "--checkpoint a.pt:b.pt --data data-bin/kd --splits train --output cache-kd --temperature 2 --processes 4",
 )
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of the verb."""
-    parser.add_argument(
-        "--teacher-path", required=True, metavar="A.pt[:B.pt]", help="the teacher; several are an ensemble"
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Options of the verb."""
+
+    checkpoint: str = common.checkpoint("the teacher; several are an ensemble", "A.pt[:B.pt]")
+    data: str = common.data("the binarized corpus", required=True)
+    output: str = common.output("the cache; each split is a folder in it", "DIR")
+    splits: tuple[str, ...] = option(
+        ("train", "valid"), "train includes train1, train2, ..., as in training", metavar="SPLIT"
     )
-    parser.add_argument("--data", required=True, metavar="DATA_BIN", help="the binarized corpus (fairseq-preprocess)")
-    parser.add_argument("--output", required=True, metavar="DIR", help="the cache; each split is a folder in it")
-    parser.add_argument(
-        "--splits", nargs="+", default=["train", "valid"], metavar="SPLIT",
-        help="train is taken with train1, train2, ..., as training does",
-    )  # fmt: skip
-    parser.add_argument("--top-k", type=int, default=8, metavar="K", help="entries kept for each target token")
-    parser.add_argument("--temperature", type=float, default=1.0, metavar="T", help="that of --kd-temperature")
-    parser.add_argument("--dtype", choices=("float16", "float32"), default="float16", help="type of the probabilities")
-    parser.add_argument("--max-tokens", type=int, default=8000, metavar="N", help="of a batch, padding counted")
-    parser.add_argument(
-        "--precision", choices=("float32", "bfloat16"), default="float32", help="type of the teacher's matrix products"
+    top_k: int = option(8, "entries stored for each target token", range="[1, inf)", metavar="K")
+    temperature: float = option(1.0, "that of --kd-temperature", range="(0, inf)", metavar="T")
+    dtype: str = option("float16", "type of the probabilities", choices=("float16", "float32"))
+    max_tokens: int = option(8000, "of a batch, padding counted", range="[1, inf)", metavar="N")
+    precision: str = common.precision("of the teacher's matrix products")
+    teacher_data: str | None = common.data("folder with the teacher's dict.LANG.txt; default: next to the checkpoint")
+    source_lang: str | None = common.language("default: that of the teacher")
+    target_lang: str | None = common.language("default: that of the teacher")
+    truncate_source: int | None = option(
+        None, "for training with --truncate-source --max-source-positions N", range="[2, inf)", metavar="N"
     )
-    parser.add_argument("--teacher-data", metavar="DIR", help="folder with the teacher's dict.LANG.txt")
-    parser.add_argument("--source-lang", metavar="LANG", help="default: that of the teacher")
-    parser.add_argument("--target-lang", metavar="LANG", help="default: that of the teacher")
-    parser.add_argument(
-        "--truncate-source", type=int, metavar="N", help="for training with --truncate-source --max-source-positions N"
-    )
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where the teacher runs")
-    add_processes_argument(parser)
-    parser.add_argument(
-        "--join-only", action="store_true", help="make nothing, only join what the processes of a run have written"
-    )
+    device: str = common.device()
+    processes: int = common.processes()
+    join_only: bool = common.join_only()
 
 
-def run(args: argparse.Namespace) -> int:
-    """Write this process's share of every split, and join what is finished."""
+def run(args: Options) -> int:
+    """Write this process's shard of every split, and join what is finished."""
     if args.processes != 1 and not args.join_only:
-        splits = [argparse.Namespace(**vars(args) | {"splits": split}) for split in args.splits]
-        return next((status for split in splits if (status := run_processes("cache-teacher", split))), 0)
+        splits = [flat_values(replace(args, splits=(split,))) for split in args.splits]
+        runs = (run_processes("cache-teacher", args.processes, values) for values in splits)
+        return next((status for status in runs if status), 0)
     die_with_parent()
     import functools
     from pathlib import Path
 
-    import fairseq.tasks.translation  # noqa: F401 - before register(), which does nothing without fairseq
     import torch
 
-    import fairseq_compress
-    from fairseq_compress.corpus.vocabulary_match import warn_of_unknown
-    from fairseq_compress.jobs.teacher_cache import TeacherCacheJob
-    from fairseq_compress.teachers.cache_records import CacheOptions
+    register()
+    from fairseq_compress.jobs.cache_writer import CacheOptions, write_split
     from fairseq_compress.teachers.frozen import FrozenTeachers
     from fairseq_compress.teachers.loading import pick_device
-    from fairseq_compress.teachers.word_ids import count_unknown
-    from fairseq_compress.work.sharded import run_job, shard_from_environment
+    from fairseq_compress.teachers.word_ids import count_unknown, warn_of_unknown
+    from fairseq_compress.work.sharded import shard_from_environment
 
-    fairseq_compress.register()
-    _check(args)
     device = pick_device(args.device)
     if device.type == "cuda":
         torch.cuda.set_device(device)
     options = CacheOptions(args.top_k, args.temperature, args.dtype, args.precision, args.max_tokens, device.type)
     shard = shard_from_environment()
     task = _task(args)
-    teachers = functools.cache(lambda: FrozenTeachers(args.teacher_path, task, args.teacher_data, False))
+    teachers = functools.cache(lambda: FrozenTeachers(args.checkpoint, task, args.teacher_data, False))
     for split in dict.fromkeys(args.splits):
         output = Path(args.output) / split
-        dataset, facts = _load(task, split, args.teacher_path)
+        dataset, facts = _load(task, split, args.checkpoint)
         if shard.rank == 0:
             for side, language, entries in (
                 (dataset.src, task.cfg.source_lang, task.source_dictionary),
                 (dataset.tgt, task.cfg.target_lang, task.target_dictionary),
             ):
                 warn_of_unknown(f"{args.data}, {split} in {language}", *count_unknown(side, entries))
-        meta = run_job(TeacherCacheJob(output, dataset, facts, teachers, options), shard, args.join_only)
+        meta = write_split(output, dataset, facts, teachers, options, shard, args.join_only)
         if meta is None:
+            common.tell(f"{output}: shard {shard.rank} of {shard.world_size} is done, the last one joins")
             continue
         size = meta.tokens * meta.bytes_per_token / 1e6
         unread = f", {meta.unread} sentences longer than {meta.longest} left out" if meta.unread else ""
-        print(
+        common.tell(
             f"{output}: {meta.sentences} sentences, {meta.tokens} target tokens, k={meta.k}, "
-            f"{meta.bytes_per_token} bytes a token, {size:.1f} MB{unread}", file=sys.stderr,
-        )  # fmt: skip
+            f"{meta.bytes_per_token} bytes a token, {size:.1f} MB{unread}"
+        )
     return 0
 
 
-def _check(args: argparse.Namespace) -> None:
-    """Tell all numbers out of their range at once."""
-    import math
-
-    from fairseq_compress.errors import ConfigError
-
-    rules = (
-        (args.top_k < 1, f"--top-k: must be at least 1, got {args.top_k}"),
-        (not 0 < args.temperature < math.inf, f"--temperature: must be greater than 0, got {args.temperature}"),
-        (args.max_tokens < 1, f"--max-tokens: must be at least 1, got {args.max_tokens}"),
-        (
-            args.truncate_source is not None and args.truncate_source < 2,
-            f"--truncate-source: must be at least 2, got {args.truncate_source}",
-        ),
-    )
-    if problems := [message for broken, message in rules if broken]:
-        raise ConfigError("; ".join(problems))
-
-
-def _task(args: argparse.Namespace) -> Any:
+def _task(args: Options) -> Any:
     """fairseq's translation task over the data, with the languages of the teacher unless they are given."""
     from fairseq import utils
     from fairseq.tasks.translation import TranslationConfig, TranslationTask
@@ -125,7 +105,7 @@ def _task(args: argparse.Namespace) -> Any:
 
     source, target = args.source_lang, args.target_lang
     if not (source and target):
-        trained = load_upgraded(args.teacher_path.split(":")[0])[1].task
+        trained = load_upgraded(args.checkpoint.split(":")[0])[1].task
         source, target = source or trained.get("source_lang"), target or trained.get("target_lang")
     if len(utils.split_paths(args.data)) != 1:
         raise ConfigError(f"--data: must be one folder, got {args.data}")

@@ -1,22 +1,30 @@
-"""``fairseq-compress decode``: subword pieces -> text, line by line."""
+"""``fairseq-compress decode``: subwords -> text, line by line."""
 
-import argparse
-import sys
+from dataclasses import dataclass
 
-HELP = "Join the pieces of each line to text, bytes to characters too: one line in, one line out."
+from fairseq_compress.cli import common
+from fairseq_compress.options import option
+
+HELP = "Join the subwords of each line to text, byte fallback included: one line in, one line out."
+EXAMPLES = (
+    "--sentencepiece-model spm.model --input subwords/test.cs --output test.cs",
+    "--sentencepiece-model spm.model --input hypotheses.subwords --output hypotheses.cs",
+)
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of the verb."""
-    parser.add_argument("--model", required=True, metavar="P.model", help="model written by train-vocabulary")
-    parser.add_argument("--input", required=True, metavar="FILE", help="pieces, separated by spaces")
-    parser.add_argument("--output", required=True, metavar="FILE", help="text")
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Options of the verb."""
+
+    sentencepiece_model: str = common.sentencepiece_model()
+    input: str = option(help="subwords, separated by spaces", metavar="FILE")
+    output: str = common.output("text")
 
 
-def run(args: argparse.Namespace) -> int:
-    """Decode and tell the count on the standard error."""
+def run(args: Options) -> int:
+    """Decode and print the count."""
     from fairseq_compress.corpus.segmentation import decode_file
 
-    count = decode_file(args.model, args.input, args.output)
-    print(f"{args.output}: {count} lines", file=sys.stderr)
+    count = decode_file(args.sentencepiece_model, args.input, args.output)
+    common.tell(f"{args.output}: {count} lines")
     return 0

@@ -1,25 +1,33 @@
-"""``fairseq-compress encode``: text -> subword pieces, line by line."""
+"""``fairseq-compress encode``: text -> subwords, line by line."""
 
-import argparse
-import sys
+from dataclasses import dataclass
+
+from fairseq_compress.cli import common
+from fairseq_compress.options import option
 
 HELP = (
-    "Normalize each line of a text and split it into the pieces of a sentencepiece model, separated by spaces: "
-    "one line in, one line out."
+    "Normalize each line of a text and segment it by a SentencePiece model: subwords separated by spaces, one line "
+    "in, one line out."
+)
+EXAMPLES = (
+    "--sentencepiece-model spm.model --input train.en --output subwords/train.en",
+    "--sentencepiece-model spm.model --input test.cs --output subwords/test.cs",
 )
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of the verb."""
-    parser.add_argument("--model", required=True, metavar="P.model", help="model written by train-vocabulary")
-    parser.add_argument("--input", required=True, metavar="FILE", help="text, one sentence a line")
-    parser.add_argument("--output", required=True, metavar="FILE", help="pieces")
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Options of the verb."""
+
+    sentencepiece_model: str = common.sentencepiece_model()
+    input: str = option(help="text, one sentence a line", metavar="FILE")
+    output: str = common.output("subwords")
 
 
-def run(args: argparse.Namespace) -> int:
-    """Encode and tell the count on the standard error."""
+def run(args: Options) -> int:
+    """Encode and print the count."""
     from fairseq_compress.corpus.segmentation import encode_file
 
-    count = encode_file(args.model, args.input, args.output)
-    print(f"{args.output}: {count} lines", file=sys.stderr)
+    count = encode_file(args.sentencepiece_model, args.input, args.output)
+    common.tell(f"{args.output}: {count} lines")
     return 0

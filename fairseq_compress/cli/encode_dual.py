@@ -1,45 +1,59 @@
 """``fairseq-compress encode-dual``: parallel text -> words in the vocabularies of a teacher and a student."""
 
-import argparse
-import sys
+from dataclasses import dataclass
+
+from fairseq_compress.cli import common
+from fairseq_compress.options import option
 
 HELP = (
-    "Encode parallel text once for dual-vocabulary training: each word with its pieces in the teacher's and in the "
-    "student's vocabulary. Both models must normalize text alike, and their pieces must not cross white space "
+    "Encode parallel text once for dual-vocabulary training: each word with its subwords in the teacher's and in the "
+    "student's vocabulary. Both models must normalize text alike, and their subwords must not cross white space "
     "(train-vocabulary makes such models)."
+)
+EXAMPLES = tuple(
+    f"--source-lang en --target-lang cs --trainpref train{more} --teacher-sentencepiece-model spm.model "
+    "--teacher-dictionary spm.dict.txt --student-sentencepiece-model small.model --student-dictionary small.dict.txt "
+    "--output data-dual"
+    for more in ("", " --validpref valid --testpref test2016 test2017")
 )
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of the verb."""
-    parser.add_argument("--source-lang", required=True, metavar="SRC", help="source language, end of the file names")
-    parser.add_argument("--target-lang", required=True, metavar="TGT", help="target language, end of the file names")
-    for name, what in (("train", "the training text"), ("valid", "validation texts"), ("test", "test texts")):
-        parser.add_argument(
-            f"--{name}pref", nargs=1 if name == "train" else "+", default=[], metavar="PREFIX",
-            help=f"{what}, PREFIX.SRC and PREFIX.TGT" + ("" if name == "train" else f"; becomes {name}, {name}1, ..."),
-        )  # fmt: skip
-    for name in ("teacher", "student"):
-        parser.add_argument(f"--{name}-model", required=True, metavar="P.model", help=f"sentencepiece of the {name}")
-        parser.add_argument(f"--{name}-dict", required=True, metavar="P.dict.txt", help=f"dictionary of the {name}")
-    parser.add_argument("--output", required=True, metavar="DIR", help="new folder")
+def _dictionary(of: str) -> str:
+    return option(help=f"dictionary of the {of}", metavar="P.dict.txt")
 
 
-def run(args: argparse.Namespace) -> int:
-    """Encode and tell the counts on the standard error."""
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Options of the verb; the prefixes are named as in fairseq-preprocess."""
+
+    source_lang: str = common.language("source language, suffix of the files", required=True)
+    target_lang: str = common.language("target language, suffix of the files", required=True)
+    trainpref: str | None = option(None, "the training text, PREFIX.SRC and PREFIX.TGT", metavar="PREFIX")
+    validpref: tuple[str, ...] = option((), "validation texts; become valid, valid1, ...", metavar="PREFIX")
+    testpref: tuple[str, ...] = option((), "test texts; become test, test1, ...", metavar="PREFIX")
+    teacher_sentencepiece_model: str = common.sentencepiece_model("that of the teacher")
+    teacher_dictionary: str = _dictionary("teacher")
+    student_sentencepiece_model: str = common.sentencepiece_model("that of the student")
+    student_dictionary: str = _dictionary("student")
+    output: str = common.output("new folder", "DIR")
+
+
+def run(args: Options) -> int:
+    """Encode and print the counts."""
     from fairseq_compress.corpus.encode_dual import VocabularyFiles, encode_dual
 
-    prefixes = {"train": args.trainpref, "valid": args.validpref, "test": args.testpref}
+    prefixes = {"train": [args.trainpref] if args.trainpref else []}
+    prefixes |= {"valid": list(args.validpref), "test": list(args.testpref)}
     meta = encode_dual(
         {f"{name}{number or ''}": prefix for name, list_ in prefixes.items() for number, prefix in enumerate(list_)},
         (args.source_lang, args.target_lang),
-        VocabularyFiles(args.teacher_model, args.teacher_dict),
-        VocabularyFiles(args.student_model, args.student_dict),
+        VocabularyFiles(args.teacher_sentencepiece_model, args.teacher_dictionary),
+        VocabularyFiles(args.student_sentencepiece_model, args.student_dictionary),
         args.output,
     )
-    counts = ", ".join(f"{part} {facts['sentences']:,}" for part, facts in meta.parts.items())
-    print(f"{args.output}: {counts} sentences, {meta.types:,} different words", file=sys.stderr)
-    for name, unknown in meta.unknown_pieces.items():
+    counts = ", ".join(f"{part} {facts['sentences']:,}" for part, facts in meta["parts"].items())
+    common.tell(f"{args.output}: {counts} sentences, {meta['types']:,} different words")
+    for name, unknown in meta["unknown_pieces"].items():
         if unknown:
-            print(f"{args.output}: {unknown:,} pieces of these are unknown to the {name}'s model", file=sys.stderr)
+            common.tell(f"{args.output}: {unknown:,} subwords of these are unknown to the {name}'s model")
     return 0

@@ -1,6 +1,5 @@
 """``--processes N``: a verb that shares work by RANK and WORLD_SIZE, started N times on this machine."""
 
-import argparse
 import ctypes
 import os
 import signal
@@ -9,43 +8,37 @@ import sys
 import time
 from collections.abc import Mapping
 
-PARENT = "FAIRSEQ_COMPRESS_PARENT"  # process that started this one, and without which it must not go on
+from fairseq_compress.options import flag
+
+PARENT = "FAIRSEQ_COMPRESS_PARENT"  # the process that started this one, which ends with it
 PR_SET_PDEATHSIG = 1  # of Linux's prctl
 
 
-def add_processes_argument(parser: argparse._ActionsContainer) -> None:
-    """Declare ``--processes``."""
-    parser.add_argument(
-        "--processes", type=int, default=1, metavar="N",
-        help="share the work between N processes on this machine, each with its share of the cores (torchrun and srun "
-        "start the processes themselves)",
-    )  # fmt: skip
-
-
-def run_processes(verb: str, args: argparse.Namespace) -> int:
-    """Start the verb ``args.processes`` times and wait; return 0, or the status of the first that failed.
+def run_processes(verb: str, processes: int, values: Mapping[str, object]) -> int:
+    """Start the verb ``processes`` times and wait; return 0, or the status of the first that failed.
 
     When one fails, or this process is told to end, the others are ended too; killed, it takes them along.
 
+    Args:
+        values: of its options, by name.
+
     Raises:
-        ConfigError: the number is below 1, or the environment already says which rank this process is.
+        ConfigError: the environment already says which rank this process is.
     """
     from fairseq_compress.errors import ConfigError
     from fairseq_compress.system import available_cores
     from fairseq_compress.work.sharded import VARIABLES
 
-    if args.processes < 1:
-        raise ConfigError(f"--processes: must be at least 1, got {args.processes}")
     if taken := [name for pair in VARIABLES for name in pair if name in os.environ]:
-        raise ConfigError(f"--processes: cannot go with {taken[0]} in the environment, got {args.processes}")
-    command = [sys.executable, "-m", "fairseq_compress.cli.main", verb, *_options(vars(args))]
-    threads = str(max(1, available_cores() // args.processes))
+        raise ConfigError(f"--processes: cannot be given with {taken[0]} in the environment, got {processes}")
+    command = [sys.executable, "-m", "fairseq_compress.cli.main", *verb.split(), *_options(values)]
+    threads = str(max(1, available_cores() // processes))
     running = []
     try:
-        for rank in range(args.processes):
+        for rank in range(processes):
             environment = {
                 "OMP_NUM_THREADS": threads, **os.environ, PARENT: str(os.getpid()),
-                "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(args.processes),
+                "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes),
             }  # fmt: skip
             running.append(subprocess.Popen(command, env=environment))
         return _wait(running)
@@ -90,7 +83,10 @@ def _options(values: Mapping[str, object]) -> list[str]:
     """The command line that parses to these values."""
     options = []
     for name, value in values.items():
-        if name != "processes" and value is not None and value is not False:
-            option = f"--{name.replace('_', '-')}"
-            options += [option] if value is True else [f"{option}={value}"]
+        if name == "processes" or value is None or value is False:
+            continue
+        if isinstance(value, tuple | list):
+            options += [flag(name), *map(str, value)]
+        else:
+            options += [flag(name)] if value is True else [f"{flag(name)}={value}"]
     return options

@@ -15,63 +15,69 @@ from types import FrameType, ModuleType
 from typing import NoReturn
 
 from fairseq_compress import __version__
+from fairseq_compress.cli.parser import PROGRAM, VerbParser
+from fairseq_compress.cli.renamed import with_new_names
 from fairseq_compress.errors import FairseqCompressError
 from fairseq_compress.extras import explained
+from fairseq_compress.shipped import did_you_mean
 
-PROGRAM = "fairseq-compress"
-
-# verb -> (module in this package, one line of help); the modules are imported only when their verb is called
-VERBS: dict[str, tuple[str, str]] = {
-    "user-dir": ("user_dir", "the folder of this package, for --user-dir of fairseq's commands"),
-    "prepare": ("prepare", "normalize, filter and deduplicate parallel text"),
-    "train-vocabulary": ("train_vocabulary", "train a sentencepiece vocabulary and the fairseq dictionary for it"),
-    "encode": ("encode", "text to subword pieces, line by line"),
-    "decode": ("decode", "subword pieces back to text, line by line"),
-    "generate": ("generate", "fairseq-generate with its speed from several timings"),
-    "collect-hypotheses": ("collect_hypotheses", "translations out of a fairseq-generate log, in source order"),
-    "nbest": ("nbest", "translate a corpus into n-best lists with scores"),
-    "cache-teacher": ("cache_teacher", "the top k probabilities of teachers for word_level_kd --teacher-cache"),
-    "score-nbest": ("score_nbest", "what a reverse model thinks of each hypothesis of an n-best file"),
-    "select-hypotheses": ("select_hypotheses", "training data of a student out of an n-best file"),
-    "encode-hypotheses": ("encode_hypotheses", "the hypotheses of an n-best file to subword pieces"),
-    "binarize-hypotheses": ("binarize_hypotheses", "K hypotheses a sentence for sequence_level_kd"),
-    "encode-dual": ("encode_dual", "text in the vocabularies of a teacher and a student, for dual_vocab_translation"),
-    "extract-student": ("extract_student", "the student of dual_vocab_translation as an ordinary checkpoint"),
-    "average": ("average", "average the parameters of several checkpoints"),
-    "materialize": ("materialize", "a checkpoint as one of fairseq's plain transformer"),
-    "quantize": ("quantize", "quantize a trained checkpoint by a plan, at once or in stages with training (iPQ)"),
-    "factorize": ("factorize", "a trained checkpoint as one with low-rank layers, and the error of each"),
-    "describe": ("describe", "what is compressed in a checkpoint, where its bytes are, and what its model costs"),
-    "pack": ("pack", "a checkpoint as it is compressed, in a safetensors file"),
-    "export": ("export", "a checkpoint as a model directory for another runtime, tried and described"),
-    "translate": ("translate", "raw text in, raw text out, with a model directory or a checkpoint"),
-    "time-translation": ("time_translation", "a text through an exported model, with its speed from several timings"),
-    "score": ("score", "sacreBLEU and chrF of a translation, as JSON"),
-    "report": ("report", "a table and a picture out of the scores of several systems"),
-    "compare": ("compare", "a table of an experiment: systems over their seeds, against a baseline"),
+# group -> verb -> (module in this package, one line of help); a module is imported only when its verb is called
+GROUPS: dict[str, dict[str, tuple[str, str]]] = {
+    "data": {
+        "prepare": ("prepare", "normalize, filter and deduplicate parallel text"),
+        "train-vocabulary": ("train_vocabulary", "train a SentencePiece model and the fairseq dictionary for it"),
+        "encode": ("encode", "text to subwords, line by line"),
+        "decode": ("decode", "subwords back to text, line by line"),
+        "encode-dual": ("encode_dual", "text in the vocabularies of a teacher and a student"),
+    },
+    "teach": {
+        "nbest": ("nbest", "translate a corpus into n-best lists with scores"),
+        "kd-data": ("kd_data", "training data for a student from n-best lists: all steps, or one"),
+        "cache-teacher": ("cache_teacher", "store the top k probabilities of a teacher for word_level_kd"),
+    },
+    "compress": {
+        "average": ("average", "average the weights of several checkpoints"),
+        "quantize": ("quantize", "quantize by a plan, at once or in stages with training (iPQ), or pack"),
+        "factorize": ("factorize", "replace dense layers by low-rank ones"),
+        "materialize": ("materialize", "a checkpoint of fairseq's plain transformer"),
+        "extract-student": ("extract_student", "the student of a dual-vocabulary training alone"),
+    },
+    "deploy": {
+        "export": ("export", "a model directory for a runtime without torch, checked against the checkpoint"),
+        "translate": ("translate", "translate text with a checkpoint or a model directory"),
+    },
+    "measure": {
+        "describe": ("describe", "what is compressed, where the bytes are, and multiply-adds"),
+        "time": ("timing", "translate a text and time it"),
+        "score": ("score", "BLEU, chrF2, size and speed of a system, as JSON"),
+        "report": ("report", "compare systems: one page, a picture, and JSON"),
+    },
+    "more": {
+        "help": ("help", "options and examples of a verb: help VERB"),
+        "user-dir": ("user_dir", "the folder of this package, for --user-dir of fairseq's commands"),
+    },
 }
-
-
-class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Tells the defaults in the help, save those that say nothing (None of a required option, False of a switch)."""
-
-    def _get_help_string(self, action: argparse.Action) -> str | None:
-        silent = action.default is None or action.default is False
-        return action.help if silent else super()._get_help_string(action)
+# The steps of kd-data; a verb of two words is called by both.
+STEPS = {f"kd-data {step}": (f"kd_{step}", "") for step in ("collect", "score", "encode", "select", "binarize")}
+VERBS = {name: verb for group in GROUPS.values() for name, verb in group.items() if name != "help"} | STEPS
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb and return the exit status of the process."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if not arguments or arguments[0] not in VERBS:
+    if arguments[:1] == ["help"]:
+        arguments = [*arguments[1:], "--help"]
+    if arguments:
+        arguments = with_new_names(arguments)
+    verb = next((name for name in (" ".join(arguments[:2]), *arguments[:1]) if name in VERBS), None)
+    if verb is None:
         return _overview(arguments)
-    verb, rest = arguments[0], arguments[1:]
-    # A verb that imports fairseq need not tell that one of its speech tasks lacks a package.
+    # A verb that imports fairseq need not say that one of its speech tasks lacks a package.
     logging.getLogger("fairseq.tasks.text_to_speech").setLevel(logging.WARNING)
     previous = signal.signal(signal.SIGTERM, _terminate)
     try:
         with explained():
-            return _run_verb(verb, rest)
+            return _run_verb(verb, arguments[len(verb.split()) :])
     except FairseqCompressError as error:
         return _fail(verb, str(error))
     except BrokenPipeError:
@@ -92,31 +98,31 @@ def load_verb(verb: str) -> ModuleType:
 
 def _run_verb(verb: str, arguments: list[str]) -> int:
     module = load_verb(verb)
-    # allow_abbrev: --source would be a fine abbreviation of --source-lang, and a script must not depend on that
-    parser = argparse.ArgumentParser(
-        prog=f"{PROGRAM} {verb}", description=module.HELP, formatter_class=HelpFormatter, allow_abbrev=False
-    )
-    module.add_arguments(parser)
-    status: int = module.run(parser.parse_args(arguments))
+    status: int = module.run(VerbParser(verb, module).read(arguments))
     sys.stdout.flush()  # here, so that a closed pipe is met inside the try of main
     return status
 
 
 def _overview(arguments: list[str]) -> int:
     """Handle a command line without a known verb: help, version or an error."""
-    width = max(map(len, VERBS)) + 2
-    verbs = "\n".join(f"  {name:<{width}}{line}" for name, (_, line) in VERBS.items())
+    width = max(len(name) for group in GROUPS.values() for name in group) + 2
+    groups = (
+        f"{title}:\n" + "\n".join(f"  {name:<{width}}{line}" for name, (_, line) in group.items())
+        for title, group in GROUPS.items()
+    )
     parser = argparse.ArgumentParser(
         prog=PROGRAM,
         usage=f"{PROGRAM} [--help] [--version] VERB ...",
         description="Distilled and compressed translation models for fairseq.",
-        epilog=f"verbs:\n{verbs}\n\n{PROGRAM} VERB --help shows the options of a verb.",
+        epilog="\n\n".join(groups),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
-    _, rest = parser.parse_known_args(arguments)
-    problem = f"unknown verb {rest[0]!r}" if rest else "a verb is missing"
-    parser.error(f"{problem}; the verbs are: {', '.join(VERBS)}")
+    words = [word for word in arguments if word != "--help"] if arguments[1:] else arguments  # help NO-VERB
+    _, rest = parser.parse_known_args(words)
+    names = [name for name in VERBS if name not in STEPS]
+    problem = f"unknown verb {rest[0]!r}{did_you_mean(rest[0], names, listed=False)}" if rest else "a verb is missing"
+    parser.error(f"{problem}; the verbs are: {', '.join(names)}")
 
 
 def _fail(verb: str, message: str) -> int:

@@ -1,76 +1,137 @@
-"""``fairseq-compress quantize``: a trained checkpoint and a plan -> a quantized checkpoint."""
+"""``fairseq-compress quantize``: a trained checkpoint -> a quantized checkpoint or a packed file."""
 
-import argparse
+import os
 import shlex
-import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
 
+from fairseq_compress import register
+from fairseq_compress.cli import common
+from fairseq_compress.cli.parser import part
+from fairseq_compress.options import option
 from fairseq_compress.shipped import shipped_names
 
 HELP = (
-    "Quantize a trained model by a plan (docs/quantization.md). Without further words: at once and without training. "
-    "With -- and the arguments of fairseq-train: stage by stage, with that training after each (iPQ). Architecture and "
-    "languages are the checkpoint's. The same command resumes after an interruption. The result is a checkpoint for "
-    "fairseq's own commands; pack makes it small."
+    "Quantize a trained model by a plan (docs/quantization.md): at once and without training; with -- and the "
+    "arguments of fairseq-train stage by stage, with that training after each (iPQ). Architecture and languages are "
+    "those of the checkpoint; the same command resumes after an interruption. OUTPUT.pt is a checkpoint for fairseq's "
+    "own commands. OUTPUT.safetensors is packed: integers without gaps, scales, shared tensors once, which translate "
+    "and all other verbs read; without --plan the checkpoint as it is compressed. Packing prints where every byte is."
 )
+EXAMPLES = (
+    "student.pt student-int4.safetensors --plan int4",
+    "student.pt student-ipq.pt --plan ipq -- data-bin/en-cs --criterion label_smoothed_cross_entropy --lr 1e-4",
+)
+POSITIONAL = ("checkpoint", "output")
+REST = "DATA fairseq-train options"
+SUFFIX = ".safetensors"
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of the verb."""
-    built_in = ", ".join(shipped_names("plans", suffix=".yaml"))
-    parser.usage = "%(prog)s --checkpoint C.pt --plan PLAN --output Q.pt [options] [-- DATA fairseq-train options]"
-    parser.add_argument("--checkpoint", required=True, metavar="C.pt", help="the trained model")
-    parser.add_argument("--plan", required=True, metavar="PLAN", help=f"a YAML file, or a built-in plan: {built_in}")
-    parser.add_argument("--output", required=True, metavar="Q.pt", help="the quantized checkpoint, without optimizer")
-    calibration = parser.add_argument_group("ranges of activations from sentences, else each input has its own")
-    calibration.add_argument("--calibration-data", metavar="DATA", help="a folder of fairseq-preprocess")
-    calibration.add_argument("--calibration-subset", default="train", metavar="NAME", help="the part of it")
-    calibration.add_argument("--calibration-sentences", type=int, default=512, metavar="N", help="drawn at random")
-    calibration.add_argument(
-        "--calibration-percentile", type=float, default=99.99, metavar="P",
-        help="of the magnitudes of a layer's input that become its range",
+@dataclass(frozen=True)
+class CalibrationOptions:
+    """Which inputs set the ranges of activations."""
+
+    calibration_data: str | None = option(None, "a folder of fairseq-preprocess", metavar="DATA")
+    calibration_subset: str = option("train", "the part of it", metavar="NAME")
+    calibration_sentences: int = option(512, "drawn at random", range="[1, inf)", metavar="N")
+    calibration_percentile: float = option(
+        99.99, "of the magnitudes of a layer's input, which becomes its range", range="(0, 100]", metavar="P"
+    )
+    seed: int = option(1, "of the sentences that are drawn")
+
+
+@dataclass(frozen=True)
+class StageOptions:
+    """How the stages are trained."""
+
+    stages_dir: str | None = option(None, "where the stages are; default: OUTPUT.stages", metavar="DIR")
+    train_command: str | None = option(
+        None, "what is called with the arguments of the training, such as 'torchrun --nproc_per_node 2 --no-python "
+        "bash scripts/lib/train_process.sh fairseq-train'; default: fairseq-train", metavar="COMMAND",
     )  # fmt: skip
-    calibration.add_argument("--seed", type=int, default=1, help="of the sentences that are drawn")
-    stages = parser.add_argument_group("training after each stage of the plan")
-    stages.add_argument("--stages-dir", metavar="DIR", help="where the stages are; by default OUTPUT.stages")
-    stages.add_argument(
-        "--train-command", metavar="COMMAND",
-        help="what is called with the arguments of the training, such as 'torchrun --nproc_per_node 2 --no-python bash "
-        "scripts/lib/train_process.sh fairseq-train'; by default fairseq-train",
-    )  # fmt: skip
-    parser.add_argument("train", nargs="*", metavar="DATA ...", help=argparse.SUPPRESS)
 
 
-def run(args: argparse.Namespace) -> int:
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Options of the verb."""
+
+    checkpoint: str = common.checkpoint("the trained model; without --plan packed as it is compressed")
+    output: str = common.output("the quantized model, without optimizer", f"Q.pt|Q{SUFFIX}")
+    plan: str | None = option(
+        None, f"a YAML file, or a built-in plan: {', '.join(shipped_names('plans', suffix='.yaml'))}", metavar="PLAN"
+    )
+    format: str | None = option(
+        None, f"of the output; default: packed where its name ends in {SUFFIX}", choices=("checkpoint", "packed")
+    )
+    calibration: CalibrationOptions = part(
+        CalibrationOptions, "ranges of activations from sentences; default: each input has its own"
+    )
+    stages: StageOptions = part(StageOptions, "training after each stage of the plan")
+    rest: tuple[str, ...] = ()
+
+    @property
+    def packs(self) -> bool:
+        """Whether the output is a packed file."""
+        return self.output.endswith(SUFFIX) if self.format is None else self.format == "packed"
+
+    def problems(self) -> Iterator[str]:
+        """What needs a plan, and what needs a training."""
+        if self.plan is None and not self.packs:
+            yield f"--plan: must be given, unless the output is packed (its name ends in {SUFFIX})"
+        if self.plan is None and (self.rest or self.calibration.calibration_data):
+            yield "--plan: must be given with a calibration or a training"
+        for name in ("stages_dir", "train_command"):
+            if getattr(self.stages, name) is not None and not self.rest:
+                yield f"--{name.replace('_', '-')}: requires the arguments of a training, after --"
+
+
+def run(args: Options) -> int:
     """Quantize, and print the path of the result."""
-    import fairseq.tasks.translation  # noqa: F401 - before register(), which does nothing without fairseq
+    register()
+    if not args.packs:
+        _quantize(args, args.output)
+    elif not args.rest and args.calibration.calibration_data is None:
+        _pack(args.checkpoint, args.output, args.plan)
+    else:
+        with tempfile.TemporaryDirectory(dir=os.path.dirname(os.path.abspath(args.output))) as folder:
+            quantized = os.path.join(folder, "quantized.pt")
+            _quantize(args, quantized)
+            _pack(quantized, args.output, None)
+    return 0
 
-    import fairseq_compress
-    from fairseq_compress.errors import ConfigError
+
+def _quantize(args: Options, output: str) -> None:
     from fairseq_compress.evaluation.sizes import packed_weight_bytes
     from fairseq_compress.procedures.calibration import Calibration
     from fairseq_compress.procedures.post_training import quantize
     from fairseq_compress.procedures.stages import TRAIN, quantize_in_stages
     from fairseq_compress.weights.reading import read_plan
 
-    fairseq_compress.register()
-    plan = read_plan(args.plan)
+    plan, chosen, stages = read_plan(str(args.plan)), args.calibration, args.stages
     calibration = None
-    if args.calibration_data is not None:
+    if chosen.calibration_data is not None:
         calibration = Calibration(
-            args.calibration_data, args.calibration_subset, args.calibration_sentences, args.calibration_percentile,
-            args.seed,
+            chosen.calibration_data, chosen.calibration_subset, chosen.calibration_sentences,
+            chosen.calibration_percentile, chosen.seed,
         )  # fmt: skip
-    if not args.train:
-        for option in ("stages_dir", "train_command"):
-            if getattr(args, option) is not None:
-                name = f"--{option.replace('_', '-')}"
-                raise ConfigError(f"{name}: requires the arguments of a training, after --")
-        quantize(args.checkpoint, args.output, plan, calibration)
+    if args.rest:
+        command = TRAIN if stages.train_command is None else shlex.split(stages.train_command)
+        folder = stages.stages_dir or f"{args.output}.stages"
+        quantize_in_stages(args.checkpoint, output, plan, folder, args.rest, command, calibration)
     else:
-        command = TRAIN if args.train_command is None else shlex.split(args.train_command)
-        folder = args.stages_dir or f"{args.output}.stages"
-        quantize_in_stages(args.checkpoint, args.output, plan, folder, args.train, command, calibration)
-    before, after = (packed_weight_bytes(path) for path in (args.checkpoint, args.output))
-    print(f"weights: {before:,} bytes -> {after:,} bytes, {before / after:.1f} times smaller (packed)", file=sys.stderr)
-    print(args.output)
-    return 0
+        quantize(args.checkpoint, output, plan, calibration)
+    before, after = (packed_weight_bytes(path) for path in (args.checkpoint, output))
+    common.tell(f"weights: {before:,} bytes -> {after:,} bytes, {before / after:.1f} times smaller (packed)")
+    if output == args.output:
+        print(output)
+
+
+def _pack(checkpoint: str, output: str, plan: str | None) -> None:
+    from fairseq_compress.checkpoint.pack import pack
+    from fairseq_compress.evaluation.sizes import size_lines
+    from fairseq_compress.weights.reading import read_plan
+
+    entries = pack(checkpoint, output, None if plan is None else read_plan(plan))
+    print(*size_lines(entries), sep="\n")
+    common.tell(f"{output}: {sum(entry.bytes for entry in entries):,} bytes")

@@ -1,21 +1,35 @@
-"""``fairseq-compress report``: the JSON records of several systems -> a Markdown table, a picture, and JSON."""
+"""``fairseq-compress report``: the records of several systems -> a page, a picture, and JSON."""
 
-import argparse
+from dataclasses import dataclass
 
-HELP = "compare scored systems in a Markdown table, a picture, and JSON"
+from fairseq_compress.options import option
+
+HELP = (
+    "Compare scored systems: one page in Markdown with size and speed of each, a picture, and the tables as JSON. "
+    "Systems with several seeds, or tested against a baseline, also get a table of means and differences."
+)
+EXAMPLES = (
+    "--scores teacher.json student.json student-int8.json --output report",
+    "--scores runs/*/scores.json --output comparison.md comparison.json --title 'Losses on Multi30k'",
+)
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of the verb."""
-    parser.add_argument("--inputs", nargs="+", required=True, metavar="SCORES.json", help="in the order of the table")
-    parser.add_argument("--output-dir", required=True, metavar="DIR", help="gets report.md, report.png and report.json")
-    parser.add_argument("--title", default="Systems compared", metavar="TEXT", help="heading of page and picture")
-    parser.add_argument("--note", metavar="TEXT", help="a caution on page and picture, such as 'synthetic data'")
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Options of the verb."""
+
+    scores: tuple[str, ...] = option(help="records of score, in the order of the table", metavar="SCORES.json")
+    output: tuple[str, ...] = option(
+        help="a folder, which gets report.md, report.png and report.json, or single files, named .md, .png or .json",
+        metavar="PATH",
+    )
+    title: str = option("Systems compared", "heading of page and picture", metavar="TEXT")
+    note: str | None = option(None, "a caution on page and picture, such as 'synthetic data'", metavar="TEXT")
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: Options) -> int:
     """Write the report and print where it is."""
     from fairseq_compress.evaluation.report import write_report
 
-    print(*write_report(args.inputs, args.output_dir, args.title, args.note), sep="\n")
+    print(*write_report(args.scores, args.output, args.title, args.note), sep="\n")
     return 0

@@ -1,30 +1,38 @@
-"""``fairseq-compress train-vocabulary``: text -> sentencepiece model and fairseq dictionary."""
+"""``fairseq-compress train-vocabulary``: text -> SentencePiece model and fairseq dictionary."""
 
-import argparse
-import sys
+from dataclasses import dataclass
+
+from fairseq_compress.cli import common
+from fairseq_compress.options import option
 
 HELP = (
-    "Train a sentencepiece vocabulary (byte-pair encoding with a fallback to bytes) on all the files together and "
-    "write PREFIX.model, PREFIX.vocab and PREFIX.dict.txt, the joined fairseq dictionary. "
-    "The same text and options give the same bytes."
+    "Train a SentencePiece vocabulary (byte-pair encoding with byte fallback) on all files together and write "
+    "PREFIX.model, PREFIX.vocab and PREFIX.dict.txt, the joined fairseq dictionary. The same text and options give "
+    "the same bytes."
+)
+EXAMPLES = (
+    "--input train.en train.cs --vocab-size 8000 --output spm",
+    "--input train.en train.cs --vocab-size 32000 --input-sentence-size 5000000 --output spm",
 )
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of the verb."""
-    parser.add_argument("--input", nargs="+", required=True, metavar="FILE", help="text of both languages")
-    parser.add_argument("--vocab-size", type=int, required=True, metavar="N", help="pieces, with 3 symbols, 256 bytes")
-    parser.add_argument("--output-prefix", required=True, metavar="PREFIX", help="start of the names of the outputs")
-    parser.add_argument("--model-type", choices=("bpe", "unigram"), default="bpe", help="kind of subwords")
-    parser.add_argument("--character-coverage", type=float, default=1.0, help="share of characters that get a piece")
-    parser.add_argument("--seed", type=int, default=1, help="seed of the sample of --input-sentence-size")
-    parser.add_argument(
-        "--input-sentence-size", type=int, default=0, metavar="N", help="train on N random lines; 0 takes all"
-    )
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Options of the verb."""
+
+    input: tuple[str, ...] = option(help="text of both languages", metavar="FILE")
+    vocab_size: int = option(
+        help="subwords, with 3 control symbols and 256 bytes", range="[1, inf)", metavar="N"
+    )  # fmt: skip
+    output: str = common.output("start of the names of the outputs", "PREFIX")
+    model_type: str = option("bpe", "kind of subwords", choices=("bpe", "unigram"))
+    character_coverage: float = option(1.0, "fraction of characters that get a subword", range="[0.98, 1]")
+    seed: int = option(1, "of the sample of --input-sentence-size")
+    input_sentence_size: int = option(0, "train on N random lines; 0 takes all", range="[0, inf)", metavar="N")
 
 
-def run(args: argparse.Namespace) -> int:
-    """Train, write the three files and tell the size on the standard error."""
+def run(args: Options) -> int:
+    """Train, write the three files and print the size."""
     from fairseq_compress.corpus.training_lines import LineCounts
     from fairseq_compress.corpus.vocabulary import VocabularySettings, build_vocabulary
 
@@ -36,8 +44,8 @@ def run(args: argparse.Namespace) -> int:
         input_sentence_size=args.input_sentence_size,
     )
     counts = LineCounts()
-    entries = build_vocabulary(args.input, args.output_prefix, settings, counts)
-    print(f"{args.output_prefix}.dict.txt: {entries} entries (fairseq adds 4 symbols)", file=sys.stderr)
+    entries = build_vocabulary(args.input, args.output, settings, counts)
+    common.tell(f"{args.output}.dict.txt: {entries} entries (fairseq adds 4 symbols)")
     if note := counts.summary():
-        print(f"{args.output_prefix}: {note}", file=sys.stderr)
+        common.tell(f"{args.output}: {note}")
     return 0

@@ -1,21 +1,23 @@
 """``fairseq-compress user-dir``: where fairseq finds this package."""
 
-import argparse
+from dataclasses import dataclass
 from pathlib import Path
 
 import fairseq_compress
 
 HELP = (
-    'Print the folder of the installed package, for --user-dir of the commands of fairseq: fairseq-train --user-dir "$('
-    'fairseq-compress user-dir)". fairseq looks for a relative path in the folder that it is called from.'
+    "Print the folder of the installed package, for --user-dir of fairseq's commands: fairseq-train --user-dir "
+    '"$(fairseq-compress user-dir)". fairseq looks for a relative path in the folder that it is called from.'
 )
+EXAMPLES = ("", "> folder.txt")
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare no options."""
+@dataclass(frozen=True)
+class Options:
+    """None."""
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: Options) -> int:
     """Print it."""
     print(Path(fairseq_compress.__file__).resolve().parent)
     return 0

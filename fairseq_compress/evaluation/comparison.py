@@ -1,121 +1,84 @@
-"""Experiments: one row a system over its seeds, with differences and significance against a baseline, in Markdown."""
+"""The table of an experiment: one row a system over its seeds, differences and significance against a baseline."""
 
 from collections.abc import Mapping, Sequence
 from statistics import mean, stdev
 
-from fairseq_compress.errors import ConfigError, DataError
-from fairseq_compress.evaluation.markdown import NOT_MEASURED, caution_lines, markdown_table, speed_cell
-from fairseq_compress.evaluation.records import (
-    Record,
-    Test,
-    adjusted_tests,
-    check_comparable,
-    load_records,
-    speed_of,
-    table_json,
-    weight_bytes,
-)
+from fairseq_compress.errors import DataError
+from fairseq_compress.evaluation.markdown import NOT_MEASURED, markdown_table, speed_cell
+from fairseq_compress.evaluation.records import Record, Test, adjusted_tests, fact, speed_of, weight_bytes
 from fairseq_compress.evaluation.significance import LEVEL, METHOD
-from fairseq_compress.work.files import PathLike, atomic_write
+
+METRICS = {"bleu": "BLEU", "chrf2": "chrF2"}
+TEXTS = ("System", "Data", "Criterion", "Seeds")
+SIZES = ("Bytes", "Times smaller")
 
 
-def write_comparison(
-    inputs: Sequence[PathLike], page: PathLike | None, table: PathLike | None, title: str, note: str | None = None
-) -> None:
-    """Write the records in ``inputs`` as the page of :func:`render_comparison` and as JSON, each atomically.
-
-    Raises:
-        ConfigError: no inputs, or neither page nor table.
-        DataError: as ``load_records``, ``check_comparable`` and :func:`render_comparison`.
-    """
-    if page is None and table is None:
-        raise ConfigError("--output, --json: at least one must be given")
-    records = load_records(inputs)
-    check_comparable(records)
-    contents = [(page, render_comparison(records, title, note))]
-    contents.append((table, table_json(records, title, note, *comparison_table(records))))
-    for path, content in contents:
-        if path is not None:
-            with atomic_write(path) as file:
-                file.write(content)
+def has_comparison(records: Sequence[Record]) -> bool:
+    """Whether the records are runs of systems, or one was tested against a baseline."""
+    return any(fact(record, "system") is not None or record.get("paired_bootstrap") for record in records)
 
 
-def render_comparison(records: Sequence[Record], title: str, note: str | None = None) -> str:
-    """The page. Records with the same fact ``system`` (or else the same name) are seeds of one system.
-
-    BLEU and chrF2 are means over the seeds, with the sample standard deviation where there are several. ΔBLEU is the
-    mean of the differences to the baseline's run with the same seed, p the paired bootstrap's for each seed, also with
-    Holm's correction for all of the page. Bytes are those of the first run's weights, which are so many times smaller
-    than its parameters in float32; they are told where systems differ in them. So is the share of embeddings and output
-    layer in the parameters. Multiply-adds are in millions; where they are told, so is the speed of translating the test
-    text. A column about which no record tells anything is left out. Where systems were tested against several
-    baselines, each row names its own.
+def comparison_blocks(records: Sequence[Record]) -> list[str]:
+    """The table of :func:`comparison_table` and how to read it, in Markdown.
 
     Raises:
-        DataError: runs of one system have the same seed, or were tested against different baselines.
+        DataError: as :func:`comparison_table`.
     """
-    systems = _systems(records)
-    baselines = _baselines(systems)
     header, rows = comparison_table(records)
-    blocks = [f"# {title}"]
-    if note:
-        blocks.append(f"> **Note:** {note}")
-    blocks.append(f"Translation {records[0]['direction']}, {records[0]['lines']['reference']:,} test sentences.")
-    blocks.append(markdown_table(header, rows, texts=sum(column in _TEXTS for column in header)))
+    blocks = [markdown_table(header, rows, texts=sum(column in TEXTS for column in header))]
+    systems = _systems(records)
     if any(len(runs) > 1 for runs in systems.values()):
-        blocks.append("± is the standard deviation over the seeds; p is told seed by seed.")
-    if baselines:
+        blocks.append("± is the standard deviation over the seeds; p is given seed by seed.")
+    if baselines := _baselines(systems):
         tests = [record["paired_bootstrap"]["bleu"] for record in records if record.get("paired_bootstrap")]
         named = next(iter(baselines.values())) if "Against" not in header else "the system named"
         blocks.append(
             f"ΔBLEU and p are against {named}, each seed against the same seed: {METHOD}, `{tests[0]['signature']}`. "
             f"p (Holm): corrected for the {len(tests)} tests of this page; *: at most {LEVEL}."
         )
-    signatures = (f"{label} `{records[0][metric]['signature']}`" for metric, label in _METRICS.items())
-    blocks.append(f"sacreBLEU signatures, the same for all systems: {', '.join(signatures)}.")
-    return "\n\n".join([*blocks, *caution_lines(records)]) + "\n"
+    return blocks
 
 
 def comparison_table(records: Sequence[Record]) -> tuple[list[str], list[list[str]]]:
-    """Header and rows, a row for each system.
+    """Header and rows. Records with the same fact ``system`` (or else the same name) are seeds of one system.
+
+    BLEU and chrF2 are means over the seeds, with the sample standard deviation where there are several. ΔBLEU is the
+    mean of the differences to the baseline's run with the same seed, p that of the paired bootstrap for each seed, also
+    with Holm's correction. Bytes are those of the first run's weights, which are so many times smaller than its
+    parameters in float32; they are shown where systems differ in them, as is the share of embeddings and output layer
+    in the parameters. Multiply-adds are in millions; where they are known, the speed on the test text is shown too.
+    A column that is empty in all rows is left out. Where systems were tested against several baselines, each row
+    names its own.
 
     Raises:
-        DataError: as :func:`render_comparison`.
+        DataError: runs of one system have the same seed, or were tested against different baselines.
     """
     systems = _systems(records)
     baselines = _baselines(systems)
     tests = {record["name"]: test for record, test in zip(records, adjusted_tests(records), strict=True)}
     table = [_row(name, runs, tests, baselines.get(name, NOT_MEASURED)) for name, runs in systems.items()]
-    header = [column for column in table[0] if any(row[column] != NOT_MEASURED for row in table)]
+    hidden = {column for column in table[0] if all(row[column] == NOT_MEASURED for row in table)}
     if len({row["Bytes"] for row in table}) == 1:
-        header = [column for column in header if column not in _SIZES]
+        hidden |= set(SIZES)
     if all(row["Times smaller"] in ("1.0", NOT_MEASURED) for row in table):
-        header = [column for column in header if column != "Times smaller"]
-    for column in ("Embeddings", "Against"):
-        if len({row[column] for row in table} - {NOT_MEASURED}) < 2:
-            header = [name for name in header if name != column]
+        hidden.add("Times smaller")
+    hidden |= {
+        column for column in ("Embeddings", "Against") if len({row[column] for row in table} - {NOT_MEASURED}) < 2
+    }
+    header = [column for column in table[0] if column not in hidden]
     return header, [[row[column] for column in header] for row in table]
-
-
-_METRICS = {"bleu": "BLEU", "chrf2": "chrF2"}
-_TEXTS = ("System", "Data", "Criterion", "Seeds")
-_SIZES = ("Bytes", "Times smaller")
-
-
-def _fact(record: Record, key: str, default: str = NOT_MEASURED) -> str:
-    return str((record.get("facts") or {}).get(key, default))
 
 
 def _systems(records: Sequence[Record]) -> dict[str, list[Record]]:
     """The runs of each system, in the order in which the systems and their runs come."""
     systems: dict[str, list[Record]] = {}
     for record in records:
-        runs = systems.setdefault(_fact(record, "system", record["name"]), [])
-        twin = next((run for run in runs if _fact(run, "seed") == _fact(record, "seed")), None)
+        runs = systems.setdefault(fact(record, "system") or record["name"], [])
+        twin = next((run for run in runs if fact(run, "seed") == fact(record, "seed")), None)
         if twin is not None:
             raise DataError(
                 f"{twin['name']!r} and {record['name']!r} are runs of one system and must differ in seed, "
-                f"got {_fact(record, 'seed')} twice"
+                f"got {fact(record, 'seed')} twice"
             )
         runs.append(record)
     return systems
@@ -131,7 +94,7 @@ def _baselines(systems: Mapping[str, Sequence[Record]]) -> dict[str, str]:
         for run in runs:
             if test := run.get("paired_bootstrap"):
                 name = test["baseline"]["name"]
-                tested[_fact(translations.get(name, {}), "system", name)] = run["name"]
+                tested[fact(translations.get(name, {}), "system") or name] = run["name"]
         if len(tested) > 1:
             (one, first), (other, second) = list(tested.items())[:2]
             raise DataError(
@@ -145,18 +108,18 @@ def _baselines(systems: Mapping[str, Sequence[Record]]) -> dict[str, str]:
 
 def _row(name: str, runs: Sequence[Record], tests: Mapping[str, Mapping[str, Test]], baseline: str) -> dict[str, str]:
     tested = [found["bleu"] for run in runs if (found := tests[run["name"]])]
-    paces = [float(pace) for run in runs if (pace := (run.get("facts") or {}).get("seconds_per_update"))]
+    paces = [float(pace) for run in runs if (pace := fact(run, "seconds_per_update"))]
     size = runs[0].get("checkpoint") or {}
     cost, stored = size.get("multiply_adds"), weight_bytes(runs[0])
     return {
         "System": name,
-        "Data": _fact(runs[0], "data"),
-        "Criterion": _fact(runs[0], "criterion"),
-        "Seeds": ", ".join(_fact(run, "seed") for run in runs),
+        "Data": fact(runs[0], "data") or NOT_MEASURED,
+        "Criterion": fact(runs[0], "criterion") or NOT_MEASURED,
+        "Seeds": ", ".join(fact(run, "seed") or NOT_MEASURED for run in runs),
         "Bytes": f"{stored:,}" if stored else NOT_MEASURED,
         "Times smaller": f"{size['bytes_float32'] / stored:.1f}" if stored else NOT_MEASURED,
         "Embeddings": _share(size),
-        **{label: _spread([run[metric]["score"] for run in runs]) for metric, label in _METRICS.items()},
+        **{label: _spread([run[metric]["score"] for run in runs]) for metric, label in METRICS.items()},
         "ΔBLEU": f"{mean(test.difference for test in tested):+.2f}" if tested else NOT_MEASURED,
         "Against": baseline,
         "p": ", ".join(f"{test.p_value:.4f}" for test in tested) or NOT_MEASURED,

@@ -13,6 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from matplotlib.transforms import Bbox
 
+from fairseq_compress.evaluation.records import Record, fact, speed_of, weight_bytes
+
 WIDTH_INCHES, HEIGHT_INCHES, DOTS_PER_INCH = 12.0, 5.2, 150
 NOTE_CHARACTERS = 130
 COLORS = [f"C{index}" for index in range(10)]
@@ -35,9 +37,17 @@ class Point:
     is_teacher: bool = False
 
 
+def point_of(record: Record) -> Point:
+    """The system of a record."""
+    size, speed = weight_bytes(record), speed_of(record)
+    megabytes = None if size is None else size / 1e6
+    is_teacher = fact(record, "role") == "teacher"
+    return Point(record["name"], record["bleu"]["score"], megabytes, speed and speed[0], is_teacher)
+
+
 @dataclass(frozen=True)
 class _Mark:
-    """A system where it stands in one panel."""
+    """A system in one panel."""
 
     name: str
     at: tuple[float, float]
@@ -105,10 +115,10 @@ def _draw_panel(axes: Axes, marks: Sequence[_Mark]) -> None:
 
 
 def _place_label(axes: Axes, mark: _Mark, taken: Sequence[Bbox]) -> Bbox:
-    """Write the name of a system beside its point, where it meets no other name, no point and no edge."""
+    """Write the name of a system next to its point, where it overlaps no other name, no point and no edge."""
     text = axes.annotate(mark.name, mark.at, (0, 0), textcoords="offset points", fontsize=10, color=mark.color)
     places = [(distance, math.radians(angle)) for distance in LABEL_DISTANCES for angle in LABEL_ANGLES]
-    for distance, angle in [*places, places[0]]:  # the last: nowhere is room
+    for distance, angle in [*places, places[0]]:  # the last: there is no room
         x, y = distance * math.cos(angle), distance * math.sin(angle)
         text.set_position((x, y))
         text.set_horizontalalignment("center" if abs(x) < 1 else "left" if x > 0 else "right")

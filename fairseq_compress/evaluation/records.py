@@ -1,15 +1,14 @@
-"""The records that ``fairseq-compress score`` wrote, several of them: whether they can be compared, and their tests."""
+"""The records of ``fairseq-compress score``: reading them, whether they can be compared, their tests."""
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from fairseq_compress.errors import ConfigError, DataError
 from fairseq_compress.evaluation.significance import LEVEL, METHOD, holm
+from fairseq_compress.work.files import PathLike
 
-PathLike = str | os.PathLike[str]
 Record = Mapping[str, Any]
 
 METRICS = {"bleu": "BLEU", "bleu_lowercase": "BLEU, lowercase", "chrf2": "chrF2"}
@@ -49,7 +48,7 @@ def load_records(paths: Sequence[PathLike]) -> list[dict[str, Any]]:
         DataError: a file is missing, is no JSON, or lacks a field; or two systems have one name.
     """
     if not paths:
-        raise ConfigError("--inputs: at least one scores file is needed")
+        raise ConfigError("--scores: must name at least one file, got none")
     records: dict[str, dict[str, Any]] = {}
     origins: dict[str, PathLike] = {}
     for path in paths:
@@ -101,35 +100,20 @@ def speed_of(record: Record) -> tuple[float, float, float] | None:
     return None if not speed else (speed["sentences_per_second"], *speed["sentences_per_second_range"])
 
 
+def fact(record: Record, key: str) -> str | None:
+    """A fact that was given with ``score --set``."""
+    value = (record.get("facts") or {}).get(key)
+    return None if value is None else str(value)
+
+
 def facts_of(record: Record) -> dict[str, str]:
-    """What the checkpoint says about its model, then the facts that were given; the checkpoint's count more."""
+    """What the checkpoint says about its model, then the facts that were given; the checkpoint takes precedence."""
     told = record.get("checkpoint") or {}
     layers = [told[key] for key in ("encoder_layers", "decoder_layers") if key in told]
     found = {"architecture": told.get("architecture"), "layers": "+".join(map(str, layers))}
     found |= {key: told.get(key) for key in ("width", "updates", "runtime", "quantization")}
     own = {key: str(value) for key, value in found.items() if value}
     return own | {key: value for key, value in (record.get("facts") or {}).items() if key not in own}
-
-
-def table_json(
-    records: Sequence[Record], title: str, note: str | None, header: Sequence[str], rows: Sequence[Sequence[str]]
-) -> str:
-    """A table for programs: the cells as they are shown, and the numbers that they come from; keys sorted, no paths."""
-    systems = []
-    for record, tests in zip(records, adjusted_tests(records), strict=True):
-        kept = ("name", "lines", "files", "checkpoint", "speed", "facts", "cautions", *METRICS)
-        tested = {metric: test._asdict() | {"significant": test.significant} for metric, test in tests.items()}
-        systems.append({key: record.get(key) for key in kept} | {"tests": tested})
-    content = {
-        "format": "fairseq-compress table 1",
-        "title": title,
-        "note": note,
-        "direction": records[0]["direction"],
-        "table": [dict(zip(header, row, strict=True)) for row in rows],
-        "systems": systems,
-        "significance": {"method": METHOD, "correction": "Holm, over the tests of a metric", "level": LEVEL},
-    }
-    return json.dumps(content, ensure_ascii=False, indent=1, sort_keys=True) + "\n"
 
 
 def _basis(record: Record) -> dict[str, str]:

@@ -1,75 +1,89 @@
-"""The records of several systems, compared: a page in Markdown with a table, a picture, and the table as JSON."""
+"""Several systems compared: a page in Markdown, a picture, and the tables as JSON."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
-from fairseq_compress.evaluation.markdown import NOT_MEASURED, caution_lines, cell, markdown_table, speed_cell
-from fairseq_compress.evaluation.picture import Point, draw_comparison
+from fairseq_compress.evaluation.comparison import comparison_blocks, comparison_table, has_comparison
+from fairseq_compress.evaluation.markdown import NOT_MEASURED, cell, markdown_table, speed_cell
 from fairseq_compress.evaluation.records import (
     METRICS,
-    PathLike,
     Record,
     adjusted_tests,
     check_comparable,
+    fact,
     facts_of,
     load_records,
     speed_of,
-    table_json,
     weight_bytes,
 )
 from fairseq_compress.evaluation.significance import LEVEL, METHOD
-from fairseq_compress.work.files import atomic_write
+from fairseq_compress.work.files import PathLike, atomic_write, check_distinct
 
-PAGE_NAME, PICTURE_NAME, TABLE_NAME = "report.md", "report.png", "report.json"
+SUFFIXES = (".md", ".png", ".json")
 BYTES_PER_MB = 1_000_000
+KEPT = ("name", "lines", "files", "checkpoint", "speed", "facts", "cautions", *METRICS)  # of a record, in the JSON
 
 
-class Report(NamedTuple):
-    """The files of a report."""
+def write_report(
+    inputs: Sequence[PathLike], outputs: Sequence[PathLike], title: str, note: str | None = None
+) -> list[Path]:
+    """Write the files of a report, each atomically, and return them.
 
-    page: Path
-    picture: Path
-    table: Path
-
-
-def write_report(inputs: Sequence[PathLike], output_dir: PathLike, title: str, note: str | None = None) -> Report:
-    """Write ``report.md``, ``report.png`` and ``report.json`` into ``output_dir``, each atomically.
+    Args:
+        inputs: records of ``fairseq-compress score``.
+        outputs: files whose suffix tells what they get, or folders, which get ``report.md``, ``.png`` and ``.json``.
 
     Raises:
-        ConfigError: no inputs.
-        DataError: as ``load_records`` and ``check_comparable``.
+        ConfigError: an output is an input.
+        DataError: as ``load_records``, ``check_comparable`` and ``comparison_table``.
     """
+    paths = [path for output in outputs for path in _files(Path(output))]
+    pictures = [path for path in paths if path.suffix == ".png"]
+    if pictures:
+        from fairseq_compress.evaluation.picture import draw_comparison, point_of
     records = load_records(inputs)
     check_comparable(records)
-    report = Report(*(Path(output_dir) / name for name in (PAGE_NAME, PICTURE_NAME, TABLE_NAME)))
-    with atomic_write(report.picture, "wb") as file:
-        draw_comparison([_point(record) for record in records], title, note, file)
-    with atomic_write(report.table) as file:
-        file.write(table_json(records, title, note, *score_table(records)))
-    with atomic_write(report.page) as file:
-        file.write(render_page(records, title, note))
-    return report
+    check_distinct(inputs, paths)
+    page = render_page(records, title, note, pictures[0].name if pictures else None)
+    texts = {".md": page, ".json": tables_json(records, title, note)}
+    for path in paths:
+        if path.suffix == ".png":
+            with atomic_write(path, "wb") as file:
+                draw_comparison([point_of(record) for record in records], title, note, file)
+        else:
+            with atomic_write(path) as file:
+                file.write(texts[path.suffix])
+    return paths
 
 
-def render_page(records: Sequence[Record], title: str, note: str | None = None) -> str:
-    """The page in Markdown. Ratios are against the first system whose facts say ``role=teacher``."""
-    teacher = _teacher(records)
+def render_page(records: Sequence[Record], title: str, note: str | None = None, picture: str | None = None) -> str:
+    """The page: the comparison over seeds and against baselines, if there is one; then every record.
+
+    Ratios are against the first system whose facts say ``role=teacher``. ``picture`` is the file to show.
+    """
     blocks = [f"# {title}"]
     if note:
         blocks.append(f"> **Note:** {note}")
     blocks.append(f"Translation {records[0]['direction']}, {records[0]['lines']['reference']:,} test sentences.")
-    blocks.append(markdown_table(*score_table(records)))
-    blocks.append(_explanation(teacher))
-    blocks += _facts(records)
-    blocks.append(f"![BLEU against size and speed]({PICTURE_NAME})")
+    if has_comparison(records):
+        blocks += comparison_blocks(records)
+    blocks += [markdown_table(*score_table(records)), _explanation(_teacher(records)), *_facts(records)]
+    if picture:
+        blocks.append(f"![BLEU against size and speed]({picture})")
     blocks.append("Signatures (sacreBLEU), the same for all systems:")
     blocks.append("\n".join(f"- {label}: `{records[0][metric]['signature']}`" for metric, label in METRICS.items()))
-    return "\n\n".join([*blocks, *_bootstrap_tests(records), *caution_lines(records)]) + "\n"
+    cautions = [
+        f"- {cell(record['name'])}: {cell(each)}" for record in records for each in record.get("cautions") or []
+    ]
+    if cautions:
+        blocks += ["**Cautions:**", "\n".join(cautions)]
+    return "\n\n".join(blocks) + "\n"
 
 
 def score_table(records: Sequence[Record]) -> tuple[list[str], list[list[str]]]:
-    """Header and rows, a row for each system."""
+    """Header and rows, a row for each record."""
     teacher = _teacher(records)
     header = ["System", *METRICS.values(), "Parameters", "MB of weights", "Sentences/s"]
     if teacher is not None:
@@ -87,6 +101,34 @@ def score_table(records: Sequence[Record]) -> tuple[list[str], list[list[str]]]:
     return header, rows
 
 
+def tables_json(records: Sequence[Record], title: str, note: str | None) -> str:
+    """The tables for programs: the cells as they are shown, and the numbers behind them; keys sorted, no paths."""
+    systems = []
+    for record, tests in zip(records, adjusted_tests(records), strict=True):
+        tested = {metric: test._asdict() | {"significant": test.significant} for metric, test in tests.items()}
+        systems.append({key: record.get(key) for key in KEPT} | {"tests": tested})
+    content: dict[str, Any] = {
+        "format": "fairseq-compress table 1",
+        "title": title,
+        "note": note,
+        "direction": records[0]["direction"],
+        "table": _named(*score_table(records)),
+        "systems": systems,
+        "significance": {"method": METHOD, "correction": "Holm, over the tests of a metric", "level": LEVEL},
+    }
+    if has_comparison(records):
+        content["comparison"] = _named(*comparison_table(records))
+    return json.dumps(content, ensure_ascii=False, indent=1, sort_keys=True) + "\n"
+
+
+def _files(output: Path) -> list[Path]:
+    return [output] if output.suffix in SUFFIXES else [output / f"report{suffix}" for suffix in SUFFIXES]
+
+
+def _named(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[dict[str, str]]:
+    return [dict(zip(header, row, strict=True)) for row in rows]
+
+
 def _explanation(teacher: Record | None) -> str:
     lines = [
         "Parameters: tied ones counted once. MB of weights: 1,000,000 bytes of the weights as they are stored, without "
@@ -100,8 +142,8 @@ def _explanation(teacher: Record | None) -> str:
 def _facts(records: Sequence[Record]) -> list[str]:
     """Facts that all systems share, once; the others as a table."""
     facts = [facts_of(record) for record in records]
-    keys = list(dict.fromkeys(key for fact in facts for key in fact))
-    shared = [key for key in keys if all(key in fact and fact[key] == facts[0].get(key) for fact in facts)]
+    keys = list(dict.fromkeys(key for each in facts for key in each))
+    shared = [key for key in keys if all(key in each and each[key] == facts[0].get(key) for each in facts)]
     varying = [key for key in keys if key not in shared]
     blocks = []
     if shared:
@@ -109,28 +151,11 @@ def _facts(records: Sequence[Record]) -> list[str]:
         blocks.append(f"The same for all systems: {listed}.")
     if varying:
         rows = [
-            [record["name"], *(str(fact.get(key, NOT_MEASURED)) for key in varying)]
-            for record, fact in zip(records, facts, strict=True)
+            [record["name"], *(str(each.get(key, NOT_MEASURED)) for key in varying)]
+            for record, each in zip(records, facts, strict=True)
         ]
         blocks.append(markdown_table(["System", *varying], rows, texts=1 + len(varying)))
     return blocks
-
-
-def _bootstrap_tests(records: Sequence[Record]) -> list[str]:
-    found = [(record, tests["bleu"]) for record, tests in zip(records, adjusted_tests(records), strict=True) if tests]
-    if not found:
-        return []
-    lines = [
-        f"- {cell(record['name'])} against {cell(test.baseline)}: {test.difference:+.1f} BLEU, p = {test.p_value:.4f}, "
-        f"corrected {test.p_holm:.4f}{', significant' if test.significant else ''}"
-        for record, test in found
-    ]
-    signature = found[0][0]["paired_bootstrap"]["bleu"]["signature"]
-    head = (
-        f"Tests of BLEU ({METHOD}; `{signature}`), p as it is and with Holm's correction for the {len(found)} of this "
-        f"page; significant: the corrected p is at most {LEVEL}:"
-    )
-    return [head, "\n".join(lines)]
 
 
 def _number(value: float | None, form: str) -> str:
@@ -144,14 +169,4 @@ def _ratio(numerator: float | None, denominator: float | None) -> str:
 
 
 def _teacher(records: Sequence[Record]) -> Record | None:
-    return next((record for record in records if _is_teacher(record)), None)
-
-
-def _is_teacher(record: Record) -> bool:
-    return (record.get("facts") or {}).get("role") == "teacher"
-
-
-def _point(record: Record) -> Point:
-    size, speed = weight_bytes(record), speed_of(record)
-    megabytes = None if size is None else size / BYTES_PER_MB
-    return Point(record["name"], record["bleu"]["score"], megabytes, speed and speed[0], _is_teacher(record))
+    return next((record for record in records if fact(record, "role") == "teacher"), None)

@@ -1,15 +1,18 @@
 """The command as a process: help, exit statuses, and what it imports."""
 
+import dataclasses
 import importlib
 import inspect
+import re
+import shlex
 import subprocess
 import sys
-from argparse import ArgumentParser
 from pathlib import Path
 
 import pytest
 
-from fairseq_compress.cli.main import VERBS, load_verb, main
+from fairseq_compress.cli.main import GROUPS, STEPS, VERBS, load_verb, main
+from fairseq_compress.cli.parser import VerbParser
 
 HEAVY = ("torch", "fairseq", "sentencepiece", "sacrebleu", "matplotlib", "wandb")
 
@@ -24,7 +27,8 @@ def test_help_lists_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
         main(["--help"])
     assert caught.value.code == 0
     output = capsys.readouterr().out
-    assert all(f"  {verb} " in output for verb in VERBS)
+    assert all(f"\n{title}:\n" in output for title in GROUPS)
+    assert all(f"  {verb} " in output for verb in {*VERBS} - {*STEPS})
 
 
 def test_version_is_the_one_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
@@ -48,20 +52,80 @@ def test_a_wrong_verb_lists_the_verbs(arguments: list[str], problem: str, capsys
     assert caught.value.code == 2
     error = capsys.readouterr().err
     assert problem in error
-    assert all(verb in error for verb in VERBS)
+    assert all(verb in error for verb in {*VERBS} - {*STEPS})
+
+
+@pytest.mark.parametrize("arguments", [["qantize"], ["help", "qantize"], ["qantize", "a", "b"]])
+def test_a_near_miss_is_suggested(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    assert "unknown verb 'qantize'; did you mean quantize?" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_has_the_contract_and_its_own_help(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     module = load_verb(verb)
-    module.add_arguments(ArgumentParser())
+    assert dataclasses.is_dataclass(module.Options)
     assert list(inspect.signature(module.run).parameters) == ["args"]
+    outputs = []
+    for arguments in ([*verb.split(), "--help"], ["help", *verb.split()]):
+        with pytest.raises(SystemExit) as caught:
+            main(arguments)
+        assert caught.value.code == 0
+        outputs.append(capsys.readouterr().out)
+    assert outputs[0] == outputs[1]
+    assert f"usage: fairseq-compress {verb} " in outputs[0]
+    assert "default: None" not in outputs[0]
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_the_examples_of_every_verb_are_right(verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "checkpoints").mkdir()
+    module = load_verb(verb)
+    assert len(module.EXAMPLES) == 2
+    for example in module.EXAMPLES:
+        VerbParser(verb, module).read(shlex.split(re.split(" ?[<>] ", example)[0]))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problems"),
+    [
+        (["decode", "--inptu", "m"], ["unknown option --inptu; did you mean --input?"]),
+        (["decode", "--input", "i"], ["required: --sentencepiece-model, --output"]),
+        (["export", "a", "b", "c"], ["unexpected argument 'c'"]),
+        (["export", "a", "b", "--output", "c"], ["--output: is given twice, the other is 'b'"]),
+        (["kd-data", "slect"], ["unexpected argument 'slect'", "required: --nbest"]),
+        (["factorize", "a", "b", "--rank", "many"], ["argument --rank: invalid int value: 'many'"]),
+    ],
+)
+def test_a_wrong_command_line_is_one_line(
+    arguments: list[str], problems: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as caught:
-        main([verb, "--help"])
-    assert caught.value.code == 0
-    output = capsys.readouterr().out
-    assert f"usage: fairseq-compress {verb} " in output
-    assert "default: None" not in output
+        main(arguments)
+    assert caught.value.code == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert error.startswith(f"fairseq-compress {arguments[0]}: error: ")
+    assert all(problem in error for problem in problems)
+
+
+def test_all_problems_of_values_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    values = "--checkpoint c --source s --output o --window 0 --precision f --beam 0 --source-sentencepiece-model m"
+    assert main(["nbest", *values.split()]) == 1
+    assert capsys.readouterr().err == (
+        "fairseq-compress nbest: error: --precision: must be one of float32, bfloat16, int8, got 'f'; --window: must "
+        "be in [1, inf), got 0; --target-sentencepiece-model: must be given too, or --sentencepiece-model for both "
+        "sides; --beam: must be in [1, inf), got 0\n"
+    )
+
+
+def test_positions_and_options_mean_the_same() -> None:
+    parser = VerbParser("materialize", load_verb("materialize"))
+    forms = (["a.pt", "b.pt"], ["--output", "b.pt", "a.pt"], ["a.pt", "--output=b.pt"])
+    assert len({parser.read(form) for form in forms}) == 1
 
 
 def test_the_help_tells_defaults(capsys: pytest.CaptureFixture[str]) -> None:
@@ -74,15 +138,15 @@ def test_the_help_tells_defaults(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_options_cannot_be_abbreviated(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        main(["encode", "--mod", "m", "--input", "i", "--output", "o"])
-    assert "required: --model" in capsys.readouterr().err
+        main(["encode", "--sentencepiece", "m", "--input", "i", "--output", "o"])
+    assert "required: --sentencepiece-model" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("verb", [verb for verb in VERBS if verb != "user-dir"])  # which has none
 def test_missing_options_are_status_2(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
-        main([verb])
-    assert caught.value.code == 2
+        sys.exit(main(verb.split()))
+    assert caught.value.code == 1 + (verb != "time")  # which has two ways, neither required
     assert f"fairseq-compress {verb}: error: " in capsys.readouterr().err
 
 
@@ -96,16 +160,16 @@ def imports_after(*statements: str) -> set[str]:
 
 
 def test_parsing_options_imports_nothing_heavy() -> None:
-    loads = [f"load_verb({verb!r}).add_arguments(argparse.ArgumentParser())" for verb in VERBS]
-    assert imports_after("import argparse", "from fairseq_compress.cli.main import load_verb", *loads) == set()
+    loads = [f"VerbParser({verb!r}, load_verb({verb!r}))" for verb in VERBS]
+    assert imports_after("from fairseq_compress.cli.main import VerbParser, load_verb", *loads) == set()
 
 
 def test_prepare_and_collect_import_nothing_heavy(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("one\n")
     (tmp_path / "log").write_text("D-0\t-1\tjedna\n")
-    prepare = ["prepare", "--source-lang", "en", "--target-lang", "cs", "--output-prefix", str(tmp_path / "o")]
+    prepare = ["prepare", "--source-lang", "en", "--target-lang", "cs", "--output", str(tmp_path / "o")]
     prepare += ["--source", str(tmp_path / "a"), "--target", str(tmp_path / "a")]
-    collect = ["collect-hypotheses", "--input", str(tmp_path / "log"), "--output", str(tmp_path / "h")]
+    collect = ["kd-data", "collect", "--input", str(tmp_path / "log"), "--output", str(tmp_path / "h")]
     collect += ["--expected-lines", "1"]
     start = "from fairseq_compress.cli.main import main"
     assert imports_after(start, f"assert main({prepare}) == 0", f"assert main({collect}) == 0") == set()
@@ -127,8 +191,9 @@ def test_encoding_imports_neither_torch_nor_fairseq() -> None:
 )
 def test_failures_are_a_status_and_one_line(raised: str, status: int, message: str) -> None:
     script = (
-        "import sys; from fairseq_compress.cli import main, encode; from fairseq_compress.errors import DataError\n"
-        "encode.add_arguments = lambda parser: None\n"
+        "import sys; from fairseq_compress.cli import main, encode, user_dir\n"
+        "from fairseq_compress.errors import DataError\n"
+        "encode.Options = user_dir.Options\n"
         f"def run(args): raise {raised}\n"
         "encode.run = run\n"
         "sys.exit(main.main(['encode']))"
@@ -141,7 +206,7 @@ def test_failures_are_a_status_and_one_line(raised: str, status: int, message: s
 
 def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     encode = importlib.import_module("fairseq_compress.cli.encode")
-    monkeypatch.setattr(encode, "add_arguments", lambda parser: None)
+    monkeypatch.setattr(encode, "Options", load_verb("user-dir").Options)
     monkeypatch.setattr(encode, "run", lambda args: 1 // 0)
     with pytest.raises(ZeroDivisionError):
         main(["encode"])
@@ -150,8 +215,9 @@ def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_termination_removes_the_temporary_file(tmp_path: Path) -> None:
     script = (
         "import os, signal, sys\n"
-        "from fairseq_compress.cli import main, encode; from fairseq_compress.work.files import atomic_write\n"
-        "encode.add_arguments = lambda parser: None\n"
+        "from fairseq_compress.cli import main, encode, user_dir\n"
+        "from fairseq_compress.work.files import atomic_write\n"
+        "encode.Options = user_dir.Options\n"
         "def run(args):\n"
         f"    with atomic_write({str(tmp_path / 'a')!r}) as stream:\n"
         "        stream.write('half')\n"

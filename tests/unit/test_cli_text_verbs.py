@@ -24,9 +24,7 @@ def folder(tmp_path: Path) -> Path:
 
 def prepare(folder: Path, *options: object) -> int:
     texts = ("--source", folder / "raw.en", "--target", folder / "raw.cs")
-    return call(
-        "prepare", "--source-lang=en", "--target-lang=cs", *texts, "--output-prefix", folder / "clean", *options
-    )
+    return call("prepare", "--source-lang=en", "--target-lang=cs", *texts, "--output", folder / "clean", *options)
 
 
 def test_prepare_filters(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -57,25 +55,24 @@ def test_vocabulary_encode_generate_collect_decode(folder: Path) -> None:
     prepare(folder)
     prefix = folder / "v"
     inputs = ("--input", folder / "clean.en", folder / "clean.cs")
-    assert call("train-vocabulary", *inputs, "--vocab-size", 290, "--output-prefix", prefix) == 0
+    assert call("train-vocabulary", *inputs, "--vocab-size", 290, "--output", prefix) == 0
     assert len((folder / "v.dict.txt").read_text().splitlines()) == 287
-    assert call("encode", "--model", f"{prefix}.model", "--input", folder / "raw.cs", "--output", folder / "cs.sp") == 0
+    encode = ("--sentencepiece-model", f"{prefix}.model", "--input", folder / "raw.cs", "--output", folder / "cs.sp")
+    assert call("encode", *encode) == 0
     pieces = (folder / "cs.sp").read_text().splitlines()
     log = [f"D-{index}\t-0.{index}\t{line}" for index, line in enumerate(pieces)]
     (folder / "log").write_text("\n".join(["some log line", *reversed(log)]))
     outputs = ("--output", folder / "h.sp", "--scores", folder / "h.scores")
-    assert call("collect-hypotheses", "--input", folder / "log", "--source", folder / "raw.en", *outputs) == 0
+    assert call("kd-data", "collect", "--input", folder / "log", "--source", folder / "raw.en", *outputs) == 0
     assert (folder / "h.scores").read_text().split() == ["-0.0", "-0.1", "-0.2", "-0.3", "-0.4"]
-    decode = ("--model", f"{prefix}.model", "--input", folder / "h.sp", "--output", folder / "h")
+    decode = ("--sentencepiece-model", f"{prefix}.model", "--input", folder / "h.sp", "--output", folder / "h")
     assert call("decode", *decode) == 0
     assert (folder / "h").read_text().splitlines() == [line.strip() for line in CZECH]
 
 
 def test_what_a_vocabulary_was_not_trained_on_is_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "text").write_text("\n".join(["slovo " * 12_000, "▅ slovo", "", "\u200e"]))
-    assert (
-        call("train-vocabulary", "--input", folder / "text", "--vocab-size", 266, "--output-prefix", folder / "v") == 0
-    )
+    assert call("train-vocabulary", "--input", folder / "text", "--vocab-size", 266, "--output", folder / "v") == 0
     assert capsys.readouterr().err.splitlines() == [
         f"{folder}/v.dict.txt: 263 entries (fairseq adds 4 symbols)",
         f"{folder}/v: 4 lines read, 2 empty (left out), 1 longer than 65,536 bytes (cut into parts), "
@@ -85,6 +82,6 @@ def test_what_a_vocabulary_was_not_trained_on_is_told(folder: Path, capsys: pyte
 
 def test_sampled_vocabulary(folder: Path) -> None:
     options = ("--input", folder / "raw.cs", "--vocab-size", 275, "--input-sentence-size", 2, "--seed", 4)
-    assert call("train-vocabulary", *options, "--output-prefix", folder / "1") == 0
-    assert call("train-vocabulary", *options, "--output-prefix", folder / "2") == 0
+    assert call("train-vocabulary", *options, "--output", folder / "1") == 0
+    assert call("train-vocabulary", *options, "--output", folder / "2") == 0
     assert (folder / "1.model").read_bytes() == (folder / "2.model").read_bytes()

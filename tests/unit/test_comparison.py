@@ -8,7 +8,7 @@ import pytest
 
 from fairseq_compress.cli.main import main
 from fairseq_compress.errors import DataError
-from fairseq_compress.evaluation.comparison import render_comparison
+from fairseq_compress.evaluation.report import render_page
 from fairseq_compress.evaluation.significance import METHOD
 
 BLEU = "nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:2.6.0"
@@ -44,11 +44,13 @@ RECORDS = [
 
 
 def rows(page: str) -> list[list[str]]:
-    return [line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith("|")]
+    """Of the first table, which is the comparison."""
+    table = next(block for block in page.split("\n\n") if block.startswith("|"))
+    return [line.strip("| ").split(" | ") for line in table.splitlines()]
 
 
 def test_means_over_seeds_and_differences_seed_by_seed() -> None:
-    page = render_comparison(RECORDS, "Losses", "a note")
+    page = render_page(RECORDS, "Losses", "a note")
     table = rows(page)
     assert table[2] == ["gold", "gold", "c", "1, 2", "26.5 ± 0.7", "46.5 ± 0.7", "–", "–", "–", "0.150"]
     assert table[3] == [
@@ -61,11 +63,11 @@ def test_means_over_seeds_and_differences_seed_by_seed() -> None:
 
 
 def test_one_seed_has_no_spread_and_a_baseline_may_stand_outside() -> None:
-    page = render_comparison([RECORDS[2]], "Losses")
+    page = render_page([RECORDS[2]], "Losses")
     assert rows(page)[2][3:6] == ["1", "28.0", "48.0"]
     assert "±" not in page
     assert "against gold.1.cs" in page
-    assert "ΔBLEU and p" not in render_comparison([RECORDS[0]], "Losses")
+    assert "ΔBLEU and p" not in render_page([RECORDS[0]], "Losses")
 
 
 def test_sizes_are_told_where_they_differ_and_empty_columns_are_left_out() -> None:
@@ -73,12 +75,12 @@ def test_sizes_are_told_where_they_differ_and_empty_columns_are_left_out() -> No
     for record, size in zip(records, (4000, 1000), strict=True):
         record["checkpoint"] = {"bytes": size, "bytes_on_disk": 3 * size, "bytes_float32": 4000}
         record["facts"] = {"system": record["facts"]["system"], "seed": "1"}
-    table = rows(render_comparison(records, "Sizes"))
+    table = rows(render_page(records, "Sizes"))
     assert table[0] == ["System", "Seeds", "Bytes", "Times smaller", "BLEU", "chrF2", "ΔBLEU", "p", "p (Holm)"]
     assert table[2] == ["float32", "1", "4,000", "1.0", "26.0", "46.0", "–", "–", "–"]
     assert table[3] == ["int8", "1", "1,000", "4.0", "25.9", "45.9", "-0.10", "0.3000", "0.3000"]
     records[1]["checkpoint"] = records[0]["checkpoint"]
-    assert "Bytes" not in rows(render_comparison(records, "Sizes"))[0]
+    assert "Bytes" not in rows(render_page(records, "Sizes"))[0]
 
 
 def test_costs_and_speed_are_told_where_they_were_measured() -> None:
@@ -87,22 +89,22 @@ def test_costs_and_speed_are_told_where_they_were_measured() -> None:
     for record, size, speed, stored in zip(records, *sizes, (4_100, 3_900), strict=True):
         record["checkpoint"] = size | {"bytes": stored, "bytes_float32": stored, "cost_tokens": 20}
         record["speed"] = {"sentences_per_second": speed, "sentences_per_second_range": [speed - 1, speed + 1]}
-    header, _, first, second = rows(render_comparison(records, "Sizes"))
+    header, _, first, second = rows(render_page(records, "Sizes"))
     assert "Times smaller" not in header  # of a plain checkpoint it says nothing
     told = [header.index(name) for name in ("Bytes", "Multiply-adds (M)", "Sentences a second")]
     assert [first[i] for i in told] == ["4,100", "61.4", "40.0 (39.0 to 41.0)"]
     assert [second[i] for i in told] == ["3,900", "1,234.6", "8.0 (7.0 to 9.0)"]
     for record in records:
         del record["checkpoint"]["multiply_adds"]
-    assert not {"Multiply-adds (M)", "Sentences a second"} & set(rows(render_comparison(records, "Sizes"))[0])
+    assert not {"Multiply-adds (M)", "Sentences a second"} & set(rows(render_page(records, "Sizes"))[0])
 
 
 def test_what_does_not_belong_together_is_refused() -> None:
     with pytest.raises(DataError, match=r"'gold.1' and 'gold.1' are runs of one system and must differ in seed, got 1"):
-        render_comparison([RECORDS[0], RECORDS[0]], "Losses")
+        render_page([RECORDS[0], RECORDS[0]], "Losses")
     other = make_record("a | b", 3, 25.0, ("a.1.cs", 26.0, 0.5))
     with pytest.raises(DataError, match=r"'a \| b.2' was tested against gold and 'a \| b.3' against a.1.cs"):
-        render_comparison([*RECORDS, other], "Losses")
+        render_page([*RECORDS, other], "Losses")
 
 
 def test_several_baselines_are_named_row_by_row() -> None:
@@ -111,12 +113,12 @@ def test_several_baselines_are_named_row_by_row() -> None:
         make_record("both@8", 1, 28.0, ("alone@8.1.cs", 26.0, 0.01)),
         make_record("both@9", 1, 28.0, ("alone@9.1.cs", 27.0, 0.02)),
     ]  # fmt: skip
-    page = render_comparison(records, "Sizes")
+    page = render_page(records, "Sizes")
     header, _, *found = rows(page)
     assert [row[header.index("Against")] for row in found] == ["–", "–", "alone@8", "alone@9"]
     assert [row[header.index("ΔBLEU")] for row in found] == ["–", "–", "+2.00", "+1.00"]
     assert "against the system named, each seed" in page
-    assert "Against" not in rows(render_comparison(RECORDS, "Losses"))[0]
+    assert "Against" not in rows(render_page(RECORDS, "Losses"))[0]
 
 
 def test_the_share_of_embeddings_where_it_differs() -> None:
@@ -124,28 +126,26 @@ def test_the_share_of_embeddings_where_it_differs() -> None:
     for record, share in zip(records, (3000, 1010), strict=True):
         sizes = {"bytes": 4000 + share, "bytes_float32": 4000, "bytes_float32_of_embeddings": share}
         record["checkpoint"] = sizes
-    header, _, *found = rows(render_comparison(records, "Sizes"))
+    header, _, *found = rows(render_page(records, "Sizes"))
     assert [row[header.index("Embeddings")] for row in found] == ["75%", "25%"]
     records[1]["checkpoint"] = records[0]["checkpoint"]
-    assert "Embeddings" not in rows(render_comparison(records, "Sizes"))[0]
+    assert "Embeddings" not in rows(render_page(records, "Sizes"))[0]
 
 
 def test_the_verb(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     paths = [tmp_path / f"{index}.json" for index in range(len(RECORDS))]
     for path, record in zip(paths, RECORDS, strict=True):
         path.write_text(json.dumps(record), encoding="utf-8")
-    output = tmp_path / "out" / "table.md"
-    assert main(["compare", "--inputs", *map(str, paths), "--output", str(output), "--title", "T"]) == 0
-    assert capsys.readouterr().out == f"{output}\n"
+    output, table = tmp_path / "out" / "table.md", tmp_path / "out" / "table.json"
+    assert main(["report", "--scores", *map(str, paths), "--output", str(output), str(table), "--title", "T"]) == 0
+    assert capsys.readouterr().out == f"{output}\n{table}\n"
     assert output.read_text(encoding="utf-8").startswith("# T\n")
-    assert main(["compare", "--inputs", str(paths[0]), "--output", str(paths[0])]) == 1
-    assert "is also an input" in capsys.readouterr().err
-    table = tmp_path / "out" / "table.json"
-    assert main(["compare", "--inputs", *map(str, paths), "--json", str(table)]) == 0
+    assert sorted(path.name for path in output.parent.iterdir()) == ["table.json", "table.md"]
     found = json.loads(table.read_text(encoding="utf-8"))
-    assert [row["System"] for row in found["table"]] == ["gold", "a | b"]
+    assert [row["System"] for row in found["comparison"]] == ["gold", "a | b"]
+    assert [row["System"] for row in found["table"]] == ["gold.1", "gold.2", "a | b.1", "a | b.2"]
     assert [system["name"] for system in found["systems"]] == ["gold.1", "gold.2", "a | b.1", "a | b.2"]
     assert found["systems"][2]["tests"]["bleu"]["p_holm"] == 0.008
     assert str(tmp_path) not in table.read_text(encoding="utf-8")
-    assert main(["compare", "--inputs", str(paths[0])]) == 1
-    assert "--output, --json: at least one must be given" in capsys.readouterr().err
+    assert main(["report", "--scores", str(paths[0]), "--output", str(paths[0])]) == 1
+    assert "is also an input" in capsys.readouterr().err

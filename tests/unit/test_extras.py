@@ -10,6 +10,7 @@ from importlib.metadata import packages_distributions
 import pytest
 import setuptools
 
+from fairseq_compress.cli import user_dir
 from fairseq_compress.cli.main import main
 from fairseq_compress.errors import MissingPackageError
 from fairseq_compress.extras import EXTRA_OF, explained
@@ -95,9 +96,9 @@ SCORE = ["score", "--source-lang", "en", "--target-lang", "cs"]
     ("hidden", "verb"),
     [
         ("torch,fairseq,sacrebleu,matplotlib", ["describe", "--checkpoint", "a.pt"]),
-        ("torch,fairseq,sacrebleu,matplotlib", ["pack", "--checkpoint", "a.pt", "--output", "b"]),
+        ("torch,fairseq,sacrebleu,matplotlib", ["quantize", "a.pt", "b.safetensors"]),
         ("sacrebleu", [*SCORE, "--hypothesis", "{text}", "--reference", "{text}", "--output", "b"]),
-        ("matplotlib", ["report", "--inputs", "a.json", "--output-dir", "b"]),
+        ("matplotlib", ["report", "--scores", "a.json", "--output", "b"]),
     ],
 )
 def test_a_verb_without_its_package(hidden, verb, tmp_path):
@@ -116,7 +117,7 @@ def test_main_says_it(monkeypatch, capsys):
     def run(args):
         raise ModuleNotFoundError("No module named 'ctranslate2'", name="ctranslate2")
 
-    monkeypatch.setattr("fairseq_compress.cli.decode.add_arguments", lambda parser: None)
+    monkeypatch.setattr("fairseq_compress.cli.decode.Options", user_dir.Options)
     monkeypatch.setattr("fairseq_compress.cli.decode.run", run)
     assert main(["decode"]) == 1
     assert capsys.readouterr().err == (

@@ -77,15 +77,18 @@ def with_test(record: dict[str, Any], p_value: float) -> dict[str, Any]:
     return record | {"paired_bootstrap": {"baseline": {"name": "no-kd.cs"}, "bleu": numbers, "chrf2": numbers}}
 
 
-def test_bootstrap_tests_are_told_with_holms_correction() -> None:
+def test_bootstrap_tests_are_shown_with_holms_correction() -> None:
     records = [TEACHER, with_test(STUDENT, 0.02), with_test(UNKNOWN, 0.03)]  # 2 * 0.02, and then max(0.04, 0.03)
     page = render_page(records, "Systems")
-    assert "- student \\| tiny against no-kd.cs: +0.8 BLEU, p = 0.0200, corrected 0.0400, significant" in page
-    assert "- unmeasured against no-kd.cs: -0.2 BLEU, p = 0.0300, corrected 0.0400, significant" in page
-    assert "Holm's correction for the 2 of this page" in page
+    header, _, _, student, unknown = rows(page)[:5]
+    shown = [header.index(name) for name in ("System", "ΔBLEU", "p", "p (Holm)")]
+    assert [student[i] for i in shown] == ["student \\| tiny", "+0.80", "0.0200", "0.0400*"]
+    assert [unknown[i] for i in shown] == ["unmeasured", "-0.20", "0.0300", "0.0400*"]
+    assert "ΔBLEU and p are against no-kd.cs, " in page
+    assert "p (Holm): corrected for the 2 tests of this page" in page
     page = render_page([with_test(STUDENT, 0.03), with_test(UNKNOWN, 0.04)], "Systems")
-    assert "p = 0.0300, corrected 0.0600\n" in page
-    assert "0.0400, significant" not in page
+    assert " 0.0300 | 0.0600 |" in page
+    assert "0.0400*" not in page
     assert "Holm" not in render_page([TEACHER], "Systems")
 
 
@@ -148,7 +151,7 @@ def changed(*keys: str, value: object) -> dict[str, Any]:
 )
 def test_what_cannot_be_compared_is_refused(tmp_path: Path, other: dict[str, Any], message: str) -> None:
     with pytest.raises(DataError, match=message):
-        write_report(save(tmp_path, TEACHER, other), tmp_path / "out", "Systems")
+        write_report(save(tmp_path, TEACHER, other), [tmp_path / "out"], "Systems")
     assert not (tmp_path / "out").exists()
 
 
@@ -206,19 +209,19 @@ def test_labels_do_not_overlap(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_verb(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     inputs = [str(path) for path in save(tmp_path, TEACHER, STUDENT)]
     output = tmp_path / "deep" / "report"
-    assert main(["report", "--inputs", *inputs, "--output-dir", str(output), "--note", "synthetic"]) == 0
+    assert main(["report", "--scores", *inputs, "--output", str(output), "--note", "synthetic"]) == 0
     names = ["report.md", "report.png", "report.json"]
     assert capsys.readouterr().out == "".join(f"{output / name}\n" for name in names)
     assert sorted(path.name for path in output.iterdir()) == sorted(names)
     assert "> **Note:** synthetic" in (output / "report.md").read_text(encoding="utf-8")
     assert imread(output / "report.png").shape[:2] == (780, 1800)
-    assert main(["report", "--inputs", str(tmp_path / "none.json"), "--output-dir", str(output)]) == 1
+    assert main(["report", "--scores", str(tmp_path / "none.json"), "--output", str(output)]) == 1
     assert capsys.readouterr().err.startswith("fairseq-compress report: error: ")
 
 
 def test_the_table_as_json(tmp_path: Path) -> None:
     write_report(
-        save(tmp_path, TEACHER, with_test(STUDENT, 0.02), with_test(UNKNOWN, 0.03)), tmp_path / "out", "T", "N"
+        save(tmp_path, TEACHER, with_test(STUDENT, 0.02), with_test(UNKNOWN, 0.03)), [tmp_path / "out"], "T", "N"
     )
     text = (tmp_path / "out" / "report.json").read_text(encoding="utf-8")
     table = json.loads(text)

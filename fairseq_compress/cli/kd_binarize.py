@@ -1,0 +1,58 @@
+"""``fairseq-compress kd-data binarize``: selected n-best file -> K-best training data next to fairseq's."""
+
+import os
+from dataclasses import dataclass
+
+from fairseq_compress import register
+from fairseq_compress.cli import common
+from fairseq_compress.options import option
+
+HELP = (
+    "Binarize the hypotheses of a selected n-best file for the criterion sequence_level_kd. The folder must hold the "
+    "text of the same selection, binarized by fairseq-preprocess: sources, and best hypotheses as targets."
+)
+EXAMPLES = (
+    "--nbest kd/train.nbest --data data-bin/kd",
+    "--nbest kd/train.nbest --data data-bin/kd --source kd/train.en --source-lang en --target-lang cs",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Options of the step."""
+
+    nbest: str = common.nbest("--output-nbest of kd-data select")
+    data: str = common.data("output folder of fairseq-preprocess", required=True)
+    split: str = option("train", "part of the data")
+    source_lang: str | None = common.language("default: found in the folder")
+    target_lang: str | None = common.language("default: found in the folder")
+    source: str | None = common.source("--output-source of kd-data select, to compare unknown words too", None)
+
+
+def run(args: Options) -> int:
+    """Binarize and print the counts."""
+    register()
+    from fairseq_compress.datasets.binarize_hypotheses import binarize_hypotheses
+
+    source, target = languages_of(args.data, args.source_lang, args.target_lang)
+    counts = binarize_hypotheses(args.nbest, args.data, args.split, source, target, args.source)
+    note = f", {counts.unknown_sources:,} sources with unknown words not compared" if counts.unknown_sources else ""
+    common.tell(f"{args.data}: {counts.sentences:,} sentences, {counts.hypotheses:,} hypotheses{note}")
+    return 0
+
+
+def languages_of(data: str, source: str | None = None, target: str | None = None) -> tuple[str, str]:
+    """The languages that are given, else those of a binarized folder.
+
+    Raises:
+        ConfigError: one is not given, and the folder has no binarized text.
+    """
+    from fairseq.data import data_utils
+
+    from fairseq_compress.errors import ConfigError
+
+    found = data_utils.infer_language_pair(data) if os.path.isdir(data) else (None, None)
+    source, target = source or found[0], target or found[1]
+    if source is None or target is None:
+        raise ConfigError(f"--source-lang and --target-lang: none is given, and {data} has no binarized text")
+    return source, target

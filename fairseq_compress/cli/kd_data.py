@@ -1,0 +1,113 @@
+"""``fairseq-compress kd-data``: n-best file -> a binarized folder to train a student on."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from fairseq_compress import register
+from fairseq_compress.cli import common, kd_binarize, kd_encode, kd_score, kd_select
+from fairseq_compress.cli.parser import part
+from fairseq_compress.corpus.selection_rules import SelectionRules
+from fairseq_compress.options import option
+
+HELP = (
+    "Make training data for a student from a teacher's n-best file of text (sequence-level distillation, "
+    "arXiv:1606.07947): segment it, score it by a reverse model where --drop-worst asks for that, select, and "
+    "binarize; with --mode k-best also all hypotheses, for sequence_level_kd. Validation and test sets are those of "
+    "--data. OUTPUT.steps keeps what the steps made. Each step can be called alone: kd-data encode, score, select, "
+    "binarize; and collect, for translations of fairseq-generate."
+)
+EXAMPLES = (
+    "--mode best --nbest train.nbest --source train.en --sentencepiece-model spm.model --data data-bin/en-cs "
+    "--output data-bin/kd",
+    "--mode interpolate --nbest train.nbest --source train.en --reference train.cs --sentencepiece-model spm.model "
+    "--data data-bin/en-cs --output data-bin/kd --drop-worst 0.1 --reverse-checkpoint cs-en.pt",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Options of the verb."""
+
+    nbest: str = common.nbest("n-best file of text, with FILE.json")
+    source: str = common.source()
+    sentencepiece_model: str = common.sentencepiece_model("used to segment the training text")
+    data: str = common.data("the binarized corpus, for dictionaries, validation and test sets", required=True)
+    output: str = common.output("must not exist", "DIR")
+    reference: str | None = common.reference("of --mode interpolate", None)
+    reverse_checkpoint: str | None = option(
+        None, "a model from the language of the hypotheses to that of the source, over the same subwords",
+        metavar="R.pt[:S.pt]",
+    )  # fmt: skip
+    processes: int = option(1, "select and binarize in N processes", range="[1, inf)", metavar="N")
+    rules: SelectionRules = part(SelectionRules, "rules")
+
+    def problems(self) -> Iterator[str]:
+        """What the rules require, and the place of the output."""
+        if (self.reverse_checkpoint is None) != (self.rules.drop_worst == 0):
+            yield "--reverse-checkpoint: must be given with --drop-worst above 0, and not without"
+        if (self.reference is None) != (self.rules.mode != "interpolate"):
+            yield "--reference: must be given with --mode interpolate, and not without"
+        if os.path.exists(self.output):
+            yield f"--output: {self.output} exists; choose another name or remove it"
+
+
+def run(args: Options) -> int:
+    """Run the steps."""
+    from fairseq_compress.corpus.segmentation import encode_file
+
+    source_lang, target_lang = kd_binarize.languages_of(args.data)
+    steps = Path(f"{args.output}.steps")
+    steps.mkdir(parents=True, exist_ok=True)
+    pieces, nbest, scores, chosen = (str(steps / name) for name in ("source", "nbest", "scores", "train.nbest"))
+    source, target = (str(steps / f"train.{language}") for language in (source_lang, target_lang))
+    encode_file(args.sentencepiece_model, args.source, pieces)
+    kd_encode.run(
+        kd_encode.Options(
+            nbest=args.nbest, source=args.source, pieces=pieces, sentencepiece_model=args.sentencepiece_model,
+            output=nbest,
+        )
+    )  # fmt: skip
+    if args.reverse_checkpoint is not None:
+        reverse = kd_score.Options(
+            checkpoint=args.reverse_checkpoint, nbest=nbest, source=pieces, output=scores, data=args.data,
+            sentencepiece=common.SentencePieceModels(),
+        )  # fmt: skip
+        kd_score.run(reverse)
+    kd_select.run(
+        kd_select.Options(
+            nbest=nbest, source=pieces, reference=args.reference, sentencepiece_model=args.sentencepiece_model,
+            reverse_scores=scores if args.reverse_checkpoint else None, output_source=source, output_target=target,
+            output_nbest=chosen if args.rules.mode == "k-best" else None, report=str(steps / "report.json"),
+            processes=args.processes, rules=args.rules,
+        )
+    )  # fmt: skip
+    folder = f"{args.output}.new"
+    _binarize(args, (source_lang, target_lang), str(steps / "train"), folder)
+    if args.rules.mode == "k-best":
+        kd_binarize.run(
+            kd_binarize.Options(
+                nbest=chosen, data=folder, source=source, source_lang=source_lang, target_lang=target_lang
+            )
+        )
+    os.rename(folder, args.output)
+    common.tell(f"{args.output}: done; {steps} may be removed")
+    return 0
+
+
+def _binarize(args: Options, languages: tuple[str, str], prefix: str, folder: str) -> None:
+    """The selected text by fairseq-preprocess, and everything else of the corpus next to it."""
+    register()
+    from fairseq import options
+    from fairseq_cli import preprocess
+
+    shutil.rmtree(folder, ignore_errors=True)
+    words = ["--trainpref", prefix, "--destdir", folder, "--workers", str(args.processes)]
+    for side, flags, language in zip(("source", "target"), ("--srcdict", "--tgtdict"), languages, strict=True):
+        words += [f"--{side}-lang", language, flags, os.path.join(args.data, f"dict.{language}.txt")]
+    preprocess.main(options.get_preprocessing_parser().parse_args(words))
+    for path in Path(args.data).iterdir():
+        if path.name.startswith(("valid", "test")):
+            shutil.copy(path, folder)

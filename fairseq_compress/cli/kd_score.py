@@ -1,0 +1,96 @@
+"""``fairseq-compress kd-data score``: scores of a reverse model for each hypothesis of an n-best file."""
+
+from dataclasses import dataclass
+
+from fairseq_compress import register
+from fairseq_compress.cli import common
+from fairseq_compress.cli.local_ranks import die_with_parent, run_processes
+from fairseq_compress.cli.parser import flat_values, part
+from fairseq_compress.options import option
+
+HELP = (
+    "Score each hypothesis of an n-best file by the log-probability that a reverse model gives to its source, divided "
+    "by the length of the source, in nats, for kd-data select --drop-worst. Run it in several processes (--processes, "
+    "torchrun, srun, or RANK and WORLD_SIZE) to share the work; on a CPU each uses one core. Killed, it resumes where "
+    "it stopped."
+)
+EXAMPLES = (
+    "--checkpoint cs-en.pt --nbest train.nbest --source train.en --sentencepiece-model spm.model --output train.scores",
+    "--checkpoint a.pt:b.pt --data data-bin/en-cs --nbest subwords/train.nbest --source subwords/train.en "
+    "--output train.scores --processes 4",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Options of the step."""
+
+    checkpoint: str = common.checkpoint(
+        "a model from the language of the hypotheses to that of the source, over the same subwords; or an ensemble",
+        "R.pt[:S.pt]",
+    )
+    nbest: str = common.nbest()
+    source: str = common.source()
+    output: str = common.output("scores, one a hypothesis, and FILE.json")
+    data: str | None = common.data()
+    precision: str = common.precision("of the weights")
+    max_tokens: int = option(4000, "of a batch, padding counted", range="[1, inf)", metavar="N")
+    max_sentences: int | None = option(None, "of a batch", range="[1, inf)", metavar="N")
+    window: int = common.window("hypotheses")
+    device: str = common.device()
+    processes: int = common.processes()
+    join_only: bool = common.join_only()
+    sentencepiece: common.SentencePieceModels = part(
+        common.SentencePieceModels, "n-best file and source are text; without a model both are subwords"
+    )
+
+
+def run(args: Options) -> int:
+    """Score this process's shard, and join the shards when all are there."""
+    if args.processes != 1 and not args.join_only:
+        return run_processes("kd-data score", args.processes, flat_values(args))
+    die_with_parent()
+    import torch
+
+    register()
+    from fairseq_compress.corpus.nbest import sidecar_path
+    from fairseq_compress.jobs.nbest_join import remove_leftovers
+    from fairseq_compress.jobs.scoring_run import (
+        ForcedOptions,
+        ScoringRun,
+        finished,
+        join_shares,
+        survey,
+        write_share,
+    )
+    from fairseq_compress.teachers.loading import load_models, pick_device
+    from fairseq_compress.work.files import check_distinct, file_sha256
+    from fairseq_compress.work.sharded import ShardedWork, shard_from_environment
+
+    # With more threads the last digit depends on their number (also with MKL_CBWR), and one a process is faster.
+    torch.set_num_threads(1)
+    inputs = [args.nbest, sidecar_path(args.nbest), args.source, *args.checkpoint.split(":")]
+    check_distinct(inputs, [args.output, sidecar_path(args.output)])
+    models = load_models(args.checkpoint, args.data, precision=args.precision, device=pick_device(args.device))
+    files = args.sentencepiece.given()
+    pieces = ",".join(file_sha256(path) for path in files if path) if files else None
+    options = ForcedOptions(args.precision, args.max_tokens, args.max_sentences, args.window, pieces)
+    segmenter = models.open_segmenter(*files) if files else None
+    scoring = ScoringRun(args.nbest, args.source, models, options, segmenter)
+    if finished(scoring, args.output):
+        remove_leftovers(args.output, scoring.facts())
+        common.tell(f"{args.output}: up to date; nothing to do")
+        return 0
+    shard = shard_from_environment()
+    own = 0 if args.join_only else survey(scoring, shard)
+    work = ShardedWork(args.output, scoring.facts(), shard, join_only=args.join_only)
+    if not args.join_only:
+        write_share(work, scoring, own)
+        if not work.finished_by_all():
+            common.tell(f"{args.output}: shard {shard.rank} of {shard.world_size} is done, others are not")
+            return 0
+    counts = join_shares(work, scoring, args.output)
+    work.remove()
+    note = f", {counts.unscored:,} without a score (untranslated or too long)" if counts.unscored else ""
+    common.tell(f"{args.output}: {counts.records:,} scores{note}")
+    return 0

@@ -1,0 +1,62 @@
+"""Names of verbs and options until version 0.2; version 0.3 drops this module."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import NamedTuple
+
+
+class Renamed(NamedTuple):
+    """The verb that does the work of an old one."""
+
+    verb: str
+    """One or two words."""
+    options: Mapping[str, str] = MappingProxyType({})
+    """Old to new."""
+    added: tuple[str, ...] = ()
+    """Words that make the new verb do it."""
+
+
+VERBS = {
+    "pack": Renamed("quantize", added=("--format", "packed")),
+    "compare": Renamed("report", {"--inputs": "--scores", "--json": "--output"}),
+    "generate": Renamed("time"),
+    "time-translation": Renamed("time", {"--model": "--checkpoint"}),
+    "collect-hypotheses": Renamed("kd-data collect"),
+    "score-nbest": Renamed("kd-data score"),
+    "select-hypotheses": Renamed("kd-data select", {"--decode-model": "--sentencepiece-model"}),
+    "encode-hypotheses": Renamed("kd-data encode", {"--model": "--sentencepiece-model"}),
+    "binarize-hypotheses": Renamed("kd-data binarize"),
+}
+OPTIONS = {
+    "prepare": {"--output-prefix": "--output"},
+    "train-vocabulary": {"--output-prefix": "--output"},
+    "encode": {"--model": "--sentencepiece-model"},
+    "decode": {"--model": "--sentencepiece-model"},
+    "encode-dual": {
+        "--teacher-model": "--teacher-sentencepiece-model", "--teacher-dict": "--teacher-dictionary",
+        "--student-model": "--student-sentencepiece-model", "--student-dict": "--student-dictionary",
+    },
+    "cache-teacher": {"--teacher-path": "--checkpoint"},
+    "average": {"--inputs": "--checkpoint", "--checkpoint-dir": "--checkpoint"},
+    "export": {"--check-source": "--source", "--check-reference": "--reference"},
+    "translate": {"--model": "--checkpoint"},
+    "report": {"--inputs": "--scores", "--output-dir": "--output"},
+}  # fmt: skip
+
+
+def with_new_names(arguments: Sequence[str]) -> list[str]:
+    """A command line in the names of this version; where it had old ones, one line on the standard error tells so."""
+    verb, *words = arguments
+    new = VERBS.get(verb, Renamed(verb, OPTIONS.get(verb, {})))
+    end = words.index("--") if "--" in words else len(words)
+    told = {verb: new.verb} if new.verb != verb else {}
+    for place, word in enumerate(words[:end]):
+        name, equals, value = word.partition("=")
+        if name in new.options:
+            words[place] = f"{new.options[name]}{equals}{value}"
+            told[name] = new.options[name]
+    if told:
+        names = ", ".join(f"{old} is now {other}" for old, other in told.items())
+        print(f"fairseq-compress {verb}: {names}; version 0.3 drops the old names", file=sys.stderr)
+    return [*new.verb.split(), *new.added, *words]

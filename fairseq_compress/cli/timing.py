@@ -1,0 +1,79 @@
+"""``fairseq-compress time``: a translation with its speed from several timings."""
+
+import logging
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fairseq_compress import register
+from fairseq_compress.cli import common
+from fairseq_compress.cli.opening import open_checkpoint
+from fairseq_compress.cli.parser import part
+from fairseq_compress.options import option
+
+HELP = (
+    "Translate a text with a checkpoint or a directory of export, and then a sample of it several times. With the "
+    "arguments of fairseq-generate after --, run that, and then its search on a sample of the batches. The last two "
+    "lines of the standard output are '# sentences: N' and '# seconds: S S S', for score --timed-sentences and "
+    "--translation-seconds."
+)
+EXAMPLES = (
+    "student-int8 --source test.en > test.log",
+    "-- data-bin/en-cs --path student.pt --beam 5 --gen-subset test > test.log",
+)
+POSITIONAL = ("checkpoint",)
+REST = "DATA fairseq-generate options"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Options of the verb."""
+
+    checkpoint: str | None = common.checkpoint("a directory of export, or a checkpoint", "DIR|C.pt", None)
+    source: str | None = common.source("raw text", None)
+    data: str | None = common.data("with a checkpoint: folder with dict.LANG.txt; default: next to the checkpoint")
+    threads: int | None = common.threads()
+    runs: int = option(3, "timings", range="[3, inf)", metavar="N")
+    sentencepiece: common.SentencePieceModels = part(common.SentencePieceModels, "subwords, with a checkpoint")
+    rest: tuple[str, ...] = ()
+
+    def problems(self) -> Iterator[str]:
+        """A model and a text, or the arguments of fairseq-generate."""
+        if (self.checkpoint is None) != bool(self.rest):
+            yield "CHECKPOINT: exactly one of it and the arguments of fairseq-generate, after --, must be given"
+        if (self.checkpoint is None) != (self.source is None):
+            yield "--source: must be given with CHECKPOINT, and not without"
+
+
+def run(args: Options) -> int:
+    """Translate, then time."""
+    if args.checkpoint is None or args.source is None:
+        return _generate(args)
+    from fairseq_compress.evaluation.timed_translation import translate_and_time
+    from fairseq_compress.work.files import read_lines
+
+    opened = open_checkpoint(args.checkpoint, args.data, args.sentencepiece, {}, threads=args.threads)
+    translated, timings = translate_and_time(opened, list(read_lines(args.source)), args.runs)
+    print(*translated, *timings.lines(), sep="\n")
+    return 0
+
+
+def _generate(args: Options) -> int:
+    logging.basicConfig(level=logging.INFO)  # else fairseq's goes to the standard output
+    sys.argv = ["fairseq-generate", *_without_plugin(args.rest)]
+    register()
+    from fairseq_compress.evaluation.timed_generation import generate_and_time
+
+    print(*generate_and_time(args.runs).lines(), sep="\n")
+    return 0
+
+
+def _without_plugin(arguments: Sequence[str]) -> list[str]:
+    """The arguments but ``--user-dir`` where it names this package, which is loaded already."""
+    package = Path(__file__).resolve().parents[1]
+    for place, word in enumerate(arguments[:-1]):
+        if word == "--user-dir" and os.path.realpath(arguments[place + 1]) == str(package):
+            return [*arguments[:place], *arguments[place + 2 :]]
+    return list(arguments)
