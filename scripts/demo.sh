@@ -22,7 +22,7 @@ say ""
 say "The exported student translates:"
 say ""
 sources=$(head -n "$SENTENCES" "$work/prepared/test/text.en")
-"${FC_BIN:-$ROOT/.venv/bin}/fairseq-compress" translate --model "$work/exported/student-distilled-int8" <<<"$sources" |
+"${FC_BIN:-$ROOT/.venv/bin}/fairseq-compress" translate "$work/exported/student-distilled-int8" <<<"$sources" |
     paste -d '\n' <(printf '%s\n' "$sources") - | awk '{ print "    " (NR % 2 ? "en" : "cs") "  " $0 }'
 say ""
 say "report:  $work/report/report.md"

@@ -4,7 +4,7 @@
 #          a teacher, iPQ + int8; codebooks at equal bits. BLEU, chrF2 and the bytes of the packed file.
 # Inputs:  JOBS: so much at a time (default: one for each core). SEEDS="1 2": of float32, int8 and int4. LONG=1: the long version, for
 #          a GPU. The text: bash data/download.sh multi30k
-# Outputs: $WORK_DIR/comparison.md (default WORK_DIR: runs/quantization-multi30k-en-cs, with LONG=1 ...-long), printed at the
+# Outputs: $WORK_DIR/report/report.md (default WORK_DIR: runs/quantization-multi30k-en-cs, with LONG=1 ...-long), printed at the
 #          end; $WORK_DIR/packed/NAME.safetensors. After an interruption the same command goes on.
 # Example: bash scripts/experiments/quantization.sh
 # shellcheck source=scripts/lib/common.sh disable=SC2154 # the configuration sets names in lower case
@@ -34,7 +34,7 @@ system() {
     fi
     if [[ $system == "$BASELINE" ]]; then baseline=; fi
     run_step "pack-$name" "$packed" "${inputs[@]}" -- \
-        "$compress" pack --checkpoint "$2" --output @OUT@ "${options[@]}"
+        "$compress" quantize --format packed --checkpoint "$2" --output @OUT@ "${options[@]}"
     translate_step "$name" "$WORK_DIR/bin" test "$packed" "$BEAM" "$TRANSLATE_MAX_TOKENS" \
         "$WORK_DIR/prepared/test/text.$SOURCE_LANG" "$WORK_DIR/translations/$name"
     score_step "$name" "$packed" "$baseline" "system=$system" "seed=$seed"
@@ -99,8 +99,5 @@ system pq-noise "$(trained product-noise)" ipq
 ((JOBS == 1 || DRY_RUN == 1)) || wait $! || die "a stage failed, see above; the same command goes on"
 for name in ipq ipq-noise ipq-noise-int8 ipq-noise-teacher ipq-20x; do system $name "$(quantized $name)"; done
 
-compare_step "${scores[@]}"
-if [[ $DRY_RUN == 0 ]]; then
-    cat "$WORK_DIR/comparison.md"
-    say "comparison: $WORK_DIR/comparison.md"
-fi
+report_step "${scores[@]}"
+if [[ $DRY_RUN == 0 ]]; then cat "$WORK_DIR/report/report.md"; fi

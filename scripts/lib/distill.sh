@@ -5,8 +5,8 @@
 # Outputs: $WORK_DIR/kd, $WORK_DIR/bin-KIND
 # Example: nbest_steps; corpus_steps kd --mode best
 
-# nbest_steps: the teacher's translations of the training text, as text; then cut into pieces as all other training text is:
-# the pieces that a beam search ended with need not be those that the vocabulary makes of the same words.
+# nbest_steps: the teacher's translations of the training text, as text; then segmented as all other training text is:
+# the subwords that a beam search ended with need not be those that the vocabulary makes of the same words.
 nbest_steps() {
     local text=$WORK_DIR/prepared/train/text.$SOURCE_LANG pieces=$WORK_DIR/encoded/train.$SOURCE_LANG
     local teacher=$WORK_DIR/teacher/averaged.pt model=$WORK_DIR/vocabulary/spm.model
@@ -20,7 +20,7 @@ nbest_steps() {
         --long-lines skip
     run_step encode-hypotheses "$WORK_DIR/kd/pieces" --in "$WORK_DIR/kd/nbest" --in "$text" --in "$pieces" --in "$model" \
         --folder -- \
-        "$FC_BIN/fairseq-compress" encode-hypotheses --model "$model" --nbest "$WORK_DIR/kd/nbest/train.nbest" \
+        "$FC_BIN/fairseq-compress" kd-data encode --sentencepiece-model "$model" --nbest "$WORK_DIR/kd/nbest/train.nbest" \
         --source "$text" --pieces "$pieces" --output @OUT@/train.nbest
 }
 
@@ -30,12 +30,12 @@ reverse_step() {
     work_arguments
     run_step score-nbest "$WORK_DIR/kd/reverse" --in "$WORK_DIR/kd/pieces" --in "$pieces" --in "$KD_REVERSE_CHECKPOINT" \
         --folder --resume --log "${MACHINE_ARGUMENTS[@]}" -- \
-        "$FC_BIN/fairseq-compress" score-nbest --checkpoint "$KD_REVERSE_CHECKPOINT" --data "$WORK_DIR/bin" \
+        "$FC_BIN/fairseq-compress" kd-data score --checkpoint "$KD_REVERSE_CHECKPOINT" --data "$WORK_DIR/bin" \
         --nbest "$WORK_DIR/kd/pieces/train.nbest" --source "$pieces" --output @OUT@/scores \
         --max-tokens "$KD_MAX_TOKENS" --precision "$SCORING_PRECISION"
 }
 
-# corpus_steps KIND OPTION...: what select-hypotheses chooses with these options, binarized: bin-KIND.
+# corpus_steps KIND OPTION...: what kd-data select chooses with these options, binarized: bin-KIND.
 corpus_steps() {
     local kind=$1 folder=$WORK_DIR/kd/$1 output=$WORK_DIR/bin-$1
     select_step "$@"
@@ -46,7 +46,7 @@ corpus_steps() {
     if [[ $kind == k-best ]]; then
         run_step binarize-hypotheses "$WORK_DIR/bin-k-best" --in "$output" --in "$folder" -- \
             bash "$LIB/extend_folder.sh" "$output" @OUT@ \
-            "$FC_BIN/fairseq-compress" binarize-hypotheses --nbest "$folder/train.nbest" --source "$folder/train.$SOURCE_LANG" \
+            "$FC_BIN/fairseq-compress" kd-data binarize --nbest "$folder/train.nbest" --source "$folder/train.$SOURCE_LANG" \
             --source-lang "$SOURCE_LANG" --target-lang "$TARGET_LANG" --data @OUT@
     fi
 }
@@ -66,8 +66,8 @@ select_step() {
     fi
     run_step "select-$kind" "$WORK_DIR/kd/$kind" "${inputs[@]}" --folder --check check_selected \
         --unhashed --processes --unhashed "$WORKERS" -- \
-        "$FC_BIN/fairseq-compress" select-hypotheses --nbest "$WORK_DIR/kd/pieces/train.nbest" --source "$pieces" \
-        --decode-model "$model" "${options[@]}" --output-source "@OUT@/train.$SOURCE_LANG" \
+        "$FC_BIN/fairseq-compress" kd-data select --nbest "$WORK_DIR/kd/pieces/train.nbest" --source "$pieces" \
+        --sentencepiece-model "$model" "${options[@]}" --output-source "@OUT@/train.$SOURCE_LANG" \
         --output-target "@OUT@/train.$TARGET_LANG" --report @OUT@/report.json
 }
 
@@ -77,7 +77,7 @@ drops_worst() { [[ $KD_DROP_WORST =~ [1-9] ]]; }
 check_selected() { check_same_lines "$1/train.$SOURCE_LANG" "$1/train.$TARGET_LANG"; }
 
 # check_kd_splits SOURCE FOLDER: nothing was lost between the selected text and FOLDER. How many lines were to be selected
-# select-hypotheses alone knows, whose report tells what was dropped and why.
+# kd-data select alone knows, whose report tells what was dropped and why.
 check_kd_splits() {
     check_binarized train "$1" "$2"
     check_binarized valid "$WORK_DIR/encoded/valid.$SOURCE_LANG" "$2"

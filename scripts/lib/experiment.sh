@@ -1,7 +1,7 @@
 # shellcheck shell=bash
-# Purpose: an experiment that is a table of students: the whole pipeline with its configuration, then its comparison.
+# Purpose: an experiment that is a table of students: the whole pipeline with its configuration, then its report.
 # Inputs:  WORK_DIR, LONG.
-# Outputs: $WORK_DIR/comparison.md, printed at the end.
+# Outputs: $WORK_DIR/report/report.md, printed at the end.
 # Example: source "$(dirname "${BASH_SOURCE[0]}")/../lib/experiment.sh"; compare_students distillation-multi30k-en-cs "$@"
 # shellcheck source=scripts/lib/process.sh
 source "$(dirname "${BASH_SOURCE[0]}")/process.sh"
@@ -14,11 +14,11 @@ compare_students() {
     if [[ ${LONG:-0} == 1 ]]; then suffix=-long; fi
     export WORK_DIR=${WORK_DIR:-$ROOT/runs/$name$suffix}
     "${DIE_WITH_PARENT[@]}" bash "$ROOT/scripts/run_all.sh" "$ROOT/configs/experiments/$name.env" "$@"
-    page=$(realpath -m -- "$WORK_DIR")/comparison.md
+    page=$(realpath -m -- "$WORK_DIR")/report/report.md
     if [[ -f $page ]]; then
         say ""
         cat "$page"
         say ""
-        say "comparison: $page"
+        say "report: $page"
     fi
 }

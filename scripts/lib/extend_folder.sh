@@ -2,7 +2,7 @@
 # Purpose: a copy of a folder to which a command adds files. The copied files are hard links where the disk has them.
 # Inputs:  FOLDER; COMMAND..., which writes into OUTPUT and leaves what is there as it is.
 # Outputs: OUTPUT, a folder.
-# Example: bash scripts/lib/extend_folder.sh bin-1-best bin-k-best fairseq-compress binarize-hypotheses --data bin-k-best ...
+# Example: bash scripts/lib/extend_folder.sh bin-1-best bin-k-best fairseq-compress kd-data binarize --data bin-k-best ...
 # shellcheck source=scripts/lib/process.sh
 source "$(dirname "${BASH_SOURCE[0]}")/process.sh"
 

@@ -82,7 +82,7 @@ has_wandb_login() { [[ -n ${WANDB_API_KEY:-} ]] || grep -qsF api.wandb.ai "${NET
 average_step() {
     local by=epoch
     if (($(setting "$4" SAVE_INTERVAL) > 0)); then by=update; fi
-    run_step "$1" "$3" --in "$2" -- "$FC_BIN/fairseq-compress" average --checkpoint-dir "$2" \
+    run_step "$1" "$3" --in "$2" -- "$FC_BIN/fairseq-compress" average --checkpoint "$2" \
         --last "$(setting "$4" AVERAGE_LAST)" --by "$by" --include-last --output @OUT@
 }
 
@@ -92,7 +92,7 @@ average_step() {
 generate_command() {
     device_arguments
     COMMAND=(
-        "$FC_BIN/fairseq-compress" generate -- "$1" "${DEVICE_ARGUMENTS[@]}" --source-lang "$SOURCE_LANG" --target-lang "$TARGET_LANG"
+        "$FC_BIN/fairseq-compress" time -- "$1" "${DEVICE_ARGUMENTS[@]}" --source-lang "$SOURCE_LANG" --target-lang "$TARGET_LANG"
         --gen-subset "$2" --path "$3" --beam "$4" --max-tokens "$5" --lenpen "$LENGTH_PENALTY"
         --max-len-a "$MAX_LEN_A" --max-len-b "$MAX_LEN_B" --seed "$SEED" --log-format simple --log-interval 20
     )

@@ -22,12 +22,46 @@ portable() {
 words_fingerprint() {
     local facts=$1 words="" word
     shift
-    for word in "$@"; do
+    former_words "$@"
+    for word in "${FORMER_WORDS[@]}"; do
         portable "$word"
         words+=$REPLY$'\n'
     done
     REPLY=$(sha256sum <<<"$words$facts")
     REPLY=${REPLY%% *}
+}
+
+# former_words WORD...: sets FORMER_WORDS to the command in the names of verbs and options until version 0.2, so that what was
+# made then is not made again. Version 0.3 drops it.
+former_words() {
+    local place verb words=2 # of the verb, with the program before it
+    FORMER_WORDS=("$@")
+    for ((place = 0; place < $#; place++)); do
+        if [[ ${FORMER_WORDS[place]} == */fairseq-compress ]]; then break; fi
+    done
+    verb=${FORMER_WORDS[*]:place+1:3}
+    case $verb in
+        "kd-data collect "* | "kd-data encode "* | "kd-data select "* | "kd-data binarize "*) words=3 && verb=${verb#* } && verb=${verb%% *}-hypotheses ;;
+        "kd-data score "*) words=3 && verb=score-nbest ;;
+        "time -- "*) verb=generate ;;
+        "time "*) verb=time-translation ;;
+        "quantize --format packed") words=4 && verb=pack ;;
+        *) verb=${verb%% *} ;;
+    esac
+    FORMER_WORDS=("${FORMER_WORDS[@]:0:place}" "${FORMER_WORDS[@]:place:1}" ${verb:+"$verb"} "${FORMER_WORDS[@]:place+words}")
+    for place in "${!FORMER_WORDS[@]}"; do
+        case "$verb ${FORMER_WORDS[place]}" in
+            "prepare --output" | "train-vocabulary --output") FORMER_WORDS[place]=--output-prefix ;;
+            "encode --sentencepiece-model" | "decode --sentencepiece-model" | "encode-hypotheses --sentencepiece-model" | \
+                "time-translation --checkpoint") FORMER_WORDS[place]=--model ;;
+            "select-hypotheses --sentencepiece-model") FORMER_WORDS[place]=--decode-model ;;
+            "encode-dual --"*-sentencepiece-model) FORMER_WORDS[place]=${FORMER_WORDS[place]/sentencepiece-model/model} ;;
+            "encode-dual --"*-dictionary) FORMER_WORDS[place]=${FORMER_WORDS[place]/dictionary/dict} ;;
+            "cache-teacher --checkpoint") FORMER_WORDS[place]=--teacher-path ;;
+            "average --checkpoint") FORMER_WORDS[place]=--checkpoint-dir ;;
+            "export --source" | "export --reference") FORMER_WORDS[place]=--check-${FORMER_WORDS[place]#--} ;;
+        esac
+    done
 }
 
 # input_facts INPUT...: a line for each input, with its name, the step that made it, and its digest.

@@ -8,7 +8,7 @@
 encode_step() {
     local model=${VOCABULARY:-$WORK_DIR/vocabulary}/spm.model
     run_step "$1" "$3" --in "$2" --in "$model" --check check_same_lines --check "$2" -- \
-        "$FC_BIN/fairseq-compress" encode --model "$model" --input "$2" --output @OUT@
+        "$FC_BIN/fairseq-compress" encode --sentencepiece-model "$model" --input "$2" --output @OUT@
 }
 
 # binarize_step NAME OUTPUT [options of run_step] --trainpref PREFIX ...: both languages with the vocabulary's dictionary.
@@ -33,10 +33,10 @@ translate_step() {
         "${MACHINE_ARGUMENTS[@]}" --check note_hardware -- "${COMMAND[@]}"
     run_step "collect-$name" "$prefix.pieces" --in "$prefix.log" --in "$source_text" \
         --check check_same_lines --check "$source_text" -- \
-        "$FC_BIN/fairseq-compress" collect-hypotheses --input "$prefix.log" --source "$source_text" --output @OUT@
+        "$FC_BIN/fairseq-compress" kd-data collect --input "$prefix.log" --source "$source_text" --output @OUT@
     run_step "decode-$name" "$prefix.$TARGET_LANG" --in "$prefix.pieces" --in "$model" \
         --check check_same_lines --check "$source_text" -- \
-        "$FC_BIN/fairseq-compress" decode --model "$model" --input "$prefix.pieces" --output @OUT@
+        "$FC_BIN/fairseq-compress" decode --sentencepiece-model "$model" --input "$prefix.pieces" --output @OUT@
 }
 
 # note_hardware TRANSLATIONS: appends the machine: the speed belongs to the one that translated, whichever one scores.
@@ -76,13 +76,13 @@ score_step() {
         --set "$@" "beam=$BEAM" "hardware=$hardware"
 }
 
-# compare_step SCORES...: comparison.md, each system over its seeds, and the same with all numbers in comparison.json.
-compare_step() {
+# report_step SCORES...: $WORK_DIR/report, a page with a table of all systems (with BASELINE also each system over its seeds), a
+# picture, and the numbers as JSON.
+report_step() {
     local inputs=() file options=(--title "${REPORT_TITLE:-$NAME: $SOURCE_LANG to $TARGET_LANG}")
     for file in "$@"; do inputs+=(--in "$file"); done
     if [[ -n $REPORT_NOTE ]]; then options+=(--note "$REPORT_NOTE"); fi
-    run_step compare-json "$WORK_DIR/comparison.json" "${inputs[@]}" -- \
-        "$FC_BIN/fairseq-compress" compare --inputs "$@" --json @OUT@ "${options[@]}"
-    run_step compare "$WORK_DIR/comparison.md" "${inputs[@]}" -- \
-        "$FC_BIN/fairseq-compress" compare --inputs "$@" --output @OUT@ "${options[@]}"
+    run_step report "$WORK_DIR/report" "${inputs[@]}" -- \
+        "$FC_BIN/fairseq-compress" report --scores "$@" --output @OUT@ "${options[@]}"
+    if [[ $DRY_RUN == 0 ]]; then say "report: $WORK_DIR/report/report.md"; fi
 }

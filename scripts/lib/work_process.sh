@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Purpose: one process of nbest, cache-teacher or score-nbest under torchrun or srun; its rank says which share is its own.
+# Purpose: one process of nbest, cache-teacher or kd-data score under torchrun or srun; its rank says which shard is its own.
 # Inputs:  the launcher's variables (rank.sh); the command.
 # Outputs: those of the command.
 # Example: srun --ntasks-per-node 8 bash scripts/lib/work_process.sh fairseq-compress nbest ...

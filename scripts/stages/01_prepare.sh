@@ -40,7 +40,7 @@ prepare() {
         --check check_prepared --check "$unfiltered" -- \
         "$FC_BIN/fairseq-compress" prepare --source-lang "$SOURCE_LANG" --target-lang "$TARGET_LANG" \
         --source "${source[@]}" --target "${target[@]}" "${options[@]}" \
-        --output-prefix @OUT@/text --report @OUT@/report.json
+        --output @OUT@/text --report @OUT@/report.json
 }
 
 prepare train "${TRAIN_PREFIXES[@]}"

@@ -17,7 +17,7 @@ if ((VOCAB_SENTENCES > 0)); then options=(--input-sentence-size "$VOCAB_SENTENCE
 vocabulary_step() {
     run_step "$1" "$2" --in "$source_text" --in "$target_text" --folder -- \
         "$FC_BIN/fairseq-compress" train-vocabulary --input "$source_text" "$target_text" --vocab-size "$3" \
-        --character-coverage "$CHARACTER_COVERAGE" --seed "$SEED" "${options[@]}" --output-prefix @OUT@/spm
+        --character-coverage "$CHARACTER_COVERAGE" --seed "$SEED" "${options[@]}" --output @OUT@/spm
 }
 
 vocabulary_step train-vocabulary "$WORK_DIR/vocabulary" "$VOCAB_SIZE"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Purpose: cuts every split into pieces and binarizes it with the one dictionary of the vocabulary; once more for each size
+# Purpose: segments every split into subwords and binarizes it with the one dictionary of the vocabulary; once more for each size
 #          that rows of STUDENTS name (gold@1000), and in both vocabularies at once for those with dual_vocab_kd.
 # Inputs:  $WORK_DIR/prepared, $WORK_DIR/vocabulary, $WORK_DIR/vocabulary-1000 ...
 # Outputs: $WORK_DIR/encoded/{train,valid,test}.LANG, $WORK_DIR/bin; $WORK_DIR/encoded-1000, bin-1000, dual-1000 ...
@@ -32,7 +32,7 @@ check_splits() {
     for split in train valid test; do check_binarized "$split" "$1/$split.$SOURCE_LANG" "$2"; done
 }
 
-# dual_step SIZE: every word of the text in the pieces of the teacher and in those of the student.
+# dual_step SIZE: every word of the text in the subwords of the teacher and in those of the student.
 dual_step() {
     local teacher student inputs=() split lang
     teacher=$(vocabulary_folder "") student=$(vocabulary_folder "$1")
@@ -42,8 +42,8 @@ dual_step() {
     run_step "encode-dual-$1" "$WORK_DIR/dual-$1" "${inputs[@]}" --in "$teacher" --in "$student" -- \
         "$FC_BIN/fairseq-compress" encode-dual --source-lang "$SOURCE_LANG" --target-lang "$TARGET_LANG" \
         --trainpref "$WORK_DIR/prepared/train/text" --validpref "$WORK_DIR/prepared/valid/text" \
-        --teacher-model "$teacher/spm.model" --teacher-dict "$teacher/spm.dict.txt" \
-        --student-model "$student/spm.model" --student-dict "$student/spm.dict.txt" --output @OUT@
+        --teacher-sentencepiece-model "$teacher/spm.model" --teacher-dictionary "$teacher/spm.dict.txt" \
+        --student-sentencepiece-model "$student/spm.model" --student-dictionary "$student/spm.dict.txt" --output @OUT@
 }
 
 binarize_splits ""

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Purpose: writes down what the teacher says of every target token, its K most probable entries and the rest of the mass, for
+# Purpose: stores the teacher's output for every target token, its K most probable entries and the tail mass, for
 #          the students with word_level_kd@K: they train without the teacher. One cache for each corpus and K.
 # Inputs:  $WORK_DIR/bin, bin-kd, ... as the rows say; $WORK_DIR/teacher/averaged.pt
 # Outputs: $WORK_DIR/cache/KIND-K/{train,valid}
@@ -18,7 +18,7 @@ cache_for_student() {
     work_arguments
     run_step "cache-$STUDENT_DATA-$STUDENT_CACHE_K" "$output" --in "$data" --in "$teacher" --folder --resume --log \
         "${MACHINE_ARGUMENTS[@]}" -- \
-        "$FC_BIN/fairseq-compress" cache-teacher --teacher-path "$teacher" --teacher-data "$WORK_DIR/bin" \
+        "$FC_BIN/fairseq-compress" cache-teacher --checkpoint "$teacher" --teacher-data "$WORK_DIR/bin" \
         --source-lang "$SOURCE_LANG" --target-lang "$TARGET_LANG" --data "$data" --splits train valid --output @OUT@ \
         --top-k "$STUDENT_CACHE_K" --temperature "$KD_TEMPERATURE" --dtype "$CACHE_DTYPE" --precision "$SCORING_PRECISION" \
         --max-tokens "$CACHE_MAX_TOKENS"

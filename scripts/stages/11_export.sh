@@ -18,7 +18,7 @@ export_system() {
     done
     run_step "export-$EXPORT_NAME" "$(export_folder)" "${inputs[@]}" -- \
         "$FC_BIN/fairseq-compress" export --checkpoint "$checkpoint" --data "$data" --sentencepiece-model "$model" \
-        --output @OUT@ --check-source "$valid.$SOURCE_LANG" --check-reference "$valid.$TARGET_LANG" \
+        --output @OUT@ --source "$valid.$SOURCE_LANG" --reference "$valid.$TARGET_LANG" \
         --beam "$BEAM" --lenpen "$LENGTH_PENALTY" --max-len-a "$MAX_LEN_A" --max-len-b "$MAX_LEN_B" "${EXPORT_ARGUMENTS[@]}"
     translate_exported "$WORK_DIR/translations/$EXPORT_NAME"
 }
@@ -28,7 +28,7 @@ translate_exported() {
     local text=$WORK_DIR/prepared/test/text.$SOURCE_LANG
     FC_DEVICE=cpu # of which hardware_name tells
     run_step "translate-$EXPORT_NAME" "$1.log" --stdout --in "$(export_folder)" --in "$text" --check note_hardware -- \
-        "$FC_BIN/fairseq-compress" time-translation --model "$(export_folder)" --source "$text"
+        "$FC_BIN/fairseq-compress" time --checkpoint "$(export_folder)" --source "$text"
     run_step "collect-$EXPORT_NAME" "$1.$TARGET_LANG" --stdout --in "$1.log" --check check_same_lines --check "$text" -- \
         head -n -3 "$1.log"
 }

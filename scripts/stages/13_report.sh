@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Purpose: one table, for people and as JSON, and one picture of all systems: BLEU against size and speed.
 # Inputs:  $WORK_DIR/translations/NAME.json
-# Outputs: $WORK_DIR/report/report.{md,png,json}; with BASELINE also $WORK_DIR/comparison.{md,json}, each system over its seeds
+# Outputs: $WORK_DIR/report/report.{md,png,json}; with BASELINE the page also has a table of each system over its seeds
 # Example: bash scripts/stages/13_report.sh configs/demo-en-cs.env
 # shellcheck source=scripts/lib/common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../lib/common.sh"
@@ -14,14 +14,4 @@ for_each_student list_scores
 list_exports() { scores+=("$WORK_DIR/translations/$EXPORT_NAME.json"); }
 for_each_export list_exports
 
-inputs=() options=(--title "${REPORT_TITLE:-$NAME: $SOURCE_LANG to $TARGET_LANG}")
-for file in "${scores[@]}"; do inputs+=(--in "$file"); done
-if [[ -n $REPORT_NOTE ]]; then options+=(--note "$REPORT_NOTE"); fi
-
-run_step report "$WORK_DIR/report" "${inputs[@]}" -- \
-    "$FC_BIN/fairseq-compress" report --inputs "${scores[@]}" --output-dir @OUT@ "${options[@]}"
-if [[ -n $BASELINE ]]; then compare_step "${scores[@]}"; fi
-if [[ $DRY_RUN == 0 ]]; then
-    say "report: $WORK_DIR/report/report.md"
-    [[ -z $BASELINE ]] || say "comparison: $WORK_DIR/comparison.md"
-fi
+report_step "${scores[@]}"

@@ -20,7 +20,8 @@ from pathlib import Path
 
 COMMAND = Path(sys.argv[0]).name
 ARGUMENTS = sys.argv[1:]
-ACTION = ARGUMENTS[0] if COMMAND == "fairseq-compress" else COMMAND
+WORDS = 2 if ARGUMENTS[:1] == ["kd-data"] else 1  # of the verb
+ACTION = " ".join(ARGUMENTS[:WORDS]) if COMMAND == "fairseq-compress" else COMMAND
 
 
 def option(name: str, default: str = "") -> str:
@@ -56,7 +57,7 @@ def hang() -> None:
 
 
 def prepare() -> None:
-    prefix = option("--output-prefix")
+    prefix = option("--output")
     for side in ("source", "target"):
         write_lines(f"{prefix}.{option(f'--{side}-lang')}", read_lines(*options(f"--{side}")))
     Path(option("--report")).write_text("{}")
@@ -65,7 +66,7 @@ def prepare() -> None:
 def train_vocabulary() -> None:
     text = "".join(sorted(set("".join(read_lines(*options("--input"))))))
     for suffix in ("model", "vocab", "dict.txt"):
-        Path(f"{option('--output-prefix')}.{suffix}").write_text(text + option("--vocab-size"))
+        Path(f"{option('--output')}.{suffix}").write_text(text + option("--vocab-size"))
 
 
 def encode() -> None:
@@ -233,8 +234,8 @@ def launch(tasks: int, command: list[str], *names: str) -> None:
 def encode_dual() -> None:
     folder = Path(option("--output"))
     folder.mkdir()  # the real one refuses a folder that is there
-    write_lines(folder / "text", read_lines(option("--teacher-dict"), f"{option('--trainpref')}.cs"))
-    write_lines(folder / "dict.student.txt", read_lines(option("--student-dict")))
+    write_lines(folder / "text", read_lines(option("--teacher-dictionary"), f"{option('--trainpref')}.cs"))
+    write_lines(folder / "dict.student.txt", read_lines(option("--student-dictionary")))
 
 
 def extract_student() -> None:
@@ -243,7 +244,7 @@ def extract_student() -> None:
 
 
 def average() -> None:
-    paths = sorted(Path(option("--checkpoint-dir")).glob("checkpoint[0-9].pt"))[-int(option("--last")) :]
+    paths = sorted(Path(option("--checkpoint")).glob("checkpoint[0-9].pt"))[-int(option("--last")) :]
     digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]
     write_lines(option("--output"), [f"{path.name} {digest}" for path, digest in zip(paths, digests, strict=True)])
 
@@ -254,7 +255,10 @@ def export() -> None:
     write_lines(folder / "model", [option("--quantization"), *read_lines(option("--checkpoint"))])
 
 
-def time_translation() -> None:
+def timing() -> None:
+    if ARGUMENTS[1] == "--":
+        generate()
+        return
     lines = [f"převod {line}" for line in read_lines(option("--source"))]
     if os.environ.get("FAKE_LOSE") == ACTION:
         lines = [*lines[:-2], f"{lines[-2]} {lines[-1]}"]
@@ -266,23 +270,19 @@ def score() -> None:
     write_lines(option("--output"), [json.dumps(settings), *read_lines(option("--hypothesis"))])
 
 
-def compare() -> None:
-    write_lines(option("--output", option("--json")), [Path(name).name for name in options("--inputs")])
-
-
 def report() -> None:
-    folder = Path(option("--output-dir"))
+    folder = Path(option("--output"))
     folder.mkdir(exist_ok=True)
-    write_lines(folder / "report.md", [f"# {option('--title')}", *(Path(name).name for name in options("--inputs"))])
+    write_lines(folder / "report.md", [f"# {option('--title')}", *(Path(name).name for name in options("--scores"))])
 
 
 ACTIONS = {
     "prepare": prepare, "train-vocabulary": train_vocabulary, "encode": encode, "decode": decode,
-    "fairseq-preprocess": preprocess, "fairseq-train": train, "generate": generate,
-    "collect-hypotheses": collect, "nbest": nbest, "score-nbest": score_nbest, "select-hypotheses": select,
-    "encode-hypotheses": encode_hypotheses, "binarize-hypotheses": binarize_hypotheses, "cache-teacher": cache_teacher,
+    "fairseq-preprocess": preprocess, "fairseq-train": train,
+    "kd-data collect": collect, "nbest": nbest, "kd-data score": score_nbest, "kd-data select": select,
+    "kd-data encode": encode_hypotheses, "kd-data binarize": binarize_hypotheses, "cache-teacher": cache_teacher,
     "encode-dual": encode_dual, "extract-student": extract_student, "average": average,
-    "export": export, "time-translation": time_translation, "score": score, "report": report, "compare": compare,
+    "export": export, "time": timing, "score": score, "report": report,
     "torchrun": torchrun, "srun": srun,
 }  # fmt: skip
 

@@ -132,8 +132,9 @@ def value(command: list[str], option: str) -> str:
 
 
 def name_of(command: list[str]) -> str:
-    """What a command does: the verb of fairseq-compress, or its name."""
-    return command[1] if command[0] == "fairseq-compress" else command[0]
+    """What a command does: the verb of fairseq-compress with its step, or its name."""
+    words = 3 if command[1:2] == ["kd-data"] or command[1:3] == ["time", "--"] else 2
+    return " ".join(command[1:words]) if command[0] == "fairseq-compress" else command[0]
 
 
 def find(commands: list[list[str]], name: str, option: str = "", content: str = "") -> list[list[str]]:

@@ -25,18 +25,18 @@ def test_the_teacher_translates_once(every_kind: EveryKind) -> None:
         "--precision": "bfloat16", "--long-lines": "skip", "--device": "cpu",
     }  # fmt: skip
     assert {option: value(nbest, option) for option in expected} == expected
-    (encode,) = find(every_kind[1], "encode-hypotheses")
+    (encode,) = find(every_kind[1], "kd-data encode")
     assert value(encode, "--source") == "WORK/prepared/train/text.en"
     assert value(encode, "--pieces") == "WORK/encoded/train.en"
 
 
 def test_each_kind_is_selected_from_the_same_file(every_kind: EveryKind) -> None:
-    selected = {value(command, "--mode"): command for command in find(every_kind[1], "select-hypotheses")}
+    selected = {value(command, "--mode"): command for command in find(every_kind[1], "kd-data select")}
     assert list(selected) == ["best", "k-best", "interpolate"]
     for command in selected.values():
         assert value(command, "--nbest") == "WORK/kd/pieces/train.nbest"
         assert value(command, "--source") == "WORK/encoded/train.en"
-        assert value(command, "--decode-model") == "WORK/vocabulary/spm.model"
+        assert value(command, "--sentencepiece-model") == "WORK/vocabulary/spm.model"
         assert "--k" not in command
         assert "--drop-worst" not in command
     assert value(selected["k-best"], "--output-nbest") == "WORK/kd/k-best/train.nbest"
@@ -56,7 +56,7 @@ def test_line_counts_are_those_of_the_selection(every_kind: EveryKind) -> None:
 
 def test_k_best_folder_has_the_hypotheses_beside_the_best(every_kind: EveryKind) -> None:
     work = every_kind[0].work
-    (command,) = find(every_kind[1], "binarize-hypotheses")
+    (command,) = find(every_kind[1], "kd-data binarize")
     assert value(command, "--nbest") == "WORK/kd/k-best/train.nbest"
     assert value(command, "--source") == "WORK/kd/k-best/train.en"
     assert len((work / "bin-k-best/train.en-cs.kbest.bin").read_text().splitlines()) == 6 * 3
@@ -72,7 +72,7 @@ def test_one_cache_for_each_corpus_and_k(every_kind: EveryKind) -> None:
         ("WORK/bin", "32"),
     ]
     expected = {
-        "--output": "WORK/cache/both-8", "--teacher-path": "WORK/teacher/averaged.pt", "--teacher-data": "WORK/bin",
+        "--output": "WORK/cache/both-8", "--checkpoint": "WORK/teacher/averaged.pt", "--teacher-data": "WORK/bin",
         "--temperature": "1.0", "--dtype": "float16", "--precision": "bfloat16", "--max-tokens": "8000",
         "--device": "cpu", "--source-lang": "en", "--target-lang": "cs",
     }  # fmt: skip
@@ -109,7 +109,7 @@ def test_how_many_hypotheses(pipeline: Pipeline) -> None:
     pipeline.append("\nKD_NBEST=2 KD_K_BEST=1 KD_INTERPOLATION=chrf SEQUENCE_KD_TEMPERATURE=0.5\n")
     commands = pipeline.dry_run()
     assert value(find(commands, "nbest")[0], "--nbest") == "2"
-    k_best, interpolated = find(commands, "select-hypotheses")
+    k_best, interpolated = find(commands, "kd-data select")
     assert value(k_best, "--k") == value(interpolated, "--k") == "1"
     assert value(interpolated, "--metric") == "chrf"
     assert value(find(commands, "fairseq-train")[1], "--sequence-kd-temperature") == "0.5"
@@ -122,7 +122,7 @@ def test_a_reverse_model_drops_the_worst(distilled: Pipeline) -> None:
     output = distilled.run("--from", "05", "--to", "05").stdout
     assert steps(output, "skip")[:2] == ["nbest", "encode-hypotheses"]
     commands = distilled.recorded()
-    score, *selected = (command for command in commands if name_of(command) in ("score-nbest", "select-hypotheses"))
+    score, *selected = (command for command in commands if name_of(command) in ("kd-data score", "kd-data select"))
     assert value(score, "--checkpoint") == str(reverse)
     assert value(score, "--nbest") == "WORK/kd/pieces/train.nbest"
     assert value(score, "--source") == "WORK/encoded/train.en"
@@ -159,7 +159,7 @@ def test_a_setting_reruns_what_depends_on_it(distilled: Pipeline, settings: dict
 
 
 @pytest.mark.parametrize(
-    ("action", "folder"), [("nbest", "kd"), ("cache-teacher", "cache"), ("binarize-hypotheses", "bin-k-best")]
+    ("action", "folder"), [("nbest", "kd"), ("cache-teacher", "cache"), ("kd-data binarize", "bin-k-best")]
 )
 def test_kill_inside_a_step(distilled: Pipeline, every_kind: EveryKind, action: str, folder: str) -> None:
     shutil.rmtree(distilled.work / folder)
@@ -174,7 +174,7 @@ def test_kill_inside_a_step(distilled: Pipeline, every_kind: EveryKind, action: 
 
 def test_a_lost_line_stops_the_pipeline(distilled: Pipeline) -> None:
     shutil.rmtree(distilled.work / "kd")
-    error = distilled.run("--from", "05", status=1, FAKE_LOSE="select-hypotheses").stderr
+    error = distilled.run("--from", "05", status=1, FAKE_LOSE="kd-data select").stderr
     assert error.startswith("05_make_kd_corpus.sh: error: line counts differ: ")
     assert error.count("\n") == 1
 
@@ -227,11 +227,10 @@ def test_comparison_with_a_baseline_seed_by_seed(pipeline: Pipeline) -> None:
     for seed in ("1", "2"):
         assert value(scores[f"kd.{seed}"], "--baseline") == f"WORK/translations/gold.{seed}.cs"
         assert {"system=kd", f"seed={seed}", "seconds_per_update=0.250"} <= set(scores[f"kd.{seed}"])
-    assert name_of(commands[-1]) == "compare"
+    assert name_of(commands[-1]) == "report"
     names = ["teacher.json", "gold.1.json", "gold.2.json", "kd.1.json", "kd.2.json"]
-    for name in ("comparison.md", "comparison.json"):
-        assert (pipeline.work / name).read_text().splitlines() == names
-    assert output.endswith(f"comparison: {pipeline.work}/comparison.md\n")
+    assert (pipeline.work / "report/report.md").read_text().splitlines()[1:] == names
+    assert output.endswith(f"report: {pipeline.work}/report/report.md\n")
 
 
 def test_the_experiment(pipeline: Pipeline) -> None:

@@ -21,23 +21,22 @@ def test_a_vocabulary_for_each_size_and_the_student_alone_translates(pipeline: P
     pipeline.run()
     commands = pipeline.recorded()
     sizes = {
-        value(command, "--output-prefix"): value(command, "--vocab-size")
-        for command in find(commands, "train-vocabulary")
+        value(command, "--output"): value(command, "--vocab-size") for command in find(commands, "train-vocabulary")
     }
     assert sizes == {"WORK/vocabulary/spm": "99", "WORK/vocabulary-40/spm": "40"}
     folders = {
         value(command, "--destdir"): value(command, "--srcdict") for command in find(commands, "fairseq-preprocess")
     }
     assert folders == {"WORK/bin": "WORK/vocabulary/spm.dict.txt", "WORK/bin-40": "WORK/vocabulary-40/spm.dict.txt"}
-    assert len(find(commands, "encode", "--model", "WORK/vocabulary-40/spm.model")) == 6
+    assert len(find(commands, "encode", "--sentencepiece-model", "WORK/vocabulary-40/spm.model")) == 6
     (encoding,) = find(commands, "encode-dual")
     for name, folder in (("teacher", "vocabulary"), ("student", "vocabulary-40")):
-        assert value(encoding, f"--{name}-model") == f"WORK/{folder}/spm.model"
-        assert value(encoding, f"--{name}-dict") == f"WORK/{folder}/spm.dict.txt"
+        assert value(encoding, f"--{name}-sentencepiece-model") == f"WORK/{folder}/spm.model"
+        assert value(encoding, f"--{name}-dictionary") == f"WORK/{folder}/spm.dict.txt"
     assert value(encoding, "--trainpref") == "WORK/prepared/train/text"
     (extracting,) = find(commands, "extract-student")
     assert value(extracting, "--checkpoint") == "WORK/students/dual@s/averaged.pt"
-    translated = {value(command, "--path"): value(command, "--") for command in find(commands, "generate")}
+    translated = {value(command, "--path"): value(command, "--") for command in find(commands, "time --")}
     assert translated == {
         "WORK/teacher/averaged.pt": "WORK/bin",
         "WORK/students/plain/averaged.pt": "WORK/bin",
@@ -45,7 +44,7 @@ def test_a_vocabulary_for_each_size_and_the_student_alone_translates(pipeline: P
         "WORK/students/dual@s/student/student.pt": "WORK/bin-40",
         "WORK/students/alone/averaged.pt": "WORK/bin",
     }
-    models = [value(command, "--model") for command in find(commands, "decode")]
+    models = [value(command, "--sentencepiece-model") for command in find(commands, "decode")]
     assert [model == "WORK/vocabulary-40/spm.model" for model in models] == [False, False, True, True, False]
     scores = {value(command, "--name"): command for command in find(commands, "score")}
     assert value(scores["dual@s"], "--baseline") == "WORK/translations/alone@s.cs"
@@ -89,7 +88,7 @@ def test_the_student_goes_on_alone(pipeline: Pipeline) -> None:
     assert not {"--projection-loss", "--p-mix", "up", "0.3", "--dual-teacher-path"} & set(alone)
     names = [name_of(command) for command in commands]
     assert names[:5] == ["fairseq-train", "average", "extract-student", "fairseq-train", "average"]
-    assert value(find(commands, "generate")[0], "--path").endswith("/students/dual@s/alone.pt")
+    assert value(find(commands, "time --")[0], "--path").endswith("/students/dual@s/alone.pt")
 
 
 @pytest.mark.parametrize(

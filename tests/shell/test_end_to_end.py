@@ -17,7 +17,7 @@ def test_what_comes_after_the_pipeline(tmp_path: Path) -> None:
     (export,) = (command for command in commands if command[1:2] == ["export"])
     table = commands[-1]
     assert value(export, "--runtime") == "auto"
-    assert "valid" in value(export, "--check-source")  # the test part chooses nothing
+    assert "valid" in value(export, "--source")  # the test part chooses nothing
     assert "test" in value(table, "--text")
     assert value(table, "--exported") == value(export, "--output")
 

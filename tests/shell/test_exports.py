@@ -20,20 +20,20 @@ def test_an_export_is_a_system_of_the_report(finished: Pipeline) -> None:
     finished.append(ROWS)
     output = finished.run().stdout
     commands = finished.recorded()
-    names = ["export", "time-translation", "export", "time-translation", "score", "score", "report"]
+    names = ["export", "time", "export", "time", "score", "score", "report"]
     assert [name_of(command) for command in commands] == names
     small, large = find(commands, "export")
     expected = {
         "--checkpoint": "WORK/students/two/averaged.pt", "--data": "WORK/bin", "--quantization": "int8",
         "--sentencepiece-model": "WORK/vocabulary/spm.model", "--output": "WORK/exported/small",
-        "--check-source": "WORK/prepared/valid/text.en", "--check-reference": "WORK/prepared/valid/text.cs",
+        "--source": "WORK/prepared/valid/text.en", "--reference": "WORK/prepared/valid/text.cs",
         "--beam": "5", "--lenpen": "1.0", "--max-len-a": "1.5", "--max-len-b": "20",
     }  # fmt: skip
     assert {option: value(small, option) for option in expected} == expected
     assert value(large, "--checkpoint") == "WORK/teacher/averaged.pt"
     assert value(large, "--runtime") == "ctranslate2"
-    timing = find(commands, "time-translation")[0]
-    assert (value(timing, "--model"), value(timing, "--source")) == (
+    timing = find(commands, "time")[0]
+    assert (value(timing, "--checkpoint"), value(timing, "--source")) == (
         "WORK/exported/small",
         "WORK/prepared/test/text.en",
     )
@@ -93,7 +93,7 @@ def test_multiply_adds_are_of_checkpoints(pipeline: Pipeline) -> None:
 
 def test_a_lost_line_stops_the_pipeline(finished: Pipeline) -> None:
     finished.append(ROWS)
-    assert "lines" in finished.run(status=1, FAKE_LOSE="time-translation").stderr
+    assert "lines" in finished.run(status=1, FAKE_LOSE="time").stderr
 
 
 def test_kill_inside_an_export(finished: Pipeline) -> None:

@@ -10,7 +10,7 @@ from test_pipeline_restart import steps
 from tests.helpers.fake_pipeline import ROOT, Pipeline, find, value
 
 LIBRARY = ROOT / "scripts/lib"
-WORK = ("nbest", "cache-teacher", "score-nbest")
+WORK = ("nbest", "cache-teacher", "kd-data score")
 
 
 def behind_launcher(command: list[str]) -> list[str]:
@@ -55,7 +55,7 @@ def test_wmt_on_one_machine(pipeline: Pipeline) -> None:
     assert "--share-all-embeddings" in trained[0]
     verbs = [behind_launcher(command)[1] for command in launched if command not in trained]
     assert verbs == ["nbest", "cache-teacher", "cache-teacher"]
-    assert len(trained) == len(find(commands, "generate")) == 9
+    assert len(trained) == len(find(commands, "time --")) == 9
     assert not pipeline.work.exists()
 
 

@@ -6,11 +6,11 @@ from fairseq_compress.languages import CODE
 from tests.helpers.fake_pipeline import ROOT, Pipeline, name_of, value
 
 FirstRun = tuple[Pipeline, str, list[list[str]]]
-TRANSLATE = ["generate", "collect-hypotheses", "decode"]
+TRANSLATE = ["time --", "kd-data collect", "decode"]
 ORDER = [
     *["prepare"] * 3, "train-vocabulary", *["encode"] * 6, "fairseq-preprocess",
     "fairseq-train", "average",
-    "nbest", "encode-hypotheses", "select-hypotheses", "fairseq-preprocess",
+    "nbest", "kd-data encode", "kd-data select", "fairseq-preprocess",
     *["fairseq-train"] * 2, *["average"] * 2, *TRANSLATE * 3, *["score"] * 3, "report",
 ]  # fmt: skip
 
@@ -57,7 +57,7 @@ def test_one_dictionary_for_everything(first_run: FirstRun) -> None:
 
 def test_training_loads_the_plugin(first_run: FirstRun) -> None:
     for command in first_run[2]:
-        if name_of(command) in ("fairseq-train", "generate"):
+        if name_of(command) in ("fairseq-train", "time --"):
             assert value(command, "--user-dir") == "ROOT/fairseq_compress"
             assert value(command, "--task") == "compressed_translation"
             assert value(command, "--autocast-dtype") == "bfloat16"

@@ -17,7 +17,7 @@ FirstRun = tuple[Pipeline, str, list[list[str]]]
 TO_SCORE = ("train", "average", "translate", "collect", "decode", "score")
 FOLDER_OF_ACTION = {
     "encode": "encoded", "fairseq-preprocess": "bin", "fairseq-train": "students/two",
-    "generate": "translations", "collect-hypotheses": "translations", "score": "translations",
+    "time": "translations", "kd-data collect": "translations", "score": "translations",
 }  # fmt: skip
 
 
@@ -105,7 +105,7 @@ def test_output_changed_by_hand_is_made_again(finished: Pipeline) -> None:
     assert translation.read_text() == original
 
 
-@pytest.mark.parametrize("action", ["prepare", "fairseq-preprocess", "fairseq-train", "generate", "score"])
+@pytest.mark.parametrize("action", ["prepare", "fairseq-preprocess", "fairseq-train", "time", "score"])
 def test_kill_inside_a_step(pipeline: Pipeline, first_run: FirstRun, action: str) -> None:
     if action != "prepare":
         shutil.copytree(first_run[0].work, pipeline.work)
@@ -271,7 +271,7 @@ def test_two_runs_do_not_mix(pipeline: Pipeline) -> None:
     assert second.stderr == f"run_all.sh: error: {message}\n"
 
 
-@pytest.mark.parametrize("action", ["encode", "fairseq-preprocess", "collect-hypotheses"])
+@pytest.mark.parametrize("action", ["encode", "fairseq-preprocess", "kd-data collect"])
 def test_a_lost_sentence_stops_the_pipeline(finished: Pipeline, action: str) -> None:
     shutil.rmtree(finished.work / FOLDER_OF_ACTION[action])
     error = finished.run(status=1, FAKE_LOSE=action).stderr

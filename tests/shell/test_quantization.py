@@ -24,6 +24,10 @@ def verb(commands: list[list[str]], name: str) -> list[list[str]]:
     return [command for command in commands if command[0].endswith("fairseq-compress") and command[1] == name]
 
 
+def packings(commands: list[list[str]]) -> list[list[str]]:
+    return [command for command in verb(commands, "quantize") if command[2:4] == ["--format", "packed"]]
+
+
 def test_every_system_starts_from_the_same_model_and_is_tested_against_float32(
     work: Path, commands: list[list[str]]
 ) -> None:
@@ -38,7 +42,7 @@ def test_every_system_starts_from_the_same_model_and_is_tested_against_float32(
     assert [value(command, "--seed") for command in trained] == ["1"] * 6 + ["2"] * 5
     assert all((ROOT / plan).is_file() for plan in plans)
     scored = verb(commands, "score")
-    assert len(scored) == len(verb(commands, "pack")) == 30
+    assert len(scored) == len(packings(commands)) == 30
     names = [value(command, "--name") for command in scored]
     for command, name in zip(scored, names, strict=True):
         seed = ".2" if name.endswith(".2") else ""
@@ -48,17 +52,14 @@ def test_every_system_starts_from_the_same_model_and_is_tested_against_float32(
             assert Path(value(command, "--baseline")).name == f"float32{seed}.cs"
         facts = command[command.index("--set") + 1 :]
         assert facts[:2] == [f"system={name.removesuffix('.2')}", f"seed={seed.removeprefix('.') or 1}"]
-    compared = verb(commands, "compare")
-    assert [Path(value(*pair)).name for pair in zip(compared, ("--json", "--output"), strict=True)] == [
-        *("comparison.json", "comparison.md"),
-    ]
-    for command in compared:
-        assert [Path(path).stem for path in command[3 : 3 + len(names)]] == names
+    (report,) = verb(commands, "report")
+    assert Path(value(report, "--output")).name == "report"
+    assert [Path(path).stem for path in report[3 : 3 + len(names)]] == names
 
 
 def test_what_is_measured_is_the_packed_file(commands: list[list[str]]) -> None:
-    packed = [value(command, "--output") for command in verb(commands, "pack")]
-    translated = [value(command, "--path") for command in verb(commands, "generate")]
+    packed = [value(command, "--output") for command in packings(commands)]
+    translated = [value(command, "--path") for command in verb(commands, "time")]
     assert translated == packed == [value(command, "--checkpoint") for command in verb(commands, "score")]
 
 

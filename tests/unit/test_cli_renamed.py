@@ -4,9 +4,8 @@ import pytest
 
 from fairseq_compress.cli.main import VERBS, load_verb
 from fairseq_compress.cli.parser import VerbParser
-from fairseq_compress.cli.renamed import OPTIONS
+from fairseq_compress.cli.renamed import OPTIONS, with_new_names
 from fairseq_compress.cli.renamed import VERBS as OLD_VERBS
-from fairseq_compress.cli.renamed import with_new_names
 
 # A command line of version 0.2, and what it is now.
 OLD_AND_NEW = [
@@ -32,8 +31,8 @@ OLD_AND_NEW = [
     ("decode --model m --input i --output o", "decode --sentencepiece-model m --input i --output o"),
     ("encode-dual --source-lang en --target-lang cs --trainpref t --teacher-model a --teacher-dict b --student-model c "
      "--student-dict d --output o",
-     "encode-dual --source-lang en --target-lang cs --trainpref t --teacher-sentencepiece-model a --teacher-dictionary b "
-     "--student-sentencepiece-model c --student-dictionary d --output o"),
+     "encode-dual --source-lang en --target-lang cs --trainpref t --teacher-sentencepiece-model a "
+     "--teacher-dictionary b --student-sentencepiece-model c --student-dictionary d --output o"),
     ("cache-teacher --teacher-path t.pt --data d --output o", "cache-teacher --checkpoint t.pt --data d --output o"),
     ("average --inputs a.pt b.pt --output o.pt", "average --checkpoint a.pt b.pt --output o.pt"),
     ("average --checkpoint-dir d --last 3 --output o.pt", "average --checkpoint d --last 3 --output o.pt"),
