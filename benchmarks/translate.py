@@ -162,7 +162,7 @@ def make_random(args: argparse.Namespace, folder: Path) -> None:
         for name, count in {"text": len(lines), "text.xx": 50, "text.yy": 50}.items():
             (folder / name).write_text("".join(lines[:count]))
         call(
-            BIN / "fairseq-compress", "train-vocabulary", "--input", folder / "text", "--output-prefix", folder / "spm",
+            BIN / "fairseq-compress", "train-vocabulary", "--input", folder / "text", "--output", folder / "spm",
             "--vocab-size", args.vocabulary - 1,  # sentencepiece has 3 symbols, fairseq 4
         )  # fmt: skip
         call(
@@ -227,7 +227,7 @@ def seconds_to_first(job: dict[str, Any]) -> float:
         command = [BIN / "fairseq-interactive", job["data"], "--user-dir", ROOT / "fairseq_compress", "--cpu", "-s"]
         command += [job["pair"][0], "-t", job["pair"][1], "--path"]
     else:
-        command = [BIN / "fairseq-compress", "translate", "--model"]
+        command = [BIN / "fairseq-compress", "translate", "--checkpoint"]
         pieces = plain(pieces)
     begin = time.perf_counter()
     with subprocess.Popen(

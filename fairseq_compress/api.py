@@ -115,7 +115,7 @@ class LoadedModel:
 
 
 def load(path: PathLike, data: PathLike | None = None) -> LoadedModel:
-    """Load a checkpoint of fairseq, or a packed one of ``fairseq-compress pack``, on the CPU.
+    """Load a checkpoint of fairseq, or a packed one of ``fairseq-compress quantize``, on the CPU.
 
     Nothing in the file is executed.
 

@@ -65,7 +65,7 @@ def select_checkpoints(
     if by not in CHECKPOINT_NAMES:
         raise ConfigError(f"--by must be one of {', '.join(CHECKPOINT_NAMES)}, got {by}")
     if not Path(directory).is_dir():
-        raise CheckpointError(f"--checkpoint-dir {directory}: no such directory")
+        raise CheckpointError(f"--checkpoint {directory}: no such directory")
     shown, pattern = CHECKPOINT_NAMES[by]
     matches = ((pattern.fullmatch(path.name), path) for path in Path(directory).iterdir())
     found = [path for _, path in sorted((int(match[1]), path) for match, path in matches if match)]
@@ -184,11 +184,11 @@ def _refuse_other_ties(groups: list[tuple[str, ...]], others: list[tuple[str, ..
 def _distinct(paths: Sequence[str | os.PathLike[str]]) -> list[Path]:
     ordered = sorted(Path(path) for path in paths)
     if not ordered:
-        raise ConfigError("--inputs: at least one checkpoint is needed")
+        raise ConfigError("--checkpoint: at least one checkpoint is needed")
     seen: dict[Path, Path] = {}
     for path in ordered:
         if (other := seen.setdefault(path.resolve(), path)) is not path:
-            raise ConfigError(f"--inputs: {path} and {other} are the same file, which would count twice")
+            raise ConfigError(f"--checkpoint: {path} and {other} are the same file, which would count twice")
     return ordered
 
 

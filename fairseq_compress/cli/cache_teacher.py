@@ -19,6 +19,7 @@ EXAMPLES = (
     "--checkpoint teacher.pt --data data-bin/en-cs --output cache --top-k 8",
     "--checkpoint a.pt:b.pt --data data-bin/kd --splits train --output cache-kd --temperature 2 --processes 4",
 )
+SPELLING = {"--teacher-path": "--checkpoint"}  # as trainings call it, in messages that they share
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,11 +61,13 @@ def run(args: Options) -> int:
     import torch
 
     register()
-    from fairseq_compress.jobs.cache_writer import CacheOptions, write_split
+    from fairseq_compress.corpus.vocabulary_match import warn_of_unknown
+    from fairseq_compress.jobs.teacher_cache import TeacherCacheJob
+    from fairseq_compress.teachers.cache_records import CacheOptions
     from fairseq_compress.teachers.frozen import FrozenTeachers
     from fairseq_compress.teachers.loading import pick_device
-    from fairseq_compress.teachers.word_ids import count_unknown, warn_of_unknown
-    from fairseq_compress.work.sharded import shard_from_environment
+    from fairseq_compress.teachers.word_ids import count_unknown
+    from fairseq_compress.work.sharded import run_job, shard_from_environment
 
     device = pick_device(args.device)
     if device.type == "cuda":
@@ -82,9 +85,8 @@ def run(args: Options) -> int:
                 (dataset.tgt, task.cfg.target_lang, task.target_dictionary),
             ):
                 warn_of_unknown(f"{args.data}, {split} in {language}", *count_unknown(side, entries))
-        meta = write_split(output, dataset, facts, teachers, options, shard, args.join_only)
+        meta = run_job(TeacherCacheJob(output, dataset, facts, teachers, options), shard, args.join_only)
         if meta is None:
-            common.tell(f"{output}: shard {shard.rank} of {shard.world_size} is done, the last one joins")
             continue
         size = meta.tokens * meta.bytes_per_token / 1e6
         unread = f", {meta.unread} sentences longer than {meta.longest} left out" if meta.unread else ""

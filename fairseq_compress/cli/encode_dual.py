@@ -51,9 +51,9 @@ def run(args: Options) -> int:
         VocabularyFiles(args.student_sentencepiece_model, args.student_dictionary),
         args.output,
     )
-    counts = ", ".join(f"{part} {facts['sentences']:,}" for part, facts in meta["parts"].items())
-    common.tell(f"{args.output}: {counts} sentences, {meta['types']:,} different words")
-    for name, unknown in meta["unknown_pieces"].items():
+    counts = ", ".join(f"{part} {facts['sentences']:,}" for part, facts in meta.parts.items())
+    common.tell(f"{args.output}: {counts} sentences, {meta.types:,} different words")
+    for name, unknown in meta.unknown_pieces.items():
         if unknown:
             common.tell(f"{args.output}: {unknown:,} subwords of these are unknown to the {name}'s model")
     return 0

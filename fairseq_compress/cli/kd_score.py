@@ -53,19 +53,11 @@ def run(args: Options) -> int:
     import torch
 
     register()
-    from fairseq_compress.corpus.nbest import sidecar_path
-    from fairseq_compress.jobs.nbest_join import remove_leftovers
-    from fairseq_compress.jobs.scoring_run import (
-        ForcedOptions,
-        ScoringRun,
-        finished,
-        join_shares,
-        survey,
-        write_share,
-    )
+    from fairseq_compress.jobs.reverse_scores import ForcedOptions, ReverseScoresJob
     from fairseq_compress.teachers.loading import load_models, pick_device
     from fairseq_compress.work.files import check_distinct, file_sha256
-    from fairseq_compress.work.sharded import ShardedWork, shard_from_environment
+    from fairseq_compress.work.manifest import sidecar_path
+    from fairseq_compress.work.sharded import run_job, shard_from_environment
 
     # With more threads the last digit depends on their number (also with MKL_CBWR), and one a process is faster.
     torch.set_num_threads(1)
@@ -76,21 +68,10 @@ def run(args: Options) -> int:
     pieces = ",".join(file_sha256(path) for path in files if path) if files else None
     options = ForcedOptions(args.precision, args.max_tokens, args.max_sentences, args.window, pieces)
     segmenter = models.open_segmenter(*files) if files else None
-    scoring = ScoringRun(args.nbest, args.source, models, options, segmenter)
-    if finished(scoring, args.output):
-        remove_leftovers(args.output, scoring.facts())
-        common.tell(f"{args.output}: up to date; nothing to do")
+    job = ReverseScoresJob(args.output, args.nbest, args.source, models, options, segmenter)
+    counts = run_job(job, shard_from_environment(), args.join_only)
+    if counts is None:
         return 0
-    shard = shard_from_environment()
-    own = 0 if args.join_only else survey(scoring, shard)
-    work = ShardedWork(args.output, scoring.facts(), shard, join_only=args.join_only)
-    if not args.join_only:
-        write_share(work, scoring, own)
-        if not work.finished_by_all():
-            common.tell(f"{args.output}: shard {shard.rank} of {shard.world_size} is done, others are not")
-            return 0
-    counts = join_shares(work, scoring, args.output)
-    work.remove()
     note = f", {counts.unscored:,} without a score (untranslated or too long)" if counts.unscored else ""
     common.tell(f"{args.output}: {counts.records:,} scores{note}")
     return 0

@@ -79,7 +79,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         with explained():
             return _run_verb(verb, arguments[len(verb.split()) :])
     except FairseqCompressError as error:
-        return _fail(verb, str(error))
+        message = str(error)
+        for other, own in getattr(load_verb(verb), "SPELLING", {}).items():
+            message = message.replace(other, own)
+        return _fail(verb, message)
     except BrokenPipeError:
         _drop_output()
         return 141  # 128 + SIGPIPE, which Windows does not have

@@ -1,11 +1,8 @@
 """``fairseq-compress nbest``: a corpus and a teacher -> n-best lists with scores."""
 
-import os
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from fairseq_compress import register
 from fairseq_compress.cli import common
 from fairseq_compress.cli.local_ranks import die_with_parent, make_products_reproducible, run_processes
 from fairseq_compress.cli.parser import flat_values, part
@@ -65,95 +62,65 @@ def run(args: Options) -> int:
         return run_processes("nbest", args.processes, flat_values(args))
     die_with_parent()
     make_products_reproducible()
-    register()
-    from fairseq_compress.jobs.nbest import NBestOptions, decode_share, survey
-    from fairseq_compress.jobs.nbest_join import is_complete, join, remove_leftovers
-    from fairseq_compress.runtimes.torch.beam_search import MAX_TOKENS
-    from fairseq_compress.teachers.loading import pick_device
-    from fairseq_compress.work.sharded import ShardedWork, shard_from_environment
+    from fairseq_compress import runtimes
+    from fairseq_compress.decoding.search_model import MAX_TOKENS
+    from fairseq_compress.jobs.nbest import Corpus, NBestJob, NBestOptions
+    from fairseq_compress.runtimes.opened import RuntimeOptions
+    from fairseq_compress.work.sharded import run_job, shard_from_environment
 
-    search = args.search
-    exported = os.path.isdir(args.checkpoint)
-    device = pick_device("cpu" if exported and args.device == "auto" else args.device)
-    max_tokens = MAX_TOKENS[device.type] if args.max_tokens is None else args.max_tokens
-    options = NBestOptions(search, args.nbest, max_tokens, args.window, args.long_lines)
+    models = args.sentencepiece.given()
+    max_tokens = MAX_TOKENS["cpu"] if args.max_tokens is None else args.max_tokens
+    options = NBestOptions(args.search, args.nbest, max_tokens, args.window, args.long_lines)
     _check_files(args)
     shard = shard_from_environment()
-    teacher, search_batch = _open_teacher(args, search, device)
-    corpus, facts = _prepare(args, options, teacher, device)
-    if is_complete(args.output, facts):
-        remove_leftovers(args.output, facts)
-        common.tell(f"{args.output}: up to date; nothing to do")
+    teacher = runtimes.open(
+        args.checkpoint,
+        RuntimeOptions(
+            vars(args.search), nbest=None, text=models is not None, sentencepiece=models, device=args.device,
+            data=args.data, languages=(args.source_lang, args.target_lang), precision=args.precision,
+            max_tokens=args.max_tokens,
+        ),
+    )  # fmt: skip
+    teacher.verify()
+    if args.max_tokens is None:
+        options = replace(options, max_tokens=MAX_TOKENS[teacher.device])
+    corpus = Corpus(args.source, teacher.source_entries, teacher.translator.longest + 1, teacher.segmenter)
+    metadata = _metadata(args, options, teacher)
+    job = NBestJob(args.output, corpus, options, teacher.translator.translate, metadata)
+    counts = run_job(job, shard, args.join_only)
+    if counts is None:
         return 0
-    if not args.join_only:
-        share = survey(corpus, options, shard)
-        work = ShardedWork(args.output, facts, shard)
-        decode_share(work, corpus, teacher.target, options, search_batch(), share.own)
-        if not work.finished_by_all():
-            common.tell(f"{args.output}: shard {shard.rank} of {shard.world_size} is done, others are not")
-            return 0
-    else:
-        work = ShardedWork(args.output, facts, shard, join_only=True)
-    counts = join(work, args.source, args.output, facts)
-    work.remove()
     note = f", {counts.untranslated:,} left untranslated" if counts.untranslated else ""
     common.tell(f"{args.output}: {counts.hypotheses:,} hypotheses of {counts.sentences:,} lines{note}")
     return 0
 
 
-def _open_teacher(args: Options, search: Any, device: Any) -> tuple[Any, Callable[[], Any]]:
-    """The teacher, and what makes its search: that takes time, and is not needed to see that all is done."""
-    from fairseq_compress.errors import ConfigError
-    from fairseq_compress.jobs.exported import ExportedTeacher
-    from fairseq_compress.runtimes.torch.beam_search import BeamSearch
-    from fairseq_compress.teachers.loading import load_models
-
-    if not os.path.isdir(args.checkpoint):
-        models = load_models(
-            args.checkpoint, args.data, source_lang=args.source_lang, target_lang=args.target_lang,
-            precision=args.precision, device=device,
-        )  # fmt: skip
-        return models, lambda: BeamSearch(models, search).search
-    for name, value, default in (("--data", args.data, None), ("--precision", args.precision, "float32")):
-        if value != default:
-            raise ConfigError(f"{name}: requires a checkpoint, {args.checkpoint} is a directory; got {value}")
-    if args.device == "cuda":
-        raise ConfigError(f"--device: must be cpu for the directory {args.checkpoint}, got cuda")
-    teacher = ExportedTeacher(args.checkpoint, search, args.source_lang, args.target_lang)
-    return teacher, lambda: teacher.search
-
-
-def _prepare(args: Options, options: Any, teacher: Any, device: Any) -> tuple[Any, dict[str, Any]]:
-    """The corpus, and everything that decides the output's bytes."""
-    from fairseq_compress.jobs.nbest import Corpus
+def _metadata(args: Options, options: Any, teacher: Any) -> dict[str, Any]:
+    """Everything that decides the output's bytes."""
     from fairseq_compress.work.files import file_sha256
 
-    models = args.sentencepiece.given()
-    segmenter = None if models is None else teacher.open_segmenter(*models)
-    corpus = Corpus(args.source, teacher.source, teacher.max_source_positions, segmenter)
-    facts_of_models = {
+    checksums = {
         f"{side}sentencepiece_model": file_sha256(path)
-        for side, path in zip(("", "target_"), models or (), strict=False)
+        for side, path in zip(("", "target_"), args.sentencepiece.given() or (), strict=False)
         if path is not None
     }
-    facts = {
+    return {
         "work": "nbest 1",
         "source": file_sha256(args.source),
-        **teacher.facts,
+        **teacher.identity,
         "sentencepiece_model": None,
-        **facts_of_models,
-        "source_lang": teacher.source_lang,
-        "target_lang": teacher.target_lang,
-        **options.facts(),
+        **checksums,
+        "source_lang": teacher.languages[0],
+        "target_lang": teacher.languages[1],
+        **options.metadata(),
         "precision": teacher.precision,
-        "device": device.type,
+        "device": teacher.device,
     }
-    return corpus, facts
 
 
 def _check_files(args: Options) -> None:
-    from fairseq_compress.corpus.nbest import sidecar_path
     from fairseq_compress.work.files import check_distinct
+    from fairseq_compress.work.manifest import sidecar_path
 
     models = [path for path in args.sentencepiece.given() or () if path]
     check_distinct([args.source, *args.checkpoint.split(":"), *models], [args.output, sidecar_path(args.output)])

@@ -5,6 +5,7 @@ dataclass of :mod:`fairseq_compress.options`) and ``run(options)``, which return
 
 - ``POSITIONAL``: options that may be given by position, in this order,
 - ``REST``: how the usage shows the words after ``--``, which the field ``rest`` gets,
+- ``SPELLING``: options of other commands that messages of shared code name, and those of this verb,
 - ``Options.problems()``: a message for each rule between options that is broken.
 """
 
@@ -29,15 +30,16 @@ from fairseq_compress.shipped import did_you_mean
 PROGRAM = "fairseq-compress"
 
 
-def part(kind: type, title: str, *, given: bool = False) -> Any:
+def part(kind: type, title: str, *, values: bool = False, given: bool = False) -> Any:
     """A field that holds a dataclass of options of its own, which the help shows as a group.
 
     Args:
         kind: the dataclass.
         title: of the group.
-        given: the field is a dictionary of those options that were given, without defaults.
+        values: the field is a dictionary of the values, of which ``run`` makes the instance.
+        given: it has only those options that were given, without defaults.
     """
-    return field(metadata={"part": kind, "title": title, "given": given})
+    return field(metadata={"part": kind, "title": title, "values": values or given, "given": given})
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -128,7 +130,7 @@ class VerbParser(argparse.ArgumentParser):
         found: list[str] = []
         for each in self._parts:
             kind = each.metadata["part"]
-            if each.metadata["given"]:  # checked with the defaults that the verb finds for the others
+            if each.metadata["values"]:
                 names = [option.name for option in options_of(kind) if hasattr(values, option.name)]
                 others[each.name] = {name: getattr(values, name) for name in names}
                 continue
@@ -161,7 +163,7 @@ def flat_values(options: Any) -> dict[str, Any]:
     for each in fields(options):
         if "part" in each.metadata:
             inner = getattr(options, each.name)
-            found |= inner if each.metadata["given"] else flat_values(inner)
+            found |= inner if each.metadata["values"] else flat_values(inner)
     return found
 
 

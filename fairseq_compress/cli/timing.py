@@ -9,7 +9,6 @@ from pathlib import Path
 
 from fairseq_compress import register
 from fairseq_compress.cli import common
-from fairseq_compress.cli.opening import open_checkpoint
 from fairseq_compress.cli.parser import part
 from fairseq_compress.options import option
 
@@ -52,10 +51,11 @@ def run(args: Options) -> int:
     if args.checkpoint is None or args.source is None:
         return _generate(args)
     from fairseq_compress.evaluation.timed_translation import translate_and_time
+    from fairseq_compress.runtimes.opened import RuntimeOptions
     from fairseq_compress.work.files import read_lines
 
-    opened = open_checkpoint(args.checkpoint, args.data, args.sentencepiece, {}, threads=args.threads)
-    translated, timings = translate_and_time(opened, list(read_lines(args.source)), args.runs)
+    options = RuntimeOptions(threads=args.threads, sentencepiece=args.sentencepiece.given(), data=args.data)
+    translated, timings = translate_and_time(args.checkpoint, list(read_lines(args.source)), args.runs, options)
     print(*translated, *timings.lines(), sep="\n")
     return 0
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fairseq_compress.cli import common
-from fairseq_compress.cli.opening import open_checkpoint
 from fairseq_compress.cli.parser import part
+from fairseq_compress.decoding.line_options import LineOptions
 from fairseq_compress.decoding.search_options import SearchOptions
 from fairseq_compress.options import option
 
@@ -25,24 +25,6 @@ EXAMPLES = (
 POSITIONAL = ("checkpoint",)
 
 
-@dataclass(frozen=True)
-class LineSettings:
-    """How lines are read and written."""
-
-    longest: int = option(256, "subwords of a line that are translated at once", range="[1, inf)", metavar="N")
-    long_lines: str = option(
-        "split", "cut longer ones at ends of sentences, clauses or words, or stop there", choices=("split", "refuse")
-    )
-    nbest: int | None = option(
-        None, "write K lines 'number<TAB>score<TAB>text' for each line, from 0", range="[1, inf)", metavar="K"
-    )
-    scores: bool = option(False, "the same with K = 1")
-    flush_every: int | None = option(
-        None, "translate and write N lines at a time, whether the input pauses or not; 1: line by line",
-        range="[1, inf)", metavar="N",
-    )  # fmt: skip
-
-
 @dataclass(frozen=True, kw_only=True)
 class Options:
     """Options of the verb."""
@@ -50,8 +32,12 @@ class Options:
     checkpoint: str = common.checkpoint("a directory of export, or a checkpoint, packed or not", "DIR|C.pt")
     data: str | None = common.data("with a checkpoint: folder with dict.LANG.txt; default: next to the checkpoint")
     threads: int | None = common.threads()
+    scores: bool = option(False, "write lines 'number<TAB>score<TAB>text', numbered from 0, as --nbest does too")
+    flush_every: int | None = option(
+        None, "translate and write N lines at a time, even if the input does not pause", range="[1, inf)", metavar="N"
+    )
     sentencepiece: common.SentencePieceModels = part(common.SentencePieceModels, "subwords, with a checkpoint")
-    lines: LineSettings = part(LineSettings, "lines")
+    lines: dict[str, Any] = part(LineOptions, "lines; defaults: 1, 256, split", given=True)
     search: dict[str, Any] = part(
         SearchOptions, "search; defaults: those of the export, else of fairseq-generate", given=True
     )
@@ -59,21 +45,23 @@ class Options:
 
 def run(args: Options) -> int:
     """Translate stdin to stdout."""
+    from fairseq_compress import runtimes
     from fairseq_compress.decoding.line_input import read_lines, read_lines_as_they_come
-    from fairseq_compress.decoding.translation_lines import LINES_AT_ONCE, translate_lines
+    from fairseq_compress.decoding.translation_lines import LINES_AT_ONCE
     from fairseq_compress.errors import ConfigError
+    from fairseq_compress.runtimes.opened import RuntimeOptions
 
     for name, stream in (("input", sys.stdin), ("output", sys.stdout)):
         if stream is None:  # it is, when the shell has closed it
             raise ConfigError(f"standard {name}: must be open, is closed")
-    lines, nbest, every = args.lines, args.lines.nbest or 1, args.lines.flush_every
-    opened = open_checkpoint(args.checkpoint, args.data, args.sentencepiece, args.search, nbest, args.threads)
-    options = opened.line_options(nbest=nbest, longest=lines.longest, split=lines.long_lines == "split")
+    nbest, every, models = LineOptions(**args.lines).nbest, args.flush_every, args.sentencepiece.given()
+    options = RuntimeOptions(args.search, nbest, threads=args.threads, sentencepiece=models, data=args.data)
+    model = runtimes.open(args.checkpoint, options)
     output = sys.stdout.buffer
-    read = read_lines_as_they_come(sys.stdin.buffer, output.flush) if every is None else read_lines(sys.stdin.buffer)
-    found = translate_lines(read, opened.model, opened.segmenter, options, _report, every or LINES_AT_ONCE)
+    source = read_lines_as_they_come(sys.stdin.buffer, output.flush) if every is None else read_lines(sys.stdin.buffer)
+    found = model.translate(source, report=_report, lines_at_once=every or LINES_AT_ONCE, **args.lines)
     for number, translation in enumerate(_progress(found)):
-        output.write(_line(number, translation, lines.nbest is not None or lines.scores))
+        output.write(_line(number, translation, args.scores or "nbest" in args.lines))
         if every is not None and (number + 1) % every == 0:
             output.flush()
     output.flush()

@@ -17,7 +17,7 @@ class SequenceLevelKDCriterion(TermCriterion):
     distillation (Kim and Rush 2016, arXiv:1606.07947) and the same as ``fused_label_smoothed_cross_entropy`` on the
     1-best text, bit by bit. The encoder reads each source once; its output is shared by the K hypotheses.
 
-    The hypotheses come from ``fairseq-compress binarize-hypotheses``. A validation split needs none: there the loss is
+    The hypotheses come from ``fairseq-compress kd-data binarize``. A validation split needs none: there the loss is
     that of the reference. Logged in bits: ``loss`` and ``nll_loss``, both with the weights.
     """
 

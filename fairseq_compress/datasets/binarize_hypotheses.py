@@ -95,7 +95,7 @@ def _add(writer: KBestWriter, nbest: NBestList, line: str | None, sides: list[Bi
     if nbest.index >= len(source.sentences):
         raise DataError(f"{place}: the binarized data have {len(source.sentences)} sentences only")
     if not nbest.translated:
-        raise DataError(f"{place}: has no hypothesis; select-hypotheses leaves such sentences out")
+        raise DataError(f"{place}: has no hypothesis; kd-data select leaves such sentences out")
     unchecked = _check_source(nbest, line, source, place)
     hypotheses = [word_ids(entry.text, target.dictionary) for entry in nbest.hypotheses]
     binarized = target.sentences[nbest.index].numpy()

@@ -30,7 +30,7 @@ AT_ONCE = 1 << 20  # lengths
 
 
 @dataclass(frozen=True, kw_only=True)
-class KBestManifest(Manifest, name="k-best", written_by="binarize-hypotheses"):
+class KBestManifest(Manifest, name="k-best", written_by="kd-data binarize"):
     """The ``.json`` file."""
 
     sentences: int = count()
@@ -62,7 +62,7 @@ class KBestFiles:
         self.prefix = Path(prefix)
         self.meta = KBestManifest.read(f"{prefix}.json")
         if missing := [name for name in FILES if not os.path.isfile(f"{prefix}.{name}")]:
-            raise DataError(f"{prefix}: {', '.join(missing)} missing; binarize-hypotheses writes all files")
+            raise DataError(f"{prefix}: {', '.join(missing)} missing; kd-data binarize writes all files")
         try:
             self.hypotheses = MMapIndexedDataset(str(prefix))
             self.offsets: np.ndarray = np.load(f"{prefix}.offsets.npy", mmap_mode="r")
@@ -86,7 +86,7 @@ class KBestFiles:
         if differs := difference(getattr(self.meta, kind), found):
             name, was, now = differs
             raise DataError(
-                f"{self.prefix}: made for other {kind}: {name} was {was}, is {now}; run binarize-hypotheses again"
+                f"{self.prefix}: made for other {kind}: {name} was {was}, is {now}; run kd-data binarize again"
             )
 
     def _check_counts(self) -> None:

@@ -45,7 +45,7 @@ def export_fastest(options: ExportOptions, output: PathLike, check: CheckOptions
         CheckError: no runtime supports the model, or all lose too much.
     """
     if check.no_check:
-        raise ConfigError("--runtime auto: requires --check-source and --check-reference, which it times too")
+        raise ConfigError("--runtime auto: requires --source and --reference, which it times too")
     tried = candidates(options)
     exporter = Exporter(options, check)
     assert exporter.check is not None

@@ -25,10 +25,11 @@ class ExportOptions:
 
     sentencepiece: tuple[PathLike, PathLike | None]
     """Model of the source, and of the target if it has its own."""
-    checkpoint: str = option(help="of any architecture of ours", metavar="C.pt")
+    checkpoint: str = option(help="a checkpoint of any architecture of ours, packed or not", metavar="C.pt")
     data: str | None = option(None, "folder with dict.LANG.txt; default: next to the checkpoint", metavar="DIR")
     runtime: str = option(
-        "onnx", "what runs the model; auto: the fastest on this machine, of all that lose no more than they may",
+        "onnx",
+        "what runs the model; auto: the fastest on this machine, of all that lose no more BLEU than allowed",
         metavar=f"{{{','.join((*runtimes.exported(), AUTO))}}}",
     )  # fmt: skip
     optimize_for: str = option(
@@ -75,23 +76,25 @@ class CheckOptions:
         ConfigError: a value is out of its range, or there is neither a text nor ``no_check``.
     """
 
-    check_source: str | None = option(None, "required, or --no-check", metavar="FILE")
-    check_reference: str | None = option(None, "its translation", metavar="FILE")
+    source: str | None = option(None, "required, unless --no-check is given", metavar="FILE")
+    reference: str | None = option(None, "its translation", metavar="FILE")
     check_sentences: int = option(1000, "the first N lines of them", range="[1, inf)", metavar="N")
     max_bleu_loss: float | None = option(
-        None, f"BLEU that may be lost; default: {MAX_BLEU_LOSS['float32']} for float32, else {MAX_BLEU_LOSS_QUANTIZED}",
-        range="[0, inf)", metavar="X",
-    )  # fmt: skip
-    no_check: bool = option(False, "convert without a look at the result")
+        None,
+        f"BLEU that may be lost; default: {MAX_BLEU_LOSS['float32']} for float32, else {MAX_BLEU_LOSS_QUANTIZED}",
+        range="[0, inf)",
+        metavar="X",
+    )
+    no_check: bool = option(False, "convert without verification")
 
     def __post_init__(self) -> None:
         check(self, self._rules())
 
     def _rules(self) -> Iterator[str]:
-        if self.no_check and (self.check_source or self.check_reference):
-            yield "--no-check: cannot go with --check-source or --check-reference"
-        if not (self.no_check or (self.check_source and self.check_reference)):
-            yield "--check-source, --check-reference: must both be given, or --no-check"
+        if self.no_check and (self.source or self.reference):
+            yield "--no-check: cannot be given with --source or --reference"
+        if not (self.no_check or (self.source and self.reference)):
+            yield "--source, --reference: must both be given, or --no-check"
 
     def allowed(self, quantization: str) -> float:
         """BLEU that may be lost."""

@@ -27,16 +27,16 @@ class SelfCheck:
     """
 
     def __init__(self, original: OpenedModel, options: CheckOptions) -> None:
-        assert options.check_source is not None
-        assert options.check_reference is not None
-        check_parallel(options.check_source, options.check_reference)
+        assert options.source is not None
+        assert options.reference is not None
+        check_parallel(options.source, options.reference)
         self._options, self._original = options, original
-        self._references = list(islice(read_lines(options.check_reference), options.check_sentences))
-        self._source = list(islice(read_lines(options.check_source), options.check_sentences))
+        self._references = list(islice(read_lines(options.reference), options.check_sentences))
+        self._source = list(islice(read_lines(options.source), options.check_sentences))
         self._tokenizer: Tokenizer = bleu_tokenizer(original.languages[1])
         subwords = [subword for sentence in self.subwords() for subword in sentence]
         unknown = sum(subword not in original.source_entries for subword in subwords)
-        warn_of_unknown(str(options.check_source), unknown, len(subwords))
+        warn_of_unknown(str(options.source), unknown, len(subwords))
 
     def compare(self, exported: OpenedModel, quantization: str) -> dict[str, Any]:
         """Translate the text with the exported model too.

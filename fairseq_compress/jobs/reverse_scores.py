@@ -1,4 +1,4 @@
-"""Scores of a reverse model for every hypothesis of an n-best file: the job of ``fairseq-compress score-nbest``."""
+"""Scores of a reverse model for every hypothesis of an n-best file: the job of ``fairseq-compress kd-data score``."""
 
 import os
 from array import array

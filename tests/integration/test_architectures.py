@@ -47,8 +47,8 @@ def trained(request, train_arguments, teacher, tmp_path_factory):
 
 def test_averages_are_translated_by_fairseq_generate(trained, data_bin):
     folder, kind = trained
-    run_command("fairseq-compress", "average", "--inputs", folder / "checkpoint_1_2.pt", folder / "checkpoint_1_4.pt",
-                "--output", folder / "average.pt")  # fmt: skip
+    run_command("fairseq-compress", "average", "--checkpoint", folder / "checkpoint_1_2.pt",
+                folder / "checkpoint_1_4.pt", "--output", folder / "average.pt")  # fmt: skip
     ours = hypotheses(folder / "average.pt", data_bin, "--user-dir", PLUGIN)
     if kind not in PLAIN:
         refused = run_command("fairseq-compress", "materialize", "--checkpoint", folder / "average.pt", "--output",
@@ -165,7 +165,7 @@ def test_a_plan_quantizes_the_factors(train_arguments, tmp_path, data_bin):
     run_command("fairseq-train", *train_arguments, *STUDENT, *kinds, "--compression-plan", tmp_path / "plan.yaml",
                 "--save-dir", tmp_path)  # fmt: skip
     path = tmp_path / "checkpoint_1_2.pt"
-    run_command("fairseq-compress", "pack", "--checkpoint", path, "--output", tmp_path / "packed.safetensors")
+    run_command("fairseq-compress", "quantize", "--checkpoint", path, "--output", tmp_path / "packed.safetensors")
     unpacked, packed = (hypotheses(p, data_bin, "--user-dir", PLUGIN) for p in (path, tmp_path / "packed.safetensors"))
     assert unpacked == packed
     table = run_command("fairseq-compress", "describe", "--checkpoint", tmp_path / "packed.safetensors").stdout

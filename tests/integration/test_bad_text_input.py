@@ -50,7 +50,7 @@ CASES = {
     ),
     "bad limits": (
         f"{PREPARE} --source a.en --target a.cs --max-words 0 --max-ratio 0.5",
-        "--max-words: must be at least --min-words (1), got 0; --max-ratio: must be at least 1, got 0.5",
+        "--max-ratio: must be in [1, inf), got 0.5; --max-words: must be at least --min-words (1), got 0",
     ),
     "vocabulary too large": (
         f"{VOCABULARY} --input a.en a.cs --vocab-size 8000",
@@ -64,9 +64,12 @@ CASES = {
         f"{VOCABULARY} --input a.en --vocab-size 300 --character-coverage 0.5",
         "--character-coverage: must be from 0.98 to 1, got 0.5",
     ),
-    "missing model": ("encode --model nothing.model --input a.en --output out.txt", "cannot read nothing.model"),
+    "missing model": (
+        "encode --sentencepiece-model nothing.model --input a.en --output out.txt",
+        "cannot read nothing.model",
+    ),
     "broken model": (
-        "decode --model broken.model --input a.en --output out.txt",
+        "decode --sentencepiece-model broken.model --input a.en --output out.txt",
         "broken.model is not a sentencepiece model",
     ),
     "incomplete log": (

@@ -23,7 +23,7 @@ from tests.conftest import ROOT, TINY, run_command
 
 def cache_teacher(teacher, data_bin, output, *options, status=0):
     """The verb, in this process."""
-    arguments = ["cache-teacher", "--teacher-path", teacher, "--data", data_bin, "--output", output, *options]
+    arguments = ["cache-teacher", "--checkpoint", teacher, "--data", data_bin, "--output", output, *options]
     assert main([*map(str, arguments)]) == status
     return output
 
@@ -157,10 +157,10 @@ def test_a_finished_cache_is_neither_made_again_nor_overwritten(teacher, changed
 
 def test_bad_arguments_give_one_line(teacher, data_bin, tmp_path, capsys):
     cases = [
-        (["--top-k", 0, "--max-tokens", 0], "--top-k: must be at least 1, got 0; --max-tokens: must be at least 1"),
+        (["--top-k", 0, "--max-tokens", 0], "--top-k: must be in [1, inf), got 0; --max-tokens: must be in [1, inf)"),
         (["--top-k", 49], "--top-k: must be in [1, 48], the entries of the dictionary, got 49"),
         (["--temperature", 0], "--temperature: must be greater than 0, got 0.0"),
-        (["--max-tokens", 0], "--max-tokens: must be at least 1, got 0"),
+        (["--max-tokens", 0], "--max-tokens: must be in [1, inf), got 0"),
         (["--splits", "none"], "--splits none: Dataset not found: none"),
         (["--source-lang", "de"], "has no dictionary of de or cs"),
         (["--source-lang", "cs", "--target-lang", "en"], "the teacher must translate cs-en"),
@@ -314,7 +314,7 @@ def start(output):
     if pid == 0:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
         arguments = ["--data", data, "--output", str(output), "--max-tokens", "40", "--splits", "train"]
-        os._exit(main(["cache-teacher", "--teacher-path", teacher, *arguments]))
+        os._exit(main(["cache-teacher", "--checkpoint", teacher, *arguments]))
     return pid
 
 def written(output):

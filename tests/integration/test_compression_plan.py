@@ -200,7 +200,7 @@ def test_the_average_of_quantized_models_is_that_of_their_master_weights(quantiz
             other["model"][key] = weight * 2
     torch.save(other, tmp_path / "other.pt")
     run_command(
-        "fairseq-compress", "average", "--inputs", quantized, tmp_path / "other.pt", "--output", tmp_path / "m.pt"
+        "fairseq-compress", "average", "--checkpoint", quantized, tmp_path / "other.pt", "--output", tmp_path / "m.pt"
     )
     mean, state = load(tmp_path / "m.pt"), load(quantized)
     for key, weight in state["model"].items():
@@ -220,7 +220,7 @@ def generated(path, data_bin):
 
 def test_a_packed_checkpoint_gives_the_same_translations(quantized, data_bin, tmp_path):
     packed = tmp_path / "packed.safetensors"
-    log = run_command("fairseq-compress", "pack", "--checkpoint", quantized, "--output", packed).stdout
+    log = run_command("fairseq-compress", "quantize", "--checkpoint", quantized, "--output", packed).stdout
     assert f"{packed.stat().st_size:,} bytes" in log
     assert "linear: bits=4, granularity=group, group_size=8" in log
     assert generated(packed, data_bin) == generated(quantized, data_bin)
@@ -233,14 +233,16 @@ def test_a_plain_model_is_packed_with_a_plan(teacher, data_bin, tmp_path):
     (tmp_path / "plan.yaml").write_text('weights: [{modules: ["*"], bits: 6}]')
     packed, again = tmp_path / "packed.safetensors", tmp_path / "again.safetensors"
     options = ["--plan", tmp_path / "plan.yaml"]
-    run_command("fairseq-compress", "pack", "--checkpoint", teacher, "--output", packed, *options)
+    run_command("fairseq-compress", "quantize", "--checkpoint", teacher, "--output", packed, *options)
     state = load(teacher)
     for key, weight in state["model"].items():
         if key.endswith("weight") and weight.dim() == 2:
             state["model"][key] = fake_quantize(weight, LinearScheme(6))
     torch.save(state, tmp_path / "by_hand.pt")
     assert generated(packed, data_bin) == generated(tmp_path / "by_hand.pt", data_bin)
-    result = run_command("fairseq-compress", "pack", "--checkpoint", packed, "--output", again, *options, check=False)
+    result = run_command(
+        "fairseq-compress", "quantize", "--checkpoint", packed, "--output", again, *options, check=False
+    )
     assert result.returncode == 1
     assert "--plan: the weights of" in result.stdout
     assert not again.exists()
@@ -248,7 +250,7 @@ def test_a_plain_model_is_packed_with_a_plan(teacher, data_bin, tmp_path):
 
 def test_a_damaged_packed_checkpoint_is_one_line(teacher, data_bin, tmp_path):
     packed = tmp_path / "packed.safetensors"
-    run_command("fairseq-compress", "pack", "--checkpoint", teacher, "--output", packed)
+    run_command("fairseq-compress", "quantize", "--checkpoint", teacher, "--output", packed)
     packed.write_bytes(packed.read_bytes()[:-5])
     result = run_command(
         "fairseq-generate", data_bin, "--user-dir", PLUGIN, "-s", "en", "-t", "cs", "--cpu", "--path", packed,

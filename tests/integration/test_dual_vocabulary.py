@@ -96,7 +96,7 @@ def test_it_goes_on_alone(arguments, encoded, tmp_path):
                 "--output", student)  # fmt: skip
     model = encoded.parent / "student.model"
     for name in (f"{part}.{language}" for part in ("train", "valid") for language in LANGUAGES):
-        run_command("fairseq-compress", "encode", "--model", model, "--input", encoded.parent / name,
+        run_command("fairseq-compress", "encode", "--sentencepiece-model", model, "--input", encoded.parent / name,
                     "--output", tmp_path / name)  # fmt: skip
     run_command("fairseq-preprocess", "-s", "en", "-t", "cs", "--trainpref", tmp_path / "train", "--validpref",
                 tmp_path / "valid", "--srcdict", tmp_path / "dict.en.txt", "--joined-dictionary", "--destdir",

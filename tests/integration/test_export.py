@@ -47,11 +47,11 @@ def model(tmp_path_factory):
     for seed, (name, lines) in enumerate({"train": 300, "test": 40}.items()):
         write_text(folder / name, lines, seed)
     inputs = [folder / "train.en", folder / "train.cs"]
-    run_command("fairseq-compress", "train-vocabulary", "--input", *inputs, "--vocab-size", 330, "--output-prefix",
+    run_command("fairseq-compress", "train-vocabulary", "--input", *inputs, "--vocab-size", 330, "--output",
                 folder / "spm")  # fmt: skip
     for name in ("train.en", "train.cs"):
-        run_command("fairseq-compress", "encode", "--model", folder / "spm.model", "--input", folder / name,
-                    "--output", folder / f"pieces.{name[-2:]}")  # fmt: skip
+        run_command("fairseq-compress", "encode", "--sentencepiece-model", folder / "spm.model", "--input",
+                    folder / name, "--output", folder / f"pieces.{name[-2:]}")  # fmt: skip
     prefixes = {"trainpref": folder / "pieces", "validpref": folder / "pieces"}
     binarize(folder / "bin", prefixes, "--srcdict", folder / "spm.dict.txt")
     run_command(
@@ -67,7 +67,7 @@ def export_arguments(folder, output, *more):
     return [
         "export", "--checkpoint", str(folder / "checkpoint_last.pt"), "--data", str(folder / "bin"),
         "--sentencepiece-model", str(folder / "spm.model"), "--output", str(output), "--max-len-b", "20",
-        "--check-source", str(folder / "test.en"), "--check-reference", str(folder / "test.cs"), *more,
+        "--source", str(folder / "test.en"), "--reference", str(folder / "test.cs"), *more,
     ]  # fmt: skip
 
 
@@ -110,8 +110,8 @@ def test_raw_text_as_the_checkpoint_translates_it(exported, model):
     text = (model / "test.en").read_bytes().splitlines(keepends=True)
     long = b" ".join(line.strip() for line in text[:9]) + b"\n"
     odd = b"".join([b"\n", *text[:5], b"  \n", b"ba\xffdo\n", long, text[5]])
-    ours, reports = translate(odd, "--model", exported, "--longest", 40)
-    checkpoint = ["--model", model / "checkpoint_last.pt", "--data", model / "bin", "--max-len-b", 20]
+    ours, reports = translate(odd, "--checkpoint", exported, "--longest", 40)
+    checkpoint = ["--checkpoint", model / "checkpoint_last.pt", "--data", model / "bin", "--max-len-b", 20]
     theirs, _ = translate(odd, *checkpoint, "--sentencepiece-model", model / "spm.model", "--longest", 40)
     lines = ours.split(b"\n")
     assert ours == theirs
@@ -155,10 +155,21 @@ def test_threads_by_default(given, threads, exported, monkeypatch):
 
 def test_nbest_and_scores(exported, model):
     text = b"".join((model / "test.en").read_bytes().splitlines(keepends=True)[:3])
-    rows = [line.split("\t") for line in translate(text, "--model", exported, "--nbest", 4)[0].decode().splitlines()]
+    rows = [
+        line.split("\t") for line in translate(text, "--checkpoint", exported, "--nbest", 4)[0].decode().splitlines()
+    ]
     assert [int(row[0]) for row in rows] == [number for number in range(3) for _ in range(4)]
     assert all(float(one[1]) >= float(two[1]) for one, two in itertools.pairwise(rows) if one[0] == two[0])
-    checkpoint = ["--model", model / "checkpoint_last.pt", "--data", model / "bin", "--max-len-b", 20, "--nbest", 4]
+    checkpoint = [
+        "--checkpoint",
+        model / "checkpoint_last.pt",
+        "--data",
+        model / "bin",
+        "--max-len-b",
+        20,
+        "--nbest",
+        4,
+    ]
     theirs = translate(text, *checkpoint, "--sentencepiece-model", model / "spm.model")[0].decode().splitlines()
     assert [row[2] for row in rows] == [row.split("\t")[2] for row in theirs]
     # fairseq takes the end of the sentence out of the first step's probabilities, CTranslate2 out of its logits: a
@@ -166,7 +177,7 @@ def test_nbest_and_scores(exported, model):
     tolerance = 1e-5 if exported.name == "exported-onnx" else 5e-3
     scores = [float(row.split("\t")[1]) for row in theirs]
     assert [float(row[1]) for row in rows] == pytest.approx(scores, abs=tolerance)
-    assert len(translate(text, "--model", exported, "--scores")[0].splitlines()) == 3
+    assert len(translate(text, "--checkpoint", exported, "--scores")[0].splitlines()) == 3
 
 
 def test_the_python_api(exported, model):
@@ -174,10 +185,10 @@ def test_the_python_api(exported, model):
     lines = (model / "test.en").read_text().splitlines()[:4]
     text = "\n".join([*lines, "", " ".join(lines)]) + "\n"
     translator = fairseq_compress.Translator(exported, longest=20)
-    expected, _ = translate(text.encode(), "--model", exported, "--longest", 20)
+    expected, _ = translate(text.encode(), "--checkpoint", exported, "--longest", 20)
     assert translator(text.split("\n")[:-1]) == expected.decode().split("\n")[:-1]
     assert translator([]) == []
-    rows, _ = translate("\n".join(lines).encode(), "--model", exported, "--nbest", 3)
+    rows, _ = translate("\n".join(lines).encode(), "--checkpoint", exported, "--nbest", 3)
     found = [[*one] for best in translator.nbest(iter(lines), 3) for one in best]
     assert [text for _, text in found] == [row.split("\t")[2] for row in rows.decode().splitlines()]
     scores = [float(row.split("\t")[1]) for row in rows.decode().splitlines()]
@@ -195,7 +206,7 @@ def test_the_python_api(exported, model):
 def test_a_checkpoint_a_packed_one_and_a_directory_are_opened_alike(model, tmp_path):
     lines = (model / "test.en").read_text().splitlines()[:6]
     checkpoint, packed = model / "checkpoint_last.pt", tmp_path / "packed.safetensors"
-    assert main(["pack", "--checkpoint", str(checkpoint), "--output", str(packed)]) == 0
+    assert main(["quantize", "--checkpoint", str(checkpoint), "--output", str(packed)]) == 0
     command = export_arguments(model, tmp_path / "exported", "--quantization", "float32")
     assert main(command) == 0
     own = {"data": model / "bin", "sentencepiece_model": model / "spm.model", "max_len_b": 20}
@@ -225,7 +236,7 @@ def test_the_example_of_the_python_api(exported, model):
 def test_a_base_installation_is_enough(verb, exported, model, tmp_path):
     """Neither torch nor fairseq nor anything else of an extra is imported, but the runtime."""
     arguments = {
-        "translate": ["--model", str(exported)],
+        "translate": ["--checkpoint", str(exported)],
         "nbest": ["--checkpoint", str(exported), "--source", str(model / "test.en"), "--output", str(tmp_path / "out")],
     }[verb]
     code = (
@@ -238,7 +249,7 @@ def test_a_base_installation_is_enough(verb, exported, model, tmp_path):
 
 def test_a_reader_that_goes_away(exported, model):
     text = (model / "train.en").read_bytes() * 30
-    command = f"{BIN}/fairseq-compress translate --model {exported} | head -1; echo ${{PIPESTATUS[0]}}"
+    command = f"{BIN}/fairseq-compress translate {exported} | head -1; echo ${{PIPESTATUS[0]}}"
     result = subprocess.run(["bash", "-c", command], input=text, capture_output=True, check=True)
     assert result.stdout.split()[-1] == b"141"
     assert result.stderr == b""
@@ -305,7 +316,7 @@ def test_auto_keeps_the_fastest_and_tells_what_it_measured(model, tmp_path, caps
     assert sorted(metadata["files"]) == sorted(
         file.name for file in directory.path.iterdir() if file.name != "metadata.json"
     )
-    assert translate(b"bado .\n", "--model", directory.path)[0].strip()
+    assert translate(b"bado .\n", "--checkpoint", directory.path)[0].strip()
     printed = capsys.readouterr().err.splitlines()
     assert sum("ms a sentence" in line for line in printed) == len(timed)
 
@@ -345,10 +356,10 @@ def test_what_ctranslate2_cannot_hold(model):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (["--no-check"], "--no-check: cannot go with --check-source"),
+        (["--no-check"], "--no-check: cannot be given with --source"),
         (["--max-bleu-loss", "-1"], "--max-bleu-loss: must be in [0, inf), got -1.0"),
         (["--beam", "0"], "--beam: must be in [1, inf), got 0"),
-        (["--check-reference", "nowhere"], "nowhere"),
+        (["--reference", "nowhere"], "nowhere"),
         (["--checkpoint", "a.pt:b.pt"], "--checkpoint: must be one model, no ensemble"),
         (["--quantization", "int16"], "--quantization: must be one of float32, int8, int8_calibrated with --runtime"),
         (["--quantization", "int8_calibrated"], "--calibration: must be given with --quantization int8_calibrated"),
@@ -367,13 +378,13 @@ def test_wrong_options(change, message, model, tmp_path, capsys):
 def test_damage_and_wrong_options_of_translate(exported, tmp_path, capsys):
     for arguments, message in (
         (
-            ["--model", str(tmp_path / "nowhere")],
+            ["--checkpoint", str(tmp_path / "nowhere")],
             "nowhere: no such file, and no directory of fairseq-compress export",
         ),
-        (["--model", str(tmp_path)], "is no model directory"),
-        (["--model", str(exported), "--data", "x"], "--data: requires a checkpoint"),
-        (["--model", str(exported), "--nbest", "9"], "--nbest: must be at most --beam (5), got 9"),
-        (["--model", str(exported), "--threads", "0"], "--threads: must be at least 1, got 0"),
+        (["--checkpoint", str(tmp_path)], "is no model directory"),
+        (["--checkpoint", str(exported), "--data", "x"], "--data: requires a checkpoint"),
+        (["--checkpoint", str(exported), "--nbest", "9"], "--nbest: must be at most --beam (5), got 9"),
+        (["--checkpoint", str(exported), "--threads", "0"], "--threads: must be in [1, inf), got 0"),
     ):
         assert main(["translate", *arguments]) == 1
         assert message in capsys.readouterr().err
@@ -381,8 +392,8 @@ def test_damage_and_wrong_options_of_translate(exported, tmp_path, capsys):
 
 def test_nbest_with_an_exported_teacher(exported, model, tmp_path, capsys):
     """The lists of the checkpoint, and the same bytes for one process and for two."""
-    run_command("fairseq-compress", "encode", "--model", model / "spm.model", "--input", model / "test.en",
-                "--output", tmp_path / "test.en")  # fmt: skip
+    run_command("fairseq-compress", "encode", "--sentencepiece-model", model / "spm.model", "--input",
+                model / "test.en", "--output", tmp_path / "test.en")  # fmt: skip
     options = ["--source", tmp_path / "test.en", "--beam", 4, "--max-len-b", 20, "--max-tokens", 100]
     files = {name: tmp_path / name for name in ("one", "two", "checkpoint")}
     exported_teacher = ["nbest", "--checkpoint", exported, *options]

@@ -175,11 +175,11 @@ def test_inputs(server, command, model, tmp_path):
             "other.model",
             "does not belong to its source dictionary",
         ),
-        ("--check-source", "nowhere", "No such file"),
-        ("--check-source", ".", "is no regular file"),
-        ("--check-reference", "nowhere", "No such file"),
-        ("--check-reference", "empty", "is empty"),
-        ("--check-reference", "short", "line counts differ"),
+        ("--source", "nowhere", "No such file"),
+        ("--source", ".", "is no regular file"),
+        ("--reference", "nowhere", "No such file"),
+        ("--reference", "empty", "is empty"),
+        ("--reference", "short", "line counts differ"),
     ):
         line = the_line(server.run(command(tmp_path / "out", option, inputs / value)))
         assert message in line
@@ -223,7 +223,7 @@ def test_a_damaged_directory(damage, server, exported, model, tmp_path):
     folder = shutil.copytree(exported, tmp_path / "damaged")
     hurt, message = DAMAGES[damage]
     hurt(folder)
-    result = server.run(["translate", "--model", folder], text=str(model / "test.en"))
+    result = server.run(["translate", "--checkpoint", folder], text=str(model / "test.en"))
     assert message in the_line(result, "translate")
     nbest = ["nbest", "--checkpoint", folder, "--source", model / "pieces.en", "--output", tmp_path / "nbest"]
     assert message in the_line(server.run(nbest), "nbest")
@@ -244,14 +244,14 @@ def test_metadata_without_keys_or_of_wrong_types(server, exported, model, tmp_pa
         with pytest.raises(DataError, match=r"metadata\.json: is damaged: .*\Z"):
             ModelDirectory.open(folder)
     change_metadata(folder, **metadata)
-    assert server.run(["translate", "--model", folder], text=str(model / "test.en")) == (0, "")
+    assert server.run(["translate", "--checkpoint", folder], text=str(model / "test.en")) == (0, "")
 
 
 def test_a_translation_that_has_no_place(server, exported):
-    command = f"echo ba | env -u PYTHONUNBUFFERED {BIN}/fairseq-compress translate --model {exported} > /dev/full"
+    command = f"echo ba | env -u PYTHONUNBUFFERED {BIN}/fairseq-compress translate {exported} > /dev/full"
     result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
     assert "No space left on device" in the_line((result.returncode, result.stderr), "translate")
     for closed, name in (("<&-", "input"), (">&-", "output")):
-        command = f"{BIN}/fairseq-compress translate --model {exported} {closed}"
+        command = f"{BIN}/fairseq-compress translate {exported} {closed}"
         result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
         assert f"standard {name}: must be open, is closed" in the_line((result.returncode, result.stderr), "translate")

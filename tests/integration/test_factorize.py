@@ -185,7 +185,7 @@ def test_what_cannot_be_is_refused(teacher, tmp_path, capsys):
     least = 4 * factorize(teacher, RankChoice(rank=1)).after
     capsys.readouterr()
     for checkpoint, options, message in (
-        (teacher, ("--rank", 0), "--rank: must be at least 1, got 0"),
+        (teacher, ("--rank", 0), "--rank: must be in [1, inf), got 0"),
         (teacher, ("--energy", 1.5), "--energy: must be over 0 and at most 1, got 1.5"),
         (teacher, ("--energy", "nan"), "--energy: must be over 0 and at most 1, got nan"),
         (teacher, ("--size", least - 1), f"--size: must be at least {least} bytes, rank 1 in all layers picked"),

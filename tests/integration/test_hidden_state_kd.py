@@ -109,7 +109,7 @@ def test_aligned_maps_are_the_encoders_and_the_mean_of_the_decoders(train_argume
 def test_words_from_a_cache_and_hidden_states_from_the_teacher(train_arguments, teacher, data_bin, tmp_path):
     """The same terms as with the live teacher, whose output layer then does not run."""
     cache = tmp_path / "cache"
-    run_command("fairseq-compress", "cache-teacher", "--teacher-path", teacher, "--data", data_bin, "--output", cache)
+    run_command("fairseq-compress", "cache-teacher", "--checkpoint", teacher, "--data", data_bin, "--output", cache)
     _, model, live, batch = built(arguments(train_arguments, teacher, *INSIDE, *NARROW))
     _, _, cached, _ = built(arguments(train_arguments, teacher, *INSIDE, *NARROW, "--teacher-cache", cache))
     cached.maps.load_state_dict(live.maps.state_dict())

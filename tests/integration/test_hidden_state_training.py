@@ -197,7 +197,7 @@ def test_two_processes_give_the_step_of_one(heads, train_arguments, teacher, tmp
 def test_cached_words_triple_loss_and_a_start_from_the_teacher(train_arguments, teacher, data_bin, tmp_path):
     """All at once, stopped and resumed: the numbers of an uninterrupted run."""
     cache = tmp_path / "cache"
-    run_command("fairseq-compress", "cache-teacher", "--teacher-path", teacher, "--data", data_bin, "--output", cache)
+    run_command("fairseq-compress", "cache-teacher", "--checkpoint", teacher, "--data", data_bin, "--output", cache)
     extra = ["--teacher-cache", cache, "--kd-weight", 5, "--gold-weight", 2, "--cosine-weight", 1, "--dropout", 0.2,
              *NARROW, "--init-from-teacher", teacher, "--init-widths", "svd"]  # fmt: skip
     base = [option for option in arguments(train_arguments, teacher, *extra) if option != "--no-last-checkpoints"]

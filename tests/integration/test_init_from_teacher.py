@@ -27,7 +27,7 @@ def start(train_arguments, teacher, folder, *options):
 def packed(teacher, tmp_path_factory):
     folder = tmp_path_factory.mktemp("packed")
     (folder / "plan.yaml").write_text(PLAN)
-    run_command("fairseq-compress", "pack", "--checkpoint", teacher, "--output", folder / "teacher.safetensors",
+    run_command("fairseq-compress", "quantize", "--checkpoint", teacher, "--output", folder / "teacher.safetensors",
                 "--plan", folder / "plan.yaml")  # fmt: skip
     return folder / "teacher.safetensors"
 

@@ -25,7 +25,7 @@ def data(data_bin: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("k_best")
     data = copy_data(data_bin, folder / "bin")
     nbest = write_nbest(folder / "n", *make_lists(folder))
-    assert main(["binarize-hypotheses", "--nbest", str(nbest), "--data", str(data)]) == 0
+    assert main(["kd-data", "binarize", "--nbest", str(nbest), "--data", str(data)]) == 0
     return data
 
 
@@ -116,13 +116,13 @@ def test_the_task_loads_and_truncates(data: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("train.en-cs.en.bin", r"made for other data: train source.bin was \w{64}, is \w{64}; run binarize-hyp"),
+        ("train.en-cs.en.bin", r"made for other data: train source.bin was \w{64}, is \w{64}; run kd-data bin"),
         ("train.en-cs.cs.bin", "made for other data: train target.bin was"),
         ("dict.en.txt", r"made for other dictionaries: source sha256 was \w{64}, is"),
         ("dict.cs.txt", "made for other dictionaries: target sha256 was"),
         ("train.en-cs.kbest.bin", "SHA-256 must be"),
         ("train.en-cs.kbest.scores.npy", "SHA-256 must be"),
-        ("train.en-cs.kbest.json", r"cannot read .*binarize-hypotheses writes it"),
+        ("train.en-cs.kbest.json", r"cannot read .*kd-data binarize writes it"),
         ("train.en-cs.kbest.idx", "idx missing"),
     ],
 )

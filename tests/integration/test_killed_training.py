@@ -63,7 +63,7 @@ print(kills, resumed, os.waitstatus_to_exitcode(status))
 
 def test_killed_at_20_random_moments(train_arguments, data_bin, teacher, tmp_path):
     """Word-level distillation from a cache, with dropout."""
-    cache = ["--teacher-path", teacher, "--data", data_bin, "--output", tmp_path / "cache"]
+    cache = ["--checkpoint", teacher, "--data", data_bin, "--output", tmp_path / "cache"]
     run_command("fairseq-compress", "cache-teacher", *cache)
     base = [argument for argument in train_arguments if argument != "--no-last-checkpoints"]
     base[base.index("--max-tokens") + 1] = "240"

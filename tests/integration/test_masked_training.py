@@ -65,7 +65,7 @@ def test_resume_is_bit_equal(trainings):
 
 def test_average(trainings, data_bin, tmp_path):
     paths = sorted((trainings / "whole").glob("checkpoint_*_*.pt"))[-2:]
-    run_command("fairseq-compress", "average", "--inputs", *paths, "--output", tmp_path / "mean.pt")
+    run_command("fairseq-compress", "average", "--checkpoint", *paths, "--output", tmp_path / "mean.pt")
     mean, first, second = load(tmp_path / "mean.pt"), *map(load, paths)
     for key, value in mean.items():
         if key.endswith(BITS):
@@ -77,7 +77,7 @@ def test_average(trainings, data_bin, tmp_path):
     other["model"]["encoder.layers.0.fc1" + BITS][0] ^= 1
     torch.save(other, tmp_path / "other.pt")
     result = run_command(
-        "fairseq-compress", "average", "--inputs", paths[0], tmp_path / "other.pt", "--output", tmp_path / "no.pt",
+        "fairseq-compress", "average", "--checkpoint", paths[0], tmp_path / "other.pt", "--output", tmp_path / "no.pt",
         check=False,
     )  # fmt: skip
     assert result.returncode == 1
@@ -88,7 +88,7 @@ def test_average(trainings, data_bin, tmp_path):
 def test_pack_and_translate(trainings, data_bin, tmp_path):
     """Tokens and scores of the packed form are those of the checkpoint; the plain model has the same weights."""
     checkpoint, packed = trainings / "whole" / "checkpoint_last.pt", tmp_path / "packed.safetensors"
-    log = run_command("fairseq-compress", "pack", "--checkpoint", checkpoint, "--output", packed).stdout
+    log = run_command("fairseq-compress", "quantize", "--checkpoint", checkpoint, "--output", packed).stdout
     assert "masked, linear: bits=8, granularity=row" in log
     expected = generated(checkpoint, data_bin)
     assert generated(packed, data_bin) == expected

@@ -225,7 +225,7 @@ def test_long_lines_before_any_work(teacher, data_bin, tmp_path, capsys):
 
 def test_wrong_options_in_one_line(command, tmp_path, capsys):
     cases = {
-        "--processes: must be at least 1": ["--processes", "0"],
+        "--processes: must be in [1, inf), got 0": ["--processes", "0"],
         "--nbest: must be from 1 to --beam": ["--nbest", "4"],
         "--source-lang: must be en, the language of checkpoint": ["--source-lang", "de"],
         "--device cuda: there is no such device": ["--device", "cuda"],

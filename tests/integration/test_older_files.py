@@ -149,7 +149,7 @@ def test_half_done_work_is_finished(name, tmp_path):
 
 def test_scores_of_a_reverse_model(tmp_path):
     """Of the old list, made anew."""
-    verb("score-nbest", *SCORE, "--output", tmp_path / "scores")
+    verb("kd-data", "score", *SCORE, "--output", tmp_path / "scores")
     found, expected = (
         [float(line.split()[-1]) for line in path.read_text().splitlines()]
         for path in (tmp_path / "scores", FILES / "nbest" / "scores")
@@ -161,7 +161,7 @@ def test_scores_of_a_reverse_model(tmp_path):
 def test_a_selection_from_old_lists_and_scores(tmp_path):
     names = {"source": "selected.en", "target": "selected.cs", "nbest": "selected.nbest"}
     outputs = [item for kind, name in names.items() for item in (f"--output-{kind}", tmp_path / name)]
-    verb("select-hypotheses", *commands.SELECT, *outputs)
+    verb("kd-data", "select", *commands.SELECT, *outputs)
     for name in names.values():
         assert (tmp_path / name).read_bytes() == (FILES / "nbest" / name).read_bytes()
 
@@ -171,7 +171,7 @@ def test_old_selections_are_binarized(tmp_path):
     data = tmp_path / "k-best"
     shutil.copytree(FILES / "k-best", data, ignore=shutil.ignore_patterns("*kbest*"))
     selected = ["--nbest", FILES / "nbest/selected.nbest", "--source", FILES / "nbest/selected.en"]
-    verb("binarize-hypotheses", *selected, "--data", data)
+    verb("kd-data", "binarize", *selected, "--data", data)
     check_training(commands.train_from_k_best(tmp_path / "training", data), "train from k-best")
 
 

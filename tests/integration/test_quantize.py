@@ -135,7 +135,7 @@ def test_stages(staged, teacher):
 
 
 def test_the_result_generates_and_packs(staged, data_bin, tmp_path):
-    run_command("fairseq-compress", "pack", "--checkpoint", staged / "q.pt", "--output", tmp_path / "q.safetensors")
+    run_command("fairseq-compress", "quantize", "--checkpoint", staged / "q.pt", "--output", tmp_path / "q.safetensors")
     found = hypotheses(staged / "q.pt", data_bin)
     assert len(found) == 9
     assert found == hypotheses(tmp_path / "q.safetensors", data_bin)
@@ -286,7 +286,7 @@ def test_compression_is_not_lost_without_a_word(staged, teacher, train_arguments
 def test_codebooks_with_different_assignments_have_no_average(staged, tmp_path):
     stages = staged / "q.pt.stages"
     inputs = [stages / "stage-5" / name for name in ("start.pt", "model.pt")]
-    run_command("fairseq-compress", "average", "--inputs", *inputs, "--output", tmp_path / "mean.pt")
+    run_command("fairseq-compress", "average", "--checkpoint", *inputs, "--output", tmp_path / "mean.pt")
     one, other, mean = (load(path)["model"] for path in (*inputs, tmp_path / "mean.pt"))
     key = "encoder.layers.0.fc1.weight_centroids"
     torch.testing.assert_close(mean[key], (one[key] + other[key]) / 2)
@@ -294,7 +294,7 @@ def test_codebooks_with_different_assignments_have_no_average(staged, tmp_path):
     state["model"]["encoder.layers.0.fc1.weight_transform.assignments"][0, 0] += 1
     torch.save(state, tmp_path / "other.pt")
     result = run_command(
-        "fairseq-compress", "average", "--inputs", inputs[1], tmp_path / "other.pt", "--output", tmp_path / "no.pt",
+        "fairseq-compress", "average", "--checkpoint", inputs[1], tmp_path / "other.pt", "--output", tmp_path / "no.pt",
         check=False,
     )  # fmt: skip
     assert result.returncode == 1

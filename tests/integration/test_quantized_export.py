@@ -84,11 +84,11 @@ def test_the_materialized_weights_are_the_quantized_ones(quantized, tmp_path):
 def test_translate_takes_a_packed_checkpoint(quantized, tmp_path):
     """Raw text through the packed model and through the checkpoint: the same translations."""
     packed = tmp_path / "packed.safetensors"
-    run_command("fairseq-compress", "pack", "--checkpoint", quantized / "checkpoint_last.pt", "--output", packed)
+    run_command("fairseq-compress", "quantize", "--checkpoint", quantized / "checkpoint_last.pt", "--output", packed)
     found = []
     for name in (packed, quantized / "checkpoint_last.pt"):
         command = [
-            BIN / "fairseq-compress", "translate", "--model", name, "--data", quantized / "bin",
+            BIN / "fairseq-compress", "translate", "--checkpoint", name, "--data", quantized / "bin",
             "--sentencepiece-model", quantized / "spm.model", "--max-len-b", 20,
         ]  # fmt: skip
         text = (quantized / "test.en").read_bytes()

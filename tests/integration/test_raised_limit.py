@@ -20,7 +20,7 @@ def train(data_bin: Path, folder: Path, *options: object) -> None:
 
 def average(folder: Path, *options: object) -> list[torch.Tensor]:
     output = folder.with_suffix(".pt")
-    run_command("fairseq-compress", "average", "--checkpoint-dir", folder, *options, "--output", output)
+    run_command("fairseq-compress", "average", "--checkpoint", folder, *options, "--output", output)
     return list(torch.load(output, weights_only=False)["model"].values())
 
 
@@ -57,13 +57,13 @@ def test_the_end_of_a_training_is_in_its_average(data_bin, tmp_path) -> None:
     folder = tmp_path / "checkpoints"
     train(data_bin, folder, "--save-interval-updates", 2, "--no-epoch-checkpoints", "--max-update", 5)
     result = run_command(
-        "fairseq-compress", "average", "--checkpoint-dir", folder, "--last", 2, "--by", "update", "--include-last",
+        "fairseq-compress", "average", "--checkpoint", folder, "--last", 2, "--by", "update", "--include-last",
         "--output", tmp_path / "mean.pt",
     )  # fmt: skip
     assert "checkpoint_1_4.pt (4 updates), checkpoint_last.pt (5 updates)" in result.stdout
     train(data_bin, folder, "--save-interval-updates", 2, "--no-epoch-checkpoints", "--max-update", 6)
     result = run_command(
-        "fairseq-compress", "average", "--checkpoint-dir", folder, "--last", 2, "--by", "update", "--include-last",
+        "fairseq-compress", "average", "--checkpoint", folder, "--last", 2, "--by", "update", "--include-last",
         "--output", tmp_path / "mean.pt",
     )  # fmt: skip
     assert "checkpoint_1_4.pt (4 updates), checkpoint_1_6.pt (6 updates)" in result.stdout  # the last one is the same

@@ -39,12 +39,12 @@ def pieces(folder):
     "arguments",
     [
         ["describe", "--checkpoint", "C"],
-        ["average", "--inputs", "C", "COPY", "--output", "OUT.pt"],
+        ["average", "--checkpoint", "C", "COPY", "--output", "OUT.pt"],
         ["materialize", "--checkpoint", "C", "--output", "OUT.pt"],
-        ["pack", "--checkpoint", "C", "--output", "OUT.safetensors"],
+        ["quantize", "--checkpoint", "C", "--output", "OUT.safetensors"],
         ["factorize", "--checkpoint", "C", "--rank", "4", "--output", "OUT.pt"],
         ["nbest", "--checkpoint", "C", "--source", "SOURCE", "--beam", "2", "--max-len-b", "5", "--output", "OUT"],
-        ["cache-teacher", "--teacher-path", "C", "--data", "DATA", "--splits", "valid", "--output", "OUT"],
+        ["cache-teacher", "--checkpoint", "C", "--data", "DATA", "--splits", "valid", "--output", "OUT"],
     ],
     ids=lambda arguments: arguments[0],
 )

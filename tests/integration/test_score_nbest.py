@@ -1,4 +1,4 @@
-"""``fairseq-compress score-nbest`` against fairseq's own forced decoding, and its restarts."""
+"""``fairseq-compress kd-data score`` against fairseq's own forced decoding, and its restarts."""
 
 import json
 import math
@@ -46,7 +46,7 @@ class Reverse:
     def arguments(self, output: Path, *options: object, checkpoint: object = None) -> list[str]:
         files = ["--nbest", self.nbest, "--source", f"{self.nbest}.src", "--output", output, *BATCHES]
         model = ["--checkpoint", checkpoint or self.checkpoint, "--data", self.data_bin, "--device", "cpu"]
-        return ["score-nbest", *map(str, [*files, *model, *options])]
+        return ["kd-data", "score", *map(str, [*files, *model, *options])]
 
     def score(self, output: Path, *options: object, checkpoint: object = None) -> int:
         return main(self.arguments(output, *options, checkpoint=checkpoint))
@@ -154,7 +154,7 @@ def test_text_is_cut_into_pieces(
     """An n-best file of text, cut by the sentencepiece model, has the scores of the same file in pieces."""
     (tmp_path / "text").write_text("ab ba\n" * 3)
     prefix = tmp_path / "v"
-    vocabulary = ("--input", tmp_path / "text", "--vocab-size", 264, "--output-prefix", prefix)
+    vocabulary = ("--input", tmp_path / "text", "--vocab-size", 264, "--output", prefix)
     assert main(["train-vocabulary", *map(str, vocabulary)]) == 0
     segmenter = Segmenter(f"{prefix}.model")
     lists = [
@@ -196,7 +196,7 @@ def test_what_is_refused(reverse: Reverse, tmp_path: Path, capsys: pytest.Captur
     text = write_nbest(tmp_path / "text", reverse.sources, strange)
     for options, message in [
         (["--nbest", text], "40 of 40 words are not in the model's dictionary"),
-        (["--max-tokens", 0], "--max-tokens: must be at least 1, got 0"),
+        (["--max-tokens", 0], "--max-tokens: must be in [1, inf), got 0"),
         (["--source", reverse.nbest], "is of another source line than"),
         (["--output", reverse.nbest], "is also an input"),
         (["--checkpoint", tmp_path / "none.pt"], "no such file"),

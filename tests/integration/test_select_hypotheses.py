@@ -1,4 +1,4 @@
-"""``fairseq-compress select-hypotheses`` on files, against a selection written down line by line."""
+"""``fairseq-compress kd-data select`` on files, against a selection written down line by line."""
 
 import json
 import math
@@ -70,7 +70,7 @@ class Corpus:
         outputs = ("--output-source", "--output-target", "--output-nbest", "--report")
         names = [self.folder / name for name in OUTPUTS if name != "out.nbest.json"]
         pairs = [item for pair in zip(outputs, names, strict=True) for item in pair]
-        return main(["select-hypotheses", *map(str, [*files, *pairs, *options])])
+        return main(["kd-data", "select", *map(str, [*files, *pairs, *options])])
 
     def outputs(self) -> dict[str, bytes]:
         return {name: (self.folder / name).read_bytes() for name in OUTPUTS if (self.folder / name).exists()}
@@ -165,7 +165,7 @@ def test_pieces_are_joined_before_they_are_compared(tmp_path: Path, capsys: pyte
     """Two segmentations of one text are one hypothesis; the reference is text."""
     text = tmp_path / "text"
     text.write_text("aa ab ba bb\n" * 3)
-    vocabulary = ("--input", text, "--vocab-size", 266, "--output-prefix", tmp_path / "v")
+    vocabulary = ("--input", text, "--vocab-size", 266, "--output", tmp_path / "v")
     assert main(["train-vocabulary", *map(str, vocabulary)]) == 0
     corpus = Corpus(tmp_path)
     corpus.sources, corpus.references = ["▁ a a"] * SENTENCES, ["b a"] * SENTENCES
@@ -174,7 +174,7 @@ def test_pieces_are_joined_before_they_are_compared(tmp_path: Path, capsys: pyte
     corpus.lists = [NBestList(index, source_checksum("▁ a a"), hypotheses) for index in range(SENTENCES)]
     corpus.reverse = [[-1.0] * 4] * SENTENCES
     corpus.write()
-    options = ("--decode-model", tmp_path / "v.model", "--keep-duplicates")
+    options = ("--sentencepiece-model", tmp_path / "v.model", "--keep-duplicates")
     assert corpus.select("--mode", "k-best", *options) == 0
     assert [hyp.text for hyp in next(read_nbest(tmp_path / "out.nbest")).hypotheses] == [
         pieces[0],
@@ -292,7 +292,7 @@ def test_sentence_bleu_follows_the_target_language(tmp_path: Path, capsys: pytes
             writer.write(NBestList(0, source_checksum("s"), texts))
         writer.write_sidecar(tmp_path / "n", file_sha256(tmp_path / "src"), facts)
         command = [
-            "select-hypotheses", "--nbest", "n", "--source", "src", "--reference", "ref", "--mode", "interpolate",
+            "kd-data", "select", "--nbest", "n", "--source", "src", "--reference", "ref", "--mode", "interpolate",
             "--output-source", "out.src", "--output-target", "out.tgt", "--report", "report.json",
         ]  # fmt: skip
         assert main([str(tmp_path / word) if (tmp_path / word).is_file() or "." in word else word for word in command]

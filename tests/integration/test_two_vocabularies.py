@@ -35,10 +35,10 @@ def model(tmp_path_factory):
         write_text(folder / name, lines, seed)
     for language in LETTERS:
         text = folder / f"train.{language}"
-        assert main(["train-vocabulary", "--input", str(text), "--vocab-size", "310", "--output-prefix",
+        assert main(["train-vocabulary", "--input", str(text), "--vocab-size", "310", "--output",
                      str(folder / language)]) == 0  # fmt: skip
-        assert main(["encode", "--model", str(folder / f"{language}.model"), "--input", str(text), "--output",
-                     str(folder / f"pieces.{language}")]) == 0  # fmt: skip
+        assert main(["encode", "--sentencepiece-model", str(folder / f"{language}.model"), "--input", str(text),
+                     "--output", str(folder / f"pieces.{language}")]) == 0  # fmt: skip
     run_command(
         "fairseq-preprocess", "-s", "en", "-t", "cs", "--trainpref", folder / "pieces", "--destdir", folder / "bin",
         "--srcdict", folder / "en.dict.txt", "--tgtdict", folder / "cs.dict.txt",
@@ -60,8 +60,8 @@ def checkpoint_options(folder):
 def export(folder, output, *more):
     return main(
         ["export", "--checkpoint", str(folder / "checkpoint_last.pt"), *checkpoint_options(folder), "--output",
-         str(output), "--max-len-b", "12", "--quantization", "float32", "--check-source", str(folder / "test.en"),
-         "--check-reference", str(folder / "test.cs"), *more]
+         str(output), "--max-len-b", "12", "--quantization", "float32", "--source", str(folder / "test.en"),
+         "--reference", str(folder / "test.cs"), *more]
     )  # fmt: skip
 
 
@@ -89,8 +89,8 @@ def test_the_directory_has_both(exported, model):
 def test_all_verbs_translate_alike(exported, model, tmp_path):
     text = (model / "test.en").read_bytes()
     checkpoint = str(model / "checkpoint_last.pt")
-    theirs = translate(text, "--model", checkpoint, *checkpoint_options(model), "--max-len-b", 12)
-    ours = translate(text, "--model", exported)
+    theirs = translate(text, "--checkpoint", checkpoint, *checkpoint_options(model), "--max-len-b", 12)
+    ours = translate(text, "--checkpoint", exported)
     assert ours == theirs
     assert set(ours.decode()) <= {*LETTERS["cs"], " ", "\n", "."}  # not the letters of the source
     models = checkpoint_options(model)[2:]
@@ -106,16 +106,16 @@ def test_all_verbs_translate_alike(exported, model, tmp_path):
 
 
 @pytest.mark.parametrize("source", ["en", "cs"])
-@pytest.mark.parametrize("verb", ["export", "translate", "nbest", "score-nbest"])
+@pytest.mark.parametrize("verb", ["export", "translate", "nbest", "kd-data score"])
 def test_models_of_another_side_are_refused(verb, source, model, tmp_path, capsys):
     options = {
         "export": ["--checkpoint", "C", "--no-check", "--output", "O"],
-        "translate": ["--model", "C"],
+        "translate": ["--checkpoint", "C"],
         "nbest": ["--checkpoint", "C", "--source", str(model / "test.en"), "--output", "O"],
-        "score-nbest": ["--checkpoint", "C", "--source", "S", "--nbest", "N", "--output", "O"],
+        "kd-data score": ["--checkpoint", "C", "--source", "S", "--nbest", "N", "--output", "O"],
     }[verb]
     names = {"C": str(model / "checkpoint_last.pt"), "O": str(tmp_path / "out")}
-    command = [verb, *(names.get(option, option) for option in options), "--data", str(model / "bin")]
+    command = [*verb.split(), *(names.get(option, option) for option in options), "--data", str(model / "bin")]
     assert main([*command, "--sentencepiece-model", str(model / f"{source}.model")]) == 1
     other = {"en": "target", "cs": "source"}[source]
     message = f"{model / source}.model does not belong to its {other} dictionary"
@@ -171,7 +171,17 @@ def test_what_translate_needs(model, splitter):
     text = (
         b"".join((model / "test.en").read_bytes().splitlines(keepends=True)[:3]).replace(b"\n", b" ") * 4 + b"\nabba.\n"
     )
-    command = [sys.executable, "-c", ONLY, ",".join(blocked), "translate", "--model", str(folder), "--longest", "20"]
+    command = [
+        sys.executable,
+        "-c",
+        ONLY,
+        ",".join(blocked),
+        "translate",
+        "--checkpoint",
+        str(folder),
+        "--longest",
+        "20",
+    ]
     result = subprocess.run(command, input=text, capture_output=True, check=False)
     assert result.returncode == 0, result.stderr.decode()
     assert result.stdout.count(b"\n") == 2
@@ -181,7 +191,7 @@ def test_what_translate_needs(model, splitter):
 
 @pytest.mark.parametrize("options", [[], ["--flush-every", "1"]])
 def test_a_program_that_waits_for_its_translation(exported, options):
-    command = [str(BIN / "fairseq-compress"), "translate", "--model", str(exported), *options]
+    command = [str(BIN / "fairseq-compress"), "translate", "--checkpoint", str(exported), *options]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         for line in (b"abba gild.\n", b"\n", b"nina.\n"):
             process.stdin.write(line)
@@ -193,5 +203,5 @@ def test_a_program_that_waits_for_its_translation(exported, options):
 
 
 def test_flush_every_out_of_range(exported, capsys):
-    assert main(["translate", "--model", str(exported), "--flush-every", "0"]) == 1
-    assert "--flush-every: must be at least 1, got 0" in capsys.readouterr().err
+    assert main(["translate", "--checkpoint", str(exported), "--flush-every", "0"]) == 1
+    assert "--flush-every: must be in [1, inf), got 0" in capsys.readouterr().err

@@ -98,7 +98,7 @@ def test_load(teacher, data_bin, tmp_path):
     quantized = fairseq_compress.quantize(loaded.model, PLAN)
     assert '"bits": 4' in quantized.args.compression
     assert getattr(loaded.model.args, "compression", None) is None
-    run_command("fairseq-compress", "pack", "--checkpoint", teacher, "--output", tmp_path / "packed.safetensors")
+    run_command("fairseq-compress", "quantize", "--checkpoint", teacher, "--output", tmp_path / "packed.safetensors")
     packed = fairseq_compress.load(tmp_path / "packed.safetensors", data=data_bin)
     for one, two in zip(loaded.model.state_dict().values(), packed.model.state_dict().values(), strict=True):
         assert torch.equal(one, two)

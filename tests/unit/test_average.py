@@ -274,13 +274,13 @@ def test_the_end_of_a_training_counts_where_it_has_more_updates(tmp_path: Path, 
 
 def test_the_verb(tmp_path: Path, three: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "out" / "average.pt"
-    assert main(["average", "--checkpoint-dir", str(tmp_path), "--last", "2", "--output", str(output)]) == 0
+    assert main(["average", "--checkpoint", str(tmp_path), "--last", "2", "--output", str(output)]) == 0
     assert "checkpoint2.pt (200 updates), checkpoint3.pt (300 updates)" in capsys.readouterr().err
     expected = average_checkpoints(three[1:])["model"]
     assert all(torch.equal(load(output)["model"][key], value) for key, value in expected.items())
-    assert main(["average", "--checkpoint-dir", str(tmp_path), "--output", str(output)]) == 1
-    assert main(["average", "--inputs", *map(str, three), "--last", "2", "--output", str(output)]) == 1
-    assert main(["average", "--inputs", str(tmp_path / "none.pt"), "--output", str(output)]) == 1
+    assert main(["average", "--checkpoint", str(tmp_path), "--output", str(output)]) == 1
+    assert main(["average", "--checkpoint", *map(str, three), "--last", "2", "--output", str(output)]) == 1
+    assert main(["average", "--checkpoint", str(tmp_path / "none.pt"), "--output", str(output)]) == 1
     errors = capsys.readouterr().err.splitlines()
     assert len(errors) == 3
     assert all(line.startswith("fairseq-compress average: error: ") for line in errors)

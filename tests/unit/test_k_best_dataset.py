@@ -71,7 +71,7 @@ def binarized(data_bin: Path, tmp_path_factory: pytest.TempPathFactory) -> Corpu
 
 def test_the_verb_writes_what_the_nbest_file_says(corpus: Corpus, capsys: pytest.CaptureFixture[str]) -> None:
     before = corpus.names()
-    assert main(["binarize-hypotheses", "--nbest", str(corpus.nbest), "--data", str(corpus.data)]) == 0
+    assert main(["kd-data", "binarize", "--nbest", str(corpus.nbest), "--data", str(corpus.data)]) == 0
     hypotheses = sum(len(item.hypotheses) for item in corpus.lists)
     assert f"120 sentences, {hypotheses} hypotheses" in capsys.readouterr().err
     new = {f"train.en-cs.kbest.{name}" for name in ("bin", "idx", "offsets.npy", "scores.npy", "json")}
@@ -140,7 +140,7 @@ def test_wrong_counts_and_lists_without_hypotheses(corpus: Corpus) -> None:
     with pytest.raises(DataError, match=r"list 120 .*: the binarized data have 120 sentences only"):
         corpus.binarize()
     write_nbest(corpus.nbest, corpus.sources, [untranslated(0, corpus.lists[0].checksum), *corpus.lists[1:]])
-    with pytest.raises(DataError, match=r"list 0 .*: has no hypothesis; select-hypotheses leaves such sentences out"):
+    with pytest.raises(DataError, match=r"list 0 .*: has no hypothesis; kd-data select leaves such sentences out"):
         corpus.binarize()
     assert corpus.names() == before
 
@@ -166,7 +166,7 @@ def test_unknown_words_in_a_source(corpus: Corpus, capsys: pytest.CaptureFixture
         lines = (corpus.folder / f"train.{language}").read_text().splitlines()
         binarize_lines(corpus.data / f"train.en-cs.{language}", lines, entries)
     with_word = sum(word in line.split() for line in corpus.sources)
-    arguments = ["binarize-hypotheses", "--nbest", str(corpus.nbest), "--data", str(corpus.data)]
+    arguments = ["kd-data", "binarize", "--nbest", str(corpus.nbest), "--data", str(corpus.data)]
     assert main(arguments) == 0
     assert f", {with_word} sources with unknown words not compared" in capsys.readouterr().err
     assert json.loads(Path(f"{corpus.prefix}.json").read_text())["unknown_sources"] == with_word
@@ -180,7 +180,7 @@ def test_a_folder_without_binarized_text(corpus: Corpus, capsys: pytest.CaptureF
         (["--data", corpus.data, "--split", "test"], r"has no binarized test.en-cs.en"),
         (["--data", corpus.data, "--source-lang", "de"], r"has no dict.de.txt"),
     ]:
-        assert main(["binarize-hypotheses", "--nbest", str(corpus.nbest), *map(str, options)]) == 1
+        assert main(["kd-data", "binarize", "--nbest", str(corpus.nbest), *map(str, options)]) == 1
         assert message in capsys.readouterr().err
 
 

@@ -74,10 +74,10 @@ def test_pieces_of_another_text_are_refused(tmp_path: Path, model: Path, files: 
 def test_the_verb(
     tmp_path: Path, model: Path, files: tuple[Path, Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    names = ("--model", "--nbest", "--source", "--pieces", "--output")
+    names = ("--sentencepiece-model", "--nbest", "--source", "--pieces", "--output")
     values = (model, *files, tmp_path / "out")
     arguments = [str(item) for pair in zip(names, values, strict=True) for item in pair]
-    assert main(["encode-hypotheses", *arguments]) == 0
+    assert main(["kd-data", "encode", *arguments]) == 0
     assert capsys.readouterr().err.endswith("out: 7 lists\n")
 
 
