@@ -14,7 +14,7 @@ score_student() {
     )
     # The checkpoint tells its architecture and the updates of its last training.
     if is_dual && ((DUAL_ALONE_UPDATE > 0)); then facts+=("updates_with_teacher=$(updates_of "train-$STUDENT_NAME")"); fi
-    # What comparison.md groups by, and what it tells.
+    # What the comparison of the report groups by, and shows.
     if [[ -n $BASELINE ]]; then
         facts+=("system=$STUDENT_SYSTEM" "seconds_per_update=$(pace_of "train-$STUDENT_NAME")")
     fi
