@@ -183,11 +183,6 @@ def implied_flags(architecture: Architecture) -> dict[str, Any]:
     )
 
 
-def as_options(architecture: Architecture) -> dict[str, Any]:
-    """What the configuration of a model of this architecture has; options that made another one are None."""
-    return dict.fromkeys(FLAGS) | implied_flags(architecture) | {KEY: to_json(architecture)}
-
-
 def from_flags(cfg: Any) -> Architecture:
     """The architecture that flat options make; see :func:`architecture_of`."""
     flags = flags_of(cfg)

@@ -112,7 +112,7 @@ def _completed_stack(stack: Mapping[str, Any], part: str, found: list[str]) -> d
             if part == "decoder" and "cross_attention" not in layer:
                 found.append(f"{place}.cross_attention: is missing (null: without attention to the encoder)")
             layers.append(layer | _completed_attentions(layer, stack.get("width"), place, found))
-    return {**stack, "layers": layers if isinstance(given, list) else given}
+    return {**stack, "layers": layers} if isinstance(given, list) else dict(stack)
 
 
 def _follower(layer: dict[str, Any], before: list[Any], place: str, found: list[str]) -> Any:

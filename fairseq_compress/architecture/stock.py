@@ -9,15 +9,11 @@ from fairseq_compress.functional.layer_map import PARTS
 
 def dense(architecture: Architecture) -> Architecture:
     """The architecture with dense matrices and tables, and no shared layers."""
-    stacks = {
-        part: replace(stack, layers=tuple(replace(layer, matrices=(), shared_with=None) for layer in stack.layers))
-        for part in PARTS
-        for stack in [architecture.stack(part)]
-    }
     embeddings = architecture.embeddings
     if embeddings.kind != "convolutional":
         embeddings = Embeddings(tying=embeddings.tying)
-    return replace(architecture, **stacks, embeddings=embeddings)
+    layers = architecture.map_layers(lambda part, number, layer: replace(layer, matrices=(), shared_with=None))
+    return replace(layers, embeddings=embeddings)
 
 
 def why_not_plain(architecture: Architecture) -> list[str]:
