@@ -43,7 +43,7 @@ DICTIONARIES = tuple(f"dict.{name}.txt" for name in (*VOCABULARIES, "union"))
 SENTENCES_AT_ONCE = 1 << 16
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DualTextManifest(Manifest, name="dual text", written_by="encode-dual"):
     """``meta.json`` of a folder."""
 

@@ -51,8 +51,9 @@ def encode_dual(
     """
     _check_names(parts, languages)
     segmenter = DualSegmenter(teacher.model, student.model)
-    models = zip((segmenter.teacher, segmenter.student), (teacher.dictionary, student.dictionary), strict=True)
-    dictionaries = [_dictionary_of(model, path) for model, path in models]
+    dictionaries = [
+        _dictionary_of(segmenter.teacher, teacher.dictionary), _dictionary_of(segmenter.student, student.dictionary)
+    ]  # fmt: skip
     paths = {part: [f"{prefix}.{language}" for language in languages] for part, prefix in parts.items()}
     counts = {part: check_parallel(*texts) for part, texts in paths.items()}
     with _new_folder(Path(output)) as folder:
@@ -64,10 +65,12 @@ def encode_dual(
                 for text, language in zip(texts, languages, strict=True)
             ]
             written[part] = {"sentences": counts[part], "words": dict(zip(languages, words, strict=True))}
-        models = {name: file_sha256(files.model) for name, files in zip(VOCABULARIES, (teacher, student), strict=True)}
+        models = {"teacher": file_sha256(teacher.model), "student": file_sha256(student.model)}
         types = table.write(folder)
         sha256 = {path.name: file_sha256(path) for path in sorted(folder.iterdir())}
-        meta = DualTextManifest(list(languages), written, models, entries, **types, sha256=sha256)
+        meta = DualTextManifest(
+            languages=list(languages), parts=written, models=models, entries=entries, sha256=sha256, **types
+        )
         meta.write(folder / META)
     return meta
 

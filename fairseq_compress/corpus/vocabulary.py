@@ -19,6 +19,7 @@ import sentencepiece
 from fairseq_compress.corpus.cleaning import normalize_line
 from fairseq_compress.corpus.training_lines import MAX_LINE_BYTES, LineCounts, training_lines
 from fairseq_compress.errors import ConfigError, DataError
+from fairseq_compress.options import check, flag, option
 from fairseq_compress.work.files import PathLike, atomic_write, check_distinct, check_not_empty, progress, read_lines
 
 # Ids of sentencepiece's own control symbols. They are left out of the dictionary: fairseq brings its own four.
@@ -33,27 +34,19 @@ SMALLEST_SIZE = re.compile(r"Vocabulary size is smaller than required_chars\. \d
 
 @dataclass(frozen=True)
 class VocabularySettings:
-    """What sentencepiece is asked for."""
+    """Options of SentencePiece's trainer."""
 
-    size: int  # pieces, with the 3 control symbols and the 256 bytes
-    model_type: str = "bpe"  # or "unigram"
-    character_coverage: float = 1.0  # share of the characters of the text that get a piece; the rest become bytes
-    seed: int = 1  # of the sample, nothing else is random
-    input_sentence_size: int = 0  # train on a random sample of this many lines; 0 takes all
+    size: int = option(help="pieces, with the 3 control symbols and the 256 bytes", range="[1, inf)")
+    model_type: str = option("bpe", "kind of pieces", choices=("bpe", "unigram"))
+    character_coverage: float = option(
+        1.0, "fraction of the characters of the text that get a piece; the others become bytes", range="[0.98, 1]"
+    )
+    seed: int = option(1, "of the sample; nothing else is random")
+    input_sentence_size: int = option(0, "train on a random sample of N lines; 0 takes all", range="[0, inf)")
     symbols: tuple[str, ...] = ()  # pieces of their own, which the rules of the model do not touch
 
     def __post_init__(self) -> None:
-        problems = []
-        if self.size < 1:
-            problems.append(f"--vocab-size: must be positive, got {self.size}")
-        if self.model_type not in ("bpe", "unigram"):
-            problems.append(f"--model-type: must be bpe or unigram, got {self.model_type!r}")
-        if not 0.98 <= self.character_coverage <= 1:  # sentencepiece's own range
-            problems.append(f"--character-coverage: must be from 0.98 to 1, got {self.character_coverage}")
-        if self.input_sentence_size < 0:
-            problems.append(f"--input-sentence-size: must not be negative, got {self.input_sentence_size}")
-        if problems:
-            raise ConfigError("; ".join(problems))
+        check(self, spelling=lambda name: flag("vocab_size" if name == "size" else name))
 
 
 def train_model(lines: Iterable[str], settings: VocabularySettings, counts: LineCounts | None = None) -> bytes:

@@ -144,7 +144,7 @@ class KBestWriter:
         for values in (self._scores, self._offsets):
             values.flush()
         sha256 = {name: file_sha256(self._temporary(name)) for name in FILES}
-        counts = {"sentences": self.sentences, "hypotheses": self.hypotheses}
+        counts: dict[str, Any] = {"sentences": self.sentences, "hypotheses": self.hypotheses}
         KBestManifest(**counts, sha256=sha256, **facts).write(self._temporary("json"))
         Path(f"{self.prefix}.json").unlink(missing_ok=True)  # a kill now must not leave it next to other files
         for name in (*FILES, "json"):

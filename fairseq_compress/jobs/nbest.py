@@ -26,10 +26,11 @@ from fairseq_compress.corpus.vocabulary_match import warn_of_unknown
 from fairseq_compress.decoding.hypothesis import Hypothesis
 from fairseq_compress.decoding.search_model import MAX_TOKENS
 from fairseq_compress.decoding.search_options import SearchOptions
-from fairseq_compress.errors import ConfigError, DataError
+from fairseq_compress.errors import DataError
+from fairseq_compress.options import check, option
 from fairseq_compress.work.files import PathLike, atomic_write, check_not_empty, read_lines
 from fairseq_compress.work.sharded import Job
-from fairseq_compress.work.windows import WINDOW, Batch, check_limits, in_order, iterate_batches
+from fairseq_compress.work.windows import WINDOW, Batch, in_order, iterate_batches
 from fairseq_compress.work.work_folder import work_folder
 
 Translate = Callable[[list[list[str]]], list[list[Hypothesis[list[str]]]]]
@@ -41,15 +42,14 @@ class NBestOptions:
     """What is decoded and how."""
 
     search: SearchOptions = field(default_factory=SearchOptions)
-    nbest: int | None = None  # hypotheses kept of each source; None: all of the beam
-    max_tokens: int = MAX_TOKENS["cpu"]  # of a batch, source side, padding counted
-    window: int = WINDOW
-    long_lines: str = "refuse"  # or skip
+    nbest: int | None = option(None, "hypotheses kept of each source; default: --beam")
+    max_tokens: int = option(MAX_TOKENS["cpu"], "of a batch of sources, padding counted", range="[1, inf)")
+    window: int = option(WINDOW, "lines that are sorted by length at a time", range="[1, inf)")
+    long_lines: str = option("refuse", "of lines that are too long for the model", choices=("refuse", "skip"))
 
     def __post_init__(self) -> None:
-        check_limits(self.max_tokens, None, self.window)
-        if not 1 <= self.kept <= self.search.beam:
-            raise ConfigError(f"--nbest: must be from 1 to --beam ({self.search.beam}), got {self.nbest}")
+        wrong = f"--nbest: must be from 1 to --beam ({self.search.beam}), got {self.nbest}"
+        check(self, [] if 1 <= self.kept <= self.search.beam else [wrong])
 
     @property
     def kept(self) -> int:

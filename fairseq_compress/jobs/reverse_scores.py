@@ -16,6 +16,7 @@ from fairseq_compress.corpus.segmentation import Segmenter
 from fairseq_compress.corpus.vocabulary_match import MOST_UNKNOWN_WORDS, warn_of_unknown
 from fairseq_compress.errors import DataError
 from fairseq_compress.jobs.forced_scores import UNSCORED, Record, device_of, record_scores
+from fairseq_compress.options import check, option
 from fairseq_compress.teachers.loading import LoadedModels
 from fairseq_compress.teachers.word_ids import word_ids
 from fairseq_compress.work.files import HashedStream, PathLike, atomic_write
@@ -29,11 +30,14 @@ from fairseq_compress.work.work_folder import work_folder
 class ForcedOptions:
     """What decides batches and rounding, besides the model."""
 
-    precision: str = "float32"
-    max_tokens: int = 4000  # of a batch, padding counted, the longer side
-    max_sentences: int | None = None
-    window: int = WINDOW
+    precision: str = option("float32", "of the weights", choices=("float32", "bfloat16"))
+    max_tokens: int = option(4000, "of a batch, padding counted, on the longer side", range="[1, inf)")
+    max_sentences: int | None = option(None, "of a batch", range="[1, inf)")
+    window: int = option(WINDOW, "hypotheses that are sorted by length at a time", range="[1, inf)")
     sentencepiece_model: str | None = None  # SHA-256 of the segmenter's model, or of both joined by a comma
+
+    def __post_init__(self) -> None:
+        check(self)
 
 
 class ScoredCounts(NamedTuple):

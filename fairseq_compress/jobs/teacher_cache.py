@@ -38,48 +38,30 @@ class SplitBatch(NamedTuple):
     """False for a sentence that is longer than the teachers take."""
 
 
-class BatchPlan:
+def split_batches(
+    source_sizes: np.ndarray, target_sizes: np.ndarray, longest: Sequence[int], max_tokens: int, window: int = WINDOW
+) -> Iterator[SplitBatch]:
     """The batches of a split; they depend on the sentence lengths only.
 
     Args:
-        source_sizes: (N,) tokens of each source.
-        target_sizes: (N,) tokens of each target.
+        source_sizes, target_sizes: (N,) tokens of each sentence.
         longest: the most source and target tokens that the teachers take. A longer sentence makes a batch of its own
-            that no teacher reads; the dataset refuses to train on it.
+            that no teacher reads; training must leave it out.
         max_tokens: of a batch on either side, padding counted.
     """
-
-    def __init__(
-        self,
-        source_sizes: np.ndarray,
-        target_sizes: np.ndarray,
-        longest: Sequence[int],
-        max_tokens: int,
-        window: int = WINDOW,
-    ) -> None:
-        self.source_sizes, self.target_sizes = source_sizes, target_sizes
-        self.longest, self.max_tokens, self.window = longest, max_tokens, window
-
-    def __iter__(self) -> Iterator[SplitBatch]:
-        unit = written = 0
-        for first in range(0, len(self.target_sizes), self.window):
-            source, target = (
-                sizes[first : first + self.window].astype(np.int64) for sizes in (self.source_sizes, self.target_sizes)
-            )
-            starts = written + np.cumsum(target) - target
-            written += int(target.sum())
-            for members, read in self._cut(source, target):
-                indices, tokens, places = (first + members).tolist(), target[members].tolist(), starts[members].tolist()
-                yield SplitBatch(unit, indices, tokens, places, read)
-                unit += 1
-
-    def _cut(self, source: np.ndarray, target: np.ndarray) -> Iterator[tuple[np.ndarray, bool]]:
-        fits = (source <= self.longest[0]) & (target <= self.longest[1])
+    unit = written = 0
+    for first in range(0, len(target_sizes), window):
+        source, target = (sizes[first : first + window].astype(np.int64) for sizes in (source_sizes, target_sizes))
+        starts = written + np.cumsum(target) - target
+        written += int(target.sum())
+        fits = (source <= longest[0]) & (target <= longest[1])
         readable = np.flatnonzero(fits)
-        for batch in cut_batches(np.maximum(source, target)[readable].tolist(), self.max_tokens):
-            yield readable[batch], True
-        for index in np.flatnonzero(~fits):
-            yield np.array([index]), False
+        batches = [readable[batch] for batch in cut_batches(np.maximum(source, target)[readable].tolist(), max_tokens)]
+        for members in (*batches, *np.flatnonzero(~fits)[:, None]):
+            columns = (first + members, target[members], starts[members])
+            indices, tokens, places = (column.tolist() for column in columns)
+            yield SplitBatch(unit, indices, tokens, places, read=bool(fits[members[0]]))
+            unit += 1
 
 
 class TeacherCacheJob(Job[SplitBatch, CacheManifest]):
@@ -93,6 +75,7 @@ class TeacherCacheJob(Job[SplitBatch, CacheManifest]):
     """
 
     name, items = "cache-teacher", "tokens"
+    output: Path
     window = WINDOW
 
     def __init__(
@@ -130,9 +113,9 @@ class TeacherCacheJob(Job[SplitBatch, CacheManifest]):
             )
         return True
 
-    def units(self) -> BatchPlan:
+    def units(self) -> Iterator[SplitBatch]:
         sizes = self.dataset.src_sizes, self.dataset.tgt_sizes
-        return BatchPlan(*sizes, self.longest, self.options.max_tokens, self.window)
+        return split_batches(*sizes, self.longest, self.options.max_tokens, self.window)
 
     def size(self, unit: SplitBatch) -> int:
         return sum(unit.tokens)

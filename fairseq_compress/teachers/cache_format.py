@@ -27,15 +27,14 @@ def record_dtype(k: int, vocabulary: int, dtype: str) -> np.dtype[Any]:
     """The record of one target token, without padding bytes."""
     if not 1 <= k <= vocabulary:
         raise ConfigError(f"--top-k: must be in [1, {vocabulary}], the entries of the dictionary, got {k}")
-    if dtype not in DTYPES:
+    if (number := DTYPES.get(dtype)) is None:
         raise ConfigError(f"--dtype: must be one of {', '.join(DTYPES)}, got {dtype!r}")
-    number = DTYPES[dtype]
     return np.dtype(
         [("ids", "<u2" if vocabulary <= 2**16 else "<u4", (k,)), ("probabilities", number, (k,)), ("rest", number)]
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CacheManifest(Manifest, name="teacher cache", written_by="cache-teacher"):
     """``meta.json`` of the cache of one split."""
 

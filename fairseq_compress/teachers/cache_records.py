@@ -22,6 +22,8 @@ from fairseq_compress.errors import CheckpointError, ConfigError
 from fairseq_compress.functional.autocast import warn_if_emulated
 from fairseq_compress.functional.losses.blocks import LogitRows
 from fairseq_compress.functional.losses.outputs import Output, shape_of
+from fairseq_compress.options import check, option
+from fairseq_compress.teachers.cache_format import DTYPES
 from fairseq_compress.teachers.frozen import FrozenTeachers
 
 CHUNK_ELEMENTS = {"cpu": 2**23, "cuda": 2**27}  # float32 probabilities that exist at a time: 32 and 512 MiB
@@ -31,12 +33,15 @@ CHUNK_ELEMENTS = {"cpu": 2**23, "cuda": 2**27}  # float32 probabilities that exi
 class CacheOptions:
     """How records are made; every option may change their bytes."""
 
-    top_k: int = 8
-    temperature: float = 1.0
-    dtype: str = "float16"
-    precision: str = "float32"
-    max_tokens: int = 8000
+    top_k: int = option(8, "entries kept for each target token", range="[1, inf)")
+    temperature: float = option(1.0, "of the probabilities", range="(0, inf)")
+    dtype: str = option("float16", "type of the probabilities", choices=tuple(DTYPES))
+    precision: str = option("float32", "of the teacher's matrix products", choices=("float32", "bfloat16"))
+    max_tokens: int = option(8000, "of a batch, padding counted", range="[1, inf)")
     device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        check(self)
 
     def facts(self) -> dict[str, Any]:
         """Those that ``meta.json`` holds; the others change the last digits only."""

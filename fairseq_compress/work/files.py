@@ -168,9 +168,7 @@ def _decode_line(raw: bytes, path: PathLike, number: int) -> str:
 
 
 def _open_for_writing(path: PathLike, mode: str) -> IO[Any]:
-    if mode == "wb":
-        return open(path, "wb")
-    return open(path, "w", encoding="utf-8", newline="\n")
+    return open(path, "wb") if mode == "wb" else open(path, "w", encoding="utf-8", newline="\n")
 
 
 def _make_folder(folder: Path) -> None:

@@ -33,23 +33,24 @@ class Shard(NamedTuple):
         return unit % self.world_size == self.rank
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RunManifest(Manifest, name="work"):
     """``run.json``: what all ranks must agree on."""
 
-    world_size: int = count()
     facts: dict[str, Any]
+    world_size: int = count()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Seal(Manifest, name="work seal"):
     """``rank-R-of-N.done``: the log of a rank that has finished."""
 
     fingerprint: str
+    sha256: str
+    """Of the log."""
     units: int = count()
     """Of all ranks together."""
     bytes: int = count()
-    sha256: str
 
 
 class WorkFolder:
@@ -99,7 +100,9 @@ class WorkFolder:
         expected = len(range(rank, units, self.shard.world_size))
         if self._log is None or self.done != expected:
             raise DataError(f"{self._log_path(rank)}: must hold {expected} of {units} units, holds {self.done}")
-        Seal(self.fingerprint, units, self._log.size, self._log.sha256).write(self._seal_path(rank))
+        size, sha256 = self._log.size, self._log.sha256
+        seal = Seal(fingerprint=self.fingerprint, units=units, bytes=size, sha256=sha256)
+        seal.write(self._seal_path(rank))
         self.close()
 
     def close(self) -> None:
@@ -185,7 +188,7 @@ class WorkFolder:
         if path.exists():
             return
         temporary = path.with_name(f"run.json.tmp-{self.shard.rank}-{os.getpid()}")
-        RunManifest(self.shard.world_size, dict(metadata)).write(temporary)
+        RunManifest(world_size=self.shard.world_size, facts=dict(metadata)).write(temporary)
         try:
             os.link(temporary, path)
         except FileExistsError:

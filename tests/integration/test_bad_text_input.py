@@ -62,7 +62,7 @@ CASES = {
     "vocabulary of an empty file": (f"{VOCABULARY} --input a.en empty.txt --vocab-size 300", "empty.txt is empty"),
     "coverage": (
         f"{VOCABULARY} --input a.en --vocab-size 300 --character-coverage 0.5",
-        "--character-coverage: must be from 0.98 to 1, got 0.5",
+        "--character-coverage: must be in [0.98, 1], got 0.5",
     ),
     "missing model": (
         "encode --sentencepiece-model nothing.model --input a.en --output out.txt",

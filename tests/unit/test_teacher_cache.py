@@ -14,7 +14,7 @@ import torch
 from fairseq.data import Dictionary
 
 from fairseq_compress.errors import CheckpointError, ConfigError, DataError
-from fairseq_compress.jobs.teacher_cache import BatchPlan, SplitBatch, TeacherCacheJob
+from fairseq_compress.jobs.teacher_cache import SplitBatch, TeacherCacheJob, split_batches
 from fairseq_compress.teachers.agreement import Entries
 from fairseq_compress.teachers.cache import TeacherCache
 from fairseq_compress.teachers.cache_checksums import data_checksums, dictionary_facts, teacher_checksums
@@ -155,7 +155,7 @@ def test_logits_that_are_no_numbers_are_refused():
 
 def test_the_plan_has_every_sentence_once_at_its_place():
     source, target = sizes(150)
-    batches = list(BatchPlan(source, target, LONGEST, max_tokens=30, window=40))
+    batches = list(split_batches(source, target, LONGEST, max_tokens=30, window=40))
     assert [batch.unit for batch in batches] == list(range(len(batches)))
     assert sorted(index for batch in batches for index in batch.indices) == list(range(150))
     for batch in batches:

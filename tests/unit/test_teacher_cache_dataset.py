@@ -64,8 +64,9 @@ def cache(tmp_path) -> TeacherCache:
     entries = {side: dictionary_facts(dictionary()) for side in ("source", "target")}
     settings = {"source_lang": "en", "target_lang": "cs", "source_truncated_to": None}
     meta = CacheManifest(
-        "train", K, "float16", 1.0, "float32", [1024, 1024], SENTENCES, 0, len(records), record.itemsize,
-        file_sha256(path), {}, entries, [], settings,
+        split="train", k=K, dtype="float16", temperature=1.0, precision="float32", longest=[1024, 1024],
+        sentences=SENTENCES, unread=0, tokens=len(records), bytes_per_token=record.itemsize,
+        sha256=file_sha256(path), data={}, dictionaries=entries, teachers=[], settings=settings,
     )  # fmt: skip
     (tmp_path / "train" / "meta.json").write_text(meta.to_json())
     opened = TeacherCache(tmp_path / "train")
