@@ -345,9 +345,9 @@ def test_a_poisoned_weight_is_caught_and_nothing_is_left(runtime, poison, model,
 
 
 def test_what_ctranslate2_cannot_hold(model):
-    values = {
+    values = materialize(model / "checkpoint_last.pt").values | {
         "activation_fn": "tanh", "encoder_normalize_before": True, "decoder_normalize_before": False,
-        "encoder_attention_heads": 2, "decoder_attention_heads": 4, "decoder_input_dim": 8, "decoder_embed_dim": 8,
+        "encoder_attention_heads": 2, "decoder_attention_heads": 4, "decoder_input_dim": 16, "decoder_embed_dim": 16,
         "decoder_output_dim": 4, "no_cross_attention": True,
     }  # fmt: skip
     assert len(ctranslate2_format.why_not(values)) == 5
