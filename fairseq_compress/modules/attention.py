@@ -1,9 +1,7 @@
-"""Multi-head attention whose projections are always called as modules.
+"""Multi-head attention whose projections are called as modules, once in every forward that needs them.
 
-fairseq's attention hands the raw weights of its projections to ``F.multi_head_attention_forward`` in every
-teacher-forced forward, but calls the projections as modules in incremental decoding. A forward hook, or the
-quantization of an activation, on ``q_proj`` therefore means one thing in training and another in beam search.
-Here each projection is called exactly once in every forward that needs it, whatever the mode.
+fairseq's attention hands raw weights to ``F.multi_head_attention_forward`` in teacher-forced forwards and calls the
+projections in incremental decoding only, so that hooks and quantized activations would mean two things.
 """
 
 from contextlib import nullcontext
@@ -24,25 +22,21 @@ _CAUSAL_MARK = "_is_plain_causal_mask"
 
 
 def mark_causal(mask: Tensor) -> Tensor:
-    """Tell the attention that ``mask`` ``(T, T)`` is the plain causal mask, without a look at its values.
+    """Mark ``mask`` ``(T, T)`` as the plain causal mask: comparing its values would synchronize with the device.
 
-    Only who builds the mask can know this for free: comparing it would cost a device synchronization a layer.
-    The mark is an attribute of this very tensor; a copy or a slice of it is not marked, which is slower, never wrong.
+    A copy or a slice of the tensor is not marked, which is slower, never wrong.
     """
     setattr(mask, _CAUSAL_MARK, True)
     return mask
 
 
 class HookableMultiheadAttention(MultiheadAttention):
-    """fairseq's multi-head attention, with every projection called as a module.
+    """fairseq's multi-head attention, ``softmax(q kᵀ / √D + mask) v`` for each head (arXiv:1706.03762).
 
-    Computes, for each head, ``softmax(q kᵀ / √D + mask) v`` ("Attention Is All You Need", arXiv:1706.03762) with
-    ``F.scaled_dot_product_attention``. The explicit form is used when attention maps are asked for, and where it is
-    much faster (see :func:`_explicit_is_faster`).
-    Parameters, their names and their initialization are fairseq's, and so is the incremental state.
-
-    Differences from fairseq, all where fairseq gives NaN or an error: a query all of whose keys are masked
-    attends to nothing and gets ``out_proj(0)``; a boolean or byte ``attn_mask`` always means "True is masked".
+    It is computed with ``F.scaled_dot_product_attention``, or explicitly when attention maps are asked for and where
+    that is much faster (see :func:`_explicit_is_faster`). Parameters, names, initialization and incremental state are
+    fairseq's. Where fairseq gives NaN or an error: a query all of whose keys are masked attends to nothing and gets
+    ``out_proj(0)``; a boolean or byte ``attn_mask`` always means "True is masked".
 
     Args:
         embed_dim: C, width of queries and outputs.

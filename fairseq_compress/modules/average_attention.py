@@ -19,10 +19,8 @@ class AverageAttention(RecurrentUnit):
         [i_t; o_t] = \sigma(W [x_t; g_t] + b), \quad
         h_t = i_t \odot x_t + o_t \odot g_t
 
-    with FFN(m) = W_2 φ(W_1 m + b_1) + b_2, or the mean itself. The residual connection and the norm of the paper are
-    those of the layer. Sum and mean are computed in float32; padding does not count in them.
-
-    See :class:`RecurrentUnit` for how it is called. All weights start from Glorot's uniform distribution, biases at 0.
+    with FFN(m) = W_2 φ(W_1 m + b_1) + b_2, or the mean itself. Sum and mean are computed in float32, without padding.
+    Weights start from Glorot's uniform distribution, biases at 0. See :class:`RecurrentUnit` for how it is called.
 
     Args:
         embed_dim: C, width of inputs and outputs.

@@ -1,7 +1,8 @@
-"""Parts of layers with bottlenecks: the way into the inner stream and out of it, and what is stacked inside."""
+"""Parts of layers with bottlenecks: norms, the way into the inner stream and out of it, and what is stacked inside."""
 
 from typing import Any
 
+import torch
 from fairseq import utils
 from fairseq.modules import FairseqDropout, LayerNorm
 from torch import Tensor, nn
@@ -9,13 +10,41 @@ from torch import Tensor, nn
 from fairseq_compress.architecture.shape import NORMS
 from fairseq_compress.errors import ConfigError
 from fairseq_compress.modules.axes import FFN, INNER, Declaration
-from fairseq_compress.modules.elementwise_affine import ElementwiseAffine
+
+
+class ElementwiseAffine(nn.Module):
+    r"""NoNorm of MobileBERT (arXiv:2004.02984): :math:`y = \gamma \odot h + \beta`, without statistics of h.
+
+    Its parameters have the names and the start of a layer norm's: γ (``weight``) is 1 and β (``bias``) 0.
+
+    Args:
+        width: C, the size of γ and β.
+
+    Raises:
+        ConfigError: ``width`` is below 1.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        if width < 1:
+            raise ConfigError(f"width: must be at least 1, got {width}")
+        self.weight = nn.Parameter(torch.ones(width))
+        self.bias = nn.Parameter(torch.zeros(width))
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Of the shape of ``hidden`` (..., C)."""
+        if hidden.size(-1) != self.weight.size(0):  # one of width 1 would be broadcast over all features
+            raise ConfigError(f"hidden: must have {self.weight.size(0)} features, got {hidden.size(-1)}")
+        return hidden * self.weight + self.bias
+
+    def extra_repr(self) -> str:
+        return f"{self.weight.size(0)}"
 
 
 class Bottleneck(nn.Module):
-    r"""A linear map between the stream that layers pass on and the one inside of it (MobileBERT, arXiv:2004.02984).
+    r"""A linear map between the stream that layers pass on and the one inside of a layer (MobileBERT).
 
-    On the way in :math:`y = norm(W h + b)`; on the way out, where the outer stream r goes on past the layer,
+    On the way in :math:`y = norm(W h + b)`; on the way out, where the outer stream r continues past the layer,
     :math:`y = norm(r + dropout(W h + b))`.
 
     Args:
@@ -36,21 +65,17 @@ class Bottleneck(nn.Module):
         projected: Tensor = self.linear(hidden)
         if self.dropout_module is not None:
             projected = self.dropout_module(projected)
-        if residual is not None:
-            projected = residual + projected
-        normed: Tensor = self.norm(projected)
+        normed: Tensor = self.norm(projected if residual is None else residual + projected)
         return normed
 
 
 class ResidualFeedForward(nn.Module):
-    r"""A feed-forward network with its residual and its norm (MobileBERT, arXiv:2004.02984).
-
-    .. math:: y = norm(h + W_2\, dropout(activation(W_1 h + b_1)) + b_2)
+    r"""A feed-forward network with its residual and norm, :math:`y = norm(h + W_2\, dropout(\phi(W_1 h + b_1)) + b_2)`.
 
     Args:
         width: C, of h and y.
         inner_width: rows of W₁.
-        cfg: fairseq's configuration, for the activation and its dropout.
+        cfg: fairseq's configuration, for φ and its dropout.
         norm: of width C.
         layer_name: the class that ``--retain-dropout-modules`` knows the dropout by.
     """
@@ -76,12 +101,7 @@ class ResidualFeedForward(nn.Module):
 
 
 def make_norm(kind: str, width: int, export: bool = False) -> nn.Module:
-    """fairseq's layer norm, or the one without statistics.
-
-    Args:
-        kind: one of :data:`~fairseq_compress.architecture.shape.NORMS`.
-        width: C.
-        export: fairseq's option of this name, for layer norms.
+    """fairseq's layer norm (with its option ``export``), or :class:`ElementwiseAffine`.
 
     Raises:
         ConfigError: the kind is unknown.

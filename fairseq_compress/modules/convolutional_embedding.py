@@ -19,16 +19,15 @@ class ConvolutionalEmbedding(nn.Module):
 
     .. math:: x_t = W [e_{t-(K-1)/2}; \dots; e_t; \dots; e_{t+(K-1)/2}] + b
 
-    or, where a decoder must not see what comes, :math:`x_t = W [e_{t-K+1}; \dots; e_t] + b`. A neighbour that is
-    padding or out of the sentence is a zero, on either side, and so is :math:`x_t` where token t is padding.
+    or, in a causal one, :math:`x_t = W [e_{t-K+1}; \dots; e_t] + b`. A neighbour that is padding or outside of the
+    sentence is zero, and so is :math:`x_t` at padding.
 
-    The table is a module from outside: an encoder, a decoder and, by :meth:`tied_output`, an output layer have
-    convolutions of their own over one parameter of V · E numbers. W is drawn so that with a table of variance 1 / E,
-    which is that of fairseq's ``Embedding(V, E, padding_idx)``, entries of x have the variance 1 / D of fairseq's
-    embeddings. b starts at 0.
+    Encoder, decoder and, by :meth:`tied_output`, output layer have convolutions of their own over one table of V · E
+    numbers. W starts such that with a table of variance 1 / E (fairseq's ``Embedding(V, E)``) x has the variance 1 / D
+    of fairseq's embeddings; b starts at 0.
 
-    A causal one needs the tokens before those it is given: fairseq's decoder gives it only the last ones. It is
-    called inside of :meth:`within`, and keeps nothing from step to step that a reordered beam could mix up.
+    A causal one needs the tokens before those it is given: it is called inside of :meth:`within`, and keeps nothing
+    from step to step that a reordered beam could mix up.
 
     Args:
         table: (V, E), with a ``padding_idx``.
@@ -74,16 +73,13 @@ class ConvolutionalEmbedding(nn.Module):
 
     @contextmanager
     def within(self, sequences: Tensor) -> Iterator[None]:
-        """Tell a causal embedding what comes before the tokens it is to embed.
-
-        A decoder wraps its whole forward pass in it, with all of ``prev_output_tokens``, in teacher forcing and in
-        incremental decoding alike.
+        """Give a causal embedding the tokens before those that it is called with.
 
         Args:
-            sequences: (B, N), N ≥ T; every call in the ``with`` is with their last T tokens.
+            sequences: (B, N), N ≥ T, all of ``prev_output_tokens``; calls inside are with their last T tokens.
 
         Raises:
-            ConfigError: windows are symmetric: they would need the tokens after the last ones as well.
+            ConfigError: windows are symmetric, which need the tokens after the last ones as well.
         """
         if not self.causal:
             raise ConfigError("causal: must be set for a part of a sequence to be embedded, got False")
@@ -94,12 +90,7 @@ class ConvolutionalEmbedding(nn.Module):
             self._sequences = before
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Embeddings (B, T, D) of ``tokens`` (B, T).
-
-        Raises:
-            ConfigError: ``tokens`` have another shape, or those of a causal one are not the end of sequences that
-                :meth:`within` was given.
-        """
+        """Embeddings (B, T, D) of ``tokens`` (B, T), in a causal one the end of the sequences of :meth:`within`."""
         if tokens.dim() != 2:
             raise ConfigError(f"tokens: must be of shape (B, T), got {tuple(tokens.shape)}")
         length = tokens.size(1)

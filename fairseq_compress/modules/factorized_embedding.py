@@ -1,5 +1,7 @@
 """An embedding of few numbers a word: a narrow table, and one matrix to the width of the model."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -9,51 +11,72 @@ from fairseq_compress.modules.axes import DENSE_COLUMNS, DENSE_ROWS, RANK, Decla
 from fairseq_compress.modules.structured import StructuredWeight
 
 
-class FactorizedEmbedding(StructuredWeight):
-    r"""Embeddings :math:`W = A B^T` of rank r, the factorized ones of ALBERT (arXiv:1909.11942).
+class Factorized(StructuredWeight):
+    r"""A matrix :math:`W = A B^T` of rank r, the factorized embedding of ALBERT (arXiv:1909.11942).
 
     A (V, r) is the weight of the child ``table``, B (D, r) that of the child ``expand``: r (V + D) numbers in place of
-    V · D. Only the rows of A that a batch uses are multiplied. A state dict of ``nn.Embedding`` loads as its truncated
-    SVD, the closest W of that rank.
+    V · D. A dense weight in a state dict is loaded as its truncated SVD, the closest W of that rank.
 
-    At the start A is normal with standard deviation D^-0.5, and B has orthogonal columns of the squared norm D / r:
-    the rows of W have the expected squared norm 1, as those of fairseq's embeddings have. The row of ``padding_idx`` in
-    A, and so in W, is zero, and gets no gradient from here.
-
-    Args:
-        num_embeddings: V.
-        embedding_dim: D.
-        padding_idx: id of the padding, or None.
-        rank: r, from 1 to min(V, D).
+    A starts normal with standard deviation D^-0.5, B with orthogonal columns of the squared norm D / r: the rows of W
+    have the expected squared norm 1, as those of fairseq's embeddings.
 
     Raises:
         ConfigError: the rank is out of range.
     """
 
-    def __init__(self, num_embeddings: int, embedding_dim: int, padding_idx: int | None, rank: int) -> None:
+    table: Any
+    expand: Any
+
+    def __init__(self, entries: int, width: int, rank: int) -> None:
         super().__init__()
-        check_rank(rank, num_embeddings, embedding_dim)
-        self.num_embeddings, self.embedding_dim, self.padding_idx = num_embeddings, embedding_dim, padding_idx
+        if not 1 <= rank <= min(entries, width):
+            raise ConfigError(f"rank: must be in [1, {min(entries, width)}] for {entries} x {width}, got {rank}")
         self.rank = rank
-        self.table = nn.Embedding(num_embeddings, rank, padding_idx)
-        self.expand = nn.Linear(rank, embedding_dim, bias=False)
-        init_factors(self.table.weight, self.expand.weight)
-        if padding_idx is not None:
-            nn.init.zeros_(self.table.weight[padding_idx])
 
-    @property
-    def dense_shape(self) -> tuple[int, int]:
-        return self.num_embeddings, self.embedding_dim
-
-    def dense_weight(self) -> Tensor:
-        return self.table.weight @ self.expand.weight.t()
+    def reset_parameters(self) -> None:
+        """Draw A and B."""
+        width = self.expand.out_features
+        nn.init.normal_(self.table.weight, std=width**-0.5)
+        nn.init.orthogonal_(self.expand.weight, gain=(width / self.rank) ** 0.5)
 
     def axes(self) -> Declaration:
         """Of the factors."""
         return {"table": (DENSE_ROWS, RANK), "expand": (DENSE_COLUMNS, RANK)}
 
+    @property
+    def dense_shape(self) -> tuple[int, int]:
+        return len(self.table.weight), self.expand.out_features
+
+    def dense_weight(self) -> Tensor:
+        weight: Tensor = self.table.weight @ self.expand.weight.t()
+        return weight
+
+    @torch.no_grad()
     def approximation(self, weight: Tensor) -> dict[str, Tensor]:
-        return approximate_factors(weight, self.rank)
+        left, right = truncated_svd(weight, self.rank)
+        return {"table.weight": left, "expand.weight": right.t().contiguous()}
+
+
+class FactorizedEmbedding(Factorized):
+    """Embeddings W = A Bᵀ. Only the rows of A that a batch uses are multiplied.
+
+    The row of ``padding_idx`` in A, and so in W, starts at zero, and gets no gradient from here.
+
+    Args:
+        num_embeddings: V.
+        embedding_dim: D.
+        padding_idx: id of the padding, or None.
+        rank: r, in [1, min(V, D)].
+    """
+
+    def __init__(self, num_embeddings: int, embedding_dim: int, padding_idx: int | None, rank: int) -> None:
+        super().__init__(num_embeddings, embedding_dim, rank)
+        self.num_embeddings, self.embedding_dim, self.padding_idx = num_embeddings, embedding_dim, padding_idx
+        self.table = nn.Embedding(num_embeddings, rank, padding_idx)
+        self.expand = nn.Linear(rank, embedding_dim, bias=False)
+        self.reset_parameters()
+        if padding_idx is not None:
+            nn.init.zeros_(self.table.weight[padding_idx])
 
     @property
     def multiply_adds(self) -> int:
@@ -66,27 +89,3 @@ class FactorizedEmbedding(StructuredWeight):
 
     def extra_repr(self) -> str:
         return f"{self.num_embeddings}, {self.embedding_dim}, padding_idx={self.padding_idx}, rank={self.rank}"
-
-
-def check_rank(rank: int, entries: int, width: int) -> None:
-    """Refuse a rank that a table (V, D) cannot have.
-
-    Raises:
-        ConfigError: it is out of range.
-    """
-    if not 1 <= rank <= min(entries, width):
-        raise ConfigError(f"rank: must be from 1 to {min(entries, width)} for {entries} x {width}, got {rank}")
-
-
-def init_factors(table: Tensor, expand: Tensor) -> None:
-    """Draw A (V, r) and B (D, r) as :class:`FactorizedEmbedding` says."""
-    width, rank = expand.shape
-    nn.init.normal_(table, std=width**-0.5)
-    nn.init.orthogonal_(expand, gain=(width / rank) ** 0.5)
-
-
-@torch.no_grad()
-def approximate_factors(weight: Tensor, rank: int) -> dict[str, Tensor]:
-    """A and B of the closest W to a table (V, D), by their names in the state dict. Equal tables give equal factors."""
-    left, right = truncated_svd(weight, rank)
-    return {"table.weight": left, "expand.weight": right.t().contiguous()}

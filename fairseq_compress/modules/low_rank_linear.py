@@ -23,7 +23,7 @@ class LowRankLinear(StructuredWeight):
     Args:
         in_features: I.
         out_features: O.
-        rank: r, from 1 to min(I, O).
+        rank: r, in [1, min(I, O)].
         bias: whether there is one; it starts as that of ``nn.Linear``.
         std: standard deviation of the entries of W at the start; by default that of ``nn.Linear``, (3 I)^-0.5.
 
@@ -37,7 +37,7 @@ class LowRankLinear(StructuredWeight):
         super().__init__()
         if not 1 <= rank <= min(in_features, out_features):
             raise ConfigError(
-                f"rank: must be from 1 to {min(in_features, out_features)} for {in_features} -> {out_features} "
+                f"rank: must be in [1, {min(in_features, out_features)}] for {in_features} -> {out_features} "
                 f"features, got {rank}"
             )
         self.in_features, self.out_features, self.rank = in_features, out_features, rank
@@ -53,22 +53,6 @@ class LowRankLinear(StructuredWeight):
         if self.bias is not None:
             bound = self.in_features**-0.5
             nn.init.uniform_(self.bias, -bound, bound)
-
-    @classmethod
-    def from_linear(cls, linear: nn.Linear, rank: int, approximate: bool = True) -> "LowRankLinear":
-        """A layer of the shape, device and type of another, with a copy of its bias.
-
-        Args:
-            approximate: start with the closest weight of that rank, else at random.
-
-        Raises:
-            ConfigError: the rank is out of range.
-        """
-        weight, bias = linear.weight.detach(), linear.bias
-        layer = cls(linear.in_features, linear.out_features, rank, bias is not None).to(weight)
-        state = layer.state_dict() | (layer.approximation(weight) if approximate else {})
-        layer.load_state_dict(state if bias is None else state | {"up.bias": bias.detach()})
-        return layer
 
     @property
     def bias(self) -> nn.Parameter | None:

@@ -17,20 +17,17 @@ _KEY = "recurrent_state"
 
 
 class RecurrentUnit(FairseqIncrementalState, nn.Module):
-    """What fairseq's decoder layer calls and reads of ``self_attn``, for a unit that goes from position to position.
+    """A recurrent unit that fairseq's decoder layer calls in the place of ``self_attn``.
 
-    Where attention keeps the keys and values of all tokens before, such a unit keeps a state of a fixed size for every
-    hypothesis: a step of decoding costs the same however long the sentence is.
-
-    A position t depends on those up to t only, in whatever mode: ``attn_mask`` is not read. fairseq leaves it out with
-    ``full_context_alignment``, where attention would look at later tokens; a recurrent unit does not. A padded position
-    leaves the state as it is, so padding may be on either side.
+    Its state has a fixed size for every hypothesis: a step of decoding costs the same however long the sentence is.
+    Position t depends on those up to t only, in every mode: ``attn_mask`` is not read, ``full_context_alignment`` has
+    no effect. A padded position leaves the state as it is, so padding may be on either side.
 
     Args:
         embed_dim: C, width of inputs and outputs.
 
     Raises:
-        ConfigError: the width is not positive.
+        ConfigError: the width is below 1.
     """
 
     get_incremental_state: Callable[..., Any]
@@ -75,14 +72,13 @@ class RecurrentUnit(FairseqIncrementalState, nn.Module):
         before_softmax: bool = False,
         need_head_weights: bool = False,
     ) -> tuple[Tensor, None]:
-        """The unit's outputs (T, B, C) in the type of ``query``. There are no attention maps: None, also if asked for.
+        """The outputs (T, B, C) in the type of ``query``, and None in the place of attention maps.
 
         Args:
-            query: (T, B, C). With ``incremental_state`` the next T positions, one or more; else the whole sequence.
-            key, value: None or the query itself, and not looked at.
+            query: (T, B, C). With ``incremental_state`` the next T positions; else the whole sequence.
+            key, value: None or the query itself; not read, as all arguments that are not named here.
             key_padding_mask: (B, T), true at padding.
             incremental_state: fairseq's, with the state after the former positions; updated here.
-            attn_mask: not looked at, like all arguments that are not named here.
 
         Raises:
             ConfigError: the width, a key or the padding does not fit the query.
@@ -128,8 +124,7 @@ class RecurrentUnit(FairseqIncrementalState, nn.Module):
             raise ConfigError(f"query: must be (T, B, {self.embed_dim}), got {tuple(query.shape)}")
         if key is not None and key.shape != query.shape:
             raise ConfigError(
-                f"key: must be the query, {tuple(query.shape)}, as {type(self).__name__} sees no other sequence "
-                f"(--cross-self-attention), got {tuple(key.shape)}"
+                f"key: must be the query, {tuple(query.shape)}, without --cross-self-attention, got {tuple(key.shape)}"
             )
         if padding is not None and padding.shape != (batch, length):
             raise ConfigError(f"key_padding_mask: must be (B, T) = {(batch, length)}, got {tuple(padding.shape)}")

@@ -29,15 +29,11 @@ class SparseLinear(StructuredWeight):
     The support is drawn from the seed (:func:`~fairseq_compress.functional.layers.supports.support`): a checkpoint has
     the values and 48 bits of the support's sha256, with which loading tells whether it would still be drawn alike.
 
-    Output i of a dense layer sums I terms, here only its fan-in of :math:`k_i`. Its variance is the dense one's if that
-    of the entries is :math:`\sigma^2 I / k_i`: the rule of fan-in, for each output of a sparse layer ("Gradient Flow in
-    Sparse Neural Networks and How Lottery Tickets Win", arXiv:2010.03533). The mean of W² is then :math:`\sigma^2` in
-    every row, zeros included. Entries are uniform; with the default σ that is ``nn.Linear``'s
-    :math:`\pm 1 / \sqrt{k_i}`.
+    The variance of output i is that of a dense layer with entries of variance σ², if the entries of its row have the
+    variance :math:`\sigma^2 I / k_i`, with :math:`k_i` of I entries kept (arXiv:2010.03533). Entries are uniform.
 
-    Training multiplies by the dense W, scattered anew in each forward. After ``make_generation_fast_``, which fairseq
-    calls before it generates, W is kept in evaluation without gradients, dense or in the form of the kernel that
-    :func:`sparse_is_faster` chooses, for as long as the values stay what they are. It is never in the state dict.
+    Training multiplies by the dense W, scattered in each forward. After ``make_generation_fast_`` W is cached in
+    evaluation without gradients, dense or in the form of the kernel that :func:`sparse_is_faster` chooses.
 
     Args:
         in_features: I.
@@ -176,12 +172,10 @@ class SparseLinear(StructuredWeight):
 def sparse_is_faster(shape: tuple[int, int], rows: int, sparsity: float, block: int) -> bool:
     """Whether a sparse kernel beats the dense product of an input of so many rows with a weight ``shape`` (O, I).
 
-    One thread of an AMD EPYC (AVX2), torch 2.13 with MKL, float32, O x I of 256 x 256, 256 x 1536, 1536 x 256 and
-    512 x 2048, 1 to 4,096 rows, sparsity 0.5 to 0.95. The best kernels are CSR for single entries, BSR for blocks of 8,
-    and batched products of larger ones. Where this function is true, the layer takes 0.2 to 0.8 of the time of a dense
-    one, but 1.1 with single entries of 256 x 1536. At sparsity 0.5 the kernels take 1 to 7 times as long as the dense
-    one; for less work, such as a single row, their overhead is about what they save.
-    ``benchmarks/sparse_linear.py`` measures it.
+    Measured with one thread of an AMD EPYC (AVX2), torch 2.13 with MKL and float32 (``benchmarks/sparse_linear.py``):
+    CSR for single entries, BSR for blocks of 8, batched products of larger ones. Where this is true the layer takes 0.2
+    to 0.8 of the time of a dense one, 1.1 with single entries of 256 x 1536; at sparsity 0.5 kernels take 1 to 7 times
+    as long.
     """
     return sparsity >= LEAST_SPARSITY[block] and rows * shape[0] * shape[1] >= LEAST_WORK
 

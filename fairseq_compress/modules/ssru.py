@@ -17,12 +17,9 @@ class SSRU(RecurrentUnit):
         c_t = f_t \odot c_{t-1} + (1 - f_t) \odot W x_t, \quad
         h_t = \mathrm{ReLU}(c_t)
 
-    An SRU (arXiv:1709.02755) without its reset gate and its highway. In place of the self-attention it needs half of
-    the parameters, 2 C² + C, and a step of decoding has 2 C² multiply-adds where attention has 4 C² and more with every
-    token. The gate and the state are computed in float32. It has no dropout of its own: that of the layer follows.
-
-    See :class:`RecurrentUnit` for how it is called. Weights start as in Marian: Glorot's uniform distribution, and
-    b_f = 0.
+    An SRU (arXiv:1709.02755) without reset gate and highway: 2 C² + C parameters, half of self-attention's, and 2 C²
+    multiply-adds a step. Gate and state are computed in float32. Weights start as in Marian: Glorot's uniform
+    distribution, and b_f = 0. See :class:`RecurrentUnit` for how it is called.
 
     Args:
         embed_dim: C, width of inputs, state and outputs.

@@ -31,8 +31,7 @@ class TensorTrainEmbedding(StructuredWeight):
     output at the padding is zero, and the padding gives no gradient. The cores start normal, with the same deviation,
     such that the entries of W have the standard deviation D^-0.5. A state dict of ``nn.Embedding`` loads as its TT-SVD.
 
-    After ``make_generation_fast_``, which fairseq calls on every module before it generates, W is made once and kept
-    for as long as the cores stay what they are, where no gradient is wanted; ``train()`` ends that.
+    After ``make_generation_fast_`` W is cached where no gradient is wanted; ``train()`` ends that.
 
     Args:
         num_embeddings: V; a checkpoint has it as ``entries``, since the cores do not tell it.
@@ -59,7 +58,7 @@ class TensorTrainEmbedding(StructuredWeight):
     ) -> None:
         super().__init__()
         if rank < 1:
-            raise ConfigError(f"{RANK}: must be at least 1, got {rank}")
+            raise ConfigError(f"{RANK}: must be in [1, inf), got {rank}")
         self.num_embeddings, self.embedding_dim, self.padding_idx = num_embeddings, embedding_dim, padding_idx
         self.rank = rank
         balanced = balanced_modes(num_embeddings, embedding_dim, len(entry_modes or width_modes or (0,) * LEAST_MODES))

@@ -12,9 +12,8 @@ from torch import Tensor, nn
 
 from fairseq_compress.architecture.shape import Attention, BottleneckShape, Layer
 from fairseq_compress.errors import ConfigError
-from fairseq_compress.modules.bottleneck import make_norm
+from fairseq_compress.modules.bottleneck import ElementwiseAffine, make_norm
 from fairseq_compress.modules.bottleneck_layer import BottleneckDecoderLayer, BottleneckEncoderLayer
-from fairseq_compress.modules.elementwise_affine import ElementwiseAffine
 
 OUTER, ENCODER_OUTER, INNER, HEADS = 12, 10, 8, 2
 

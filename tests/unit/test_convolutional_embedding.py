@@ -2,7 +2,6 @@
 
 import math
 from argparse import Namespace
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from fairseq_compress.architecture.shape import Attention, BottleneckShape, Layer
 from fairseq_compress.errors import ConfigError
 from fairseq_compress.modules.bottleneck_layer import BottleneckDecoderLayer
 from fairseq_compress.modules.convolutional_embedding import ConvolutionalEmbedding
@@ -185,8 +185,9 @@ class Decoder(TransformerDecoderBase):
     """fairseq's, with bottleneck layers and the embedding told of all tokens."""
 
     def build_decoder_layer(self, cfg: Any, no_encoder_attn: bool = False) -> nn.Module:
-        structure = SimpleNamespace(bottleneck_width=4, ffn_stack=2, norm="elementwise")
-        return BottleneckDecoderLayer(cfg, structure, no_encoder_attn)
+        heads, inside = cfg.decoder.attention_heads, BottleneckShape(4, ffn_stack=2, norm="elementwise")
+        attention = Attention("attention", heads, 4 // heads)
+        return BottleneckDecoderLayer(cfg, Layer(attention, cfg.decoder.ffn_embed_dim, attention, inside))
 
     def extract_features(self, prev_output_tokens: Tensor, *args: Any, **options: Any) -> Any:
         with self.embed_tokens.within(prev_output_tokens):

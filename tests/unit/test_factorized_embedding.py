@@ -152,7 +152,7 @@ def test_full_rank_is_exact():
 
 def test_ranks_that_no_table_has_are_refused():
     for rank, (entries, width), most in ((0, (V, D), D), (D + 1, (V, D), D), (5, (4, D), 4)):
-        message = f"rank: must be from 1 to {most} for {entries} x {width}, got {rank}"
+        message = rf"rank: must be in \[1, {most}\] for {entries} x {width}, got {rank}"
         with pytest.raises(ConfigError, match=message):
             FactorizedEmbedding(entries, width, None, rank)
         with pytest.raises(ConfigError, match=message):

@@ -23,12 +23,16 @@ from tests.helpers.cost_models import ENTRIES, counted, decode, encode, make_mod
 C, PADDING = 12, 1
 
 
+def low_rank(linear, rank):
+    return LowRankLinear(linear.in_features, linear.out_features, rank)
+
+
 def low_rank_everywhere(model):
     for layer in (*model.encoder.layers, *model.decoder.layers):
-        layer.fc1, layer.fc2 = (LowRankLinear.from_linear(linear, 5) for linear in (layer.fc1, layer.fc2))
+        layer.fc1, layer.fc2 = (low_rank(linear, 5) for linear in (layer.fc1, layer.fc2))
         for attention in filter(None, (layer.self_attn, getattr(layer, "encoder_attn", None))):
             for rank, name in enumerate(("q_proj", "k_proj", "v_proj", "out_proj"), start=2):
-                setattr(attention, name, LowRankLinear.from_linear(getattr(attention, name), rank))
+                setattr(attention, name, low_rank(getattr(attention, name), rank))
 
 
 def ssru(model):

@@ -7,6 +7,7 @@ import torch
 from fairseq.models.transformer import TransformerConfig
 from torch import Tensor, nn
 
+from fairseq_compress.architecture import shape as shapes
 from fairseq_compress.errors import ConfigError
 from fairseq_compress.modules.average_attention import AverageAttention
 from fairseq_compress.modules.recurrent_state import RecurrentUnit
@@ -192,8 +193,9 @@ def decoder_layer(name: str, before: bool) -> Layer:
     cfg = TransformerConfig()
     for side in (cfg.encoder, cfg.decoder):
         side.embed_dim, side.ffn_embed_dim, side.attention_heads, side.normalize_before = WIDTH, 12, 2, before
+    shape = shapes.Layer(shapes.Attention("ssru"), 12, shapes.Attention("attention", 2, WIDTH // 2))
     torch.manual_seed(4)
-    return type("Named", (Layer,), {"unit": name})(cfg).eval()
+    return type("Named", (Layer,), {"unit": name})(cfg, shape).eval()
 
 
 @every_unit

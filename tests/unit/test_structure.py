@@ -154,7 +154,7 @@ def test_all_problems_come_in_one_message():
         ({"tensor_train_modes": "4,3,3"}, "--tensor-train-modes"),
         ({"tensor_train_rank": 4, "tensor_train_modes": "4,x:4"}, "--tensor-train-modes"),
         ({"tensor_train_rank": 4, "tensor_train_modes": "2,3,3:4,2,2"}, "--tensor-train-modes"),
-        ({"embedding_rank": 40}, "--embedding-rank: rank: must be from 1 to 16"),
+        ({"embedding_rank": 40}, "--embedding-rank: rank: must be in [1, 16]"),
         ({"embedding_convolution": 3}, "--embedding-convolution"),
         ({"average_attention_ffn": 8}, "--average-attention-ffn"),
         ({"decoder_self_attention": "ssru", "cross_self_attention": True}, "--cross-self-attention"),

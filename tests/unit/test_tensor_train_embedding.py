@@ -122,7 +122,7 @@ def test_names_that_fairseq_reads_and_what_print_tells(model):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"rank": 0}, "--tensor-train-rank: must be at least 1, got 0"),
+        ({"rank": 0}, r"--tensor-train-rank: must be in .1, inf., got 0"),
         ({"entry_modes": (5, 5)}, "--tensor-train-modes: must be as many .* 3 or more, got .5·5. x .4·3."),
         ({"entry_modes": (3, 3, 3), "width_modes": (3, 4)}, "--tensor-train-modes: must be as many .* x .3·4."),
         ({"entry_modes": (2, 2, 5)}, "--tensor-train-modes: products must be 21 or more of entries, 12 of width"),
