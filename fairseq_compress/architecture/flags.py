@@ -7,7 +7,7 @@ of this version have it in their checkpoints. Older checkpoints have the other o
 import argparse
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 from fairseq_compress.architecture.reading import read_architecture, to_json
 from fairseq_compress.architecture.shape import (
@@ -252,29 +252,22 @@ def rank_patterns(cfg: Any) -> list[str]:
     return [pattern for pattern, _ in linear_ranks(ShapeFlags(**_given(cfg, [])))]
 
 
-class _Kind(NamedTuple):
-    name: str
-    convert: Any
-
-
-def _whole(value: Any) -> int:
-    if int(value) != float(value):
-        raise ValueError(value)
-    return int(value)
-
-
-_KINDS = {int: _Kind("a whole number", _whole), float: _Kind("a number", float), str: _Kind("a text", str)}
+_KINDS: dict[type, str] = {int: "a whole number", float: "a number", str: "a text"}
 
 
 def _given(cfg: Any, problems: list[str]) -> dict[str, Any]:
     """The options that have a value, in their types: hydra has texts, and numbers of any kind."""
     given = {}
     for each in fields(ShapeFlags):
-        value, kind = getattr(cfg, each.name, None), _KINDS[type(each.default)]
+        value, kind = getattr(cfg, each.name, None), type(each.default)
+        if value is None:
+            continue
         try:
-            given |= {} if value is None else {each.name: kind.convert(value)}
+            given[each.name] = kind(value)
+            if kind is int and given[each.name] != float(value):
+                raise ValueError
         except (TypeError, ValueError):
-            problems.append(f"{flag(each.name)}: must be {kind.name}, got {value!r}")
+            problems.append(f"{flag(each.name)}: must be {_KINDS[kind]}, got {value!r}")
     return given
 
 
