@@ -44,7 +44,7 @@ _KINDS = {int: "a whole number", float: "a number", str: "a text", bool: "true o
 
 
 def option(
-    default: Any = MISSING, help: str = "", *, range: str | None = None, choices: Iterable[str] | None = None,
+    default: Any = MISSING, help: str = "", *, range: str | None = None, choices: Iterable[Any] | None = None,
     needs: str | None = None, metavar: str | None = None, factory: Any = MISSING,
 ) -> Any:  # fmt: skip
     """A field of a dataclass that is an option.

@@ -186,7 +186,7 @@ def implied_flags(architecture: Architecture) -> dict[str, Any]:
 def from_flags(cfg: Any) -> Architecture:
     """The architecture that flat options make; see :func:`architecture_of`."""
     flags = flags_of(cfg)
-    stacks = {part: _stack(flags, cfg, part) for part in PARTS}
+    stacks: dict[str, Any] = {part: _stack(flags, cfg, part) for part in PARTS}
     tying = "none"
     if getattr(cfg, "share_all_embeddings", False):
         tying = "all"
@@ -259,7 +259,7 @@ def _given(cfg: Any, problems: list[str]) -> dict[str, Any]:
     """The options that have a value, in their types: hydra has texts, and numbers of any kind."""
     given = {}
     for each in fields(ShapeFlags):
-        value, kind = getattr(cfg, each.name, None), type(each.default)
+        value, kind = getattr(cfg, each.name, None), type(getattr(DEFAULTS, each.name))
         if value is None:
             continue
         try:
@@ -324,7 +324,8 @@ def _embedding_kind(flags: ShapeFlags) -> str:
 
 def _embeddings(flags: ShapeFlags, tying: str) -> Embeddings:
     rank = flags.tensor_train_rank or flags.embedding_rank
-    return Embeddings(_embedding_kind(flags), rank, *_modes(flags), flags.embedding_convolution, tying)
+    entries, widths = _modes(flags)
+    return Embeddings(_embedding_kind(flags), rank, entries, widths, flags.embedding_convolution, tying)
 
 
 def _stack(flags: ShapeFlags, cfg: Any, part: str) -> Stack:

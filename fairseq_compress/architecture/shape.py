@@ -6,6 +6,7 @@ layers, H the heads of an attention and D the width of one: queries, keys and va
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 from fairseq_compress.functional.layer_map import PARTS
 from fairseq_compress.functional.layers.supports import BLOCKS, LAYOUTS
@@ -139,7 +140,7 @@ class Architecture:
 
     def map_layers(self, change: Callable[[str, int, Layer], Layer]) -> "Architecture":
         """The architecture with ``change(part, number, layer)`` for each layer."""
-        stacks = {}
+        stacks: dict[str, Any] = {}
         for part in PARTS:
             stack = self.stack(part)
             layers = tuple(change(part, number, layer) for number, layer in enumerate(stack.layers))
@@ -149,12 +150,13 @@ class Architecture:
     def keep_layers(self, part: str, numbers: list[int]) -> "Architecture":
         """The architecture with these layers of a part, in this order."""
         stack = self.stack(part)
-        layers = []
+        layers: list[Layer] = []
         for number in numbers:
             leader = stack.leaders()[number]
             shared = numbers.index(leader) if leader != number and leader in numbers[: len(layers)] else None
             layers.append(replace(stack.layers[number], shared_with=shared))
-        return replace(self, **{part: replace(stack, layers=tuple(layers))})
+        changed: dict[str, Any] = {part: replace(stack, layers=tuple(layers))}
+        return replace(self, **changed)
 
     def linear_shapes(self, part: str, layer: Layer) -> dict[str, Shape]:
         """The shape of each linear layer in a layer of a part, by its name there, in the order of the modules."""

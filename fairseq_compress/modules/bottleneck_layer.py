@@ -65,7 +65,7 @@ class _BottleneckLayer(nn.Module):
             found |= {f"bottleneck_{name}.linear": (written, read), f"bottleneck_{name}.norm": (written,)}
         found |= attention_axes(self.self_attn, "self_attn", INNER, keys=INNER, values=WIDTH)
         other = getattr(self, "encoder_attn", None)
-        return found if other is None else found | attention_axes(other, "encoder_attn", INNER)
+        return found if other is None else {**found, **attention_axes(other, "encoder_attn", INNER)}
 
     def _attend_to_itself(self, x: Tensor, **options: Any) -> Tensor:
         """h₀ (T, B, bottleneck width) from ``x`` (T, B, C)."""
