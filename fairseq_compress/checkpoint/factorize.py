@@ -87,11 +87,11 @@ def factorize(
     set_options(cfg.model, {"_name": name, "arch": name})
     set_architecture(cfg.model, with_ranks(architecture, ranks))
     smaller = build_model(path, {"model": weights}, cfg, *dictionaries)
-    structured = structured_modules(smaller)
+    low_rank = structured_modules(smaller)
     layers = []
     for names, rank in ranks.items():
         weight = weights[f"{names[0]}.weight"]
-        error = relative_error(structured[names[0]], weight) if rank is not None else 0.0
+        error = relative_error(low_rank[names[0]], weight) if rank is not None else 0.0
         layers.append(FactorizedMatrix(names, (weight.size(0), weight.size(1)), rank, error))
     written = smaller.state_dict()
     return Factorized(with_model(state, plain_cfg(cfg), written), layers, before, count_parameters(written))

@@ -34,7 +34,7 @@ class Axis(NamedTuple):
 
 
 Axes = tuple[Axis, ...]
-Declaration = Mapping[str, Axes]
+Declaration = dict[str, Axes]
 
 WIDTH, POSITIONS, ENTRIES = Axis("width"), Axis("positions"), Axis("entries")
 FFN, HEADS, RANK = Axis("FFN width"), Axis("heads"), Axis("rank")

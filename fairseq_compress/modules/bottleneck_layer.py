@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from fairseq_compress.architecture.shape import Layer
 from fairseq_compress.errors import ConfigError
 from fairseq_compress.modules.attention import IncrementalState
-from fairseq_compress.modules.axes import INNER, WIDTH, Axes, Declaration, attention_axes
+from fairseq_compress.modules.axes import INNER, WIDTH, Declaration, attention_axes
 from fairseq_compress.modules.bottleneck import Bottleneck, ResidualFeedForward, make_norm
 from fairseq_compress.modules.transformer_layer import make_attention, make_cross_attention
 from fairseq_compress.options import flag
@@ -60,7 +60,7 @@ class _BottleneckLayer(nn.Module):
 
     def axes(self) -> Declaration:
         """Of everything but the feed-forward networks, which declare their own."""
-        found: dict[str, Axes] = {"self_attn_norm": (INNER,), "encoder_attn_norm": (INNER,)}
+        found: Declaration = {"self_attn_norm": (INNER,), "encoder_attn_norm": (INNER,)}
         for name, read, written in (("in", WIDTH, INNER), ("shared", WIDTH, INNER), ("out", INNER, WIDTH)):
             found |= {f"bottleneck_{name}.linear": (written, read), f"bottleneck_{name}.norm": (written,)}
         found |= attention_axes(self.self_attn, "self_attn", INNER, keys=INNER, values=WIDTH)

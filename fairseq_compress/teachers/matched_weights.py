@@ -67,13 +67,13 @@ def matched_weights(student: nn.Module, teacher: nn.Module, layer_map: LayerMap 
         prefixes = f"{part}.layers.{number}.", f"{part}.layers.{theirs}."
         for name, parameter in parameters[0].items():
             teacher_name = name.replace(*prefixes, 1)
-            other = parameters[1].get(teacher_name)
-            if name.startswith(prefixes[0]) and other is not None and len(parameter.shape) == len(other.shape) == 2:
+            match = parameters[1].get(teacher_name)
+            if name.startswith(prefixes[0]) and match is not None and len(parameter.shape) == len(match.shape) == 2:
                 if parameter.axes is None:
                     raise ConfigError(f"{name}: must be a matrix whose axes its module declares")
                 output, inputs = (axis.name for axis in parameter.axes)
                 getters = _getter(models[0], name), _getter(models[1], teacher_name)
-                shapes = parameter.shape, other.shape
+                shapes = parameter.shape, match.shape
                 found.append(MatchedWeight(name, teacher_name, (output, inputs), shapes, *getters))
     if not found:
         raise ConfigError(f"layer map: must pair layers that have a matrix in common, got {dict(layer_map)}")
