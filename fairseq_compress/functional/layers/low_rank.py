@@ -1,8 +1,8 @@
-r"""The best factors of a matrix of lower rank, and the ranks that many matrices get out of one budget.
+r"""Truncated SVD of a matrix, and the ranks of many matrices within one budget.
 
 With :math:`W = U S V^T` (O, I) the product of the factors :math:`U_r S_r^{1/2}` (O, r) and :math:`S_r^{1/2} V_r^T`
 (r, I) is the closest matrix of rank r (Eckart and Young, 1936); what it misses is
-:math:`\|W - \hat W\|^2 = \sum_{i>r} s_i^2`. The energy of r ranks is the part that it does not miss,
+:math:`\|W - \hat W\|^2 = \sum_{i>r} s_i^2`. The energy of r ranks is the part that is kept,
 :math:`\sum_{i \le r} s_i^2 / \sum_i s_i^2`.
 """
 
@@ -109,29 +109,29 @@ def ranks_for_size(spectra: Mapping[str, Tensor], shapes: Mapping[str, tuple[int
         raise ValueError(f"budget: must be at least {least}, rank 1 of all matrices, got {budget}")
     matrices = [_Gains(values, *shapes[name]) for name, values in spectra.items()]
     ranks = [matrix.least_rank for matrix in matrices]
-    steps = [(-step.worth, i, step) for i, matrix in enumerate(matrices) for step in matrix.best_step(ranks[i])]
-    heapq.heapify(steps)
+    heap = [(-step.worth, i, step) for i, matrix in enumerate(matrices) for step in matrix.best_step(ranks[i])]
+    heapq.heapify(heap)
     left = budget - least
-    while steps:
-        _, i, step = heapq.heappop(steps)
-        if step.cost <= left:
+    while heap:
+        _, i, step = heapq.heappop(heap)
+        fits = step.cost <= left
+        if fits:
             ranks[i], left = step.rank, left - step.cost
-            following = matrices[i].best_step(ranks[i])
-        else:  # a dense matrix that does not fit never will: what is left falls as fast as the numbers up to it
-            following = matrices[i].next_rank(ranks[i]) if step.rank == matrices[i].full_rank else []
-        for step in following:
-            heapq.heappush(steps, (-step.worth, i, step))
+        # A dense matrix that does not fit never will: what is left falls as fast as the numbers up to it.
+        if fits or step.rank == matrices[i].full_rank:
+            for following in matrices[i].best_step(ranks[i], dense=fits):
+                heapq.heappush(heap, (-following.worth, i, following))
     return dict(zip(spectra, ranks, strict=True))
 
 
 class _Step(NamedTuple):
     """A larger choice for a matrix."""
 
+    worth: float
+    """Energy gained for each number more."""
     rank: int
     cost: int
     """Numbers more than before."""
-    worth: float
-    """Energy gained for each of them."""
 
 
 class _Gains:
@@ -147,23 +147,16 @@ class _Gains:
         self.break_even = break_even_rank(rows, columns)
         self.least_rank = 1 if self.break_even > 1 else self.full_rank
 
-    def next_rank(self, rank: int) -> list[_Step]:
-        """One rank more, if that is worth something and no dense matrix is smaller."""
-        if rank + 1 >= self.break_even or self.gains[rank] == 0:
-            return []
-        cost = self.rows + self.columns
-        return [_Step(rank + 1, cost, self.gains[rank] / cost)]
-
-    def dense(self, rank: int) -> list[_Step]:
-        """All that is missing, if there is something."""
-        if rank == self.full_rank or self.missing[rank] == 0:
-            return []
-        cost = self.rows * self.columns - stored_numbers(rank, self.rows, self.columns)
-        return [_Step(self.full_rank, cost, self.missing[rank] / cost)]
-
-    def best_step(self, rank: int) -> list[_Step]:
-        """The step that is worth most, if there is any."""
-        return sorted(self.next_rank(rank) + self.dense(rank), key=lambda step: step.worth)[-1:]
+    def best_step(self, rank: int, dense: bool = True) -> list[_Step]:
+        """The step worth most: one rank more, where no dense matrix is smaller, or the dense matrix; or none."""
+        steps = []
+        if rank + 1 < self.break_even and self.gains[rank] > 0:
+            cost = self.rows + self.columns
+            steps.append(_Step(self.gains[rank] / cost, rank + 1, cost))
+        if dense and rank < self.full_rank and self.missing[rank] > 0:
+            cost = self.rows * self.columns - stored_numbers(rank, self.rows, self.columns)
+            steps.append(_Step(self.missing[rank] / cost, self.full_rank, cost))
+        return [max(steps)] if steps else []
 
 
 def _factors(tall: Tensor, rank: int) -> tuple[Tensor, Tensor]:
