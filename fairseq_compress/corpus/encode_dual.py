@@ -51,9 +51,8 @@ def encode_dual(
     """
     _check_names(parts, languages)
     segmenter = DualSegmenter(teacher.model, student.model)
-    dictionaries = [
-        _dictionary_of(segmenter.teacher, teacher.dictionary), _dictionary_of(segmenter.student, student.dictionary)
-    ]  # fmt: skip
+    vocabularies = zip((segmenter.teacher, segmenter.student), (teacher.dictionary, student.dictionary), strict=True)
+    dictionaries = [_dictionary_of(model, path) for model, path in vocabularies]
     paths = {part: [f"{prefix}.{language}" for language in languages] for part, prefix in parts.items()}
     counts = {part: check_parallel(*texts) for part, texts in paths.items()}
     with _new_folder(Path(output)) as folder:

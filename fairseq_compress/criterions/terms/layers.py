@@ -53,7 +53,7 @@ class LayerTerm(Term):
     """
 
     name: ClassVar[str]
-    options = TransferOptions
+    options: ClassVar[type[TermOptions]] = TransferOptions
     at_output: ClassVar[bool] = False
     """Whether it counts with the losses of the output or with those of layers, where a transfer has phases."""
     of_outputs: ClassVar[bool] = False

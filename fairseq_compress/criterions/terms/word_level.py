@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -82,7 +82,7 @@ class TeacherOptions(TermOptions):
 class WordLevel(Term):
     """α · CE_ls + (1 - α) · T² · D: see the criterion ``word_level_kd``."""
 
-    options = TeacherOptions
+    options: ClassVar[type[TermOptions]] = TeacherOptions
     metrics = (
         Metric("gold_loss"),
         Metric("nll_loss"),
