@@ -1,6 +1,5 @@
 """Text that is encoded once in two vocabularies: what comes out of it is what the models say."""
 
-import argparse
 import json
 import os
 import pickle
@@ -12,7 +11,7 @@ import numpy as np
 import pytest
 import sentencepiece
 
-from fairseq_compress.cli import encode_dual as verb
+from fairseq_compress.cli.main import main
 from fairseq_compress.corpus import encode_dual as encoding
 from fairseq_compress.corpus.cleaning import normalize_line
 from fairseq_compress.corpus.dual_text import EOS, PAD, UNK, DualText, ragged_places
@@ -155,13 +154,11 @@ def test_the_same_files_whatever_the_block(folder: Path, tmp_path: Path, monkeyp
 
 
 def test_the_verb(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    parser = argparse.ArgumentParser()
-    verb.add_arguments(parser)
     arguments: list[Any] = ["--source-lang", "en", "--target-lang", "cs", "--trainpref", folder.parent / "train"]
     arguments += ["--testpref", *[folder.parent / "valid"] * 2, "--output", tmp_path / "new" / "dual"]
     for name, files in zip(("teacher", "student"), files_of(folder), strict=True):
-        arguments += [f"--{name}-model", files.model, f"--{name}-dict", files.dictionary]
-    assert verb.run(parser.parse_args([str(argument) for argument in arguments])) == 0
+        arguments += [f"--{name}-sentencepiece-model", files.model, f"--{name}-dictionary", files.dictionary]
+    assert main(["encode-dual", *map(str, arguments)]) == 0
     assert "train 300, test 40, test1 40 sentences" in capsys.readouterr().err
     text = DualText(tmp_path / "new" / "dual", "test1", "en")
     assert len(text) == 40
