@@ -20,11 +20,9 @@ POSITIONAL = ("checkpoint", "output")
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Options of the verb."""
-
     checkpoint: tuple[str, ...] = common.checkpoint("checkpoints in any order, or one directory", "C.pt|DIR")
     output: str = common.output("the averaged checkpoint, without optimizer", "AVG.pt")
-    last: int | None = option(None, "with a directory: how many, the newest", range="[1, inf)", metavar="N")
+    last: int | None = common.number(None, "with a directory: how many, the newest")
     by: str | None = option(
         None, "with a directory: checkpointE.pt by epoch, or checkpoint_E_U.pt by update; default: epoch",
         choices=("epoch", "update"), needs="last",
@@ -43,7 +41,7 @@ class Options:
             yield f"--last: requires one directory, got {len(self.checkpoint)} paths"
 
 
-def run(args: Options) -> int:
+def run(args: Options) -> None:
     """Average, write the checkpoint and print what it was made of."""
     from fairseq_compress.checkpoint.average import select_checkpoints, write_average
 
@@ -53,4 +51,3 @@ def run(args: Options) -> int:
     state = write_average(paths, args.output, progress=True)
     sources = ", ".join(f"{s['name']} ({s['num_updates']} updates)" for s in state["extra_state"]["averaged_from"])
     common.tell(f"{args.output}: the average of {sources}")
-    return 0

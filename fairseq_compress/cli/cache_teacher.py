@@ -24,8 +24,6 @@ SPELLING = {"--teacher-path": "--checkpoint"}  # as trainings call it, in messag
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Options of the verb."""
-
     checkpoint: str = common.checkpoint("the teacher; several are an ensemble", "A.pt[:B.pt]")
     data: str = common.data("the binarized corpus", required=True)
     output: str = common.output("the cache; each split is a folder in it", "DIR")
@@ -35,7 +33,7 @@ class Options:
     top_k: int = option(8, "entries stored for each target token", range="[1, inf)", metavar="K")
     temperature: float = option(1.0, "that of --kd-temperature", range="(0, inf)", metavar="T")
     dtype: str = option("float16", "type of the probabilities", choices=("float16", "float32"))
-    max_tokens: int = option(8000, "of a batch, padding counted", range="[1, inf)", metavar="N")
+    max_tokens: int = common.number(8000, "of a batch, padding counted")
     precision: str = common.precision("of the teacher's matrix products")
     teacher_data: str | None = common.data("folder with the teacher's dict.LANG.txt; default: next to the checkpoint")
     source_lang: str | None = common.language("default: that of the teacher")

@@ -1,55 +1,56 @@
 """The options that verbs share: one name for one thing everywhere.
 
 ``--checkpoint`` a model, ``--data`` a binarized folder, ``--sentencepiece-model``, ``--source`` and ``--reference``
-text, ``--output`` what is written. The functions return an option with the help of the verb.
+text, ``--output`` what is written.
 """
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import MISSING, dataclass
 from typing import Any
 
 from fairseq_compress.options import option
 
 
-def checkpoint(help: str = "a checkpoint, packed or not", metavar: str = "C.pt", default: Any = MISSING) -> Any:
-    """``--checkpoint``: a model of any form that the verb takes."""
-    return option(default, help, metavar=metavar)
+def _noun(metavar: str, help: str = "", required: bool = True) -> Callable[..., Any]:
+    """A function that declares an option, with the help and metavar of the verb in place of these."""
+
+    def declare(help: str = help, metavar: str = metavar, required: bool = required) -> Any:
+        return option(MISSING if required else None, help, metavar=metavar)
+
+    return declare
 
 
-def output(help: str, metavar: str = "FILE") -> Any:
-    """``--output``: a file, folder or prefix."""
-    return option(help=help, metavar=metavar)
+checkpoint = _noun("C.pt", "a checkpoint, packed or not")
+output = _noun("FILE")
+source = _noun("FILE", "the text that was translated")
+reference = _noun("FILE")
+nbest = _noun("FILE", "n-best file, with FILE.json")
+data = _noun("DIR", "folder with dict.LANG.txt; default: next to the checkpoint", required=False)
+sentencepiece_model = _noun("M.model", "written by train-vocabulary")
+language = _noun("LANG", required=False)
 
 
-def source(help: str = "the text that was translated", default: Any = MISSING) -> Any:
-    """``--source``: text, one sentence a line."""
-    return option(default, help, metavar="FILE")
+def number(default: int | None, help: str) -> Any:
+    """An option that is a whole number above 0."""
+    return option(default, help, range="[1, inf)", metavar="N")
 
 
-def reference(help: str, default: Any = MISSING) -> Any:
-    """``--reference``: translations of the source by people."""
-    return option(default, help, metavar="FILE")
+def window(of: str) -> Any:
+    """``--window``."""
+    return number(65_536, f"{of} that are sorted by length at a time")
 
 
-def data(help: str = "folder with dict.LANG.txt; default: next to the checkpoint", required: bool = False) -> Any:
-    """``--data``: a binarized folder."""
-    return option(MISSING if required else None, help, metavar="DIR")
+def threads() -> Any:
+    """``--threads``."""
+    return number(None, "default: OMP_NUM_THREADS if set, else all cores")
 
 
-def sentencepiece_model(help: str = "written by train-vocabulary", default: Any = MISSING) -> Any:
-    """``--sentencepiece-model``: one for both languages."""
-    return option(default, help, metavar="M.model")
-
-
-def language(help: str, required: bool = False) -> Any:
-    """``--source-lang`` and ``--target-lang``."""
-    return option(MISSING if required else None, help, metavar="LANG")
-
-
-def nbest(help: str = "n-best file, with FILE.json") -> Any:
-    """``--nbest``: hypotheses of a teacher."""
-    return option(help=help, metavar="FILE")
+def processes() -> Any:
+    """``--processes``, of a verb that :mod:`fairseq_compress.cli.local_ranks` starts several times."""
+    return number(
+        1, "share work and cores between N processes on this machine; torchrun and srun start them themselves"
+    )
 
 
 def device() -> Any:
@@ -57,27 +58,9 @@ def device() -> Any:
     return option("auto", "where the model runs", choices=("auto", "cpu", "cuda"))
 
 
-def threads() -> Any:
-    """``--threads``."""
-    return option(None, "default: OMP_NUM_THREADS if set, else all cores", range="[1, inf)", metavar="N")
-
-
-def processes() -> Any:
-    """``--processes``, of a verb that :mod:`fairseq_compress.cli.local_ranks` starts several times."""
-    return option(
-        1, "share the work between N processes on this machine, each with its share of the cores; torchrun and srun "
-        "start the processes themselves", range="[1, inf)", metavar="N",
-    )  # fmt: skip
-
-
 def precision(of: str) -> Any:
     """``--precision``."""
     return option("float32", f"type {of}", choices=("float32", "bfloat16"))
-
-
-def window(of: str) -> Any:
-    """``--window``."""
-    return option(65_536, f"{of} that are sorted by length at a time", range="[1, inf)", metavar="N")
 
 
 def join_only() -> Any:

@@ -14,17 +14,14 @@ EXAMPLES = (
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Options of the verb."""
-
     sentencepiece_model: str = common.sentencepiece_model()
     input: str = option(help="subwords, separated by spaces", metavar="FILE")
     output: str = common.output("text")
 
 
-def run(args: Options) -> int:
+def run(args: Options) -> None:
     """Decode and print the count."""
     from fairseq_compress.corpus.segmentation import decode_file
 
     count = decode_file(args.sentencepiece_model, args.input, args.output)
     common.tell(f"{args.output}: {count} lines")
-    return 0

@@ -17,15 +17,13 @@ POSITIONAL = ("checkpoint",)
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Options of the verb."""
-
     checkpoint: str = common.checkpoint()
     plan: str | None = option(None, "as if compressed by this plan, a YAML file or a built-in one", metavar="PLAN")
     source_tokens: int = option(30, "of a sentence, EOS included", range="[1, inf)", metavar="S")
     target_tokens: int = option(30, "of its translation, EOS included", range="[1, inf)", metavar="T")
 
 
-def run(args: Options) -> int:
+def run(args: Options) -> None:
     """Print the tables."""
     register()
     from fairseq_compress.checkpoint.pack import pack_model
@@ -38,4 +36,3 @@ def run(args: Options) -> int:
     size = len(packed_bytes(model))
     costs = cost_lines(plain_model(args.checkpoint), args.source_tokens, args.target_tokens, size)
     print(*size_lines(size_table(model, size)), "", *costs, sep="\n")
-    return 0

@@ -17,17 +17,14 @@ EXAMPLES = (
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Options of the verb."""
-
     sentencepiece_model: str = common.sentencepiece_model()
     input: str = option(help="text, one sentence a line", metavar="FILE")
     output: str = common.output("subwords")
 
 
-def run(args: Options) -> int:
+def run(args: Options) -> None:
     """Encode and print the count."""
     from fairseq_compress.corpus.segmentation import encode_file
 
     count = encode_file(args.sentencepiece_model, args.input, args.output)
     common.tell(f"{args.output}: {count} lines")
-    return 0

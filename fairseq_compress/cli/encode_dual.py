@@ -38,7 +38,7 @@ class Options:
     output: str = common.output("new folder", "DIR")
 
 
-def run(args: Options) -> int:
+def run(args: Options) -> None:
     """Encode and print the counts."""
     from fairseq_compress.corpus.encode_dual import VocabularyFiles, encode_dual
 
@@ -56,4 +56,3 @@ def run(args: Options) -> int:
     for name, unknown in meta.unknown_pieces.items():
         if unknown:
             common.tell(f"{args.output}: {unknown:,} subwords of these are unknown to the {name}'s model")
-    return 0

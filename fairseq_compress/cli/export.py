@@ -23,8 +23,6 @@ POSITIONAL = ("checkpoint", "output")
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Options of the verb."""
-
     output: str = common.output("must not exist", "DIR")
     what: dict[str, Any] = part(ExportOptions, "model", values=True)
     sentencepiece: common.SentencePieceModels = part(common.SentencePieceModels, "subwords")
@@ -37,7 +35,7 @@ class Options:
             yield "--sentencepiece-model: must be given, or one for each side"
 
 
-def run(args: Options) -> int:
+def run(args: Options) -> None:
     """Export, check and print what the check measured."""
     from fairseq_compress.export.exporter import export
     from fairseq_compress.export.fastest import export_fastest
@@ -48,7 +46,6 @@ def run(args: Options) -> int:
     if auto := directory.metadata.get("auto"):
         _tell_candidates(auto)
     _tell_result(args.output, directory.metadata)
-    return 0
 
 
 def _tell_result(output: str, metadata: dict[str, Any]) -> None:

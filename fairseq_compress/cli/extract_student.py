@@ -20,8 +20,6 @@ POSITIONAL = ("checkpoint", "output")
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Options of the verb."""
-
     checkpoint: str = common.checkpoint("a checkpoint of the task dual_vocab_translation")
     output: str = common.output("the student, without optimizer", "STUDENT.pt")
     dictionary: str | None = option(
@@ -29,7 +27,7 @@ class Options:
     )
 
 
-def run(args: Options) -> int:
+def run(args: Options) -> None:
     """Extract, write and print what the student is."""
     register()
     from fairseq_compress.checkpoint.average import count_parameters
@@ -43,4 +41,3 @@ def run(args: Options) -> int:
         f"{args.output}: {model.get('_name') or model.get('arch')}, {len(entries):,} subwords, "
         f"{count_parameters(state['model']):,} parameters"
     )
-    return 0

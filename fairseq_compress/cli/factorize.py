@@ -23,8 +23,6 @@ POSITIONAL = ("checkpoint", "output")
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Options of the verb."""
-
     checkpoint: str = common.checkpoint("the trained model, of dense layers")
     output: str = common.output("the factorized checkpoint, without optimizer", "F.pt")
     rank: int | None = option(None, "the same for all layers", range="[1, inf)", metavar="R")
@@ -43,7 +41,7 @@ class Options:
     )
 
 
-def run(args: Options) -> int:
+def run(args: Options) -> None:
     """Factorize, write, and print what became of each layer."""
     register()
     from fairseq_compress.checkpoint.factorize import write_factorized
@@ -54,7 +52,6 @@ def run(args: Options) -> int:
     factorized = write_factorized(args.checkpoint, args.output, choice, modules, args.embedding_rank)
     print(*table(factorized), sep="\n")
     common.tell(f"{args.output}: {factorized.after:,} parameters")
-    return 0
 
 
 def table(factorized: "Factorized") -> list[str]:

@@ -19,17 +19,17 @@ EXAMPLES = (
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Options of the step."""
-
     nbest: str = common.nbest("--output-nbest of kd-data select")
     data: str = common.data("output folder of fairseq-preprocess", required=True)
     split: str = option("train", "part of the data")
     source_lang: str | None = common.language("default: found in the folder")
     target_lang: str | None = common.language("default: found in the folder")
-    source: str | None = common.source("--output-source of kd-data select, to compare unknown words too", None)
+    source: str | None = common.source(
+        "--output-source of kd-data select, to compare unknown words too", required=False
+    )
 
 
-def run(args: Options) -> int:
+def run(args: Options) -> None:
     """Binarize and print the counts."""
     register()
     from fairseq_compress.datasets.binarize_hypotheses import binarize_hypotheses
@@ -38,7 +38,6 @@ def run(args: Options) -> int:
     counts = binarize_hypotheses(args.nbest, args.data, args.split, source, target, args.source)
     note = f", {counts.unknown_sources:,} sources with unknown words not compared" if counts.unknown_sources else ""
     common.tell(f"{args.data}: {counts.sentences:,} sentences, {counts.hypotheses:,} hypotheses{note}")
-    return 0
 
 
 def languages_of(data: str, source: str | None = None, target: str | None = None) -> tuple[str, str]:

@@ -19,10 +19,8 @@ EXAMPLES = (
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Options of the step."""
-
     input: tuple[str, ...] = option(help="log of fairseq-generate, or its shards", metavar="LOG")
-    source: str | None = common.source("the source text, to count its lines", None)
+    source: str | None = common.source("the source text, to count its lines", required=False)
     expected_lines: int | None = option(None, "number of source lines", metavar="N")
     output: str = common.output("translations, one a line")
     scores: str | None = option(
@@ -35,7 +33,7 @@ class Options:
             yield "--source, --expected-lines: exactly one must be given"
 
 
-def run(args: Options) -> int:
+def run(args: Options) -> None:
     """Collect, write and print the count."""
     from fairseq_compress.corpus.hypotheses import collect_hypotheses, write_hypotheses
     from fairseq_compress.work.files import check_distinct, check_not_empty
@@ -46,4 +44,3 @@ def run(args: Options) -> int:
     hypotheses = collect_hypotheses(args.input, expected)
     write_hypotheses(hypotheses, args.output, args.scores)
     common.tell(f"{args.output}: {len(hypotheses)} lines")
-    return 0

@@ -29,19 +29,17 @@ EXAMPLES = (
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Options of the verb."""
-
     nbest: str = common.nbest("n-best file of text, with FILE.json")
     source: str = common.source()
     sentencepiece_model: str = common.sentencepiece_model("used to segment the training text")
     data: str = common.data("the binarized corpus, for dictionaries, validation and test sets", required=True)
     output: str = common.output("must not exist", "DIR")
-    reference: str | None = common.reference("of --mode interpolate", None)
+    reference: str | None = common.reference("of --mode interpolate", required=False)
     reverse_checkpoint: str | None = option(
         None, "a model from the language of the hypotheses to that of the source, over the same subwords",
         metavar="R.pt[:S.pt]",
     )  # fmt: skip
-    processes: int = option(1, "select and binarize in N processes", range="[1, inf)", metavar="N")
+    processes: int = common.number(1, "select and binarize in N processes")
     rules: SelectionRules = part(SelectionRules, "rules")
 
     def problems(self) -> Iterator[str]:
@@ -54,7 +52,7 @@ class Options:
             yield f"--output: {self.output} exists; choose another name or remove it"
 
 
-def run(args: Options) -> int:
+def run(args: Options) -> None:
     """Run the steps."""
     from fairseq_compress.corpus.segmentation import encode_file
 
@@ -94,7 +92,6 @@ def run(args: Options) -> int:
         )
     os.rename(folder, args.output)
     common.tell(f"{args.output}: done; {steps} may be removed")
-    return 0
 
 
 def _binarize(args: Options, languages: tuple[str, str], prefix: str, folder: str) -> None:

@@ -16,8 +16,6 @@ EXAMPLES = (
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Options of the step."""
-
     nbest: str = common.nbest("n-best file of text, with FILE.json")
     source: str = common.source()
     pieces: str = option(help="that text in subwords of the same model", metavar="FILE")
@@ -25,10 +23,9 @@ class Options:
     output: str = common.output("n-best file of subwords, and FILE.json")
 
 
-def run(args: Options) -> int:
+def run(args: Options) -> None:
     """Encode and print the count."""
     from fairseq_compress.corpus.nbest_pieces import encode_nbest
 
     count = encode_nbest(args.sentencepiece_model, args.nbest, args.source, args.pieces, args.output)
     common.tell(f"{args.output}: {count} lists")
-    return 0

@@ -6,7 +6,6 @@ from fairseq_compress import register
 from fairseq_compress.cli import common
 from fairseq_compress.cli.local_ranks import die_with_parent, run_processes
 from fairseq_compress.cli.parser import flat_values, part
-from fairseq_compress.options import option
 
 HELP = (
     "Score each hypothesis of an n-best file by the log-probability that a reverse model gives to its source, divided "
@@ -23,8 +22,6 @@ EXAMPLES = (
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Options of the step."""
-
     checkpoint: str = common.checkpoint(
         "a model from the language of the hypotheses to that of the source, over the same subwords; or an ensemble",
         "R.pt[:S.pt]",
@@ -34,8 +31,8 @@ class Options:
     output: str = common.output("scores, one a hypothesis, and FILE.json")
     data: str | None = common.data()
     precision: str = common.precision("of the weights")
-    max_tokens: int = option(4000, "of a batch, padding counted", range="[1, inf)", metavar="N")
-    max_sentences: int | None = option(None, "of a batch", range="[1, inf)", metavar="N")
+    max_tokens: int = common.number(4000, "of a batch, padding counted")
+    max_sentences: int | None = common.number(None, "of a batch")
     window: int = common.window("hypotheses")
     device: str = common.device()
     processes: int = common.processes()

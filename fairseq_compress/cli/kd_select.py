@@ -21,13 +21,11 @@ EXAMPLES = (
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Options of the step."""
-
     nbest: str = common.nbest()
     source: str = common.source()
-    reference: str | None = common.reference("of --mode interpolate: text, not subwords", None)
+    reference: str | None = common.reference("of --mode interpolate: text, not subwords", required=False)
     sentencepiece_model: str | None = common.sentencepiece_model(
-        "the hypotheses are subwords of this model: they are joined to text to compare them", None
+        "the hypotheses are subwords of this model: they are joined to text to compare them", required=False
     )
     reverse_scores: str | None = option(None, "scores of a reverse model, from kd-data score", metavar="FILE")
     output_source: str = common.output("sources that stay, unchanged")
@@ -36,15 +34,14 @@ class Options:
         None, "all their chosen hypotheses with scores, as n-best file", metavar="FILE"
     )  # fmt: skip
     report: str | None = option(None, "counts and examples of what was dropped, as JSON", metavar="FILE")
-    processes: int = option(1, "compute similarities in N processes", range="[1, inf)", metavar="N")
+    processes: int = common.number(1, "compute similarities in N processes")
     rules: SelectionRules = part(SelectionRules, "rules")
 
 
-def run(args: Options) -> int:
+def run(args: Options) -> None:
     """Select, write and print the report."""
     from fairseq_compress.corpus.kd_data_files import Inputs, Outputs, select_corpus
 
     inputs = Inputs(args.nbest, args.source, args.reference, args.sentencepiece_model, args.reverse_scores)
     outputs = Outputs(args.output_source, args.output_target, args.output_nbest, args.report)
     common.tell(select_corpus(inputs, outputs, args.rules, args.processes).table())
-    return 0

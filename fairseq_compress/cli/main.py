@@ -101,7 +101,7 @@ def load_verb(verb: str) -> ModuleType:
 
 def _run_verb(verb: str, arguments: list[str]) -> int:
     module = load_verb(verb)
-    status: int = module.run(VerbParser(verb, module).read(arguments))
+    status: int = module.run(VerbParser(verb, module).read(arguments)) or 0
     sys.stdout.flush()  # here, so that a closed pipe is met inside the try of main
     return status
 

@@ -15,13 +15,11 @@ POSITIONAL = ("checkpoint", "output")
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Options of the verb."""
-
     checkpoint: str = common.checkpoint("a checkpoint of any architecture of ours, packed or not")
     output: str = common.output("the plain checkpoint, without optimizer", "PLAIN.pt")
 
 
-def run(args: Options) -> int:
+def run(args: Options) -> None:
     """Materialize, write and print the shape."""
     register()
     from fairseq_compress.checkpoint.average import count_parameters
@@ -33,4 +31,3 @@ def run(args: Options) -> int:
         f"{args.output}: transformer, {values['encoder_layers']}+{values['decoder_layers']} layers, width "
         f"{values['encoder_embed_dim']}, {count_parameters(state['model']):,} parameters"
     )
-    return 0

@@ -23,8 +23,6 @@ EXAMPLES = (
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Options of the verb."""
-
     checkpoint: str = common.checkpoint(
         "the model; several are an ensemble; a directory is one of fairseq-compress export", "A.pt[:B.pt]|DIR"
     )
@@ -39,10 +37,9 @@ class Options:
         choices=("float32", "bfloat16", "int8"),
     )  # fmt: skip
     device: str = common.device()
-    max_tokens: int | None = option(
-        None, "of a batch of sources, padding counted; default: 2000 on a CPU, 16000 on a GPU", range="[1, inf)",
-        metavar="N",
-    )  # fmt: skip
+    max_tokens: int | None = common.number(
+        None, "of a batch of sources, padding counted; default: 2000 on a CPU, 16000 on a GPU"
+    )
     window: int = common.window("lines")
     long_lines: str = option(
         "refuse", "longer than the model takes: stop before any work, or leave such lines untranslated (score -inf)",

@@ -1,7 +1,7 @@
 """The parser of a verb, from the dataclass of its options.
 
 A verb is a module of this package with ``HELP``, ``EXAMPLES`` (command lines without the verb), ``Options`` (a
-dataclass of :mod:`fairseq_compress.options`) and ``run(options)``, which returns the exit status; and where it has them
+dataclass of :mod:`fairseq_compress.options`) and ``run(args)``, which may return an exit status; and where it has them
 
 - ``POSITIONAL``: options that may be given by position, in this order,
 - ``REST``: how the usage shows the words after ``--``, which the field ``rest`` gets,

@@ -22,8 +22,6 @@ EXAMPLES = (
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Options of the verb."""
-
     source_lang: str = common.language("suffix of the source output, such as en, pt_BR, zho_Hans", required=True)
     target_lang: str = common.language("suffix of the target output, such as cs", required=True)
     source: tuple[str, ...] = common.source("source text, one sentence a line")
@@ -36,7 +34,7 @@ class Options:
     rules: CleaningRules = part(CleaningRules, "rules")
 
 
-def run(args: Options) -> int:
+def run(args: Options) -> None:
     """Clean the pairs and print the counts."""
     check_language("--source-lang", args.source_lang)
     check_language("--target-lang", args.target_lang)
@@ -49,4 +47,3 @@ def run(args: Options) -> int:
         PairCleaner(args.rules, drop=not args.no_filter),
     )
     common.tell(f"{args.output}: {report.summary()}")
-    return 0

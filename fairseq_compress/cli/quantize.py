@@ -34,7 +34,7 @@ class CalibrationOptions:
 
     calibration_data: str | None = option(None, "a folder of fairseq-preprocess", metavar="DATA")
     calibration_subset: str = option("train", "the part of it", metavar="NAME")
-    calibration_sentences: int = option(512, "drawn at random", range="[1, inf)", metavar="N")
+    calibration_sentences: int = common.number(512, "drawn at random")
     calibration_percentile: float = option(
         99.99, "of the magnitudes of a layer's input, which becomes its range", range="(0, 100]", metavar="P"
     )
@@ -54,8 +54,6 @@ class StageOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Options of the verb."""
-
     checkpoint: str = common.checkpoint("the trained model; without --plan packed as it is compressed")
     output: str = common.output("the quantized model, without optimizer", f"Q.pt|Q{SUFFIX}")
     plan: str | None = option(
@@ -86,7 +84,7 @@ class Options:
                 yield f"--{name.replace('_', '-')}: requires the arguments of a training, after --"
 
 
-def run(args: Options) -> int:
+def run(args: Options) -> None:
     """Quantize, and print the path of the result."""
     register()
     if not args.packs:
@@ -98,7 +96,6 @@ def run(args: Options) -> int:
             quantized = os.path.join(folder, "quantized.pt")
             _quantize(args, quantized)
             _pack(quantized, args.output, None)
-    return 0
 
 
 def _quantize(args: Options, output: str) -> None:

@@ -16,8 +16,6 @@ EXAMPLES = (
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Options of the verb."""
-
     scores: tuple[str, ...] = option(help="records of score, in the order of the table", metavar="SCORES.json")
     output: tuple[str, ...] = option(
         help="a folder, which gets report.md, report.png and report.json, or single files, named .md, .png or .json",
@@ -27,9 +25,8 @@ class Options:
     note: str | None = option(None, "a caution on page and picture, such as 'synthetic data'", metavar="TEXT")
 
 
-def run(args: Options) -> int:
+def run(args: Options) -> None:
     """Write the report and print where it is."""
     from fairseq_compress.evaluation.report import write_report
 
     print(*write_report(args.scores, args.output, args.title, args.note), sep="\n")
-    return 0

@@ -15,8 +15,6 @@ EXAMPLES = (
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Options of the verb."""
-
     hypothesis: str = option(help="detokenized translation, one sentence a line", metavar="FILE")
     reference: str = common.reference("its reference, line by line")
     output: str = common.output("the record", "SCORES.json")
@@ -24,10 +22,10 @@ class Options:
     target_lang: str | None = common.language(
         "such as cs, zh_CN or zho_Hans: decides what BLEU takes for a word; default: 13a"
     )
-    source: str | None = common.source("the translated text; its line count is checked too", None)
+    source: str | None = common.source("the translated text; its line count is checked too", required=False)
     name: str | None = option(None, "of the system in a report; default: the name of the hypothesis", metavar="NAME")
     checkpoint: str | None = common.checkpoint(
-        "the model, packed, exported or not: its parameters, bytes and layers", "C.pt|DIR", None
+        "the model, packed, exported or not: its parameters, bytes and layers", "C.pt|DIR", required=False
     )
     cost_tokens: int | None = option(
         None, "add the multiply-adds of the checkpoint for a sentence of N tokens into N, with a beam of 1",
@@ -51,7 +49,7 @@ class Options:
     )  # fmt: skip
 
 
-def run(args: Options) -> int:
+def run(args: Options) -> None:
     """Score, write the record and print the three scores."""
     from fairseq_compress.evaluation.scores import parse_facts, system_record, write_record
     from fairseq_compress.work.files import check_distinct
@@ -81,4 +79,3 @@ def run(args: Options) -> int:
         common.tell(f"fairseq-compress score: caution: {caution}")
     scores = f"BLEU {record['bleu']['score']:.2f}, lowercase {record['bleu_lowercase']['score']:.2f}"
     print(f"{record['name']}: {scores}, chrF2 {record['chrf2']['score']:.2f}")
-    return 0

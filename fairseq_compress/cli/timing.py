@@ -28,10 +28,8 @@ REST = "DATA fairseq-generate options"
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Options of the verb."""
-
-    checkpoint: str | None = common.checkpoint("a directory of export, or a checkpoint", "DIR|C.pt", None)
-    source: str | None = common.source("raw text", None)
+    checkpoint: str | None = common.checkpoint("a directory of export, or a checkpoint", "DIR|C.pt", required=False)
+    source: str | None = common.source("raw text", required=False)
     data: str | None = common.data("with a checkpoint: folder with dict.LANG.txt; default: next to the checkpoint")
     threads: int | None = common.threads()
     runs: int = option(3, "timings", range="[3, inf)", metavar="N")

@@ -18,8 +18,6 @@ EXAMPLES = (
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Options of the verb."""
-
     input: tuple[str, ...] = option(help="text of both languages", metavar="FILE")
     vocab_size: int = option(
         help="subwords, with 3 control symbols and 256 bytes", range="[1, inf)", metavar="N"
@@ -31,7 +29,7 @@ class Options:
     input_sentence_size: int = option(0, "train on N random lines; 0 takes all", range="[0, inf)", metavar="N")
 
 
-def run(args: Options) -> int:
+def run(args: Options) -> None:
     """Train, write the three files and print the size."""
     from fairseq_compress.corpus.training_lines import LineCounts
     from fairseq_compress.corpus.vocabulary import VocabularySettings, build_vocabulary
@@ -48,4 +46,3 @@ def run(args: Options) -> int:
     common.tell(f"{args.output}.dict.txt: {entries} entries (fairseq adds 4 symbols)")
     if note := counts.summary():
         common.tell(f"{args.output}: {note}")
-    return 0

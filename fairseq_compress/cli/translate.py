@@ -27,14 +27,12 @@ POSITIONAL = ("checkpoint",)
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Options of the verb."""
-
     checkpoint: str = common.checkpoint("a directory of export, or a checkpoint, packed or not", "DIR|C.pt")
     data: str | None = common.data("with a checkpoint: folder with dict.LANG.txt; default: next to the checkpoint")
     threads: int | None = common.threads()
     scores: bool = option(False, "write lines 'number<TAB>score<TAB>text', numbered from 0, as --nbest does too")
-    flush_every: int | None = option(
-        None, "translate and write N lines at a time, even if the input does not pause", range="[1, inf)", metavar="N"
+    flush_every: int | None = common.number(
+        None, "translate and write N lines at a time, even if the input does not pause"
     )
     sentencepiece: common.SentencePieceModels = part(common.SentencePieceModels, "subwords, with a checkpoint")
     lines: dict[str, Any] = part(LineOptions, "lines; defaults: 1, 256, split", given=True)
@@ -43,7 +41,7 @@ class Options:
     )
 
 
-def run(args: Options) -> int:
+def run(args: Options) -> None:
     """Translate stdin to stdout."""
     from fairseq_compress import runtimes
     from fairseq_compress.decoding.line_input import read_lines, read_lines_as_they_come
@@ -65,7 +63,6 @@ def run(args: Options) -> int:
         if every is not None and (number + 1) % every == 0:
             output.flush()
     output.flush()
-    return 0
 
 
 def _line(number: int, translation: "Translation", numbered: bool) -> bytes:

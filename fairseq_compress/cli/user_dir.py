@@ -17,7 +17,6 @@ class Options:
     """None."""
 
 
-def run(args: Options) -> int:
+def run(args: Options) -> None:
     """Print it."""
     print(Path(fairseq_compress.__file__).resolve().parent)
-    return 0
