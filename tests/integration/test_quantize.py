@@ -320,3 +320,16 @@ def test_two_processes_train_a_stage_as_one_does(teacher, data_bin, tmp_path):
         torch.testing.assert_close(two[key], value, rtol=1e-5, atol=1e-6, msg=key)
     key = "decoder.layers.0.self_attn.v_proj.weight_centroids"
     assert (one[key] - start[key]).abs().max() > 1e-4
+
+
+def test_a_calibrated_model_is_packed_in_one_call(teacher, data_bin, tmp_path, capsys):
+    (tmp_path / "plan.yaml").write_text('weights: [{modules: ["*"], bits: 8}]\nactivations: [{modules: ["*"]}]')
+    plan = ["--plan", str(tmp_path / "plan.yaml"), "--calibration-data", str(data_bin), "--calibration-sentences", "20"]
+    assert main(["quantize", str(teacher), str(tmp_path / "q.pt"), *plan]) == 0
+    assert main(["quantize", str(tmp_path / "q.pt"), str(tmp_path / "q.safetensors")]) == 0
+    assert main(["quantize", str(teacher), str(tmp_path / "at-once.safetensors"), *plan]) == 0
+    assert (tmp_path / "at-once.safetensors").read_bytes() == (tmp_path / "q.safetensors").read_bytes()
+    assert {path.name for path in tmp_path.iterdir()} == {"plan.yaml", "q.pt", "q.safetensors", "at-once.safetensors"}
+    capsys.readouterr()
+    assert main(["quantize", str(teacher), str(tmp_path / "no.pt")]) == 1
+    assert "--plan: must be given, unless the output is packed" in capsys.readouterr().err
