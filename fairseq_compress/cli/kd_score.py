@@ -58,8 +58,8 @@ def run(args: Options) -> int:
 
     # With more threads the last digit depends on their number (also with MKL_CBWR), and one a process is faster.
     torch.set_num_threads(1)
-    inputs = [args.nbest, sidecar_path(args.nbest), args.source, *args.checkpoint.split(":")]
-    check_distinct(inputs, [args.output, sidecar_path(args.output)])
+    inputs = [args.nbest, args.source, *args.checkpoint.split(":")]
+    check_distinct([*inputs, sidecar_path(args.nbest)], [args.output, sidecar_path(args.output)])
     models = load_models(args.checkpoint, args.data, precision=args.precision, device=pick_device(args.device))
     files = args.sentencepiece.given()
     pieces = ",".join(file_sha256(path) for path in files if path) if files else None

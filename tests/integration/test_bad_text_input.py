@@ -20,8 +20,8 @@ GOOD = {
     "out.model": b"made before\n",
     "out.txt": b"made before\n",
 }
-PREPARE = "prepare --source-lang en --target-lang cs --output-prefix out"
-VOCABULARY = "train-vocabulary --output-prefix out"
+PREPARE = "prepare --source-lang en --target-lang cs --output out"
+VOCABULARY = "train-vocabulary --output out"
 
 CASES = {
     "missing file": (f"{PREPARE} --source nothing.en --target a.cs", "cannot read nothing.en: No such file"),
@@ -73,15 +73,15 @@ CASES = {
         "broken.model is not a sentencepiece model",
     ),
     "incomplete log": (
-        "collect-hypotheses --input g.log --expected-lines 2 --output out.txt",
+        "kd-data collect --input g.log --expected-lines 2 --output out.txt",
         "g.log: 1 translations of 2 lines; the first missing id is 1",
     ),
     "log of another set": (
-        "collect-hypotheses --input g.log --source empty.txt --output out.txt",
+        "kd-data collect --input g.log --source empty.txt --output out.txt",
         "empty.txt is empty",
     ),
-    "output over input": ("collect-hypotheses --input g.log --expected-lines 1 --output g.log", "output g.log is also"),
-    "output is a folder": ("collect-hypotheses --input g.log --expected-lines 1 --output .", "it is a folder"),
+    "output over input": ("kd-data collect --input g.log --expected-lines 1 --output g.log", "output g.log is also"),
+    "output is a folder": ("kd-data collect --input g.log --expected-lines 1 --output .", "it is a folder"),
 }
 
 
@@ -98,7 +98,7 @@ def test_one_clear_error_and_nothing_lost(tmp_path: Path, case: str) -> None:
         timeout=60,
         check=False,
     )
-    verb = command.split()[0]
+    verb = " ".join(command.split()[: 1 + command.startswith("kd-data")])
     assert done.returncode == 1, done.stderr
     assert done.stdout == ""
     assert done.stderr.startswith(f"fairseq-compress {verb}: error: ")

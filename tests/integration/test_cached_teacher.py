@@ -159,12 +159,12 @@ def test_bad_arguments_give_one_line(teacher, data_bin, tmp_path, capsys):
     cases = [
         (["--top-k", 0, "--max-tokens", 0], "--top-k: must be in [1, inf), got 0; --max-tokens: must be in [1, inf)"),
         (["--top-k", 49], "--top-k: must be in [1, 48], the entries of the dictionary, got 49"),
-        (["--temperature", 0], "--temperature: must be greater than 0, got 0.0"),
+        (["--temperature", 0], "--temperature: must be in (0, inf), got 0.0"),
         (["--max-tokens", 0], "--max-tokens: must be in [1, inf), got 0"),
         (["--splits", "none"], "--splits none: Dataset not found: none"),
         (["--source-lang", "de"], "has no dictionary of de or cs"),
         (["--source-lang", "cs", "--target-lang", "en"], "the teacher must translate cs-en"),
-        (["--truncate-source", 1], "--truncate-source: must be at least 2, got 1"),
+        (["--truncate-source", 1], "--truncate-source: must be in [2, inf), got 1"),
     ]
     for options, message in cases:
         assert message in refused(capsys, teacher, data_bin, tmp_path / "out", *options)

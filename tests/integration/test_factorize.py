@@ -186,15 +186,15 @@ def test_what_cannot_be_is_refused(teacher, tmp_path, capsys):
     capsys.readouterr()
     for checkpoint, options, message in (
         (teacher, ("--rank", 0), "--rank: must be in [1, inf), got 0"),
-        (teacher, ("--energy", 1.5), "--energy: must be over 0 and at most 1, got 1.5"),
-        (teacher, ("--energy", "nan"), "--energy: must be over 0 and at most 1, got nan"),
+        (teacher, ("--energy", 1.5), "--energy: must be in (0, 1], got 1.5"),
+        (teacher, ("--energy", "nan"), "--energy: must be in (0, 1], got nan"),
         (teacher, ("--size", least - 1), f"--size: must be at least {least} bytes, rank 1 in all layers picked"),
         (teacher, ("--rank", 16), "--rank 16: no layer would have fewer numbers than it has now"),
         (teacher, ("--size", 10**9), "--size 1000000000: no layer would have fewer numbers"),
         (teacher, ("--rank", 2, "--modules", "*.fc7"), "--modules: the pattern '*.fc7' matches no module"),
         (teacher, ("--rank", 2, "--modules", "*output_projection"), "matches no module"),
         (teacher, ("--rank", 2, "--embedding-rank", 16), "--embedding-rank: must be from 1 to"),
-        (teacher, ("--rank", 2, "--embedding-rank", -1), "--embedding-rank: must be from 1 to"),
+        (teacher, ("--rank", 2, "--embedding-rank", -1), "--embedding-rank: must be in [0, inf), got -1"),
         (
             tmp_path / "f.pt",
             ("--rank", 2),

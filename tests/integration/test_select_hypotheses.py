@@ -262,7 +262,7 @@ def test_files_that_do_not_belong_together(
         (["--mode", "best", "--drop-worst", "0.05"], "--reverse-scores: is required by --drop-worst above 0, got none"),
         (["--mode", "best", "--reverse-scores", "reverse"], "--reverse-scores: requires --drop-worst above 0"),
         (["--mode", "best", "--output-source", "src"], "is also an input"),
-        (["--mode", "best", "--processes", "0"], "--processes: must be at least 1"),
+        (["--mode", "best", "--processes", "0"], "--processes: must be in [1, inf), got 0"),
     ],
 )
 def test_options_that_contradict(
