@@ -69,7 +69,7 @@ class BuildWithConfigs(build_py):
         return [*super().get_outputs(include_bytecode), *copies]
 
     def _configs(self) -> dict[Path, Path]:
-        files = (file for file in sorted((ROOT / "configs").rglob("*")) if file.suffix in (".env", ".yaml"))
+        files = (file for file in sorted((ROOT / "configs").rglob("*")) if file.suffix in (".env", ".json", ".yaml"))
         return {file: Path(self.build_lib, PACKAGE, file.relative_to(ROOT)) for file in files}
 
 
