@@ -40,6 +40,17 @@ class DualVocabularyModel(BaseFairseqModel):
             self.teacher(**teacher, features_only=features_only[1])[0],
         )
 
+    def upgrade_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Refuse weights of the other kind of embeddings, such as those of trainings begun with the older default."""
+        super().upgrade_state_dict(state_dict)
+        kinds = ("own", "projected")
+        found = any(name.startswith("student_projection.") for name in state_dict)
+        wanted = self.student_projection is not None
+        if found != wanted:
+            raise ConfigError(
+                f"--student-embeddings: must be {kinds[found]}, as in the checkpoint, got {kinds[wanted]}"
+            )
+
     def max_positions(self) -> tuple[int, int]:
         """Of both: the smaller ones."""
         own, other = self.student.max_positions(), self.teacher.max_positions()

@@ -8,7 +8,7 @@ import shutil
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, run_command
 from tests.fixtures import commands
 from tests.fixtures.commands import CACHE, FILES, NBEST, SCORE, SHAPES, WORD_KD, generate, verb
 
@@ -81,7 +81,16 @@ def test_a_training_from_hidden_states_resumes(tmp_path):
 
 
 def test_a_dual_vocabulary_training_resumes(tmp_path):
-    check_training(commands.resume_dual(FILES / "dual.pt", tmp_path / "resumed", 101), "resume dual")
+    resumed = commands.resume_dual(FILES / "dual.pt", tmp_path / "resumed", 101, "--student-embeddings", "own")
+    check_training(resumed, "resume dual")
+
+
+def test_a_dual_vocabulary_training_of_another_default_is_refused(tmp_path):
+    shutil.copy(FILES / "dual.pt", tmp_path / "checkpoint_last.pt")
+    command = ["fairseq-train", *commands.DUAL, "--max-update", 101, "--save-dir", tmp_path]
+    result = run_command(*command, check=False)
+    assert result.returncode == 1
+    assert "error: --student-embeddings: must be own, as in the checkpoint, got projected" in result.stdout
 
 
 def test_a_dual_vocabulary_checkpoint_gives_its_student(tmp_path):
