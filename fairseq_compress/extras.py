@@ -18,11 +18,7 @@ BUILD_TOOLS = "pip install torch numpy cython setuptools wheel"
 
 @contextmanager
 def explained() -> Iterator[None]:
-    """Replace the error of a missing optional package by one line that says what to install.
-
-    Raises:
-        MissingPackageError: in place of the ModuleNotFoundError.
-    """
+    """Replace the error of a missing optional package by one line that says what to install."""
     try:
         yield
     except ModuleNotFoundError as error:

@@ -67,11 +67,7 @@ _UNSPACED = re.compile(f"[{LOGOGRAPHS}{KANA}{ABUGIDAS}]")
 
 
 def check_language(option: str, code: str) -> str:
-    """The code, the value of ``option``, if it is one.
-
-    Raises:
-        ConfigError: naming the option, the rule and the value.
-    """
+    """The code, the value of ``option``, if it is one."""
     if not CODE.fullmatch(code):
         raise ConfigError(f"{option}: must be a language code ({CODE_RULE}), got {code!r}")
     return code

@@ -15,9 +15,6 @@ def select(names: Iterable[str], patterns: Sequence[str], argument: str) -> list
         names: of the modules that may be picked.
         patterns: such as ``encoder.layers.*.fc1``; one that starts with ``!`` takes names away again.
         argument: where the patterns come from, for the message.
-
-    Raises:
-        ConfigError: a pattern picks nothing, or takes nothing away.
     """
     known = list(names)
     picked: set[str] = set()

@@ -12,11 +12,7 @@ FOLDERS = (PACKAGE / "configs", PACKAGE.parent / "configs")
 
 
 def shipped(*parts: str) -> Path:
-    """The path of a shipped configuration: ``shipped("plans", "int4.yaml")``.
-
-    Raises:
-        ConfigError: there is none of this name; the message lists those of the same folder and kind.
-    """
+    """The path of a shipped configuration: ``shipped("plans", "int4.yaml")``."""
     for folder in FOLDERS:
         path = folder.joinpath(*parts)
         if path.is_file():

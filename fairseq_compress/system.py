@@ -40,9 +40,6 @@ def lock_file(file: int, wait: bool = False) -> bool | None:
 
     Returns:
         True; False if another process holds the lock; None where there are no locks.
-
-    Raises:
-        OSError: another error of the system.
     """
     if fcntl is None:
         return None

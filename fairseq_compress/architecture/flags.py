@@ -108,9 +108,6 @@ def architecture_of(cfg: Any) -> Architecture:
 
     Args:
         cfg: flat (a namespace, hydra's table), or fairseq's ``TransformerConfig``; of fairseq's models too.
-
-    Raises:
-        ConfigError: it breaks a rule; all problems are in one message.
     """
     if not (given := getattr(cfg, KEY, None)):
         return from_flags(cfg)
@@ -133,9 +130,6 @@ def resolve(args: Any) -> None:
 
     Args:
         args: a namespace or hydra's table, before defaults fill it.
-
-    Raises:
-        ConfigError: the architecture breaks a rule, or an option contradicts it.
     """
     if not getattr(args, KEY, None):
         return
@@ -217,11 +211,7 @@ def _given_too(cfg: Any, names: tuple[str, ...], what: str) -> list[str]:
 
 
 def flags_of(cfg: Any) -> ShapeFlags:
-    """The options beyond fairseq's in a configuration, checked.
-
-    Raises:
-        ConfigError: as :func:`architecture_of`.
-    """
+    """The options beyond fairseq's in a configuration, checked."""
     problems: list[str] = []
     flags = ShapeFlags(**_given(cfg, problems))
     kind = _embedding_kind(flags)
@@ -231,11 +221,7 @@ def flags_of(cfg: Any) -> ShapeFlags:
 
 
 def linear_ranks(flags: ShapeFlags) -> list[tuple[str, int]]:
-    """Patterns of names and ranks; the last that matches a layer counts.
-
-    Raises:
-        ConfigError: an item has another form.
-    """
+    """Patterns of names and ranks; the last that matches a layer counts."""
     ranks = [(f"*.{name}", flags.ffn_rank) for name in ("fc1", "fc2") if flags.ffn_rank]
     if flags.attention_rank:
         ranks.append(("*_attn.*_proj", flags.attention_rank))

@@ -10,9 +10,6 @@ def sharing_leaders(count: int, groups: int, order: str = "sequence") -> list[in
 
     ``sequence`` AABBCC: layer i has the parameters number i · G // N. ``cycle`` ABCABC: i mod G. ``cycle_rev`` ABCCBA:
     as cycle, but in the last min(G, N - G) layers backwards from G - 1; ABCDDC for N = 6, G = 4.
-
-    Raises:
-        ConfigError: there are more groups than layers, or none; or the order is unknown.
     """
     if order not in ORDERS:
         raise ConfigError(f"--layer-sharing: must be one of {', '.join(ORDERS)}, got {order!r}")

@@ -55,10 +55,6 @@ def select_checkpoints(
         by: ``epoch`` takes ``checkpointE.pt``; ``update`` takes ``checkpoint_E_U.pt``, ordered by the update U.
         include_last: include ``checkpoint_last.pt`` where it has more updates than these, as after a training that
             ended between two saves.
-
-    Raises:
-        ConfigError: ``last`` is under 1, or ``by`` is unknown.
-        CheckpointError: there is no such directory, or it has fewer such files.
     """
     if last < 1:
         raise ConfigError(f"--last must be at least 1, got {last}")
@@ -86,11 +82,6 @@ def average_checkpoints(paths: Sequence[str | os.PathLike[str]], progress: bool 
 
     Tied weights are averaged once and stay tied. All else (configuration, task state) comes from the input with the
     most updates, without optimizer, data iterator and meters. ``extra_state["averaged_from"]`` lists the inputs.
-
-    Raises:
-        ConfigError: no paths, or one of them twice.
-        CheckpointError: an input cannot be loaded, holds NaN or infinity, or differs from the others in keys, shapes,
-            dtypes, ties, masks or other buffers.
     """
     ordered = _distinct(paths)
     total: _RunningSum | None = None
@@ -116,11 +107,7 @@ def average_checkpoints(paths: Sequence[str | os.PathLike[str]], progress: bool 
 def write_average(
     paths: Sequence[str | os.PathLike[str]], output: str | os.PathLike[str], progress: bool = False
 ) -> dict[str, Any]:
-    """Write :func:`average_checkpoints` of ``paths`` to ``output``, atomically, and return it.
-
-    Raises:
-        ConfigError: ``output`` is one of the inputs.
-    """
+    """Write :func:`average_checkpoints` of ``paths`` to ``output``, atomically, and return it."""
     return write_converted(paths, output, lambda: average_checkpoints(paths, progress), dict)
 
 
@@ -193,11 +180,7 @@ def _distinct(paths: Sequence[str | os.PathLike[str]]) -> list[Path]:
 
 
 def checked_weights(model: Any, path: Path) -> Weights:
-    """The weights of a checkpoint.
-
-    Raises:
-        CheckpointError: they are no tensors, or one holds NaN or infinity.
-    """
+    """The weights of a checkpoint."""
     if not isinstance(model, Mapping) or not model:
         raise CheckpointError(f"checkpoint {path}: 'model' must be a dictionary of weights, got {type(model).__name__}")
     for key, value in model.items():

@@ -27,21 +27,13 @@ def compressed_model(
 
     Returns:
         The model, the whole dictionary of the checkpoint, and its configuration with the plan inside.
-
-    Raises:
-        CheckpointError: the checkpoint cannot be loaded.
-        ConfigError: its weights are packed already; or the plan does not fit the model.
     """
     state, cfg = _with_plan(path, plan)
     return build_model(path, state, cfg, *dictionaries_of(state["model"])), state, cfg
 
 
 def check_plan(path: str | os.PathLike[str], plan: Plan) -> None:
-    """Refuse a plan that does not fit the model of a checkpoint, before any work.
-
-    Raises:
-        ConfigError, CheckpointError: see :func:`compressed_model`.
-    """
+    """Refuse a plan that does not fit the model of a checkpoint, before any work."""
     state, cfg = _with_plan(path, plan)
     new_model(path, cfg, *dictionaries_of(state["model"]))
 

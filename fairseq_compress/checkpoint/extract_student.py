@@ -31,12 +31,6 @@ def extract_student(path: PathLike, dictionary: PathLike | None = None) -> tuple
 
     Args:
         dictionary: by default ``dict.student.txt`` in the first data folder that the checkpoint names.
-
-    Raises:
-        CheckpointError: the file cannot be loaded, is of another training, or its weights and its architecture do not
-            fit each other.
-        ConfigError: the dictionary has another size than the student's tables.
-        DataError: the dictionary is missing or damaged.
     """
     state, cfg = load_upgraded(path)
     try:
@@ -66,10 +60,6 @@ def write_student(path: PathLike, output: PathLike, dictionary: PathLike | None 
     """Write :func:`extract_student` of ``path`` to ``output``, its dictionaries next to it first; return the state.
 
     Each file appears complete or not at all. ``dict.SRC.txt`` and ``dict.TGT.txt`` are both the student's dictionary.
-
-    Raises:
-        ConfigError: an output is an input, or a dictionary of another model is next to the output already; else as
-            :func:`extract_student`.
     """
     state, file = extract_student(path, dictionary)
     task = state["cfg"]["task"]

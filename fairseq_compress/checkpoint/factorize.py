@@ -64,10 +64,6 @@ def factorize(
 
     The checkpoint's own plan is dropped: its patterns are for other modules. Arguments are those of
     :func:`~fairseq_compress.surgery.factorize.choose_ranks`.
-
-    Raises:
-        CheckpointError: the file cannot be loaded, holds NaN, or is of an architecture without low-rank layers.
-        ConfigError: it is factorized already; or see :func:`~fairseq_compress.surgery.factorize.choose_ranks`.
     """
     _, state, cfg, dictionaries, model = load_model(path)
     structured = [f"{name} is a {type(module).__name__}" for name, module in structured_modules(model).items()]
@@ -100,11 +96,7 @@ def factorize(
 def write_factorized(
     path: PathLike, output: PathLike, choice: RankChoice, modules: Sequence[str] = MODULES, embedding_rank: int = 0
 ) -> Factorized:
-    """Write :func:`factorize` of ``path`` to ``output`` and return it.
-
-    Raises:
-        ConfigError: the output is the input; or see :func:`factorize`, which has the other errors too.
-    """
+    """Write :func:`factorize` of ``path`` to ``output`` and return it."""
     return write_converted([path], output, lambda: factorize(path, choice, modules, embedding_rank))
 
 

@@ -39,9 +39,6 @@ def load_state(path: PathLike) -> dict[str, Any]:
     """The whole dictionary of a checkpoint file, on the CPU; tensors that shared storage still share it.
 
     Unpickles with ``weights_only=True`` and the exact classes of :data:`compat.CHECKPOINT_CLASSES`.
-
-    Raises:
-        CheckpointError: the file is missing, truncated, unsafe, or has no weights under ``model``.
     """
     if is_packed(path):
         return unpacked_state(path)
@@ -62,11 +59,7 @@ def _can_map(path: PathLike) -> bool:
 
 
 def load_upgraded(path: PathLike) -> tuple[dict[str, Any], DictConfig]:
-    """A checkpoint upgraded to today's layout by fairseq, and its configuration (old ``args`` converted).
-
-    Raises:
-        CheckpointError: as :func:`load_state`, or there is no configuration inside.
-    """
+    """A checkpoint upgraded to today's layout by fairseq, and its configuration (old ``args`` converted)."""
     if not Path(path).is_file():
         raise CheckpointError(f"checkpoint {path}: no such file")
     fairseq_compress.register()  # the classes of its model and task
@@ -79,11 +72,7 @@ def load_upgraded(path: PathLike) -> tuple[dict[str, Any], DictConfig]:
 
 
 def load_model(path: PathLike) -> TrainedModel:
-    """The trained model of a checkpoint, packed or not.
-
-    Raises:
-        CheckpointError: as :func:`load_upgraded` and :func:`build_model`.
-    """
+    """The trained model of a checkpoint, packed or not."""
     state, cfg = load_upgraded(path)
     dictionaries = dictionaries_of(state["model"])
     return TrainedModel(path, state, cfg, dictionaries, build_model(path, state, cfg, *dictionaries))
@@ -92,11 +81,7 @@ def load_model(path: PathLike) -> TrainedModel:
 def build_model(
     path: PathLike, state: dict[str, Any], cfg: DictConfig, source: Dictionary, target: Dictionary
 ) -> BaseFairseqModel:
-    """The trained model of a translation checkpoint, built by the task that trained it over the given dictionaries.
-
-    Raises:
-        CheckpointError: the task is unknown here, or weights and architecture do not fit each other.
-    """
+    """The trained model of a translation checkpoint, built by the task that trained it over the given dictionaries."""
     model = new_model(path, cfg, source, target)
     try:
         model.load_state_dict(state["model"], strict=True, model_cfg=cfg.model)
@@ -107,11 +92,7 @@ def build_model(
 
 
 def new_model(path: PathLike, cfg: DictConfig, source: Dictionary, target: Dictionary) -> BaseFairseqModel:
-    """As :func:`build_model`, without the weights.
-
-    Raises:
-        CheckpointError: the task is unknown here.
-    """
+    """As :func:`build_model`, without the weights."""
     task_class = TASK_REGISTRY.get(cfg.task._name)
     if task_class is None:
         raise CheckpointError(f"checkpoint {path}: was trained with the unknown task '{cfg.task._name}'")

@@ -54,10 +54,6 @@ def materialize(path: PathLike, any_shape: bool = False) -> Materialized:
     Args:
         any_shape: layers may differ in heads, their width and FFN units, which fairseq's ``transformer`` cannot hold:
             the model is then one of ours with dense weights, for runtimes that can.
-
-    Raises:
-        CheckpointError: the file cannot be loaded; or the model is no plain transformer, with all reasons in one line;
-            or the plain model does not compute what the original does.
     """
     state, cfg = load_upgraded(path)
     reasons = _why_not_by_name(cfg, state["model"])
@@ -92,11 +88,7 @@ def materialize(path: PathLike, any_shape: bool = False) -> Materialized:
 
 
 def write_materialized(path: PathLike, output: PathLike) -> dict[str, Any]:
-    """Write :func:`materialize` of ``path`` to ``output``, atomically, and return it.
-
-    Raises:
-        ConfigError: the output is the input.
-    """
+    """Write :func:`materialize` of ``path`` to ``output``, atomically, and return it."""
     return write_converted([path], output, lambda: materialize(path)).state
 
 

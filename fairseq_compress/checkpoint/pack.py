@@ -39,11 +39,7 @@ def pack_model(path: str | os.PathLike[str], plan: Plan | None = None) -> Packed
 
 
 def pack(path: str | os.PathLike[str], output: str | os.PathLike[str], plan: Plan | None = None) -> list[Entry]:
-    """Write :func:`pack_model`, atomically, and return the table of its sizes.
-
-    Raises:
-        ConfigError: the output is the input.
-    """
+    """Write :func:`pack_model`, atomically, and return the table of its sizes."""
     check_distinct([path], [output])
     model = pack_model(path, plan)
     contents = packed_bytes(model)

@@ -60,11 +60,7 @@ def packed_bytes(model: PackedModel) -> bytes:
 
 
 def read_packed(path: str | os.PathLike[str]) -> PackedModel:
-    """Read a packed checkpoint.
-
-    Raises:
-        CheckpointError: it is missing, truncated, altered, of another version, or no packed checkpoint.
-    """
+    """Read a packed checkpoint."""
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = _metadata(file.metadata())
@@ -98,11 +94,7 @@ def is_packed(path: str | os.PathLike[str]) -> bool:
 
 
 def unpacked_weights(path: str | os.PathLike[str], model: PackedModel) -> dict[str, Tensor]:
-    """The state dict; names that share a weight share the tensor.
-
-    Raises:
-        CheckpointError: a weight cannot be unpacked.
-    """
+    """The state dict; names that share a weight share the tensor."""
     weights: dict[str, Tensor] = {}
     for name, packed in model.weights.items():
         try:

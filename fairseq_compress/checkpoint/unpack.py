@@ -13,9 +13,6 @@ def unpacked_state(path: str | os.PathLike[str]) -> dict[str, Any]:
     """A packed checkpoint as what fairseq reads of one: dense weights, which are compressed no more.
 
     What remains of its plan are the activations.
-
-    Raises:
-        CheckpointError: see :func:`fairseq_compress.checkpoint.packed_file.read_packed`.
     """
     model = read_packed(path)
     plan = plan_of(model.cfg["model"])

@@ -41,11 +41,7 @@ def run(args: Options) -> None:
 
 
 def languages_of(data: str, source: str | None = None, target: str | None = None) -> tuple[str, str]:
-    """The languages that are given, else those of a binarized folder.
-
-    Raises:
-        ConfigError: one is not given, and the folder has no binarized text.
-    """
+    """The languages that are given, else those of a binarized folder."""
     from fairseq.data import data_utils
 
     from fairseq_compress.errors import ConfigError

@@ -21,9 +21,6 @@ def run_processes(verb: str, processes: int, values: Mapping[str, object]) -> in
 
     Args:
         values: of its options, by name.
-
-    Raises:
-        ConfigError: the environment already says which rank this process is.
     """
     from fairseq_compress.errors import ConfigError
     from fairseq_compress.system import available_cores

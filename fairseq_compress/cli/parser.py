@@ -80,12 +80,7 @@ class VerbParser(argparse.ArgumentParser):
         self.usage = self._usage()
 
     def read(self, arguments: Sequence[str]) -> Any:
-        """The ``Options`` of a command line.
-
-        Raises:
-            SystemExit: the command line has unknown options, or not all that are required.
-            ConfigError: values are out of their range or contradict each other.
-        """
+        """The ``Options`` of a command line."""
         words, rest = list(arguments), []
         if self._rest is not None and "--" in words:
             place = words.index("--")

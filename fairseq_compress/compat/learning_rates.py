@@ -121,11 +121,7 @@ def _patch_trainer() -> None:
 
 
 def set_rate_factors(optimizer: Any, factors: Mapping[str, float]) -> None:
-    """Set the factors of groups of an optimizer, by the name of the group without :data:`RATE_GROUP`.
-
-    Raises:
-        ConfigError: the optimizer holds no such group, as its parameters were joined to one tensor.
-    """
+    """Set the factors of groups of an optimizer, by the name of the group without :data:`RATE_GROUP`."""
     groups = _rate_groups(optimizer)
     missing = {RATE_GROUP + name for name in factors} - {group["lr_group"] for group in groups}
     if missing:

@@ -84,9 +84,6 @@ def completed_state(state: Any) -> dict[str, Any]:
 
     Released models often hold ``model`` and ``cfg`` (or ``args``) alone: no optimizer, number of updates or
     position in the data. Training then starts at the beginning of the data with a new optimizer.
-
-    Raises:
-        CheckpointError: the file has no weights.
     """
     if not isinstance(state, dict) or not isinstance(state.get("model"), Mapping):
         raise CheckpointError("has no weights under the key 'model', so fairseq did not write it")
@@ -121,11 +118,7 @@ def _as_fairseq_has_it(state: dict[str, Any], arg_overrides: dict[str, Any] | No
 
 
 def guarded_load(path: str, load: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """Run ``load()`` and translate its errors about the file ``path``.
-
-    Raises:
-        CheckpointError: the file is missing, empty, truncated, no checkpoint, or holds a class that is not allowed.
-    """
+    """Run ``load()`` and translate its errors about the file ``path``."""
     try:
         state: dict[str, Any] = _with_numpy_values(load)
         return state

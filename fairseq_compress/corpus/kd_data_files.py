@@ -63,12 +63,7 @@ class Outputs(NamedTuple):
 
 
 def select_corpus(inputs: Inputs, outputs: Outputs, rules: SelectionRules, processes: int = 1) -> SelectionReport:
-    """Choose by ``rules`` and write all outputs, or none. Without a target language, that of the n-best file counts.
-
-    Raises:
-        ConfigError: the rules need an input that is missing, an input is unused, or an output is also an input.
-        DataError: an input is missing or damaged, inputs do not belong together, or no pair is left.
-    """
+    """Choose by ``rules`` and write all outputs, or none. Without a target language, that of the n-best file counts."""
     _check_inputs(inputs, rules)
     written = [path for path in outputs if path is not None]
     if outputs.nbest is not None:

@@ -71,12 +71,7 @@ def untranslated(index: int, checksum: str) -> NBestList:
 
 
 def format_list(nbest: NBestList) -> str:
-    """The lines of one list, each with its line feed.
-
-    Raises:
-        DataError: there is no hypothesis, a text holds a line feed, a score is not a number or above the one before it,
-            or a score is ``-inf`` other than in :func:`untranslated`.
-    """
+    """The lines of one list, each with its line feed."""
     _check_list(nbest, f"list {nbest.index}")
     return "".join(f"{nbest.index}\t{nbest.checksum}\t{score:.6f}\t{text}\n" for score, text in nbest.hypotheses)
 
@@ -89,11 +84,7 @@ class NBestWriter:
         self._stream = HashedStream(stream)
 
     def write(self, nbest: NBestList) -> None:
-        """Append one list.
-
-        Raises:
-            DataError: its index is not the next one, or it breaks a rule of :func:`format_list`.
-        """
+        """Append one list."""
         if nbest.index != self.sentences:
             raise DataError(f"n-best lists come in source order: {self.sentences} is next, got {nbest.index}")
         self._stream.write(format_list(nbest))
@@ -121,11 +112,6 @@ def read_nbest(path: PathLike, source: PathLike | None = None) -> Iterator[NBest
 
     Args:
         source: the text that was translated; each line is compared with the checksum of its list.
-
-    Raises:
-        DataError: a file is missing or not UTF-8; a line is not a record; an index is missing, repeated or out of
-            order; a list does not belong to its source line; counts or SHA-256 differ from the sidecar's. The first
-            bad line is named.
     """
     return (nbest for nbest, _ in _read(path, source))
 

@@ -24,9 +24,6 @@ def piece_segmenter(model: PathLike) -> Segment:
     of a word, ``ing`` as the inside of one, and ``▁`` stays itself. All other rules, such as NFKC, are kept.
 
     The byte pieces ``<0x00>`` to ``<0xFF>`` stand for no text of their own and stay themselves.
-
-    Raises:
-        DataError: the file is missing or no sentencepiece model.
     """
     processor = open_model(model, _NO_PREFIX)
 

@@ -19,9 +19,6 @@ def open_model(model: PathLike, options: bytes = b"") -> sentencepiece.SentenceP
 
     Args:
         options: part of a serialized ModelProto, which replaces what the file says.
-
-    Raises:
-        DataError: the file is missing or no sentencepiece model.
     """
     processor = sentencepiece.SentencePieceProcessor()
     try:

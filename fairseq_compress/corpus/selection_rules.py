@@ -9,11 +9,7 @@ METRICS = ("bleu", "chrf")
 
 @dataclass(frozen=True)
 class SelectionRules:
-    """What is chosen and what is dropped.
-
-    Raises:
-        ConfigError: values are out of their ranges or contradict each other; all such are named at once.
-    """
+    """What is chosen and what is dropped."""
 
     mode: str = option(help="what is chosen", choices=("best", "k-best", "interpolate"))
     k: int | None = option(

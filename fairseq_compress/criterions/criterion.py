@@ -29,11 +29,6 @@ class TermCriterion(FairseqCriterion):
     Terms with weight 0 are not made. Parameters of terms, such as maps between student and teacher, are parameters of
     the criterion: trained with the student, saved as the checkpoint's ``criterion``, resumed, and no part of the
     student. ``fairseq-validate`` does not load them.
-
-    Raises:
-        ConfigError: options are out of their rules, or do not fit the task, the student or the teacher.
-        CheckpointError: the teacher cannot be loaded.
-        DataError: a cache or hypotheses are missing, damaged, or made from something else.
     """
 
     kinds: ClassVar[tuple[type[Term], ...]]

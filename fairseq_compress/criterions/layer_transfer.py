@@ -47,10 +47,6 @@ class LayerTransfer:
         task: the student's task, which knows the student.
         terms: those with a weight.
         teachers: of the words, where they are in memory; otherwise the one teacher is loaded here.
-
-    Raises:
-        ConfigError: the options do not fit the teacher, all problems in one message.
-        CheckpointError: the teacher cannot be loaded.
     """
 
     def __init__(self, cfg: Any, task: Any, terms: Sequence["LayerTerm"], teachers: FrozenTeachers | None) -> None:
@@ -191,11 +187,7 @@ def _map_problems(cfg: Any, student: Sizes, teacher: Sizes | None = None) -> Ite
 
 
 def _transfer_of(cfg: Any, fit: Fit, terms: Sequence["LayerTerm"]) -> Transfer:
-    """The schedule; its pairs are those with a loss of layers.
-
-    Raises:
-        ConfigError: no pair is left, or there are fewer updates than stages.
-    """
+    """The schedule; its pairs are those with a loss of layers."""
     inside = [term for term in terms if not term.at_output]
     parts = set[str]().union(*(term.parts(cfg) for term in inside))
     pairs = tuple(pair for pair in fit.pairs if pair.part in parts)

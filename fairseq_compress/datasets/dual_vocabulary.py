@@ -38,10 +38,6 @@ class DualVocabularyDataset(LanguagePairDataset):
         seed: of the draws.
         mix_source, mix_target: false leaves a side of the teacher in its own segmentation.
         shuffle: sentences of equal length come in random order, as in fairseq's LanguagePairDataset.
-
-    Raises:
-        ConfigError: ``p_mix`` is no probability.
-        DataError: source and target are not of one part; a text is damaged.
     """
 
     def __init__(

@@ -85,9 +85,6 @@ def beam_search(
 
     Returns:
         for each sentence its hypotheses, best first: ``beam`` of them, fewer if the greatest length cut it short.
-
-    Raises:
-        DataError: the model gives NaN.
     """
     beam = options.beam
     book, history = _Book(longest, options), History(len(longest), options.no_repeat_ngram_size)

@@ -7,11 +7,7 @@ from fairseq_compress.options import check, option
 
 @dataclass(frozen=True)
 class LineOptions:
-    """How lines become sentences of a model.
-
-    Raises:
-        ConfigError: a value is out of its range.
-    """
+    """How lines become sentences of a model."""
 
     nbest: int = option(1, "hypotheses of each line", range="[1, inf)", metavar="K")
     longest: int = option(256, "subwords of a line that are translated at once", range="[1, inf)", metavar="N")

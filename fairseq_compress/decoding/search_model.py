@@ -44,9 +44,6 @@ class SearchModel(ABC):
         options: of the search.
         nbest: hypotheses of each sentence.
         max_tokens: source tokens of a batch, padding counted.
-
-    Raises:
-        ConfigError: the beam is too large for the dictionary.
     """
 
     def __init__(
@@ -80,9 +77,6 @@ class SearchModel(ABC):
 
         Args:
             threads: that a step computes with, in a runtime where each batch has its own.
-
-        Raises:
-            DataError: the model gives NaN.
         """
         pad = self._dictionaries.symbols.pad
         lengths = np.array([len(sentence) for sentence in sentences])

@@ -10,11 +10,7 @@ from fairseq_compress.options import check, option, options_of
 
 @dataclass(frozen=True)
 class SearchOptions:
-    """How translations are searched for.
-
-    Raises:
-        ConfigError: values are out of their range; all of them are named at once.
-    """
+    """How translations are searched for."""
 
     beam: int = option(5, "hypotheses followed at a time", range="[1, inf)", metavar="N")
     lenpen: float = option(
@@ -40,20 +36,12 @@ class SearchOptions:
             yield f"--min-len: must be at most --max-len-b ({self.max_len_b}), got {self.min_len}"
 
     def check_beam(self, entries: int) -> None:
-        """Refuse a beam that a dictionary of so many entries cannot fill: in the first step neither padding nor EOS is.
-
-        Raises:
-            ConfigError: it is too large.
-        """
+        """Refuse a beam that a dictionary of so many entries cannot fill: in the first step neither padding nor EOS is."""
         if self.beam > entries - 2:
             raise ConfigError(f"--beam: must be at most {entries - 2} with this dictionary, got {self.beam}")
 
     def check_nbest(self, nbest: int) -> None:
-        """Refuse more hypotheses than the beam holds.
-
-        Raises:
-            ConfigError: there are more.
-        """
+        """Refuse more hypotheses than the beam holds."""
         if nbest > self.beam:
             raise ConfigError(f"--nbest: must be at most --beam ({self.beam}), got {nbest}")
 

@@ -52,9 +52,6 @@ def translate_lines(
         lines: a None among them stands for a pause: what came before it is translated then.
         report: called with a message for each line that is not UTF-8.
         lines_at_once: read before they are translated, or as many as have half a megabyte.
-
-    Raises:
-        DataError: a line is too long and must not be split.
     """
     limit = min(options.longest, model.longest)
     number = 0

@@ -14,11 +14,7 @@ def write_symbols(folder: Path, source: list[str], target: list[str]) -> None:
 
 
 def read_symbols(folder: Path, side: str) -> list[str]:
-    """The entries of a side, ``source`` or ``target``, of a directory of either runtime.
-
-    Raises:
-        DataError: the file is missing or damaged.
-    """
+    """The entries of a side, ``source`` or ``target``, of a directory of either runtime."""
     shared, own = (folder / f"{name}_vocabulary.json" for name in ("shared", side))
     path = shared if shared.is_file() else own
     try:

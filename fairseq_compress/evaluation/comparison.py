@@ -19,11 +19,7 @@ def has_comparison(records: Sequence[Record]) -> bool:
 
 
 def comparison_blocks(records: Sequence[Record]) -> list[str]:
-    """The table of :func:`comparison_table` and how to read it, in Markdown.
-
-    Raises:
-        DataError: as :func:`comparison_table`.
-    """
+    """The table of :func:`comparison_table` and how to read it, in Markdown."""
     header, rows = comparison_table(records)
     blocks = [markdown_table(header, rows, texts=sum(column in TEXTS for column in header))]
     systems = _systems(records)
@@ -49,9 +45,6 @@ def comparison_table(records: Sequence[Record]) -> tuple[list[str], list[list[st
     in the parameters. Multiply-adds are in millions; where they are known, the speed on the test text is shown too.
     A column that is empty in all rows is left out. Where systems were tested against several baselines, each row
     names its own.
-
-    Raises:
-        DataError: runs of one system have the same seed, or were tested against different baselines.
     """
     systems = _systems(records)
     baselines = _baselines(systems)

@@ -40,23 +40,14 @@ _NAME = {
 
 
 def plain_model(path: str | os.PathLike[str]) -> nn.Module:
-    """The model of a checkpoint, packed or not, with no plan attached and no weight loaded.
-
-    Raises:
-        CheckpointError: the file cannot be loaded, or its model cannot be built.
-    """
+    """The model of a checkpoint, packed or not, with no plan attached and no weight loaded."""
     state, cfg = load_upgraded(path)
     set_plan(cfg.model, Plan())
     return new_model(path, cfg, *dictionaries_of(state["model"]))
 
 
 def decoding_cost(path: str | os.PathLike[str], tokens: int) -> int:
-    """Multiply-adds of decoding ``tokens`` source tokens into as many target tokens with a beam of 1.
-
-    Raises:
-        ConfigError: the number is under 1, or a layer is of an unknown kind.
-        CheckpointError: see :func:`plain_model`.
-    """
+    """Multiply-adds of decoding ``tokens`` source tokens into as many target tokens with a beam of 1."""
     import fairseq.tasks.translation  # noqa: F401 - before register(), which does nothing without fairseq
 
     import fairseq_compress
@@ -71,9 +62,6 @@ def parameters_by_part(model: nn.Module) -> dict[str, Counter[str]]:
 
     ``embeddings`` includes the output layer. A shared parameter counts once, for its first name. What replaces an
     attention, under its name, counts as ``attention``.
-
-    Raises:
-        ConfigError: the model has a plan attached.
     """
     parts: dict[str, Counter[str]] = {part: Counter() for part in (EMBEDDINGS, ENCODER, DECODER)}
     for name, tensor in _stored(model):
@@ -89,9 +77,6 @@ def bytes_by_precision(model: nn.Module) -> dict[str, int]:
 
     A matrix R × C of a linear layer or embedding in b bits takes ⌈R C b / 8⌉ bytes and 4 R for its scales; other
     parameters are in float32 then. Buffers do not change.
-
-    Raises:
-        ConfigError: the model has a plan attached.
     """
     matrices = {f"{name}.{PLAIN}" for name in weight_modules(model)}
     sizes = Counter(dict.fromkeys([*FLOATS, *INTEGERS], 0))
@@ -114,9 +99,6 @@ def cost_lines(model: nn.Module, source_tokens: int, target_tokens: int, packed:
         source_tokens: S, with the end symbol.
         target_tokens: T, with the end symbol.
         packed: bytes of the packed checkpoint, for the last line.
-
-    Raises:
-        ConfigError: a length is under 1; or the model has a plan attached.
     """
     check_positive(source_tokens=source_tokens, target_tokens=target_tokens)
     work = _multiply_add_lines(model, source_tokens, target_tokens)

@@ -70,9 +70,6 @@ def forward_multiply_adds(model: nn.Module, source_tokens: int, target_tokens: i
     Args:
         source_tokens: S, with the end symbol.
         target_tokens: T, with the end symbol.
-
-    Raises:
-        ConfigError: a length is under 1; or a module is of a class whose products are not known.
     """
     check_positive(source_tokens=source_tokens, target_tokens=target_tokens)
     return _sum(_work(model), _times(source_tokens, target_tokens, target_tokens**2))
@@ -85,9 +82,6 @@ def decoding_multiply_adds(model: nn.Module, source_tokens: int, target_tokens: 
         source_tokens: S, with the end symbol.
         target_tokens: T, the steps, with that of the end symbol.
         beam: K hypotheses, in every step; what the encoder and the keys and values of the source cost stays.
-
-    Raises:
-        ConfigError: see :func:`forward_multiply_adds`.
     """
     check_positive(source_tokens=source_tokens, target_tokens=target_tokens, beam=beam)
     pairs = target_tokens * (target_tokens + 1) // 2
@@ -101,9 +95,6 @@ def step_multiply_adds(model: nn.Module, source_tokens: int, position: int, beam
         source_tokens: S, with the end symbol.
         position: t, from 1: the step attends to t target positions, its own among them.
         beam: K hypotheses.
-
-    Raises:
-        ConfigError: see :func:`forward_multiply_adds`.
     """
     check_positive(source_tokens=source_tokens, position=position, beam=beam)
     once = {_Times.SOURCE: 0, _Times.SOURCE_PAIRS: 0}
@@ -122,10 +113,7 @@ def part_of(name: str) -> str:
 
 
 def check_positive(**values: int) -> None:
-    """
-    Raises:
-        ConfigError: one of them is under 1.
-    """
+    """ """
     for name, value in values.items():
         if value < 1:
             raise ConfigError(f"{name}: must be at least 1, got {value}")

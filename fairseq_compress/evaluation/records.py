@@ -41,12 +41,7 @@ class Test(NamedTuple):
 
 
 def load_records(paths: Sequence[PathLike]) -> list[dict[str, Any]]:
-    """Read the JSON records that ``fairseq-compress score`` wrote.
-
-    Raises:
-        ConfigError: no paths.
-        DataError: a file is missing, is no JSON, or lacks a field; or two systems have one name.
-    """
+    """Read the JSON records that ``fairseq-compress score`` wrote."""
     if not paths:
         raise ConfigError("--scores: must name at least one file, got none")
     records: dict[str, dict[str, Any]] = {}
@@ -61,11 +56,7 @@ def load_records(paths: Sequence[PathLike]) -> list[dict[str, Any]]:
 
 
 def check_comparable(records: Sequence[Record]) -> None:
-    """Scores can stand in one table only if they were computed in one way on one test set.
-
-    Raises:
-        DataError: two systems differ in direction, in the reference's checksum or in a metric's signature.
-    """
+    """Scores can stand in one table only if they were computed in one way on one test set."""
     first = records[0]
     for other in records[1:]:
         for (what, mine), its in zip(_basis(first).items(), _basis(other).values(), strict=True):

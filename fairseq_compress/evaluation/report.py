@@ -34,10 +34,6 @@ def write_report(
     Args:
         inputs: records of ``fairseq-compress score``.
         outputs: files whose suffix tells what they get, or folders, which get ``report.md``, ``.png`` and ``.json``.
-
-    Raises:
-        ConfigError: an output is an input.
-        DataError: as ``load_records``, ``check_comparable`` and ``comparison_table``.
     """
     paths = [path for output in outputs for path in _files(Path(output))]
     pictures = [path for path in paths if path.suffix == ".png"]

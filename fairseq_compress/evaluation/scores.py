@@ -39,10 +39,6 @@ def score_files(
         ``bleu`` (cased), ``bleu_lowercase`` and ``chrf2``, each with ``score`` (0 to 100) and ``signature``, BLEU also
         with ``precisions`` (percent, n-grams of 1 to 4), ``brevity_penalty`` and lengths in tokens; ``lines``;
         ``files`` with name and SHA-256 of each; ``cautions``, warnings of one line each.
-
-    Raises:
-        ConfigError: ``target_lang`` is no language code.
-        DataError: a file is missing, empty or not UTF-8, or their line counts differ.
     """
     check_parallel(hypothesis, reference)
     files = {"hypothesis": hypothesis, "reference": reference}
@@ -72,9 +68,6 @@ def paired_bootstrap(
 
     Returns:
         ``baseline`` with name and SHA-256, and for each metric a ``significance.Comparison`` as a dictionary.
-
-    Raises:
-        ConfigError, DataError: as :func:`score_files`.
     """
     check_parallel(hypothesis, reference)
     check_parallel(baseline, reference)
@@ -94,10 +87,6 @@ def translation_speed(
     Args:
         seconds: of each timing.
         sentences: translated in each timing; None: all.
-
-    Raises:
-        ConfigError: fewer than three timings, one that is not a finite number above 0, or sentences outside [1, all].
-        DataError: the hypothesis is missing or not UTF-8.
     """
     check_timings("--translation-seconds", len(seconds))
     for value in seconds:
@@ -138,12 +127,6 @@ def system_record(
 
     Args:
         cost_tokens: N, adds the multiply-adds of ``checkpoint`` for decoding a sentence of N tokens into N, beam 1.
-
-    Raises:
-        ConfigError: a language is no code, timings are as :func:`translation_speed` refuses them, or tokens come
-            without a model.
-        DataError: as :func:`score_files`.
-        CheckpointError: the checkpoint cannot be loaded.
     """
     for option, language in (("--source-lang", source_lang), ("--target-lang", target_lang)):
         if language is not None:
@@ -178,11 +161,7 @@ def write_record(record: Mapping[str, Any], path: PathLike) -> None:
 
 
 def parse_facts(settings: Sequence[str]) -> dict[str, str]:
-    """``["seed=1", "role=teacher"]`` as a dictionary; values stay text.
-
-    Raises:
-        ConfigError: a setting is not KEY=VALUE, or a key comes twice.
-    """
+    """``["seed=1", "role=teacher"]`` as a dictionary; values stay text."""
     facts: dict[str, str] = {}
     for setting in settings:
         key, equals, value = setting.partition("=")

@@ -52,11 +52,7 @@ def compare(
     metric: Metric,
     resamples: int = RESAMPLES,
 ) -> Comparison:
-    """Test the difference of two translations of one text, from the metric's sufficient statistics of each sentence.
-
-    Raises:
-        ConfigError: ``SACREBLEU_SEED`` is neither a whole number nor ``none``.
-    """
+    """Test the difference of two translations of one text, from the metric's sufficient statistics of each sentence."""
     seed = _seed()
     statistics = [np.array(metric._extract_corpus_statistics(text, [references])) for text in (system, baseline)]
 

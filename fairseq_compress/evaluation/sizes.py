@@ -31,9 +31,6 @@ def checkpoint_facts(path: str | os.PathLike[str]) -> dict[str, Any]:
         ``bytes_float32_of_embeddings``: how many of these are of embeddings and output layer, where the names tell;
         and, where known, ``architecture`` (its name), ``encoder_layers``, ``decoder_layers``, ``width``, ``updates``;
         of an export also its ``runtime`` and ``quantization``.
-
-    Raises:
-        CheckpointError, DataError: it cannot be loaded.
     """
     if os.path.isdir(path):
         return _directory_facts(ModelDirectory.open(path))
@@ -103,11 +100,7 @@ def _directory_facts(directory: ModelDirectory) -> dict[str, Any]:
 
 
 def packed_weight_bytes(path: str | os.PathLike[str]) -> int:
-    """The bytes of the weights of a checkpoint as ``pack`` stores them, without what describes them.
-
-    Raises:
-        CheckpointError: the file cannot be loaded.
-    """
+    """The bytes of the weights of a checkpoint as ``pack`` stores them, without what describes them."""
     return _entry_bytes(size_table(pack_model(path), 0))
 
 

@@ -35,9 +35,6 @@ def translate_and_time(
 
     Args:
         path, options: as of :func:`fairseq_compress.runtimes.open`.
-
-    Raises:
-        FairseqCompressError: as :func:`fairseq_compress.runtimes.open`.
     """
     opened = runtimes.open(path, options)
 

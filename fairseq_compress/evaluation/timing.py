@@ -27,11 +27,7 @@ class Timings(NamedTuple):
 
 
 def check_timings(option: str, count: int) -> None:
-    """Refuse fewer than :data:`LEAST_TIMINGS`.
-
-    Raises:
-        ConfigError: names the option.
-    """
+    """Refuse fewer than :data:`LEAST_TIMINGS`."""
     if count < LEAST_TIMINGS:
         raise ConfigError(f"{option}: must be at least {LEAST_TIMINGS} timings, got {count}")
 

@@ -19,9 +19,6 @@ def tokenized_bleu(hypothesis: PathLike, reference: PathLike, language: str) -> 
 
     Returns:
         ``score`` (0 to 100), sacreBLEU's ``signature`` (``tok:none``), and ``tokenizer``, what cut the text.
-
-    Raises:
-        DataError: a file is missing, empty or not UTF-8, or their line counts differ.
     """
     check_parallel(hypothesis, reference)
     moses = MosesTokenizer(lang=base_language(language))

@@ -103,10 +103,6 @@ def find_ranges(
     Args:
         text: raw source text that the model is meant for, better not that of a test.
         options: of the search, whose hypotheses all count.
-
-    Raises:
-        DataError: there is no text, or the model gives NaN.
-        ConfigError: the graphs do not support the model.
     """
     lines = [line for line in islice(read_lines(text), SENTENCES) if line.strip()]
     most = models.max_source_positions - 1

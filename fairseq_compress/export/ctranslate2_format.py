@@ -55,9 +55,6 @@ def write_model(
 
     Returns:
         metadata that the runtime needs: none.
-
-    Raises:
-        ConfigError: CTranslate2 does not support the model; all reasons are named.
     """
     if reasons := why_not(values):
         raise ConfigError(f"--runtime ctranslate2: does not support {'; '.join(reasons)}")

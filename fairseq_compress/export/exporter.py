@@ -39,10 +39,6 @@ class Exporter:
     Args:
         options: those of them that are the same for all kinds count here.
         check: without a text nothing is compared, and the metadata say so.
-
-    Raises:
-        ConfigError: the checkpoint is an ensemble, or the sentencepiece model is that of another.
-        CheckpointError: the checkpoint is damaged, or is no plain transformer.
     """
 
     def __init__(self, options: ExportOptions, check: CheckOptions) -> None:
@@ -61,12 +57,7 @@ class Exporter:
         self.check = None if check.no_check else SelfCheck(self._original, check)
 
     def fill(self, folder: Path, options: ExportOptions) -> tuple[dict[str, Any], OpenedModel | None]:
-        """Write the files into a folder that is there, and check; return the metadata and the model that was checked.
-
-        Raises:
-            ConfigError: the runtime does not support the model.
-            CheckError: the exported model loses more than it may.
-        """
+        """Write the files into a folder that is there, and check; return the metadata and the model that was checked."""
         plain, models, quantization = self._plain, self._models, str(options.quantization)
         ranges = self._ranges(options) if quantization == CALIBRATED else None
         own = _writer(options.runtime).write_model(
@@ -136,9 +127,6 @@ def export(options: ExportOptions, output: PathLike, check: CheckOptions) -> Mod
 
     Args:
         output: the directory, which must not be there yet.
-
-    Raises:
-        ConfigError, CheckpointError, CheckError: as :class:`Exporter`; or the output is there. Nothing is left then.
     """
     exporter = Exporter(options, check)
     return create_directory(output, lambda folder: exporter.fill(folder, options)[0])

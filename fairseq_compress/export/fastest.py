@@ -39,10 +39,6 @@ def export_fastest(options: ExportOptions, output: PathLike, check: CheckOptions
 
     All are timed in turns, three rounds of the check's sentences; the medians of all, and why some were dropped, are
     in the metadata.
-
-    Raises:
-        ConfigError: there is no check.
-        CheckError: no runtime supports the model, or all lose too much.
     """
     if check.no_check:
         raise ConfigError("--runtime auto: requires --source and --reference, which it times too")

@@ -23,9 +23,6 @@ def create_directory(output: PathLike, fill: Callable[[Path], dict[str, Any]]) -
     Args:
         output: must not be there.
         fill: writes the files into the folder it is given, and returns the metadata but for format and files.
-
-    Raises:
-        ConfigError: the output is there, or appeared meanwhile; it cannot be written.
     """
     path = Path(output)
     try:

@@ -45,9 +45,6 @@ def write_model(
 
     Returns:
         metadata for :class:`fairseq_compress.runtimes.onnx.model.OnnxModel`.
-
-    Raises:
-        ConfigError: the graphs do not support the model; all reasons are named.
     """
     precision = Float32() if quantization == "float32" else Int8(ranges)
     return write_graphs(folder, model, values, source, target, precision)

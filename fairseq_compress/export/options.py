@@ -17,11 +17,7 @@ MAX_BLEU_LOSS_QUANTIZED = 0.3
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """What is exported and how.
-
-    Raises:
-        ConfigError: the runtime is unknown, or the quantization unknown to it, or the calibration text is of no use.
-    """
+    """What is exported and how."""
 
     sentencepiece: tuple[PathLike, PathLike | None]
     """Model of the source, and of the target if it has its own."""
@@ -70,11 +66,7 @@ class ExportOptions:
 
 @dataclass(frozen=True)
 class CheckOptions:
-    """The text that checkpoint and exported model translate, and what may be lost.
-
-    Raises:
-        ConfigError: a value is out of its range, or there is neither a text nor ``no_check``.
-    """
+    """The text that checkpoint and exported model translate, and what may be lost."""
 
     source: str | None = option(None, "required, unless --no-check is given", metavar="FILE")
     reference: str | None = option(None, "its translation", metavar="FILE")

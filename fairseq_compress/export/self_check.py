@@ -21,9 +21,6 @@ class SelfCheck:
 
     Args:
         original: the checkpoint.
-
-    Raises:
-        DataError: source and reference are missing or of different length.
     """
 
     def __init__(self, original: OpenedModel, options: CheckOptions) -> None:
@@ -44,9 +41,6 @@ class SelfCheck:
         Returns:
             the number of sentences, the share with equal output, BLEU and chrF2 of both, their differences (exported
             minus original) and the signatures; ``cautions``: why the check proves nothing, if so, a line each.
-
-        Raises:
-            CheckError: the exported model loses more BLEU than it may.
         """
         allowed = self._options.allowed(quantization)
         outputs = [self._expected, self._translate(exported)]

@@ -35,11 +35,7 @@ MODEL_NAME = "compressed_transformer"
 
 
 def register_new_model(name: str) -> Callable[[type], type]:
-    """fairseq's ``register_model``, but a taken name is an error: fairseq would hand back the other class in silence.
-
-    Raises:
-        ConfigError: if another class is registered under ``name``.
-    """
+    """fairseq's ``register_model``, but a taken name is an error: fairseq would hand back the other class in silence."""
 
     def register(cls: type) -> type:
         registered: type = register_model(name)(cls)
@@ -159,12 +155,7 @@ class CompressedTransformerModel(TransformerModel):
 
     @classmethod
     def build_model(cls, args: Any, task: Any) -> "CompressedTransformerModel":
-        """Build the model for the dictionaries of ``task``.
-
-        Raises:
-            ConfigError: embeddings are shared and the two dictionaries differ, ``args`` has a nested group, or the
-                architecture breaks a rule.
-        """
+        """Build the model for the dictionaries of ``task``."""
         for group in ("encoder", "decoder"):
             if hasattr(args, group):
                 raise ConfigError(f"model.{group}: give flat values, such as model.{group}_layers, got a nested group")

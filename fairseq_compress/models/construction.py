@@ -78,9 +78,6 @@ def finish(architecture: Architecture, model: Any, args: Any) -> None:
 
     Args:
         args: the model's flat options: where patterns of names gave ranks, matrices are drawn in the patterns' order.
-
-    Raises:
-        ConfigError: a matrix has noise, or layers that share are not alike.
     """
     forms = {
         f"{part}.layers.{number}.{matrix.name}": matrix

@@ -19,9 +19,6 @@ class DualVocabularyModel(BaseFairseqModel):
         student: over the student's dictionary.
         teacher: over the union of both.
         projection: where the student's table is the teacher's in another width.
-
-    Raises:
-        ConfigError: the tables of the two do not allow a projection.
     """
 
     def __init__(self, student: Any, teacher: Any, projection: ProjectedTable | None = None) -> None:
@@ -63,9 +60,6 @@ def dual_outputs(model: nn.Module, sample: dict[str, Any], source: str) -> tuple
     Args:
         model: a :class:`DualVocabularyModel` in any wrapper; the forward goes through the wrapper.
         source: as in :func:`~fairseq_compress.models.student_output.student_output`.
-
-    Raises:
-        ConfigError: ``hidden`` is asked for, and a model has no plain output matrix.
     """
     inner = unwrapped(model)
     parts = inner.student, inner.teacher

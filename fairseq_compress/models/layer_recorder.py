@@ -61,11 +61,7 @@ class Recorded:
 
 
 def sizes_of(model: nn.Module) -> Sizes:
-    """What there is to see in ``model``.
-
-    Raises:
-        ConfigError: it is no transformer with an encoder and a decoder in fairseq's form.
-    """
+    """What there is to see in ``model``."""
     inner = unwrapped(model)
     try:
         parts = {"encoder": inner.encoder, "decoder": inner.decoder}
@@ -102,9 +98,6 @@ def recording(
         layers: whose outputs.
         attention: of which attentions the projected queries and keys.
         last: also what encoder and decoder give in the end.
-
-    Raises:
-        ConfigError: the model did run, but not all that was to be seen (layer drop).
     """
     inner, recorded, handles = unwrapped(model), Recorded(), []
     try:

@@ -31,10 +31,6 @@ def student_output(model: nn.Module, net_input: dict[str, Any], source: str = "a
     Args:
         source: ``logits``; ``hidden``; or ``auto``: hidden states where that is possible, and not in float16, whose
             small gradients need products of float32.
-
-    Raises:
-        ConfigError: ``hidden`` is asked for where logits are more than a product with one plain matrix; or there are
-            no logits of the whole dictionary.
     """
     if reason := why_no_logits(unwrapped(model)):
         raise ConfigError(reason)
@@ -56,11 +52,7 @@ def why_no_logits(model: Any) -> str | None:
 
 
 def takes_hidden(model: nn.Module, source: str, part: Any = None) -> bool:
-    """Whether a loss starts from hidden states: ``model`` in its wrappers, or ``part`` of what is inside them.
-
-    Raises:
-        ConfigError: as :func:`student_output`.
-    """
+    """Whether a loss starts from hidden states: ``model`` in its wrappers, or ``part`` of what is inside them."""
     if source not in SOURCES:
         raise ConfigError(f"--loss-from: must be one of {', '.join(SOURCES)}, got {source!r}")
     if source == "logits":

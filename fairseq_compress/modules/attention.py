@@ -44,10 +44,6 @@ class HookableMultiheadAttention(MultiheadAttention):
         head_width: D; by default C / H, as in fairseq. Queries, keys and values are H · D wide.
         options: the other arguments of fairseq's class (``kdim``, ``vdim``, ``dropout``, ``bias``,
             ``self_attention``, ``encoder_decoder_attention``, ``q_noise``, ``qn_block_size``).
-
-    Raises:
-        ConfigError: for ``add_bias_kv``, ``add_zero_attn`` and ``xformers_att_config``, which are not supported,
-            and for an ``embed_dim`` that is not a multiple of ``num_heads`` without a ``head_width``.
     """
 
     def __init__(self, embed_dim: int, num_heads: int, head_width: int | None = None, **options: Any) -> None:
@@ -99,9 +95,6 @@ class HookableMultiheadAttention(MultiheadAttention):
 
         Returns:
             the output ``(T, B, C)``, and the maps: ``None``, ``(B, T, S)``, or ``(H, B, T, S)`` for every head.
-
-        Raises:
-            ConfigError: if ``before_softmax`` is set.
         """
         if before_softmax:
             raise ConfigError("before_softmax: not supported, the fused kernel never forms scores; got True")

@@ -27,9 +27,6 @@ class AverageAttention(RecurrentUnit):
         ffn_embed_dim: inner width of FFN; 0: there is none, g_t is the mean.
         dropout: probability with which an inner entry of FFN is dropped.
         activation: φ, one of fairseq's activation functions.
-
-    Raises:
-        ConfigError: a width or the probability is out of its range, or φ is unknown.
     """
 
     def __init__(self, embed_dim: int, ffn_embed_dim: int = 0, dropout: float = 0.0, activation: str = "relu") -> None:

@@ -19,9 +19,6 @@ class ElementwiseAffine(nn.Module):
 
     Args:
         width: C, the size of γ and β.
-
-    Raises:
-        ConfigError: ``width`` is below 1.
     """
 
     def __init__(self, width: int) -> None:
@@ -101,11 +98,7 @@ class ResidualFeedForward(nn.Module):
 
 
 def make_norm(kind: str, width: int, export: bool = False) -> nn.Module:
-    """fairseq's layer norm (with its option ``export``), or :class:`ElementwiseAffine`.
-
-    Raises:
-        ConfigError: the kind is unknown.
-    """
+    """fairseq's layer norm (with its option ``export``), or :class:`ElementwiseAffine`."""
     if kind not in NORMS:
         raise ConfigError(f"norm: must be one of {', '.join(NORMS)}, got {kind!r}")
     norm: nn.Module = LayerNorm(width, export=export) if kind == "layer" else ElementwiseAffine(width)

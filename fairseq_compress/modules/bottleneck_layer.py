@@ -92,9 +92,6 @@ class BottleneckEncoderLayer(_BottleneckLayer):
     Args:
         cfg: fairseq's configuration: C is ``encoder.embed_dim``; activation and the probabilities of dropout.
         layer: heads, FFN units, and the width inside, the number of FFNs and the norms in ``bottleneck``.
-
-    Raises:
-        ConfigError: ``cfg`` asks for what such layers do not have, such as norms before residuals.
     """
 
     def __init__(self, cfg: Any, layer: Layer) -> None:
@@ -160,9 +157,6 @@ class BottleneckDecoderLayer(_BottleneckLayer):
 
         Returns:
             the output, the maps or None, and None, as fairseq's layer does.
-
-        Raises:
-            ConfigError: there is something to be put into a cache, and no ``incremental_state``.
         """
         _restore(self.self_attn, incremental_state, prev_self_attn_state)
         hidden = self._attend_to_itself(

@@ -34,9 +34,6 @@ class ConvolutionalEmbedding(nn.Module):
         embedding_dim: D.
         taps: K, tokens in a window; odd where it is symmetric.
         causal: whether windows end with their token.
-
-    Raises:
-        ConfigError: the table has no ``padding_idx``, or the numbers are out of these rules.
     """
 
     def __init__(self, table: nn.Embedding, embedding_dim: int, taps: int = 3, *, causal: bool) -> None:
@@ -77,9 +74,6 @@ class ConvolutionalEmbedding(nn.Module):
 
         Args:
             sequences: (B, N), N ≥ T, all of ``prev_output_tokens``; calls inside are with their last T tokens.
-
-        Raises:
-            ConfigError: windows are symmetric, which need the tokens after the last ones as well.
         """
         if not self.causal:
             raise ConfigError("causal: must be set for a part of a sequence to be embedded, got False")

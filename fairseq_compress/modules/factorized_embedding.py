@@ -19,9 +19,6 @@ class Factorized(StructuredWeight):
 
     A starts normal with standard deviation D^-0.5, B with orthogonal columns of the squared norm D / r: the rows of W
     have the expected squared norm 1, as those of fairseq's embeddings.
-
-    Raises:
-        ConfigError: the rank is out of range.
     """
 
     table: Any

@@ -26,9 +26,6 @@ class LowRankLinear(StructuredWeight):
         rank: r, in [1, min(I, O)].
         bias: whether there is one; it starts as that of ``nn.Linear``.
         std: standard deviation of the entries of W at the start; by default that of ``nn.Linear``, (3 I)^-0.5.
-
-    Raises:
-        ConfigError: the rank is out of range.
     """
 
     def __init__(

@@ -25,9 +25,6 @@ class RecurrentUnit(FairseqIncrementalState, nn.Module):
 
     Args:
         embed_dim: C, width of inputs and outputs.
-
-    Raises:
-        ConfigError: the width is below 1.
     """
 
     get_incremental_state: Callable[..., Any]
@@ -79,9 +76,6 @@ class RecurrentUnit(FairseqIncrementalState, nn.Module):
             key, value: None or the query itself; not read, as all arguments that are not named here.
             key_padding_mask: (B, T), true at padding.
             incremental_state: fairseq's, with the state after the former positions; updated here.
-
-        Raises:
-            ConfigError: the width, a key or the padding does not fit the query.
         """
         self._check(query, key, key_padding_mask)
         saved = self._get_input_buffer(incremental_state)

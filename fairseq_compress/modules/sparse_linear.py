@@ -45,9 +45,6 @@ class SparseLinear(StructuredWeight):
         bias: whether there is β.
         std: σ, standard deviation of the entries of the dense layer; :math:`1 / \sqrt{3 I}` unless told.
         rewire: of ``watts_strogatz``, probability that a block leaves its place in the lattice.
-
-    Raises:
-        ConfigError: an argument is out of its range, or the block does not divide I and O.
     """
 
     places: Tensor

@@ -23,9 +23,6 @@ class SSRU(RecurrentUnit):
 
     Args:
         embed_dim: C, width of inputs, state and outputs.
-
-    Raises:
-        ConfigError: the width is not positive.
     """
 
     def __init__(self, embed_dim: int) -> None:

@@ -40,9 +40,6 @@ class TensorTrainEmbedding(StructuredWeight):
         rank: r of all cores, less where a core cannot have it.
         entry_modes: the v_k, three or more, with a product of V or more; by default balanced ones.
         width_modes: as many d_k with the product D; by default balanced ones.
-
-    Raises:
-        ConfigError: the rank is below 1, or the modes do not fit.
     """
 
     entries: Tensor
@@ -103,11 +100,7 @@ class TensorTrainEmbedding(StructuredWeight):
         return 0
 
     def forward(self, ids: Tensor) -> Tensor:
-        """Ids (...) -> (..., D).
-
-        Raises:
-            IndexError: an id is not from 0 to V - 1.
-        """
+        """Ids (...) -> (..., D)."""
         table = None if self.training else self.kept_table()
         if table is not None:
             return F.embedding(ids, table)

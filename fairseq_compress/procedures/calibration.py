@@ -20,11 +20,7 @@ MAX_TOKENS = 4000
 
 @dataclass(frozen=True)
 class Calibration:
-    """A sample of sentences, and the percentile of the magnitudes that becomes the range (arXiv:2004.09602).
-
-    Raises:
-        ConfigError: a value is out of range.
-    """
+    """A sample of sentences, and the percentile of the magnitudes that becomes the range (arXiv:2004.09602)."""
 
     data: str = option(help="folder of fairseq-preprocess")
     subset: str = option("train", "part of the data")
@@ -47,10 +43,6 @@ def calibrate(model: nn.Module, cfg: DictConfig, calibration: Calibration) -> di
 
     Returns:
         The ranges that were set, by the names of the layers.
-
-    Raises:
-        ConfigError: the plan quantizes no activations, or all have their range.
-        DataError: the data cannot be read, or the model computes NaN.
     """
     quantizers = {name: module for name, module in model.named_modules() if isinstance(module, ActivationQuantizer)}
     unset = {name: module for name, module in quantizers.items() if module.largest == 0}

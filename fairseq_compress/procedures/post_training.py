@@ -22,10 +22,6 @@ def quantize(
 
     Returns:
         The ranges that were calibrated, by the names of the layers.
-
-    Raises:
-        ConfigError, CheckpointError: see :func:`fairseq_compress.checkpoint.compress.compressed_model`.
-        DataError: see :func:`fairseq_compress.procedures.calibration.calibrate`.
     """
     check_distinct([path], [output])
     model, state, cfg = compressed_model(path, plan)

@@ -62,11 +62,6 @@ def quantize_in_stages(
             checkpoint.
         command: in place of ``fairseq-train``.
         calibration: of the ranges of activations, in the stage where they begin; without it training finds them.
-
-    Raises:
-        ConfigError: an argument is missing or set by the stages; the folder is of a call with other arguments or in
-            use; or the data have other dictionaries.
-        TrainingError: a training failed.
     """
     if refused := [word for word in arguments if word.split("=")[0] in REFUSED]:
         raise ConfigError(f"fairseq-train: {refused[0]} is not for the stages of a quantization, which have their own")
@@ -97,11 +92,7 @@ class Training:
     """Of ``fairseq-train``, from the user."""
 
     def words(self, start: Path, own: Mapping[str, str | Path]) -> list[str]:
-        """The command that trains on from a checkpoint, with the options ``own`` of a stage.
-
-        Raises:
-            ConfigError: the data have other dictionaries, or the architecture is unknown.
-        """
+        """The command that trains on from a checkpoint, with the options ``own`` of a stage."""
         state, cfg = load_upgraded(start)
         added = {name: value for name, value in ADDED.items() if last_value(self.arguments, name) is None}
         if "--task" in added and not self.arguments[0].startswith("-"):

@@ -34,11 +34,7 @@ def last_value(arguments: Sequence[str], *names: str) -> str | None:
 
 
 def check_training(arguments: Sequence[str]) -> None:
-    """Refuse a training that could not start, or would never end.
-
-    Raises:
-        ConfigError: names all that is missing.
-    """
+    """Refuse a training that could not start, or would never end."""
     missing = [] if last_value(arguments, "--optimizer") else ["--optimizer"]
     if not any(last_value(arguments, name) for name in ENDS):
         missing.append(f"one of {', '.join(ENDS)}")
@@ -54,9 +50,6 @@ def checkpoint_options(cfg: DictConfig, arguments: Sequence[str]) -> list[str]:
     Args:
         cfg: of the checkpoint.
         arguments: of the training. With an ``--arch`` among them, only the options that it knows.
-
-    Raises:
-        ConfigError: the architecture is unknown here.
     """
     model = _values(cfg.model)
     given = last_value(arguments, "--arch", "-a")
@@ -76,9 +69,6 @@ def check_dictionaries(data: str, cfg: DictConfig, arguments: Sequence[str], ent
     Args:
         data: its folder, of several the first.
         entries: of source and target in the checkpoint.
-
-    Raises:
-        ConfigError: a dictionary is missing, or has another number of entries.
     """
     folder = Path(data.split(":")[0])
     names = ("--source-lang", "-s"), ("--target-lang", "-t")

@@ -57,9 +57,6 @@ def run_training(command: Sequence[str], log: Path, lock: int) -> None:
 
     Args:
         lock: a file that the training keeps open, so that nobody starts another one should this process be killed.
-
-    Raises:
-        TrainingError: how it ended, and the cause.
     """
     errors = Errors()
     # A file, not a pipe: a training that outlives this process can still write to it.

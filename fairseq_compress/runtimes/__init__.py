@@ -52,13 +52,7 @@ def exported() -> dict[str, Runtime]:
 
 
 def open(path: "str | os.PathLike[str] | ModelDirectory", options: "RuntimeOptions | None" = None) -> "OpenedModel":
-    """Open a model directory, a checkpoint (packed or not), or an ensemble ``A.pt:B.pt``.
-
-    Raises:
-        DataError, CheckpointError: it is missing or damaged, or its runtime cannot be imported.
-        MissingPackageError: its runtime is not installed.
-        ConfigError: an option is out of its range, or the model or its runtime does not allow it.
-    """
+    """Open a model directory, a checkpoint (packed or not), or an ensemble ``A.pt:B.pt``."""
     from fairseq_compress.runtimes.model_directory import ModelDirectory
     from fairseq_compress.runtimes.opened import RuntimeOptions
 

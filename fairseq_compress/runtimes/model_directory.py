@@ -79,11 +79,7 @@ class ModelDirectory:
 
     @classmethod
     def open(cls, path: PathLike) -> "ModelDirectory":
-        """Read the metadata, compare all sizes, and the contents of small files; :meth:`verify` compares all contents.
-
-        Raises:
-            DataError: it is no model directory, of another version, or a file is missing or cut off.
-        """
+        """Read the metadata, compare all sizes, and the contents of small files; :meth:`verify` compares all contents."""
         folder = Path(path)
         try:
             metadata = json.loads((folder / METADATA).read_text(encoding="utf-8"))
@@ -105,11 +101,7 @@ class ModelDirectory:
         return directory
 
     def verify(self, most: int | None = None) -> None:
-        """Compare every file with its checksum, or every one of at most so many bytes.
-
-        Raises:
-            DataError: one was altered.
-        """
+        """Compare every file with its checksum, or every one of at most so many bytes."""
         for name, facts in self.metadata.get("files", {}).items():  # there are none while it is being made
             if most is not None and facts["bytes"] > most:
                 continue
@@ -149,9 +141,6 @@ def read_metadata(kind: type[T], values: Any, folder: Path, place: str = "") -> 
 
     Args:
         place: the key of the part.
-
-    Raises:
-        DataError: it is damaged.
     """
     found: list[str] = []
     made = None

@@ -41,11 +41,7 @@ class RuntimeOptions:
     """Of a checkpoint: source tokens of a batch."""
 
     def search_options(self, exported: Mapping[str, Any] = {}) -> SearchOptions:
-        """The options of the search, over those of an export.
-
-        Raises:
-            ConfigError: one is out of its range, or the beam is smaller than ``nbest``.
-        """
+        """The options of the search, over those of an export."""
         search = SearchOptions(**{**exported, **self.search})
         search.check_nbest(self.nbest or 1)
         return search
@@ -81,9 +77,6 @@ class OpenedModel:
         Args:
             translator: in place of the model itself.
             options: of :class:`LineOptions`.
-
-        Raises:
-            ConfigError, DataError: as :class:`LineOptions` and :func:`translate_lines`.
         """
         assert self.segmenter is not None
         source, target = self.languages

@@ -27,9 +27,6 @@ def segmentations(union: Any, teacher: Any, segment: Segment) -> list[list[int]]
 
     Pieces that its dictionary does not know are ``<unk>``, as in translation, and so is a piece of which nothing is
     left after the model's normalization; how many start so is logged.
-
-    Raises:
-        ConfigError: ``union`` does not begin with the entries of ``teacher``.
     """
     if union.symbols[: len(teacher)] != teacher.symbols:
         place = next(i for i, symbol in enumerate(teacher.symbols) if union.symbols[i : i + 1] != [symbol])
@@ -56,10 +53,6 @@ def extend_vocabulary(weights: Mapping[str, Tensor], union: Any, teacher: Any, s
         teacher: fairseq's dictionary of the teacher.
         segment: a new piece -> the teacher's pieces of its text, as of
             :func:`~fairseq_compress.corpus.pieces.piece_segmenter`.
-
-    Raises:
-        ConfigError: ``union`` does not begin with the entries of ``teacher``.
-        CheckpointError: a table is missing, or has another number of rows than ``teacher``.
     """
     for key in TABLES:
         rows = weights[key].size(0) if key in weights else None

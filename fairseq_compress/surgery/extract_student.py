@@ -28,10 +28,6 @@ def student_weights(weights: Mapping[str, Tensor], model: Any) -> dict[str, Tens
 
     Args:
         model: the options of the student's architecture, which say what is tied.
-
-    Raises:
-        CheckpointError: there is no student; a key belongs to nobody; or the projection is damaged, or ties tables that
-            differ in the teacher.
     """
     student = {key.removeprefix(STUDENT): value for key, value in weights.items() if key.startswith(STUDENT)}
     if not student:

@@ -31,11 +31,7 @@ Ranks = dict[Names, int | None]
 
 @dataclass(frozen=True)
 class RankChoice:
-    """What decides the rank of each layer; one of the three is given.
-
-    Raises:
-        ConfigError: none or several are given, or a value is out of range.
-    """
+    """What decides the rank of each layer; one of the three is given."""
 
     rank: int | None = None
     """The same for all."""
@@ -71,9 +67,6 @@ def choose_ranks(
         patterns: of linear layers inside of encoder and decoder layers.
         embedding_rank: of all embeddings and the output layer; 0 leaves them as they are.
         parameters: of the model, shared ones once.
-
-    Raises:
-        ConfigError: a pattern picks nothing; nothing becomes smaller; the size is too small.
     """
     groups = [(tuple(group.modules), list(group.modules.values())) for group in weight_groups(model)]
     inside: dict[str, Names] = {}

@@ -54,10 +54,6 @@ def narrow(model: Any, keep: Keep, weights: Mapping[str, Tensor] | None = None) 
     Args:
         weights: its state dict, or other weights by its names, such as those of
             :func:`~fairseq_compress.weights.groups.effective_state`; by default the state dict.
-
-    Raises:
-        ConfigError: a name or a number does not exist; a weight cannot be cut, as that of a sparse layer; or the
-            smaller architecture breaks a rule, such as one on ranks. All problems are in one message.
     """
     state = state_of_all_layers(model, dict(model.state_dict() if weights is None else weights))
     axes = parameter_axes(model)

@@ -97,10 +97,6 @@ def initialize_from(student: Any, teacher: Any, layers: LayerMap, widths: str, n
 
     Returns:
         The names of the weights that came from the teacher.
-
-    Raises:
-        ConfigError: the teacher has separate tables that the student shares, or a weight of another shape for which
-            there is no rule; all of them in one message.
     """
     parameters, theirs = plain_parameters(student), plain_parameters(teacher)
     weights = {key: value for key, value in dense_state(teacher).items() if key in theirs}

@@ -101,10 +101,6 @@ class CompressedTranslationTask(TranslationTask):
         """Build the model, compressed by ``--compression-plan``, or as it was in the checkpoint.
 
         A new one starts from the weights of ``--init-from-teacher``.
-
-        Raises:
-            ConfigError: the plan breaks a rule, or does not fit the model; or the teacher does not.
-            CheckpointError: the teacher cannot be loaded.
         """
         path = getattr(self.cfg, "compression_plan", None)
         if path and not from_checkpoint:

@@ -62,10 +62,6 @@ class DualVocabTranslationTask(CompressedTranslationTask):
     The data folder has both dictionaries; those of the task are the student's. The model that ``--arch`` names is the
     student; its checkpoints hold the teacher too, and its architecture.
     ``fairseq-compress extract-student`` gives the student alone, which every other task and verb takes.
-
-    Raises:
-        ConfigError: options are out of their rules; all in one message.
-        DataError: the folder is damaged or of something else.
     """
 
     def __init__(self, cfg: Any, src_dict: Dictionary, tgt_dict: Dictionary) -> None:

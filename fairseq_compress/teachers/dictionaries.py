@@ -16,9 +16,6 @@ def find_dictionary(
 
     Looked for in ``given_dir``, the value of ``option``, when there is one, else beside the checkpoint (where published
     models keep it), else in the data folder that the checkpoint names.
-
-    Raises:
-        ConfigError: there is none, and so nothing proves that teacher and student mean the same by an index.
     """
     name = f"dict.{language}.txt"
     trained_on = [Path(part) for part in str(cfg.task.get("data") or "").split(":")[:1] if part]

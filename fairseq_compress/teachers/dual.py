@@ -27,11 +27,7 @@ KNOWN = FLAGS | {"max_source_positions", "max_target_positions"}
 
 
 def read_options(architecture: str, text: str | None) -> dict[str, Any]:
-    """The configuration of a new teacher: an architecture, and a table of JSON with what differs from it.
-
-    Raises:
-        ConfigError: the architecture is unknown, or the text is no table.
-    """
+    """The configuration of a new teacher: an architecture, and a table of JSON with what differs from it."""
     if architecture not in ARCH_CONFIG_REGISTRY:
         raise ConfigError(f"--dual-teacher-arch: must be an architecture known here, got {architecture!r}")
     try:
@@ -50,11 +46,7 @@ def read_options(architecture: str, text: str | None) -> dict[str, Any]:
 
 
 def new_teacher(options: dict[str, Any], union: Dictionary) -> TransformerModelBase:
-    """A transformer over the union of both dictionaries.
-
-    Raises:
-        ConfigError: the architecture is no transformer.
-    """
+    """A transformer over the union of both dictionaries."""
     kind = ARCH_MODEL_REGISTRY.get(options["arch"])
     if kind is None or not issubclass(kind, TransformerModelBase):
         raise ConfigError(f"teacher: must be of an architecture of transformers, got {options['arch']}")
@@ -72,11 +64,6 @@ def trained_teacher(task: Any, folder: Path, union: Dictionary) -> tuple[dict[st
     Args:
         task: with the options of ``dual_vocab_translation``.
         folder: of ``encode-dual``.
-
-    Raises:
-        ConfigError: it is no transformer of these languages and this dictionary, or has a compression plan; or the
-            sentencepiece model is another than the folder's.
-        CheckpointError, DataError: a file cannot be read.
     """
     path, sentencepiece_model = task.cfg.dual_teacher_path, task.cfg.dual_teacher_model
     if not Path(sentencepiece_model).is_file() or (
@@ -108,11 +95,7 @@ def set_teacher(cfg: Any, options: dict[str, Any]) -> None:
 
 
 def teacher_options(cfg: Any) -> dict[str, Any]:
-    """The teacher's configuration in that of a student.
-
-    Raises:
-        ConfigError: there is none.
-    """
+    """The teacher's configuration in that of a student."""
     text = getattr(cfg, TEACHER_OPTIONS, None)
     if not text:
         raise ConfigError(

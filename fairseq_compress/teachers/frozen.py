@@ -30,10 +30,6 @@ class FrozenTeachers:
         task: the student's task; its languages and dictionaries are the rule.
         dictionary_dir: where the teachers' ``dict.LANG.txt`` are, see :func:`find_dictionary`.
         all_lengths: whether they are asked about every sentence that the task lets through.
-
-    Raises:
-        ConfigError: no path, or whatever a teacher differs in from the student (:mod:`.agreement`), in one message.
-        CheckpointError: a file is missing, damaged or unsafe.
     """
 
     def __init__(

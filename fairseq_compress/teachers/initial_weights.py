@@ -37,10 +37,6 @@ def start_from_teacher(student: nn.Module, task: FairseqTask, finetuned: str | N
 
     Returns:
         The names of the weights that came from the teacher, of :func:`plain_parameters`.
-
-    Raises:
-        ConfigError: an option breaks its rule, or teacher and student do not fit each other; all in one message.
-        CheckpointError: the file is missing, damaged or unsafe.
     """
     path, layers, widths, folder = (
         getattr(task.cfg, f"init_{name}", None) for name in ("from_teacher", "layers", "widths", "teacher_data")

@@ -72,10 +72,6 @@ def load_models(
         source_lang, target_lang: the languages if the checkpoint does not tell, or to insist on.
         precision: type of the weights, a key of :data:`PRECISIONS`; with int8 that of a decoding step's products only.
         device: where the models go.
-
-    Raises:
-        ConfigError: no path, unknown or differing languages, no dictionary, differing dictionaries, int8 on a GPU.
-        CheckpointError: a file is missing, damaged or unsafe.
     """
     names = [path for path in paths.split(":") if path]
     if not names:
@@ -105,11 +101,7 @@ def load_models(
 
 
 def pick_device(name: str) -> torch.device:
-    """``cpu``, ``cuda`` (of several the one of this process's LOCAL_RANK), or for ``auto`` the latter where it exists.
-
-    Raises:
-        ConfigError: there is no CUDA device.
-    """
+    """``cpu``, ``cuda`` (of several the one of this process's LOCAL_RANK), or for ``auto`` the latter where it exists."""
     devices = torch.cuda.device_count()
     if name == "cuda" and not devices:
         raise ConfigError("--device cuda: there is no such device here")

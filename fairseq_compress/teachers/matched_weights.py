@@ -49,10 +49,6 @@ def matched_weights(student: nn.Module, teacher: nn.Module, layer_map: LayerMap 
     Args:
         student, teacher: transformers of fairseq's form, in any wrapper.
         layer_map: of :func:`~fairseq_compress.functional.layer_map.read_layer_map`; None for :func:`even_layers`.
-
-    Raises:
-        ConfigError: a model is of another form; the map does not fit the depths; nothing is left; or there is no rule
-            for the axes of a matrix that both have.
     """
     own, other = sizes_of(student).layers, sizes_of(teacher).layers
     if layer_map is None:
@@ -81,11 +77,7 @@ def matched_weights(student: nn.Module, teacher: nn.Module, layer_map: LayerMap 
 
 
 def projection_sizes(weights: Iterable[MatchedWeight]) -> dict[str, tuple[int, int]]:
-    """Kind of axis -> its size in the student and in the teacher, in the order of first appearance.
-
-    Raises:
-        ConfigError: a kind has several sizes in one model, so that no projection can be shared.
-    """
+    """Kind of axis -> its size in the student and in the teacher, in the order of first appearance."""
     sizes: dict[str, tuple[int, int]] = {}
     for weight in weights:
         for axis, (kind, pair) in enumerate(zip(weight.axes, zip(*weight.shapes, strict=True), strict=True)):

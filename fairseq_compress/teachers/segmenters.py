@@ -15,10 +15,6 @@ def open_segmenter(
 
     Args:
         target: model of the target side; None for one model of both.
-
-    Raises:
-        DataError: a file is missing or no sentencepiece model.
-        ConfigError: a dictionary does not belong to its model (:mod:`fairseq_compress.corpus.vocabulary_match`).
     """
     segmenter = Segmenter(model, target)
     if target is not None and source_entries.symbols == target_entries.symbols:

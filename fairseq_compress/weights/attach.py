@@ -27,10 +27,6 @@ def attach_plan(plan: Plan, model: nn.Module) -> None:
     """Compress a model in place, whose weights are still to be loaded. They keep their names in the state dict.
 
     Modules that share a weight share its chain: a rule that picks one of them applies to all.
-
-    Raises:
-        ConfigError: a pattern picks nothing, two rules of one place in the chain pick one weight, or a rule does not
-            fit what it picks.
     """
     groups = weight_groups(model)
     group_of = {name: number for number, group in enumerate(groups) for name in group.modules}
@@ -72,9 +68,6 @@ def refuse_other_compression(model: nn.Module, state: Mapping[str, Tensor], pref
     """Refuse a state dict with centroids, masks or ranges for which the model has no place, before it is loaded.
 
     ``prefix`` begins the keys of this model, where it is part of another.
-
-    Raises:
-        ConfigError: names the first.
     """
     modules = dict(model.named_modules(remove_duplicate=False))
     for key in (name.removeprefix(prefix) for name in state if name.startswith(prefix)):

@@ -27,10 +27,6 @@ def set_options(cfg: Any, values: Mapping[str, Any]) -> None:
 
 
 def plan_of(cfg: Any) -> Plan | None:
-    """The plan in the configuration of a model.
-
-    Raises:
-        ConfigError: it is damaged.
-    """
+    """The plan in the configuration of a model."""
     text = cfg.get(KEY) if isinstance(cfg, Mapping) else getattr(cfg, KEY, None)
     return None if not text else parse_plan(text, "compression plan of the checkpoint")

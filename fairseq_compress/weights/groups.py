@@ -58,11 +58,7 @@ class WeightGroup:
         return chain_of(self.modules[self.name])
 
     def attach(self, *transforms: WeightTransform) -> None:
-        """Put a chain of transforms on the weight.
-
-        Raises:
-            ConfigError: a module has a chain already, or is an embedding with options that rows do not support.
-        """
+        """Put a chain of transforms on the weight."""
         for name, module in self.modules.items():
             if (other := chain_of(module)) is not None:
                 raise ConfigError(

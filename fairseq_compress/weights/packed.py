@@ -72,20 +72,13 @@ def _unpack_plain(packed: Packed) -> Tensor:
 
 
 def unpack(packed: Packed) -> Tensor:
-    """The weight ŵ that was packed.
-
-    Raises:
-        ValueError: spec and tensors do not fit each other.
-    """
+    """The weight ŵ that was packed."""
     if packed.kind not in FORMS:
         raise ValueError(f"kind: must be one of {', '.join(FORMS)}, got {packed.kind!r}")
     return FORMS[packed.kind].unpack(packed)
 
 
 def check_bytes(part: str, tensor: Tensor, count: int, bits: int) -> None:
-    """
-    Raises:
-        ValueError: the tensor does not hold ``count`` numbers of ``bits`` bits.
-    """
+    """ """
     if tensor.numel() != packed_bytes(count, bits):
         raise ValueError(f"{part}: must be {count} numbers of {bits} bits")

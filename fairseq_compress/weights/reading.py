@@ -18,11 +18,7 @@ PLANS, SUFFIX = "plans", ".yaml"
 
 
 def read_plan(path: str | os.PathLike[str]) -> Plan:
-    """The plan of a YAML file, or a built-in one by its name: ``int4`` is ``configs/plans/int4.yaml``.
-
-    Raises:
-        ConfigError: it cannot be read, or breaks a rule; the message has all problems.
-    """
+    """The plan of a YAML file, or a built-in one by its name: ``int4`` is ``configs/plans/int4.yaml``."""
     origin = f"compression plan {path}"
     path = Path(path)
     if not path.is_file() and path.name == str(path) and not path.suffix:
@@ -38,11 +34,7 @@ def read_plan(path: str | os.PathLike[str]) -> Plan:
 
 
 def built_in_plan(name: str) -> Path:
-    """The file of a built-in plan.
-
-    Raises:
-        ConfigError: unknown name.
-    """
+    """The file of a built-in plan."""
     known = shipped_names(PLANS, suffix=SUFFIX)
     if name not in known:
         raise ConfigError(f"compression plan {name}: neither a file nor a built-in plan{did_you_mean(name, known)}")

@@ -27,9 +27,6 @@ class WeightRule:
 
         Args:
             name: of the weight's first module.
-
-        Raises:
-            ValueError: the rule does not fit the weight.
         """
         raise NotImplementedError
 

@@ -55,9 +55,6 @@ class Manifest:
 
         Args:
             remedy: what the message about a missing file ends with; default: which verb writes it.
-
-        Raises:
-            DataError: it is missing, no JSON, of another format or version, or a field breaks its rule (all are named).
         """
         content = upgrade(read_json(path, remedy or (f"{cls.written_by} writes it" if cls.written_by else "")))
         found = content.get("format") if isinstance(content, dict) else content
@@ -96,11 +93,7 @@ class Sidecar(Manifest):
 
     @classmethod
     def of(cls: type[KindOfSidecar], path: PathLike) -> KindOfSidecar:
-        """The sidecar of the file ``path``.
-
-        Raises:
-            DataError: as :meth:`read`.
-        """
+        """The sidecar of the file ``path``."""
         return cls.read(sidecar_path(path))
 
     @classmethod
@@ -113,11 +106,7 @@ class Sidecar(Manifest):
             return False
 
     def check(self, path: PathLike, found: Mapping[str, object]) -> None:
-        """Compare what was found in the file ``path`` with fields of its sidecar.
-
-        Raises:
-            DataError: the first field that differs.
-        """
+        """Compare what was found in the file ``path`` with fields of its sidecar."""
         for name, value in found.items():
             if (expected := getattr(self, name)) != value:
                 raise DataError(f"{path}: {name} must be {expected} as in {sidecar_path(path)}, got {value}")
@@ -129,11 +118,7 @@ def sidecar_path(path: PathLike) -> Path:
 
 
 def read_json(path: PathLike, remedy: str = "") -> Any:
-    """The content of a JSON file.
-
-    Raises:
-        DataError: the file is missing, unreadable or no JSON.
-    """
+    """The content of a JSON file."""
     try:
         return json.loads(Path(path).read_bytes())
     except OSError as error:
@@ -172,9 +157,6 @@ def check_checksums(checksums: Mapping[str, str], start: str, manifest: str) -> 
         checksums: by the end of each file's path.
         start: what the paths begin with.
         manifest: its name, for messages.
-
-    Raises:
-        DataError: a file is missing or altered; the first is named.
     """
     for name, expected in checksums.items():
         check_sha256(f"{start}{name}", expected, manifest)

@@ -103,9 +103,6 @@ def _repeated_encoder_output(model: nn.Module, sources: Tensor | None) -> Iterat
 
     A hook of the encoder, so that everything goes through the forward of the model as DDP has wrapped it, and for any
     encoder that beam search works with: that repeats its output in the same way.
-
-    Raises:
-        ConfigError: the model has no such encoder.
     """
     if sources is None:
         yield

@@ -31,10 +31,6 @@ class CTranslate2Model:
         nbest: hypotheses of each sentence.
         threads: workers of one thread each, which translate batches side by side; None:
             :func:`fairseq_compress.system.default_threads`.
-
-    Raises:
-        DataError: CTranslate2 cannot load it.
-        ConfigError: it lacks an option of the search, or the beam is too large for the dictionary.
     """
 
     def __init__(

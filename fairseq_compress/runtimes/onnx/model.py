@@ -64,10 +64,6 @@ class OnnxModel(SearchModel):
         nbest: hypotheses of each sentence.
         threads: batches are translated side by side, by one thread each; a single batch by all of them if the model is
             large, else by one; None: :func:`fairseq_compress.system.default_threads`.
-
-    Raises:
-        DataError: ONNX Runtime cannot load it.
-        ConfigError: the beam is too large for the dictionary.
     """
 
     def __init__(

@@ -46,10 +46,6 @@ class TorchModel(SearchModel):
     Args:
         loaded: the models.
         max_tokens: of a batch; None: as for the device.
-
-    Raises:
-        ConfigError: the dictionary is too small for the beam, or a model cannot be decoded in int8.
-        CheckpointError: a model has weights that int8 cannot express.
     """
 
     def __init__(

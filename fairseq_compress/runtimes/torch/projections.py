@@ -33,9 +33,6 @@ class Int8Affine:
     Row i of the weight is round(W_i / s_i) with s_i = max_j |W_ij| / 127. The input is quantized when it comes, to 7
     bits, with one scale and zero point for all of it: a result depends a little on what else is in a batch. Sums are
     exact, in 32 bits.
-
-    Raises:
-        CheckpointError: a weight is not finite.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:

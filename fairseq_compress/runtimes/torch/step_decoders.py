@@ -42,11 +42,7 @@ class State(Protocol):
 
 
 def step_decoder(model: BaseFairseqModel, precision: str = "float32") -> "TreeDecoder | GeneralDecoder":
-    """The decoder for a model; why it is not the fast one, if it is not, is logged.
-
-    Raises:
-        ConfigError: int8 is wanted of a model that the fast one cannot decode.
-    """
+    """The decoder for a model; why it is not the fast one, if it is not, is logged."""
     reason = why_not_fast(model)
     if reason is None:
         return TreeDecoder(model, Int8Affine if precision == "int8" else Affine)
