@@ -1,7 +1,7 @@
 """``fairseq-compress average``: several checkpoints of one training run -> their mean."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from fairseq_compress.cli import common
@@ -45,7 +45,7 @@ def run(args: Options) -> None:
     """Average, write the checkpoint and print what it was made of."""
     from fairseq_compress.checkpoint.average import select_checkpoints, write_average
 
-    paths = list(args.checkpoint)
+    paths: Sequence[str | os.PathLike[str]] = args.checkpoint
     if args.last is not None:
         paths = select_checkpoints(paths[0], args.last, args.by or "epoch", args.include_last)
     state = write_average(paths, args.output, progress=True)

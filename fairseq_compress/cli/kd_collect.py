@@ -40,7 +40,7 @@ def run(args: Options) -> None:
 
     sources = [] if args.source is None else [args.source]
     check_distinct([*args.input, *sources], [args.output, *([args.scores] if args.scores else [])])
-    expected = args.expected_lines if args.source is None else check_not_empty(args.source)
+    expected = (args.expected_lines or 0) if args.source is None else check_not_empty(args.source)
     hypotheses = collect_hypotheses(args.input, expected)
     write_hypotheses(hypotheses, args.output, args.scores)
     common.tell(f"{args.output}: {len(hypotheses)} lines")
