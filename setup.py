@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent
 PACKAGE = "fairseq_compress"
 INIT = ROOT / PACKAGE / "__init__.py"
 
-# What `fairseq-compress translate --model DIR` and the verbs on text import: no torch, no fairseq.
+# What `fairseq-compress translate DIR` and the verbs on text import: no torch, no fairseq.
 BASE = [
     "numpy>=1.26",
     "onnxruntime>=1.22",

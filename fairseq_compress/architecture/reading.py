@@ -32,7 +32,7 @@ ATTENTIONS = ("self_attention", "cross_attention")
 
 
 def read_architecture(value: str | os.PathLike[str]) -> Architecture:
-    """The architecture of JSON text, of a file, or of a shipped file by its name (``configs/architectures/NAME.json``)."""
+    """The architecture of JSON text, a file, or the name of a shipped file (``configs/architectures/NAME.json``)."""
     text = os.fspath(value)
     if text.lstrip().startswith("{"):
         return from_json(text)

@@ -70,7 +70,7 @@ def write_converted(
     convert: Callable[[], Made],
     state_of: Callable[[Made], Mapping[str, Any]] = attrgetter("state"),
 ) -> Made:
-    """Write the state of what ``convert()`` returns, and return that: every command from checkpoints to a checkpoint."""
+    """Write the state of what ``convert()`` returns and return it, for every command that makes a checkpoint."""
     check_distinct(inputs, [output])
     made = convert()
     write_state(state_of(made), output)

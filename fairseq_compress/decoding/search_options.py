@@ -36,7 +36,7 @@ class SearchOptions:
             yield f"--min-len: must be at most --max-len-b ({self.max_len_b}), got {self.min_len}"
 
     def check_beam(self, entries: int) -> None:
-        """Refuse a beam that a dictionary of so many entries cannot fill: in the first step neither padding nor EOS is."""
+        """Refuse a beam larger than the entries besides padding and EOS, which the first step cannot fill."""
         if self.beam > entries - 2:
             raise ConfigError(f"--beam: must be at most {entries - 2} with this dictionary, got {self.beam}")
 

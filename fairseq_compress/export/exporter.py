@@ -57,7 +57,7 @@ class Exporter:
         self.check = None if check.no_check else SelfCheck(self._original, check)
 
     def fill(self, folder: Path, options: ExportOptions) -> tuple[dict[str, Any], OpenedModel | None]:
-        """Write the files into a folder that is there, and check; return the metadata and the model that was checked."""
+        """Write the files into an existing folder and verify them; return the metadata and the verified model."""
         plain, models, quantization = self._plain, self._models, str(options.quantization)
         ranges = self._ranges(options) if quantization == CALIBRATED else None
         own = _writer(options.runtime).write_model(

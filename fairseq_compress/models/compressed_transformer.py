@@ -35,7 +35,7 @@ MODEL_NAME = "compressed_transformer"
 
 
 def register_new_model(name: str) -> Callable[[type], type]:
-    """fairseq's ``register_model``, but a taken name is an error: fairseq would hand back the other class in silence."""
+    """fairseq's ``register_model``, but a taken name is an error; fairseq silently returns the other class."""
 
     def register(cls: type) -> type:
         registered: type = register_model(name)(cls)

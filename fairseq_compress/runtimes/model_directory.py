@@ -79,7 +79,7 @@ class ModelDirectory:
 
     @classmethod
     def open(cls, path: PathLike) -> "ModelDirectory":
-        """Read the metadata, compare all sizes, and the contents of small files; :meth:`verify` compares all contents."""
+        """Read the metadata; compare sizes, and checksums of small files. :meth:`verify` compares all checksums."""
         folder = Path(path)
         try:
             metadata = json.loads((folder / METADATA).read_text(encoding="utf-8"))

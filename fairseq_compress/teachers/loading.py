@@ -101,7 +101,7 @@ def load_models(
 
 
 def pick_device(name: str) -> torch.device:
-    """``cpu``, ``cuda`` (of several the one of this process's LOCAL_RANK), or for ``auto`` the latter where it exists."""
+    """``cpu``, ``cuda`` (the device of LOCAL_RANK), or for ``auto`` cuda where it exists."""
     devices = torch.cuda.device_count()
     if name == "cuda" and not devices:
         raise ConfigError("--device cuda: there is no such device here")

@@ -37,7 +37,7 @@ class CodesRule(WeightRule):
     """Shared centroids."""
 
     block: int = option(1, "neighbours in a row that are looked up together", range="[1, inf)")
-    centroid_bits: int = option(16, "16: float16; 8: int8", choices=DTYPES)  # type: ignore[arg-type]
+    centroid_bits: int = option(16, "16: float16; 8: int8", choices=DTYPES)
     seed: int = option(1, "of everything random")
 
     place: ClassVar[str] = STORAGE
