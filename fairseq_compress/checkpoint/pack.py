@@ -3,14 +3,7 @@
 import os
 
 from fairseq_compress.checkpoint.compress import compressed_model
-from fairseq_compress.checkpoint.packed_file import (
-    Entry,
-    PackedModel,
-    is_packed,
-    packed_bytes,
-    read_packed,
-    size_table,
-)
+from fairseq_compress.checkpoint.packed_file import Entry, PackedModel, is_packed, packed_bytes, read_packed, size_table
 from fairseq_compress.checkpoint.state import plain_cfg
 from fairseq_compress.functional.ties import tied_groups
 from fairseq_compress.weights.groups import compressed_groups, effective_state

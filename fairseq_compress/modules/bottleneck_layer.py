@@ -160,10 +160,7 @@ class BottleneckDecoderLayer(_BottleneckLayer):
         """
         _restore(self.self_attn, incremental_state, prev_self_attn_state)
         hidden = self._attend_to_itself(
-            x,
-            key_padding_mask=self_attn_padding_mask,
-            incremental_state=incremental_state,
-            attn_mask=self_attn_mask,
+            x, key_padding_mask=self_attn_padding_mask, incremental_state=incremental_state, attn_mask=self_attn_mask
         )
         maps = None
         if self.encoder_attn is not None and self.encoder_attn_norm is not None and encoder_out is not None:

@@ -3,12 +3,7 @@
 from dataclasses import dataclass
 from functools import partial
 
-from fairseq_compress.functional.quantization.product import (
-    METHODS,
-    codebook_count,
-    product_problems,
-    product_quantize,
-)
+from fairseq_compress.functional.quantization.product import METHODS, codebook_count, product_problems, product_quantize
 from fairseq_compress.functional.quantization.rotation import default_rotation_size
 from fairseq_compress.options import option
 from fairseq_compress.weights.centroids import Codebook, CodesRule, Quantize
