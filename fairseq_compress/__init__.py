@@ -41,8 +41,8 @@ def register() -> None:
     from fairseq_compress import compat
 
     compat.apply()
+    from fairseq_compress.checkpoint.load import unpacked_state
     from fairseq_compress.checkpoint.packed_file import is_packed
-    from fairseq_compress.checkpoint.unpack import unpacked_state
     from fairseq_compress.corpus.dictionary_file import read_entries
     from fairseq_compress.decoding.repeated_ngrams import repeating_tokens
 

@@ -159,8 +159,7 @@ def quantize(model: Model, plan: PathLike | Mapping[str, Any] | Plan) -> Model:
     """
     with explained():
         from fairseq_compress.weights.attach import attach_plan
-        from fairseq_compress.weights.configuration import set_plan
-        from fairseq_compress.weights.reading import parse_plan, read_plan
+        from fairseq_compress.weights.reading import parse_plan, read_plan, set_plan
 
     if isinstance(plan, (str, os.PathLike)):
         plan = read_plan(os.fspath(plan))

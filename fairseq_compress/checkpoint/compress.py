@@ -10,7 +10,7 @@ from fairseq_compress.checkpoint.load import build_model, dictionaries_of, load_
 from fairseq_compress.checkpoint.packed_file import is_packed
 from fairseq_compress.errors import ConfigError
 from fairseq_compress.modules.activation_quantizer import RANGE
-from fairseq_compress.weights.configuration import set_plan
+from fairseq_compress.weights.reading import set_plan
 from fairseq_compress.weights.rules import Plan
 
 

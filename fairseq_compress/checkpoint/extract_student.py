@@ -11,8 +11,7 @@ from fairseq.data import Dictionary
 from omegaconf import DictConfig, OmegaConf
 
 from fairseq_compress.checkpoint.load import build_model, dictionaries_of, load_upgraded
-from fairseq_compress.checkpoint.state import plain_cfg, with_model, write_state
-from fairseq_compress.checkpoint.stock_configuration import stock_configuration
+from fairseq_compress.checkpoint.state import plain_cfg, stock_configuration, with_model, write_state
 from fairseq_compress.corpus.dual_text import DualTextManifest
 from fairseq_compress.errors import CheckpointError, ConfigError, DataError
 from fairseq_compress.surgery.extract_student import student_weights

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from fairseq.models import ARCH_MODEL_REGISTRY, MODEL_REGISTRY
 from fairseq.models.transformer import TransformerModel
 
-from fairseq_compress.architecture.flags import architecture_of
+from fairseq_compress.architecture.configuration import architecture_of
 from fairseq_compress.checkpoint.average import checked_weights, count_parameters
 from fairseq_compress.checkpoint.load import build_model, load_model
 from fairseq_compress.checkpoint.state import plain_cfg, set_architecture, with_model, write_converted
@@ -16,8 +16,8 @@ from fairseq_compress.functional.layers.low_rank import stored_numbers
 from fairseq_compress.modules.activation_quantizer import remove_quantizers
 from fairseq_compress.modules.structured import relative_error, structured_modules
 from fairseq_compress.surgery.factorize import MODULES, Names, RankChoice, choose_ranks, with_ranks
-from fairseq_compress.weights.configuration import set_options, set_plan
 from fairseq_compress.weights.groups import effective_state
+from fairseq_compress.weights.reading import set_options, set_plan
 from fairseq_compress.weights.rules import Plan
 from fairseq_compress.work.files import PathLike
 

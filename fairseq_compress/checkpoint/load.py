@@ -15,9 +15,11 @@ from torch import Tensor
 
 import fairseq_compress
 from fairseq_compress import compat
-from fairseq_compress.checkpoint.packed_file import is_packed
-from fairseq_compress.checkpoint.unpack import unpacked_state
+from fairseq_compress.checkpoint.packed_file import is_packed, read_packed, unpacked_weights
+from fairseq_compress.checkpoint.state import without_training_state
 from fairseq_compress.errors import CheckpointError
+from fairseq_compress.weights.reading import plan_of, set_plan
+from fairseq_compress.weights.rules import Plan
 from fairseq_compress.work.files import PathLike
 
 TABLES = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
@@ -47,6 +49,19 @@ def load_state(path: PathLike) -> dict[str, Any]:
         str(path),
         lambda: compat.completed_state(torch.load(path, map_location="cpu", weights_only=True, mmap=_can_map(path))),
     )
+
+
+def unpacked_state(path: PathLike) -> dict[str, Any]:
+    """A packed checkpoint as what fairseq reads of one: dense weights, which are compressed no more.
+
+    What remains of its plan are the activations.
+    """
+    model = read_packed(path)
+    plan = plan_of(model.cfg["model"])
+    if plan is not None:
+        set_plan(model.cfg["model"], Plan((), plan.activations))
+    state = {"args": None, "cfg": model.cfg, "model": unpacked_weights(path, model), "task_state": {}}
+    return without_training_state(state)
 
 
 def _can_map(path: PathLike) -> bool:

@@ -18,12 +18,12 @@ from fairseq.models.transformer import TransformerModel, TransformerModelBase, b
 from omegaconf import DictConfig
 from torch import Tensor
 
-from fairseq_compress.architecture.flags import KEY, architecture_of
+from fairseq_compress.architecture.configuration import architecture_of
+from fairseq_compress.architecture.flags import KEY
 from fairseq_compress.architecture.reading import to_json
 from fairseq_compress.architecture.stock import dense, why_not_plain, why_not_stock
 from fairseq_compress.checkpoint.load import TABLES, build_model, dictionaries_of, load_upgraded, table_rows
-from fairseq_compress.checkpoint.state import with_model, write_converted
-from fairseq_compress.checkpoint.stock_configuration import stock_configuration
+from fairseq_compress.checkpoint.state import stock_configuration, with_model, write_converted
 from fairseq_compress.errors import CheckpointError
 from fairseq_compress.modules.activation_quantizer import remove_quantizers
 from fairseq_compress.modules.structured import structured_modules

@@ -1,17 +1,22 @@
 """The dictionary of a checkpoint: what is in it next to the weights, and how it is written."""
 
+import argparse
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from operator import attrgetter
 from typing import Any, TypeVar
 
 import torch
+from fairseq.criterions import CRITERION_DATACLASS_REGISTRY
+from fairseq.tasks.translation import TranslationConfig
 from omegaconf import DictConfig, OmegaConf
 
-from fairseq_compress.architecture.flags import DEFAULTS, KEY, implied_flags
+from fairseq_compress.architecture.configuration import implied_flags
+from fairseq_compress.architecture.flags import DEFAULTS, KEY
 from fairseq_compress.architecture.reading import to_json
 from fairseq_compress.architecture.shape import Architecture
 from fairseq_compress.compat import START_OF_DATA
-from fairseq_compress.weights.configuration import set_options
+from fairseq_compress.weights.reading import set_options
 from fairseq_compress.work.files import PathLike, atomic_write, check_distinct
 
 Made = TypeVar("Made")
@@ -56,6 +61,34 @@ def plain_cfg(cfg: DictConfig) -> dict[str, Any]:
     """A configuration as fairseq's trainer saves it: plain values, and namespaces of the command line."""
     container: Any = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
     return {str(name): value for name, value in container.items()}
+
+
+def stock_configuration(cfg: DictConfig) -> dict[str, Any]:
+    """The configuration but for its group ``model``, as a dict of plain values.
+
+    The task is ``translation``, with what it knows of the options of the one that trained; a criterion that is not
+    fairseq's becomes ``cross_entropy``. Namespaces, of what has no dataclass in fairseq, become tables, so that
+    torch >= 2.6 loads the file without being told of any class.
+    """
+    groups = {name: group for name, group in cfg.items() if name != "model"}
+    container = OmegaConf.create(groups, flags={"allow_objects": True})
+    plain: Any = OmegaConf.to_container(container, resolve=True)
+    for name, group in plain.items():
+        if isinstance(group, argparse.Namespace):  # such as of --optimizer sgd
+            plain[name] = vars(group)
+    known = {field.name for field in dataclasses.fields(TranslationConfig)}
+    plain["task"] = {name: value for name, value in plain["task"].items() if name in known} | {"_name": "translation"}
+    if (plain.get("criterion") or {}).get("_name") not in _stock_criterions():
+        plain["criterion"] = {"_name": "cross_entropy", "sentence_avg": False}
+    return dict(plain)
+
+
+def _stock_criterions() -> set[str]:
+    return {
+        name
+        for name, config in CRITERION_DATACLASS_REGISTRY.items()
+        if config.__module__.startswith("fairseq.criterions")
+    }
 
 
 def write_state(state: Mapping[str, Any], path: PathLike) -> None:

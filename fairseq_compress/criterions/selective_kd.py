@@ -8,8 +8,7 @@ from fairseq.distributed import utils as distributed_utils
 from torch import Tensor
 
 from fairseq_compress.functional.losses.outputs import Output
-from fairseq_compress.functional.losses.predictions import token_nll
-from fairseq_compress.functional.losses.token_selection import hardest, pushed
+from fairseq_compress.functional.losses.predictions import hardest, pushed, token_nll
 
 QUEUE = "selective_kd_queue"
 

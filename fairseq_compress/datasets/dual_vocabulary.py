@@ -9,8 +9,7 @@ from torch import Tensor
 
 from fairseq_compress.corpus.dual_text import EOS, PAD, DualText, Integers
 from fairseq_compress.errors import ConfigError, DataError
-from fairseq_compress.functional.seeds import seed_of
-from fairseq_compress.functional.word_draws import word_draws
+from fairseq_compress.functional.draws import seed_of, word_draws
 
 SIDES = ("source", "target")
 NO_WORD = -1

@@ -24,8 +24,8 @@ from fairseq_compress.evaluation.multiply_adds import (
 from fairseq_compress.functional.quantization.bit_packing import packed_bytes
 from fairseq_compress.functional.quantization.linear import LinearScheme
 from fairseq_compress.functional.ties import tied_groups
-from fairseq_compress.weights.configuration import set_plan
 from fairseq_compress.weights.groups import PLAIN, compressed_groups, weight_modules
+from fairseq_compress.weights.reading import set_plan
 from fairseq_compress.weights.rules import Plan
 
 KINDS = ("attention", "ffn", "norm", "other")

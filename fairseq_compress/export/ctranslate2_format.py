@@ -10,7 +10,7 @@ from ctranslate2.converters.converter import Converter
 from ctranslate2.specs import common_spec, transformer_spec
 from fairseq.data import Dictionary
 
-from fairseq_compress.architecture.flags import architecture_of
+from fairseq_compress.architecture.configuration import architecture_of
 from fairseq_compress.architecture.stock import why_not_stock
 from fairseq_compress.errors import ConfigError
 from fairseq_compress.export.limits import unsupported_options

@@ -9,7 +9,7 @@ import onnxruntime
 from fairseq.data import Dictionary
 from torch import Tensor
 
-from fairseq_compress.architecture.flags import architecture_of
+from fairseq_compress.architecture.configuration import architecture_of
 from fairseq_compress.decoding.beam_search import Floats
 from fairseq_compress.decoding.vocabulary import write_symbols
 from fairseq_compress.errors import ConfigError

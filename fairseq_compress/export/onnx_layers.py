@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fairseq_compress.architecture.flags import architecture_of
+from fairseq_compress.architecture.configuration import architecture_of
 from fairseq_compress.architecture.shape import Attention
 from fairseq_compress.decoding.beam_search import Floats
 from fairseq_compress.export.onnx_graph import MICROSOFT, GraphBuilder

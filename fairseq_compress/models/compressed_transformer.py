@@ -22,7 +22,8 @@ from fairseq.modules.checkpoint_activations import checkpoint_wrapper
 from omegaconf import DictConfig, open_dict
 from torch import Tensor, nn
 
-from fairseq_compress.architecture.flags import KEY, add_arguments, architecture_of
+from fairseq_compress.architecture.configuration import architecture_of
+from fairseq_compress.architecture.flags import KEY, add_arguments
 from fairseq_compress.architecture.reading import to_json
 from fairseq_compress.architecture.shape import Architecture
 from fairseq_compress.errors import ConfigError

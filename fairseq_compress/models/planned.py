@@ -8,7 +8,7 @@ from typing import Any
 
 from fairseq_compress import compat
 from fairseq_compress.weights.attach import attach_plan, refuse_other_compression
-from fairseq_compress.weights.configuration import plan_of
+from fairseq_compress.weights.reading import plan_of
 
 
 def _compress(model: Any, cfg: Any) -> Any:

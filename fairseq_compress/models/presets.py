@@ -35,7 +35,8 @@ from typing import Any
 from fairseq.models import register_model_architecture
 from fairseq.models.transformer import base_architecture
 
-from fairseq_compress.architecture.flags import FLAGS, KEY, resolve
+from fairseq_compress.architecture.configuration import resolve
+from fairseq_compress.architecture.flags import FLAGS, KEY
 from fairseq_compress.models.compressed_transformer import MODEL_NAME
 
 

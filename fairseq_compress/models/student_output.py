@@ -1,6 +1,7 @@
 """What a loss starts from: a model's logits, or its last hidden states and its output matrix."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -131,3 +132,33 @@ def _product_dtype(model: nn.Module) -> torch.dtype:
     weight = next(model.parameters())
     device = weight.device.type
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
+
+
+@contextmanager
+def encoding_once(models: Iterable[nn.Module]) -> Iterator[None]:
+    """While this is open, the encoder of each model computes its first call and gives the same output to all others.
+
+    So everything goes through the forward of the model as DDP has wrapped it; the gradients of all decoder passes meet
+    in the one output. For calls with the same source only.
+    """
+    with ExitStack() as stack:
+        for model in models:
+            stack.enter_context(_memorizing(unwrapped(model).encoder))
+        yield
+
+
+@contextmanager
+def _memorizing(encoder: Any) -> Iterator[None]:
+    original = encoder.forward
+    outputs: list[Any] = []
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        if not outputs:
+            outputs.append(original(*args, **kwargs))
+        return outputs[0]
+
+    encoder.forward = forward
+    try:
+        yield
+    finally:
+        del encoder.forward  # the one of its class is there again

@@ -8,11 +8,11 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from fairseq_compress.errors import CheckpointError, ConfigError
 from fairseq_compress.functional.ties import tied_groups
-from fairseq_compress.functional.vocabulary_union import extended_table
 
 logger = logging.getLogger(__name__)
 
@@ -20,6 +20,29 @@ TABLES = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "decoder
 BIAS = "decoder.output_projection.bias"
 
 Segment = Callable[[str], Sequence[str]]
+
+
+def extended_table(table: Tensor, segmentations: Sequence[Sequence[int]]) -> Tensor:
+    r"""A table (V + n, D): its V rows, and for each new piece the mean of the rows of its segmentation,
+
+        E_{V+j} = 1/\|s_j\| Σ_{i in s_j} E_i
+
+    Means are summed in float64; the type stays.
+
+    Args:
+        table: E (V, D), floating; or a vector (V,), the bias of an output.
+        segmentations: n lists of old rows, from 0 to V - 1; a row may be there more than once and counts so.
+    """
+    if table.dim() not in (1, 2) or not table.is_floating_point():
+        raise ValueError(f"table must be floating (V, D) or (V,), got {table.dtype} {tuple(table.shape)}")
+    for number, rows in enumerate(segmentations):
+        if not rows:
+            raise ValueError(f"segmentations must have a row for each new piece, got none for number {number}")
+        outside = [row for row in rows if not 0 <= row < table.size(0)]
+        if outside:
+            raise ValueError(f"segmentations must be of rows 0 to {table.size(0) - 1}, got {outside[0]}")
+    means = [table[torch.tensor(rows, device=table.device)].double().mean(0) for rows in segmentations]
+    return torch.cat([table, torch.stack(means).to(table.dtype)]) if means else table.clone()
 
 
 def segmentations(union: Any, teacher: Any, segment: Segment) -> list[list[int]]:
@@ -44,8 +67,8 @@ def segmentations(union: Any, teacher: Any, segment: Segment) -> list[list[int]]
 def extend_vocabulary(weights: Mapping[str, Tensor], union: Any, teacher: Any, segment: Segment) -> dict[str, Tensor]:
     """The state dict of a transformer over ``teacher``'s pieces as that of one over ``union``'s.
 
-    The embedding tables of encoder and decoder, the output matrix and its bias get the rows of
-    :func:`~fairseq_compress.functional.vocabulary_union.extended_table`; all else stays. Ties stay ties.
+    The embedding tables of encoder and decoder, the output matrix and its bias are extended by
+    :func:`extended_table`; all else stays, and ties too.
 
     Args:
         weights: of a model with plain tables (not factorized, not quantized) and joined dictionaries.

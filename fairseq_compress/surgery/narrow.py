@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from fairseq_compress.architecture.flags import architecture_of
+from fairseq_compress.architecture.configuration import architecture_of
 from fairseq_compress.architecture.shape import Architecture, Layer
 from fairseq_compress.functional.layer_map import PARTS
 from fairseq_compress.modules.axes import FFN, HEADS, Axes, Axis, parameter_axes

@@ -26,8 +26,7 @@ from fairseq_compress.options import option
 from fairseq_compress.surgery.teacher_start import WIDTHS
 from fairseq_compress.tasks.learning_rates import LearningRates
 from fairseq_compress.teachers.initial_weights import start_from_teacher
-from fairseq_compress.weights.configuration import set_plan
-from fairseq_compress.weights.reading import read_plan
+from fairseq_compress.weights.reading import read_plan, set_plan
 
 Wrap = Callable[[str, FairseqDataset], FairseqDataset]
 logger = logging.getLogger(__name__)

@@ -19,7 +19,7 @@ from fairseq_compress.corpus.pieces import piece_segmenter
 from fairseq_compress.errors import ConfigError
 from fairseq_compress.surgery.extend_vocabulary import extend_vocabulary
 from fairseq_compress.teachers.agreement import Entries, why_no_teacher
-from fairseq_compress.weights.configuration import plan_of, set_options
+from fairseq_compress.weights.reading import plan_of, set_options
 from fairseq_compress.work.files import file_sha256
 
 # Options of a transformer that no architecture sets.

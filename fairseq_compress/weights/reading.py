@@ -1,4 +1,4 @@
-"""YAML to a checked plan, and a plan to one line of JSON, which is YAML too."""
+"""YAML to a checked plan, and a plan to one line of JSON, in files and in the configuration of a model."""
 
 import json
 import os
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from omegaconf import DictConfig, open_dict
 
 from fairseq_compress.errors import ConfigError
 from fairseq_compress.options import raise_problems, read
@@ -15,6 +16,8 @@ from fairseq_compress.shipped import did_you_mean, shipped, shipped_names
 from fairseq_compress.weights.rules import METHODS, ActivationRule, Plan, WeightRule
 
 PLANS, SUFFIX = "plans", ".yaml"
+KEY = "compression"
+"""The option of a model with its plan, one line of JSON, so that every checkpoint has its own."""
 
 
 def read_plan(path: str | os.PathLike[str]) -> Plan:
@@ -60,6 +63,26 @@ def parse_plan(text: str, origin: str = "compression plan") -> Plan:
 def plan_text(plan: Plan) -> str:
     """The plan in one line, every key written out; :func:`parse_plan` gives the same plan again."""
     return json.dumps(asdict(plan))
+
+
+def set_plan(cfg: Any, plan: Plan) -> None:
+    """Store a plan in the configuration of a model; an empty one is none."""
+    set_options(cfg, {KEY: plan_text(plan) if plan.weights or plan.activations else None})
+
+
+def set_options(cfg: Any, values: Mapping[str, Any]) -> None:
+    """Set options that need not exist yet in a configuration of any form: hydra's, a dict or a namespace."""
+    if isinstance(cfg, DictConfig):
+        with open_dict(cfg):
+            cfg.update(values)
+    else:
+        (cfg if isinstance(cfg, dict) else vars(cfg)).update(values)
+
+
+def plan_of(cfg: Any) -> Plan | None:
+    """The plan in the configuration of a model."""
+    text = cfg.get(KEY) if isinstance(cfg, Mapping) else getattr(cfg, KEY, None)
+    return None if not text else parse_plan(text, "compression plan of the checkpoint")
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,7 @@ from fairseq_compress.modules.low_rank_linear import LowRankLinear
 from fairseq_compress.modules.structured import structured_modules
 from fairseq_compress.procedures.post_training import quantize
 from fairseq_compress.surgery.factorize import RankChoice
-from fairseq_compress.weights.configuration import plan_of
-from fairseq_compress.weights.reading import read_plan
+from fairseq_compress.weights.reading import plan_of, read_plan
 from tests.conftest import PLUGIN, TINY, run_command
 
 fairseq_compress.register()

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from fairseq_compress.architecture.flags import architecture_of
+from fairseq_compress.architecture.configuration import architecture_of
 from fairseq_compress.architecture.reading import read_architecture
 from fairseq_compress.checkpoint.load import load_state, load_upgraded
 from fairseq_compress.checkpoint.materialize import materialize

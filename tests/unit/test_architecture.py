@@ -11,7 +11,7 @@ from torch import nn
 
 import fairseq_compress
 from fairseq_compress import shipped
-from fairseq_compress.architecture.flags import architecture_of, from_flags, implied_flags, resolve
+from fairseq_compress.architecture.configuration import architecture_of, from_flags, implied_flags, resolve
 from fairseq_compress.architecture.reading import from_json, read_architecture, to_json
 from fairseq_compress.architecture.stock import why_not_plain, why_not_stock
 from fairseq_compress.errors import ConfigError

@@ -13,7 +13,7 @@ from fairseq.ngram_repeat_block import NGramRepeatBlock
 from fairseq.sequence_generator import SequenceGenerator
 
 import fairseq_compress
-from fairseq_compress.architecture.flags import implied_flags
+from fairseq_compress.architecture.configuration import implied_flags
 from fairseq_compress.architecture.reading import from_json
 from fairseq_compress.decoding.search_options import SearchOptions
 from fairseq_compress.errors import CheckpointError, ConfigError, DataError

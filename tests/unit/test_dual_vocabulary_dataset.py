@@ -15,8 +15,8 @@ from fairseq.data.language_pair_dataset import collate
 from fairseq_compress.corpus.dual_text import EOS, PAD, DualText
 from fairseq_compress.datasets.dual_vocabulary import DualVocabularyDataset
 from fairseq_compress.errors import ConfigError, DataError
+from fairseq_compress.functional.draws import word_draws
 from fairseq_compress.functional.layers.supports import splitmix64
-from fairseq_compress.functional.word_draws import word_draws
 from tests.helpers.dual_corpus import make_folder, spell, symbols
 
 LINES = 300

@@ -11,7 +11,7 @@ from fairseq import models
 from fairseq.data import Dictionary
 
 import fairseq_compress.models as our_models  # noqa: F401 - registers them
-from fairseq_compress.architecture.sharing import sharing_leaders
+from fairseq_compress.architecture.configuration import sharing_leaders
 from fairseq_compress.errors import ConfigError
 from fairseq_compress.modules.layer_sharing import leaders_of
 from fairseq_compress.surgery.plain_parameters import dense_state
@@ -46,10 +46,7 @@ def logits(model):
     return model(TOKENS, LENGTHS, PREVIOUS)[0]
 
 
-@pytest.mark.parametrize(
-    ("order", "expected"),
-    [("sequence", "AABBCC"), ("cycle", "ABCABC"), ("cycle_rev", "ABCCBA")],
-)
+@pytest.mark.parametrize(("order", "expected"), [("sequence", "AABBCC"), ("cycle", "ABCABC"), ("cycle_rev", "ABCCBA")])
 def test_orders_of_sharing(order, expected):
     leaders = sharing_leaders(6, 3, order)
     assert leaders == [expected.index(letter) for letter in expected]

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fairseq_compress
-from fairseq_compress.architecture.flags import architecture_of
+from fairseq_compress.architecture.configuration import architecture_of
 from fairseq_compress.architecture.reading import to_json
 from fairseq_compress.errors import ConfigError
 from fairseq_compress.surgery.narrow import Keep, narrow

@@ -5,7 +5,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from fairseq_compress.architecture.flags import implied_flags
+from fairseq_compress.architecture.configuration import implied_flags
 from fairseq_compress.architecture.reading import from_json
 from fairseq_compress.checkpoint.materialize import model_values
 from fairseq_compress.decoding.search_options import SearchOptions

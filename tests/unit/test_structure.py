@@ -7,7 +7,8 @@ import torch
 from fairseq import options
 
 import fairseq_compress
-from fairseq_compress.architecture.flags import ShapeFlags, flags_of, from_flags, linear_ranks
+from fairseq_compress.architecture.configuration import from_flags
+from fairseq_compress.architecture.flags import ShapeFlags, flags_of, linear_ranks
 from fairseq_compress.errors import ConfigError
 from fairseq_compress.modules.average_attention import AverageAttention
 from fairseq_compress.modules.bottleneck_layer import BottleneckDecoderLayer

@@ -15,10 +15,10 @@ from fairseq_compress.criterions.selective_kd import QUEUE
 from fairseq_compress.criterions.terms import word_level
 from fairseq_compress.criterions.word_level_kd import WordLevelKDConfig, WordLevelKDCriterion
 from fairseq_compress.errors import ConfigError
+from fairseq_compress.functional.draws import seed_of
 from fairseq_compress.functional.losses.divergences import ranking_loss
-from fairseq_compress.functional.losses.token_selection import hardest, pushed
-from fairseq_compress.functional.seeds import seed_of
-from fairseq_compress.models.encoder_reuse import encoding_once
+from fairseq_compress.functional.losses.predictions import hardest, pushed
+from fairseq_compress.models.student_output import encoding_once
 from fairseq_compress.tasks.compressed_translation import CompressedTranslationConfig, CompressedTranslationTask
 from fairseq_compress.teachers.frozen import FrozenTeachers, dropout_modules
 from fairseq_compress.weights.attach import attach_plan

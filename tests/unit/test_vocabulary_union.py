@@ -12,8 +12,7 @@ import fairseq_compress.models as our_models  # noqa: F401 - registers them
 from fairseq_compress.corpus.pieces import piece_segmenter
 from fairseq_compress.corpus.vocabulary import VocabularySettings, build_vocabulary
 from fairseq_compress.errors import CheckpointError, ConfigError, DataError
-from fairseq_compress.functional.vocabulary_union import extended_table
-from fairseq_compress.surgery.extend_vocabulary import extend_vocabulary, segmentations
+from fairseq_compress.surgery.extend_vocabulary import extend_vocabulary, extended_table, segmentations
 
 SENTENCES = ["Malý pes běží přes zelenou louku.", "Dvě ženy sedí na lavičce a čtou.", "Muž v modré košili hraje."] * 5
 SIZES = {"teacher": 330, "student": 312}

@@ -13,14 +13,13 @@ from fairseq_compress.criterions.selective_kd import TokenSelection
 from fairseq_compress.criterions.terms.term import Batch, Found, Metric, Term, TermOptions, counts_of
 from fairseq_compress.datasets.teacher_cache import SAMPLE_KEY, attach_teacher_cache
 from fairseq_compress.errors import ConfigError
+from fairseq_compress.functional.draws import seed_of
 from fairseq_compress.functional.losses.divergences import KINDS, Divergence
 from fairseq_compress.functional.losses.label_smoothed import label_smoothed_loss
 from fairseq_compress.functional.losses.outputs import Output, Teachers, TopK
 from fairseq_compress.functional.losses.predictions import best_entries
 from fairseq_compress.functional.losses.word_level_kd import WordLevelKDLoss, word_level_kd_loss
-from fairseq_compress.functional.seeds import seed_of
-from fairseq_compress.models.encoder_reuse import encoding_once
-from fairseq_compress.models.student_output import student_output
+from fairseq_compress.models.student_output import encoding_once, student_output
 from fairseq_compress.options import flag, option, plain
 from fairseq_compress.teachers.frozen import FrozenTeachers
 
@@ -56,9 +55,7 @@ class TeacherOptions(TermOptions):
         0, "add the hinge loss on the order of the teacher's k best words (TIE-KD: 5)", range="[0, inf)"
     )
     kd_iterations: int = option(
-        1,
-        "decoder passes N; from the second on, the student's best words are the prefix (TIE-KD: 3)",
-        range="[1, inf)",
+        1, "decoder passes N; from the second on, the student's best words are the prefix (TIE-KD: 3)", range="[1, inf)"
     )
     selective_kd: str = option(
         "none",

@@ -30,9 +30,6 @@ def truncated_svd(weight: Tensor, rank: int) -> tuple[Tensor, Tensor]:
 
     Returns:
         (O, r) and (r, I), in the type of the weight.
-
-    Raises:
-        ValueError: the weight is no such matrix, or the rank is out of range.
     """
     _check_weight(weight)
     if not 1 <= rank <= min(weight.shape):
@@ -45,11 +42,7 @@ def truncated_svd(weight: Tensor, rank: int) -> tuple[Tensor, Tensor]:
 
 
 def singular_values(weight: Tensor) -> Tensor:
-    """All min(O, I) singular values of W (O, I), descending, in float64; see :func:`truncated_svd` for how exact.
-
-    Raises:
-        ValueError: the weight is no finite matrix of floating type.
-    """
+    """All min(O, I) singular values of W (O, I), descending, in float64; see :func:`truncated_svd` for how exact."""
     _check_weight(weight)
     exact = weight.double()
     tall = exact.t() if exact.size(0) < exact.size(1) else exact
@@ -59,14 +52,9 @@ def singular_values(weight: Tensor) -> Tensor:
 
 
 def rank_for_energy(values: Tensor, energy: float) -> int:
-    r"""The smallest r with :math:`\sum_{i \le r} s_i^2 \ge energy \cdot \sum_i s_i^2`; 1 for a matrix of zeros.
+    r"""The smallest r with :math:`\sum_{i \le r} s_i^2 \ge energy \cdot \sum_i s_i^2`; 1 for zeros.
 
-    Args:
-        values: singular values (n,), descending.
-        energy: over 0 and at most 1.
-
-    Raises:
-        ValueError: the energy is out of range.
+    ``values`` are singular values (n,), descending; ``energy`` is in (0, 1].
     """
     if not 0 < energy <= 1:
         raise ValueError(f"energy: must be over 0 and at most 1, got {energy}")
@@ -87,22 +75,15 @@ def stored_numbers(rank: int, rows: int, columns: int) -> int:
 def ranks_for_size(spectra: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, int]], budget: int) -> dict[str, int]:
     r"""Ranks of high energy, summed over matrices, whose factors hold at most ``budget`` numbers: a greedy choice.
 
-    All begin at rank 1. Then, again and again, the step with the most energy for each number is taken: one more rank,
-    :math:`s_{r+1}^2 / \sum_i s_i^2` for O + I numbers, or all that is still missing for the numbers up to the dense
-    matrix. A dense matrix holds O · I numbers, has no error, and the rank min(O, I); no other reaches its break-even
-    rank. Once a step does not fit, the best of those that do is taken, until none does.
-
-    The choice is a knapsack. What a matrix gains for a number falls with its steps, so as long as every step fits, the
-    ranks are the best of their size; with steps that do not fit, a better choice may exist, of at most the energy of
-    the first of them more.
+    All begin at rank 1. Then the step with the most energy for each number is taken, as long as one fits: one more
+    rank, :math:`s_{r+1}^2 / \sum_i s_i^2` for O + I numbers, or the missing energy for the numbers up to the dense
+    matrix of O · I numbers and rank min(O, I); no other matrix reaches its break-even rank. The gains of a matrix
+    decrease, so the choice is optimal while every step fits, and afterwards misses at most the energy of one step.
 
     Args:
         spectra: singular values by the names of matrices, (min(O, I),) each, descending.
         shapes: (O, I) by the same names.
         budget: numbers that all factors and dense matrices may hold together.
-
-    Raises:
-        ValueError: rank 1 everywhere holds more than the budget.
     """
     least = sum(stored_numbers(1, *shapes[name]) for name in spectra)
     if budget < least:

@@ -1,7 +1,7 @@
 r"""Recurrences over the positions of a sequence that need no product of matrices in a step.
 
 Shapes: T positions, B sentences, C width. States are summed in float32, or float64 for float64, under autocast too:
-they collect what many small steps add, and 8 or 11 bits of bfloat16 or float16 would lose it.
+8 or 11 bits of bfloat16 or float16 lose what many small steps add.
 """
 
 from typing import Any
@@ -22,20 +22,15 @@ def gated_recurrence(forget: Tensor, values: Tensor, start: Tensor | None = None
         g_t = d_t + f_{t+1} \odot g_{t+1}, \quad \partial f_t = g_t \odot (c_{t-1} - v_t), \quad
         \partial v_t = (1 - f_t) \odot g_t, \quad \partial c_0 = f_1 \odot g_1
 
-    A step is one kernel in either direction. With f_t = 1 the state stays, to the last digit.
+    A step is one kernel in either direction. With f_t = 1 the state is bit-equal to the former one.
 
     Args:
-        forget: f (T, B, C), in [0, 1]. A type with fewer bits than float32 should not hold it either: bfloat16 knows
-            nothing between 0.996 and 1.
+        forget: f (T, B, C), in [0, 1], in float32 or float64: bfloat16 has no number between 0.996 and 1.
         values: v (T, B, C).
         start: c_0 (B, C), the state before the first position; zeros by default.
 
     Returns:
-        c (T, B, C), float32 or float64. It can be differentiated once: a gradient of its gradient is a
-        ``RuntimeError``.
-
-    Raises:
-        ValueError: shapes do not fit, or there is no position.
+        c (T, B, C), float32 or float64, differentiable once.
     """
     if values.dim() != 3 or forget.shape != values.shape or not len(values):
         raise ValueError(
@@ -60,10 +55,7 @@ def running_sums(
     Args:
         x: (T, B, C).
         padding: (B, T), true at positions that are no term.
-        start: a sum (B, C) and a number (B, 1) to go on from; zeros by default.
-
-    Raises:
-        ValueError: shapes do not fit.
+        start: initial sum (B, C) and number (B, 1); zeros by default.
     """
     if x.dim() != 3:
         raise ValueError(f"x must be (T, B, C), got {tuple(x.shape)}")
@@ -94,9 +86,6 @@ def cumulative_mean(x: Tensor, padding: Tensor | None = None) -> Tensor:
 
     Returns:
         the means, in float32 or float64.
-
-    Raises:
-        ValueError: shapes do not fit.
     """
     sums, counts = running_sums(x, padding)
     return sums / counts.clamp_min(1.0)

@@ -1,12 +1,9 @@
-r"""Which blocks of a weight a sparse layer keeps: its support, drawn from a seed and never stored.
+r"""The support of a sparse layer: the blocks of its weight that are not zero, drawn from a seed and never stored.
 
 A weight (O, I) is a grid of (R, C) = (O / b, I / b) blocks of b x b entries, of which exactly
-:math:`\max(1, round((1 - s) R C))` are kept at sparsity s. A support must come out the same on every machine and in
-every later version, so nothing here uses a generator of a library: all randomness is :func:`splitmix64`, and what is
-compared is integers, or sums, products and quotients that IEEE 754 rounds in one way only.
-
-No row and no column of blocks is left empty if the count allows it: an output without inputs is dead, an input that no
-output reads is lost. See :func:`_fill_columns`.
+:math:`\max(1, round((1 - s) R C))` are nonzero at sparsity s. A support is the same on every machine and in every later
+version: all randomness is :func:`splitmix64`, and all comparisons are of integers, or of sums, products and quotients
+that IEEE 754 rounds in one way only. No row and no column of blocks is empty if the count allows it.
 """
 
 import hashlib
@@ -18,17 +15,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fairseq_compress.errors import ConfigError
-from fairseq_compress.functional.seeds import seed_of
+from fairseq_compress.functional.draws import STEP, Keys, seed_of, splitmix64
 
-Keys: TypeAlias = NDArray[np.uint64]
 Mask: TypeAlias = NDArray[np.bool_]
 
 BLOCKS = (1, 8, 16, 32)
-STEP = 0x9E3779B97F4A7C15  # of the state of splitmix64
 
 
 class Support(NamedTuple):
-    """The blocks that are kept of a weight."""
+    """The nonzero blocks of a weight."""
 
     coordinates: NDArray[np.int64]
     """(n, 2) row and column of each block in the grid, in row-major order."""
@@ -39,7 +34,7 @@ class Support(NamedTuple):
 
     @property
     def kept(self) -> int:
-        """Entries of the weight that are kept: n b²."""
+        """Nonzero entries of the weight, n b²."""
         return len(self.coordinates) * self.block**2
 
     @property
@@ -53,19 +48,6 @@ class Support(NamedTuple):
         return self.coordinates[:, 0] * self.grid[1] + self.coordinates[:, 1]
 
 
-def splitmix64(seed: int, count: int) -> Keys:
-    """The first ``count`` numbers of the generator splitmix64 from a state; number i depends on the state and i only.
-
-    Steele, Lea & Flood, "Fast splittable pseudorandom number generators" (OOPSLA 2014), in the form of S. Vigna's
-    public ``splitmix64.c``. The state before number i is seed + i · 0x9E3779B97F4A7C15 modulo 2⁶⁴, and each number is a
-    bijection of its state: the numbers of one seed all differ.
-    """
-    z = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(STEP) + np.uint64(seed % 2**64)
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return z ^ (z >> np.uint64(31))
-
-
 def layer_seed(seed: int, name: str) -> int:
     """The seed of one layer's support, 63 bits, from the model's seed and the layer's name (sha256)."""
     return seed_of("support", seed, name)
@@ -74,20 +56,17 @@ def layer_seed(seed: int, name: str) -> int:
 def support(
     layout: str, shape: tuple[int, int], sparsity: float, block: int, seed: int, rewire: float = 0.2
 ) -> Support:
-    """The blocks that a layout keeps of a weight ``shape`` (O, I).
+    """The support of a weight ``shape`` (O, I) in a layout.
 
     ``random``: all blocks are equally likely. ``watts_strogatz``: near neighbours on a ring and some far ones, see
     :func:`_watts_strogatz`. ``barabasi_albert``: few rows and columns have many blocks, see :func:`_barabasi_albert`.
 
     Args:
         layout: one of :data:`LAYOUTS`.
-        sparsity: s, share of the blocks that are left out, from 0 to less than 1.
+        sparsity: s, fraction of zero blocks, in [0, 1).
         block: b, one of :data:`BLOCKS`.
         seed: any integer; it counts modulo 2⁶⁴.
-        rewire: of ``watts_strogatz``, the probability that a block leaves its place on the ring, 0 to 1.
-
-    Raises:
-        ConfigError: an argument is out of its range, or the block does not divide O and I.
+        rewire: of ``watts_strogatz``, probability p in [0, 1] that a block leaves the lattice.
     """
     if layout not in LAYOUTS:
         raise ConfigError(f"layout: must be one of {', '.join(LAYOUTS)}, got {layout!r}")
@@ -111,10 +90,7 @@ def support(
 
 
 def support_check(support: Support) -> int:
-    """48 bits of the sha256 of a support, for a checkpoint: they change with any block, with b, O and I.
-
-    48 bits and not 63, since fairseq's script for averages sums integers of all checkpoints in int64, and then divides.
-    """
+    """48 bits of the sha256 of a support, for a checkpoint; fairseq's script for averages sums them in int64."""
     digest = hashlib.sha256(np.array([*support.shape, support.block], dtype="<i8").tobytes())
     digest.update(support.coordinates.astype("<i8").tobytes())
     return int.from_bytes(digest.digest()[:6], "little")
@@ -152,14 +128,12 @@ def _random(keys: Keys, more: Keys, count: int, rewire: float) -> Mask:
 def _watts_strogatz(keys: Keys, more: Keys, count: int, rewire: float) -> Mask:
     r"""A small world: Watts & Strogatz, Nature 393 (1998); for blocks of a weight, Gray, Radford & Kingma (2017).
 
-    The ring has max(R, C) nodes. Rows are laid on it evenly, and columns likewise: row r at :math:`(r + 1/2) / R`,
-    column c at :math:`(c + 1/2) / C` of its length; in a square grid row i and column i are node i. The lattice joins
-    each node of the longer side to its k nearest of the shorter side, itself first, then the next one, the one before
-    it, and so on: it is the ``count`` blocks of smallest distance. Where the count is no multiple of max(R, C), only
-    some nodes get a last neighbour: those with the smallest keys.
+    Row r is at :math:`(r + 1/2) / R` of a ring, column c at :math:`(c + 1/2) / C`. The lattice is the ``count`` blocks
+    of smallest distance: each node of the longer side with its k nearest of the shorter side, itself first, then the
+    next one, the one before it, and so on; ties are broken by the keys.
 
-    Then each block stays with probability 1 - p, and those that do not are put elsewhere in their row, equally likely
-    on any block that has not stayed. So each row has as many blocks as in the lattice.
+    Then each block stays with probability 1 - p; the others move within their row, uniformly to a block that has not
+    stayed. So each row has as many blocks as in the lattice.
     """
     rows, columns = keys.shape
     ring = 2 * rows * columns
@@ -179,10 +153,10 @@ def _watts_strogatz(keys: Keys, more: Keys, count: int, rewire: float) -> Mask:
 def _barabasi_albert(keys: Keys, more: Keys, count: int, rewire: float) -> Mask:
     r"""Preferential attachment between rows and columns: Barabási & Albert, Science 286 (1999).
 
-    Rows and columns arrive one by one in a drawn order. Each is joined to m of the other side that are there already,
+    Rows and columns arrive one by one in a random order. Each is joined to m of the other side that arrived before,
     drawn without replacement in proportion to their degree + 1: the m smallest of :math:`-\ln u / (degree + 1)`, u
-    uniform, of the block's key (Efraimidis & Spirakis, Inf. Process. Lett. 97, 2006). All arrivals have the same m but
-    for rounding; the first ones find too few and leave the rest to the next.
+    uniform, of the block's key (Efraimidis & Spirakis, Inf. Process. Lett. 97, 2006). What the first ones lack is
+    left to the next.
     """
     rows, columns = keys.shape
     kept = np.zeros(keys.shape, dtype=bool)
@@ -229,11 +203,7 @@ def _first(order: NDArray[np.int64], count: int, grid: tuple[int, ...]) -> Mask:
 
 
 def _fill_columns(kept: Mask, keys: Keys) -> Mask:
-    """Blocks of columns that have others, by their keys, move within their row to the columns that have none.
-
-    The number of blocks in each row stays as it is, so this, and then the same for rows, leaves no line empty for which
-    there is a block. One pass is enough: a column that has only one block left gets no more.
-    """
+    """Blocks of columns with several move within their row, in the order of their keys, to empty columns."""
     kept = kept.copy()
     degree = kept.sum(0)
     empty = np.flatnonzero(degree == 0).tolist()

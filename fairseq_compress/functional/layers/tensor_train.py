@@ -6,10 +6,10 @@ With :math:`V \le \prod_k v_k`, :math:`D = \prod_k d_k`, and cores :math:`G_k` o
 .. math:: W[i, j] = G_1[:, i_1, j_1, :] \, G_2[:, i_2, j_2, :] \cdots G_K[:, i_K, j_K, :]
 
 where :math:`(i_1 \ldots i_K)` are the digits of i, the first one the highest, to the bases :math:`v_k`, and
-:math:`(j_1 \ldots j_K)` those of j to the bases :math:`d_k`. Rows from V on are there and mean nothing.
+:math:`(j_1 \ldots j_K)` those of j to the bases :math:`d_k`. Rows from V on are unused.
 
-Own code, since ``tltorch.FactorizedEmbedding`` (tensorly-torch 0.5.0, the last release of 2024) wants the product of
-the modes to be V, gathers a slice of each core for each token, and has no output layer but by the whole table.
+``tltorch.FactorizedEmbedding`` (tensorly-torch 0.5.0) requires V to be the product of the modes, gathers a slice of
+each core for each token, and has an output layer by the whole table only.
 """
 
 import math
@@ -32,9 +32,6 @@ def balanced_modes(entries: int, width: int, count: int = 3) -> tuple[tuple[int,
     The :math:`v_k` are m or m + 1, m being the K-th root of V, as few m + 1 as will do: no others of a smaller sum
     reach V. The :math:`d_k` are those of the smallest sum. The largest come first and last, the smallest in the
     middle: an inner core has :math:`r^2 v_k d_k` numbers, one at an end :math:`r v_k d_k`.
-
-    Raises:
-        ValueError: an argument is below 1.
     """
     for name, value in (("entries", entries), ("width", width), ("count", count)):
         if value < 1:
@@ -72,18 +69,14 @@ def tt_shapes(v_modes: Sequence[int], d_modes: Sequence[int], rank: int) -> list
 
 
 def gather_rows(cores: Sequence[Tensor], ids: Tensor, entries: int | None = None) -> Tensor:
-    r"""Rows W[ids] (N, D), in the type of the cores. Each row is made once, and each prefix of digits once.
+    r"""Rows W[ids] (N, D), in the type of the cores. Each row, and each prefix of digits, is computed once.
 
     With :math:`x_k` (P, :math:`d_1 \cdots d_k`, :math:`r_k`) for the P prefixes of k digits that occur,
-    :math:`x_k = x_{k-1} G_k[:, i_k]`: sorted by :math:`i_k`, one product for each of its values. The largest tensor
-    has :math:`P d_1 \cdots d_k r_k` numbers; no slice of a core is ever repeated.
+    :math:`x_k = x_{k-1} G_k[:, i_k]`: sorted by :math:`i_k`, one product for each of its values.
 
     Args:
         ids: (N,), int64.
         entries: V; by default the product of the modes.
-
-    Raises:
-        IndexError: an id is not from 0 to V - 1.
     """
     if not len(ids):
         return cores[0].new_zeros(0, math.prod(core.size(2) for core in cores))
@@ -139,8 +132,8 @@ def logits(
 ) -> Tensor:
     """h Wᵀ (N, V) of hidden vectors h (N, D), in their type, or that of autocast.
 
-    They are contracted with one core after another, or multiplied with parts of W. Either way a part is the v_2 ... v_K
-    entries with one first digit, and the backward pass makes it again.
+    They are contracted with one core after another, or multiplied with parts of W, each the v_2 ... v_K entries with
+    one first digit, which the backward pass computes again.
 
     Args:
         zero: an entry whose row of W counts as zero; it gets no gradient.
@@ -226,12 +219,11 @@ def _parts(made: Tensor, cores: Sequence[Tensor]) -> Iterator[tuple[Tensor, list
 def tensor_train_svd(table: Tensor, v_modes: Sequence[int], d_modes: Sequence[int], rank: int) -> list[Tensor]:
     """Cores that come close to a table: TT-SVD (Oseledets, 2011), in float64; returned in the type of the table.
 
-    The squared error is the sum of the squared singular values that are cut at each of the K - 1 places, at most
-    K - 1 times that of the best cores of this rank; at full rank nothing is cut. All cores get the same root mean
-    square, like those of a new layer.
+    The squared error is the sum of the squared singular values that are truncated at each of the K - 1 cuts, at most
+    K - 1 times that of the best cores of this rank. All cores get the same root mean square, as in a new layer.
 
     Args:
-        table: (V, D), floating; rows from V on are taken as zero.
+        table: (V, D), floating; further rows are zero.
     """
     count = len(v_modes)
     padded = F.pad(table.double(), (0, 0, 0, math.prod(v_modes) - len(table))).view(*v_modes, *d_modes)

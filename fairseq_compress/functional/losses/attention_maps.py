@@ -1,9 +1,8 @@
 """Attention maps of a student against those of a teacher, where both may have any number of heads.
 
 Shapes: B sentences, H heads, T queries, S keys, D width of a head. A map is softmax(q kᵀ / √D) over the keys that a
-query may see, before dropout. Most is computed with logarithms of maps (B, H, T, S), in float32, or float64 for
-float64. They are 0 at forbidden keys, which no one reads as a probability of 1: there both maps are zero by
-definition (:func:`maps_of`), and 0 keeps every sum and product finite.
+query may see, before dropout. Logarithms of maps (B, H, T, S) are in float32, or float64 for float64, and 0 at
+forbidden keys, where maps are zero (:func:`maps_of`): so every sum and product is finite.
 """
 
 import torch
@@ -28,14 +27,7 @@ def forbidden_keys(key_padding: Tensor, causal: bool = False) -> Tensor:
 def log_maps(query: Tensor, key: Tensor, heads: int, forbidden: Tensor) -> Tensor:
     """log softmax(q kᵀ / √D) over the keys that are allowed, (B, H, T, S), 0 at the others.
 
-    Args:
-        query: projected queries (T, B, H · D), not scaled.
-        key: projected keys (S, B, H · D).
-        heads: H.
-        forbidden: from :func:`forbidden_keys`.
-
-    Raises:
-        ValueError: shapes do not fit.
+    ``query`` (T, B, H · D) and ``key`` (S, B, H · D) are projected and not scaled; see :func:`forbidden_keys`.
     """
     if query.shape[1:] != key.shape[1:] or query.size(-1) % heads:
         raise ValueError(
@@ -55,9 +47,6 @@ def group_heads(logarithms: Tensor, heads: int) -> Tensor:
     """Log of the means of maps of neighbouring heads: (B, H, T, S) -> (B, ``heads``, T, S).
 
     With g = H / ``heads``, map j is the mean of the maps j·g to j·g + g - 1; the identity for ``heads`` = H.
-
-    Raises:
-        ValueError: H is no multiple of ``heads``.
     """
     if logarithms.size(1) % heads:
         raise ValueError(f"heads must divide the {logarithms.size(1)} heads of the maps, got {heads}")
@@ -72,9 +61,6 @@ def map_divergence(teacher: Tensor, student: Tensor, query_padding: Tensor) -> T
     r"""Σ_queries 1/H Σ_heads KL(A_t ‖ A_s), from log-maps (B, H, T, S) of teacher and student (arXiv:2004.02984).
 
     ``query_padding`` is (B, T), true at padding; such a query counts for nothing.
-
-    Raises:
-        ValueError: shapes do not fit.
     """
     if teacher.shape != student.shape or query_padding.shape != (student.size(0), student.size(2)):
         raise ValueError(
@@ -103,9 +89,6 @@ def aligned_divergence(teacher: Tensor, student: Tensor, counted: Tensor) -> Ten
         teacher: A (B, O, T, S) of :func:`maps_of`, one map for each head of the teacher.
         student: Ã (B, O, T, S).
         counted: (B, T, S), true where neither the query nor the key is padding.
-
-    Raises:
-        ValueError: shapes do not fit.
     """
     if teacher.shape != student.shape or counted.shape != (student.size(0), *student.shape[2:]):
         raise ValueError(

@@ -45,9 +45,6 @@ def label_smoothed_loss(
         target: (N,), int64; rows whose target is ``padding_idx`` count for nothing and get a zero gradient.
         weights: (N,), one factor for each row; without a gradient.
         chunk_rows: tokens computed at a time; by default as many as fit the processor's cache.
-
-    Raises:
-        ValueError: shapes do not fit, or a number is out of its range.
     """
     check_output("student", student)
     check_gold(target, shape_of(student)[0], label_smoothing)

@@ -1,24 +1,18 @@
-"""What hidden states of a student lose against those of a teacher: their direction, their shape, their scale.
+"""Losses of a student's hidden states against those of a teacher.
 
 Shapes: N positions that are not padding, C the width (the teacher's; a student of another width is mapped to it
-first). Each loss is a sum over the N positions, computed in float32, or float64 for float64, so it does not depend on
-how a batch is cut or padded. Students in a lower precision get their gradient in that precision.
+first). Each loss is a sum over the N positions, computed in float32, or float64 for float64.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-EPSILON = 1e-5
-"""Added to a variance before its root, as in a layer norm."""
+EPSILON = 1e-5  # of a layer norm
 
 
 def unpadded(hidden: Tensor, padding: Tensor) -> Tensor:
-    """The rows (N, C) of hidden states (T, B, C) whose position is not padding; ``padding`` (B, T), true at padding.
-
-    Raises:
-        ValueError: shapes do not fit.
-    """
+    """The rows (N, C) of hidden states (T, B, C) whose position is not padding; ``padding`` (B, T), true at padding."""
     if hidden.dim() != 3 or padding.shape != (hidden.size(1), hidden.size(0)):
         raise ValueError(
             f"padding must be (B, T) for hidden states (T, B, C), got {tuple(padding.shape)} for {tuple(hidden.shape)}"
@@ -29,10 +23,7 @@ def unpadded(hidden: Tensor, padding: Tensor) -> Tensor:
 def cosine_loss(student: Tensor, teacher: Tensor) -> Tensor:
     r"""The cosine part of DistilBERT's triple loss (arXiv:1910.01108), for last hidden states (N, C):
 
-        Σ_n 1 - cos(s_n, t_n)
-
-    Raises:
-        ValueError: shapes do not fit.
+    Σ_n 1 - cos(s_n, t_n)
     """
     student, teacher = _alike(student, teacher)
     return (1 - F.cosine_similarity(student, teacher, dim=-1)).sum()
@@ -44,33 +35,21 @@ def feature_loss(student: Tensor, teacher: Tensor) -> Tensor:
         Σ_n 1/C Σ_c (LN(s_n)_c - LN(t_n)_c)²,    LN(x) = (x - μ(x)) / √(σ²(x) + 1e-5)
 
     LN has no learned scale or shift; σ² divides by C.
-
-    Raises:
-        ValueError: shapes do not fit.
     """
     student, teacher = _alike(student, teacher)
     width = student.shape[-1:]
-    return (
-        (F.layer_norm(student, width, eps=EPSILON) - F.layer_norm(teacher, width, eps=EPSILON)).square().mean(1).sum()
-    )
+    student, teacher = (F.layer_norm(x, width, eps=EPSILON) for x in (student, teacher))
+    return (student - teacher).square().mean(1).sum()
 
 
 def mean_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    r"""What a layer norm takes away, the mean (arXiv:2004.02984): Σ_n (μ(s_n) - μ(t_n))², for outputs (N, C).
-
-    Raises:
-        ValueError: shapes do not fit.
-    """
+    r"""What a layer norm takes away, the mean (arXiv:2004.02984): Σ_n (μ(s_n) - μ(t_n))², for outputs (N, C)."""
     student, teacher = _alike(student, teacher)
     return (student.mean(1) - teacher.mean(1)).square().sum()
 
 
 def variance_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    r"""What a layer norm takes away, the variance (arXiv:2004.02984): Σ_n abs(σ²(s_n) - σ²(t_n)), for outputs (N, C).
-
-    Raises:
-        ValueError: shapes do not fit.
-    """
+    r"""What a layer norm takes away, the variance (arXiv:2004.02984): Σ_n abs(σ²(s_n) - σ²(t_n)), for outputs (N, C)."""
     student, teacher = _alike(student, teacher)
     return (student.var(1, correction=0) - teacher.var(1, correction=0)).abs().sum()
 

@@ -5,14 +5,13 @@ For a student's matrix θ_s (o_s, i_s) and the teacher's θ_t (o_t, i_t), with F
     down = ‖U_o θ_t V_i - θ_s‖²        up = ‖θ_t - V_o θ_s U_i‖²
     U (d_s, d_t), V (d_t, d_s)
 
-In the paper every axis is as wide as the model, so there is one U and one V. In an encoder-decoder transformer axes are
-of several kinds: the widths of encoder and decoder, those of their feed-forward networks, heads · head width of their
-attentions. The carry-over: one pair (U, V) for each KIND of axis, shared by all matrices of all layers that have an
-axis of that kind, also where the sizes of student and teacher are equal. U_o and V_o belong to the kind of the output
-axis of a matrix, U_i and V_i to that of its input axis. Matrices are stored (outputs, inputs), as torch does.
+In the paper every axis is as wide as the model, so there is one U and one V. Here there is one pair (U, V) for each
+kind of axis (the widths of encoder and decoder, FFN units, heads · head width), shared by all matrices of all layers,
+also where the sizes of student and teacher are equal. U_o and V_o belong to the kind of the output axis of a matrix,
+U_i and V_i to that of its input axis. Matrices are stored (outputs, inputs).
 
-Sums of squares, computed in float32, under autocast too, or in float64 where a matrix is of float64. Gradients go to
-both matrices and to the projections.
+Losses are computed in float32, under autocast too, or in float64 for float64. Gradients go to both matrices and to the
+projections.
 """
 
 import functools
@@ -43,9 +42,6 @@ def down_loss(weight_s: Tensor, weight_t: Tensor, u_out: Tensor, v_in: Tensor) -
         weight_t: θ_t (o_t, i_t).
         u_out: U_o (o_s, o_t).
         v_in: V_i (i_t, i_s).
-
-    Raises:
-        ValueError: shapes do not fit.
     """
     return _squared_distance(weight_s, u_out, weight_t, v_in, ("weight_s", "u_out", "weight_t", "v_in"))
 
@@ -58,9 +54,6 @@ def up_loss(weight_s: Tensor, weight_t: Tensor, v_out: Tensor, u_in: Tensor) -> 
         weight_t: θ_t (o_t, i_t).
         v_out: V_o (o_t, o_s).
         u_in: U_i (i_s, i_t).
-
-    Raises:
-        ValueError: shapes do not fit.
     """
     return _squared_distance(weight_t, v_out, weight_s, u_in, ("weight_t", "v_out", "weight_s", "u_in"))
 

@@ -10,15 +10,12 @@ divergence of the two outcomes {this word, any other}:
 
     d(w) = P_t log(P_t / P_s) + (1 - P_t) log((1 - P_t) / (1 - P_s))
 
-It is a lower bound of what word-level distillation (arXiv:1606.07947) would minimize, the KL divergence of the
-distributions T and S over all words, as merging outcomes never adds to a divergence (data-processing inequality): by
-the log-sum inequality, Σ a_i log(a_i / b_i) >= (Σ a_i) log(Σ a_i / Σ b_i), over all words but w,
+It is a lower bound of word-level distillation (arXiv:1606.07947), the KL divergence of the distributions T and S over
+all words, by the log-sum inequality Σ a_i log(a_i / b_i) >= (Σ a_i) log(Σ a_i / Σ b_i) over all words but w:
 
     KL(T ‖ S) = P_t log(P_t / P_s) + Σ_{v ≠ w} T(v) log(T(v) / S(v)) >= d(w)
 
-A step on it moves P_s(w) to P_t(w) and leaves the rest of the distribution alone.
-
-Shapes: B sentences, T pieces, W words; pieces without a word (padding) have the number -1, EOS is a word of its own.
+Shapes: B sentences, T subwords, W words; padding has the number -1, EOS is one word.
 """
 
 import math
@@ -28,16 +25,13 @@ from torch import Tensor
 
 
 def word_log_probs(lprobs: Tensor, words: Tensor, count: int) -> Tensor:
-    """log P (B, W) of words, in the type of ``lprobs``: the sum over the pieces of each; 0 for words without pieces.
+    """log P (B, W) of words, in the type of ``lprobs``: the sum over the subwords of each, or 0.
 
     Args:
-        lprobs: (B, T), log-probabilities of the reference pieces, float32 or float64: in a half type 1 - P would be
-            rounding errors. Padding may hold anything, NaN too.
-        words: (B, T), int64, the number of the word of each piece, from 0; -1 at padding.
+        lprobs: (B, T), log-probabilities of the reference, float32 or float64: in a half type 1 - P would be rounding
+            errors. Padding may hold anything, NaN too.
+        words: (B, T), int64, the number of the word of each subword, from 0; -1 at padding.
         count: W.
-
-    Raises:
-        ValueError: shapes, types or numbers do not fit.
     """
     if lprobs.dtype not in (torch.float32, torch.float64):
         raise ValueError(f"lprobs must be float32 or float64, got {lprobs.dtype}")
@@ -59,16 +53,8 @@ def word_kd_loss(student: Tensor, teacher: Tensor) -> Tensor:
 
         ∂d/∂log P_s = (P_s - P_t) / (1 - P_s)
 
-    Words that neither has (0 on both sides) add nothing. 1 - P is taken to be at least half the machine epsilon, for
-    value and gradient: a softmax in this type cannot tell a P that is closer to one, and the gradient stays finite.
-    With P_s = 0 and P_t > 0 the loss is infinite, as it should be, with a finite gradient.
-
-    Args:
-        student: (B, W) or any shape, at most 0, float32 or float64.
-        teacher: the same.
-
-    Raises:
-        ValueError: shapes or types do not fit.
+    1 - P is clamped to half the machine epsilon, for value and gradient. With P_s = 0 and P_t > 0 the loss is infinite,
+    with a finite gradient. ``student`` and ``teacher`` have any one shape, float32 or float64.
     """
     if student.shape != teacher.shape or student.dtype != teacher.dtype:
         raise ValueError(

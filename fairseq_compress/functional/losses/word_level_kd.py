@@ -10,14 +10,12 @@ target y, temperature T and weights a, b (Hinton et al. 2015, arXiv:1503.02531; 
 
     ∂loss/∂z = a · (p - (1 - ε - ε_i) · onehot(y) - ε_i) + b · T · w_n · (p_T - q_T)     with D = KL
 
-Other divergences, and the ranking loss R, 0 unless asked for:
-:class:`fairseq_compress.functional.losses.divergences.Divergence`. The mean over teachers is a mean of
-probabilities (Freitag et al. 2017, arXiv:1702.01802). A cached teacher gives the k
-largest entries of q_T and the mass of the rest; KL is then over k + 1 entries, see
-:class:`fairseq_compress.functional.losses.divergences.Truncated`.
+Other divergences, and the ranking loss R, by default 0: :class:`~.divergences.Divergence`. The mean over teachers is a
+mean of probabilities (Freitag et al. 2017, arXiv:1702.01802). A cached teacher gives the k largest entries of q_T and
+the tail mass; KL is then over k + 1 entries, see :class:`~.divergences.Truncated`.
 
-A naive version holds seven or more matrices of (N, V). This one holds the gradient and a few chunks of rows, or from
-hidden states no such matrix at all: see :mod:`fairseq_compress.functional.losses.chunks`.
+A naive version allocates seven or more matrices of (N, V), this one the gradient and a few chunks of rows, or from
+hidden states no such matrix: see :mod:`fairseq_compress.functional.losses.chunks`.
 """
 
 from collections.abc import Sequence
@@ -62,7 +60,7 @@ class WordLevelKDLoss(NamedTuple):
     kd: Tensor
     """Σ_n w_n (D + R): the divergence from the teacher at temperature T without the factor T², and the ranking loss."""
     agreement: Tensor
-    """Number of tokens where one entry is the most probable one of student and teacher alike."""
+    """Number of tokens where student and teacher have the same most probable entry."""
 
 
 def word_level_kd_loss(
@@ -92,9 +90,6 @@ def word_level_kd_loss(
         divergence: D; a cached teacher knows KL(q ‖ p) only.
         weights: (N,), w of each token; without a gradient.
         chunk_rows: tokens computed at a time; by default as many as fit the processor's cache.
-
-    Raises:
-        ValueError: shapes do not fit, there is no teacher, or a number is out of its range.
     """
     check_output("student", student)
     shape = shape_of(student)

@@ -25,9 +25,6 @@ def percentile_codebook(weight: Tensor, bits: int) -> Codes:
 
     Returns:
         Codes with M = 1, K = 2^b ascending entries and blocks of 1.
-
-    Raises:
-        ValueError: an argument is out of its range, or a weight is not finite.
     """
     _check(weight, bits)
     matrix, unit = scaled(weight)
@@ -50,9 +47,6 @@ def kmeans_codebook(weight: Tensor, bits: int, block: int = 1, seed: int = 1) ->
 
     Returns:
         Codes with M = 1 and K = 2^b entries, ascending for single numbers.
-
-    Raises:
-        ValueError: an argument is out of its range, or a weight is not finite.
     """
     _check(weight, bits, block)
     if block > 1:

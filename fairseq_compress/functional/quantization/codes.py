@@ -62,9 +62,6 @@ def assign(weight: Tensor, codes: Codes) -> Codes:
 
     With one codebook to the exactly nearest centroid; with several by :func:`local_search` from the present
     assignments, which never increases the error. The rotation is taken as orthogonal.
-
-    Raises:
-        ValueError: the weight has another shape than the codes, or is not finite.
     """
     block = codes.centroids.size(2)
     check_matrix(weight, block)
@@ -84,9 +81,6 @@ def round_centroids(weight: Tensor, codes: Codes, dtype: torch.dtype = torch.flo
     """Codes with centroids (and rotation) rounded to what is stored, as float32, and the weight reassigned.
 
     Centroids are stored in ``dtype``, float16 or int8 (:func:`int8_centroids`), a rotation in float16.
-
-    Raises:
-        ValueError: as :func:`assign`; or a centroid is too large for float16.
     """
     if dtype == torch.int8:
         centroids = int8_centroids(codes.centroids).dequantize()

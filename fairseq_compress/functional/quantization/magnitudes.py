@@ -21,11 +21,7 @@ class Magnitudes:
         self._counts = torch.zeros(BINS, dtype=torch.float64)
 
     def add(self, x: Tensor) -> None:
-        """Count the values of a tensor of any shape.
-
-        Raises:
-            ValueError: one is not finite.
-        """
+        """Count the values of a tensor of any shape."""
         if x.numel() == 0:
             return
         magnitudes = x.abs().float().flatten()

@@ -58,9 +58,6 @@ def product_quantize(
 
     Returns:
         Codes on the CPU with centroids in full precision (:func:`round_centroids` rounds them).
-
-    Raises:
-        ValueError: an argument is out of its range, or a weight is not finite.
     """
     check_matrix(weight, block)
     shape, blocks = (weight.size(0), weight.size(1)), weight.numel() // block

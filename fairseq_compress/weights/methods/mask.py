@@ -8,9 +8,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from fairseq_compress.functional.draws import seed_of
 from fairseq_compress.functional.pruning.masks import CRITERIA, pack_mask, unpack_mask
 from fairseq_compress.functional.quantization.bit_packing import pack_unsigned, packed_bytes, unpack_unsigned
-from fairseq_compress.functional.seeds import seed_of
 from fairseq_compress.modules.evaluation_cache import EvaluationCache
 from fairseq_compress.options import option
 from fairseq_compress.weights.chain import MASK, STATE_NAMES, WeightTransform
