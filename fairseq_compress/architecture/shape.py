@@ -49,7 +49,6 @@ class Attention:
         return self.heads * self.head_width
 
     def problems(self) -> Iterator[str]:
-        """Rules between the fields."""
         for name in ("heads", "head_width"):
             value = getattr(self, name)
             if (value > 0) != (self.kind == "attention"):
@@ -80,7 +79,6 @@ class Layer:
     """The layer before this one whose parameters it has."""
 
     def problems(self) -> Iterator[str]:
-        """Rules between the fields."""
         if self.cross_attention is not None and self.cross_attention.kind != "attention":
             yield f"cross_attention.kind: must be attention, got {self.cross_attention.kind}"
         if self.bottleneck is not None and self.self_attention.kind != "attention":
@@ -111,7 +109,6 @@ class Embeddings:
     tying: str = option("all", "which tables are one: all, those of the decoder, none", choices=TYINGS)
 
     def problems(self) -> Iterator[str]:
-        """Rules between the fields."""
         if (self.rank > 0) != (self.kind != "plain"):
             within = "[0, 0]" if self.kind == "plain" else "[1, inf)"
             yield f"rank: must be in {within} for {self.kind}, got {self.rank}"

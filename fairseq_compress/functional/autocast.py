@@ -1,4 +1,4 @@
-"""Whether a device multiplies bfloat16 by instructions of its own; emulated it is many times slower than float32.
+"""Native bfloat16 support of a device; emulated bfloat16 is many times slower than float32.
 
 ``python -m fairseq_compress.functional.autocast cpu`` (or ``cuda``) prints what ``--autocast-dtype auto`` is.
 """
@@ -26,7 +26,7 @@ def multiplies_bfloat16(device: str) -> bool:
 
 
 def has_instructions(cpu: Any) -> bool:
-    """The same of a processor, of which ``torch.cpu`` tells; its functions differ between versions of torch."""
+    """The same of a processor, from ``torch.cpu``, whose functions differ between versions of torch."""
     if hasattr(cpu, "get_capabilities"):
         capabilities = cpu.get_capabilities()
         return any(capabilities.get(name, False) for name in CPU_INSTRUCTIONS)
@@ -41,7 +41,7 @@ def native_autocast(device: str) -> str:
 
 @functools.cache
 def warn_if_emulated(option: str, device: str) -> None:
-    """Say once that bfloat16, which ``option`` asks for, is slow on this device."""
+    """Warn once if the device emulates bfloat16."""
     if device in ("cpu", "cuda") and not multiplies_bfloat16(device):
         kind = "processor" if device == "cpu" else "GPU"
         logger.warning(

@@ -1,4 +1,4 @@
-"""Layer maps: the teacher's layer that each layer of the student learns or starts from, and when its loss counts."""
+"""Layer maps between student and teacher, and the schedules of their losses."""
 
 import math
 import re
@@ -11,7 +11,7 @@ LayerMap = dict[str, list[int | None]]
 
 
 class Pair(NamedTuple):
-    """A layer of the student and the layer of the teacher that it learns from, both counted from 0."""
+    """A layer of the student and its layer of the teacher, both counted from 0."""
 
     part: str
     student: int
@@ -19,16 +19,15 @@ class Pair(NamedTuple):
 
 
 class Moment(NamedTuple):
-    """What counts in one update."""
+    """The active losses of one update."""
 
     output: bool
     """Losses at the model's output: gold, distillation, cosine of the last hidden states."""
     layers: bool
-    """Losses of layers: feature and attention maps."""
+    """Losses of ``pairs``: feature and attention maps."""
     pairs: tuple[Pair, ...]
-    """Whose losses of layers count."""
     stage: int | None = None
-    """The number of the stage, where pairs take turns."""
+    """Number of the stage in progressive transfer."""
 
 
 def even_layers(student: int, teacher: int) -> list[int]:
@@ -48,10 +47,10 @@ def even_start_layers(student: int, teacher: int) -> list[int]:
 
 
 def parse_layer_map(text: str) -> tuple[LayerMap, list[str]]:
-    """``encoder:1,3,5 decoder:2,-`` -> the teacher's layer for each of the student's, and what is wrong with the text.
+    """A text such as ``encoder:1,3,5 decoder:2,-`` -> the teacher's layer for each of the student's, and problems.
 
-    The one grammar of layer maps: parts in any order, each once, with a space or ``;`` between; for each part the
-    teacher's layers in the student's order, from 0; ``-`` for a layer without one, ``none`` for a part without any.
+    Parts in any order, each once, with a space or ``;`` between; for each part the teacher's layers in the student's
+    order, from 0; ``-`` for a layer without one, ``none`` for a part without any.
     """
     found: LayerMap = {}
     problems = []
@@ -69,11 +68,7 @@ def parse_layer_map(text: str) -> tuple[LayerMap, list[str]]:
 
 
 def read_layer_map(text: str) -> LayerMap:
-    """:func:`parse_layer_map` of a text with both parts.
-
-    Raises:
-        ValueError: another form; a part is missing.
-    """
+    """:func:`parse_layer_map` of a text with both parts; ``ValueError`` for any other."""
     found, problems = parse_layer_map(text)
     if problems or set(found) != set(PARTS):
         raise ValueError(text)
@@ -104,24 +99,23 @@ def pairs_of(layers: Mapping[str, Sequence[int | None]]) -> tuple[Pair, ...]:
 
 
 class Transfer(NamedTuple):
-    """Which losses count when: the three ways of knowledge transfer of MobileBERT (arXiv:2004.02984, section 3.4).
+    """The three schedules of knowledge transfer of MobileBERT (arXiv:2004.02984, section 3.4).
 
     - ``auxiliary`` (AKT): all losses, always.
     - ``joint`` (JKT): the losses of all layers for ``updates`` updates (the layer phase), then those at the output.
     - ``progressive`` (PKT): the same, but in the layer phase the pairs of layers take turns, encoder first and from the
       bottom up, for an equal number of updates each: stage k of P begins at update ⌈k · ``updates`` / P⌉.
 
-    The output phase is a training of its own: fresh moments of the optimizer, and a schedule of the learning rate that
-    counts updates from its beginning.
+    The output phase begins with fresh moments of the optimizer and the learning-rate schedule at update 0.
     """
 
     kind: str = "auxiliary"
     updates: int = 0
-    """Of the layer phase; 0 if there is none."""
+    """Length of the layer phase."""
     pairs: tuple[Pair, ...] = ()
 
     def at(self, update: int) -> Moment:
-        """What counts in the training step after ``update`` updates."""
+        """Active losses of the training step after ``update`` updates."""
         if self.kind == "auxiliary":
             return Moment(True, True, self.pairs)
         if update >= self.updates:
@@ -147,10 +141,10 @@ class Transfer(NamedTuple):
 
     @property
     def last(self) -> Moment:
-        """The objective at the end of a training."""
+        """Active losses at the end of training."""
         return self.at(self.updates)
 
     @property
     def whole(self) -> Moment:
-        """Everything there is."""
+        """All losses."""
         return Moment(True, True, self.pairs)

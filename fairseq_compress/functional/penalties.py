@@ -1,4 +1,4 @@
-"""Penalties: functions of a model's parameters that are added to any loss, such as the expected number of weights."""
+"""Penalties: functions of a model's parameters that are added to any loss."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -10,14 +10,13 @@ from fairseq_compress.functional.schedules import Ramp
 
 
 class Penalty(NamedTuple):
-    """One addend, weight · value. A module that has any gives them by a method ``penalties() -> Iterable[Penalty]``."""
+    """A term weight · value of the loss. A module returns its own by a method ``penalties() -> Iterable[Penalty]``."""
 
     name: str
-    """It is logged as ``NAME_penalty``, without its weight; penalties of one name add up."""
+    """Logged as ``NAME_penalty``, without its weight; penalties of one name add up."""
     value: Callable[[], Tensor]
-    """A scalar of the parameters as they are, with its graph."""
+    """A scalar with its graph."""
     weight: Ramp
-    """By the number of the update."""
 
 
 def penalties_of(model: nn.Module) -> Iterator[Penalty]:
@@ -32,8 +31,8 @@ def add_penalties(
 ) -> tuple[Tensor, dict[str, Any]]:
     """``loss`` + ``sample_size`` · Σ weight · value, and ``logged`` with ``sample_size`` · value of each name.
 
-    A trainer divides the gradient of an update by the sum of all its sample sizes, over accumulated batches and
-    processes. So the update sees weight · value once, however it is cut. Computed in float32, outside of autocast.
+    The trainer divides gradients by the sum of all sample sizes of an update, so it adds weight · value once. Computed
+    in float32, outside of autocast.
     """
     logged = dict(logged)
     for penalty in penalties:

@@ -1,4 +1,4 @@
-"""Values that change in the course of a training, and the clock that they follow."""
+"""Schedules and the training clock."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -6,19 +6,15 @@ from typing import NamedTuple
 
 @dataclass
 class TrainingClock:
-    """Where a training is. The task keeps it; whoever follows a schedule gets this object and reads it.
-
-    Criterions find it as ``task.clock``, penalties of a model are evaluated at its update, and every module of the
-    model with a method ``set_clock`` is given it when the model is built.
-    """
+    """Progress of training, ``task.clock``; every module of the model with a method ``set_clock`` gets it."""
 
     update: int = 0
-    """Updates made."""
+    """Number of finished updates."""
     epoch: int = 1
     tokens: int = 0
     """Target tokens trained on, by all processes."""
     counts: bool = True
-    """False in a batch of nothing, with which a process keeps up with the others."""
+    """False in a dummy batch."""
 
 
 class Ramp(NamedTuple):
@@ -30,7 +26,6 @@ class Ramp(NamedTuple):
     last: int = 0
 
     def at(self, update: int) -> float:
-        """The value at an update."""
         if update >= self.last:
             return self.end
         if update <= self.first:

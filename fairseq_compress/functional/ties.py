@@ -17,9 +17,8 @@ def tied_groups(tensors: Mapping[str, Tensor], by_value: bool = False) -> list[t
     """The names, those of one tensor together, in order of first appearance.
 
     Args:
-        by_value: also tie tensors that are equal bit for bit and not constant. For checkpoints of GPU runs: fairseq
-            copies them to the CPU key by key, which separates tied tensors. Constant ones (gains of untrained layer
-            norms) are equal by chance.
+        by_value: also tie tensors that are bit-equal and not constant, for checkpoints of GPU runs: fairseq
+            copies them to the CPU key by key.
     """
     groups: dict[Hashable, list[str]] = {}
     alike: dict[tuple[torch.dtype, torch.Size], list[list[str]]] = {}

@@ -64,12 +64,10 @@ def output_layer(cfg: Any, dictionary: Any, embed_tokens: Any) -> nn.Module | No
 
 
 def encoder_layer(cfg: Any, layer: Layer, return_fc: bool) -> nn.Module:
-    """One layer of the encoder."""
     return BottleneckEncoderLayer(cfg, layer) if layer.bottleneck else HookableEncoderLayer(cfg, layer, return_fc)
 
 
 def decoder_layer(cfg: Any, layer: Layer) -> nn.Module:
-    """One layer of the decoder."""
     return BottleneckDecoderLayer(cfg, layer) if layer.bottleneck else HookableDecoderLayer(cfg, layer)
 
 

@@ -19,8 +19,8 @@ class ActivationQuantizer(nn.Module):
     """x̂ of a layer's input, with scale = E / M, E the moving average of max |x| (Q8BERT, arXiv:1910.06188).
 
     m is max |x| over the tokens of all training forwards of an update, in all processes, without padding and dummy
-    batches. :func:`step_ranges` then sets E = m in the first update, later E = decay · E + (1 - decay) · m. E is in the
-    checkpoint. Until it is set, the range is max |x| of the batch (dynamic).
+    batches. :func:`step_ranges` sets E = m in the first update, later E = decay · E + (1 - decay) · m. Until then the
+    range is max |x| of the batch (dynamic).
 
     Args:
         bits: 2 to 8.
@@ -42,7 +42,7 @@ class ActivationQuantizer(nn.Module):
         self.bits, self.decay, self.time_first = bits, decay, time_first
         self.watching: Magnitudes | None = None
         self.register_buffer("largest", torch.zeros(()))
-        # No buffers: each process has seen its own, and --broadcast-buffers would replace them.
+        # No buffers: they differ between processes, and --broadcast-buffers would replace them.
         self.seen, self.last = torch.zeros(()), torch.zeros(())
         self.register_load_state_dict_pre_hook(_zero_without_key)
 
@@ -80,7 +80,7 @@ def step_ranges(model: nn.Module, again: bool = False) -> None:
     """Update the moving averages of all quantizers of a model; all processes call it at the end of each update.
 
     Args:
-        again: the update is a repetition (``--amp``): no average moves, and m is discarded.
+        again: the update is a repetition (``--amp``): discard m.
     """
     quantizers = [module for module in model.modules() if isinstance(module, ActivationQuantizer)]
     if not quantizers:
@@ -93,7 +93,7 @@ def step_ranges(model: nn.Module, again: bool = False) -> None:
 
 
 def quantize_input(layer: nn.Module, quantizer: ActivationQuantizer) -> None:
-    """Quantize the input of a layer; the quantizer becomes the layer's ``input_quantizer``."""
+    """Quantize the input of a layer by its new child ``input_quantizer``."""
     layer.add_module(NAME, quantizer)
     layer.register_forward_pre_hook(_quantized)
 

@@ -33,17 +33,16 @@ def mark_causal(mask: Tensor) -> Tensor:
 class HookableMultiheadAttention(MultiheadAttention):
     """fairseq's multi-head attention, ``softmax(q kᵀ / √D + mask) v`` for each head (arXiv:1706.03762).
 
-    It is computed with ``F.scaled_dot_product_attention``, or explicitly when attention maps are asked for and where
-    that is much faster (see :func:`_explicit_is_faster`). Parameters, names, initialization and incremental state are
-    fairseq's. Where fairseq gives NaN or an error: a query all of whose keys are masked attends to nothing and gets
-    ``out_proj(0)``; a boolean or byte ``attn_mask`` always means "True is masked".
+    Computed with ``F.scaled_dot_product_attention``, or explicitly when attention maps are requested and where that is
+    much faster (see :func:`_explicit_is_faster`). Parameters, names, initialization and incremental state are fairseq's.
+    Unlike there, a query all of whose keys are masked gets ``out_proj(0)`` instead of NaN, and a boolean or byte
+    ``attn_mask`` always means "True is masked".
 
     Args:
         embed_dim: C, width of queries and outputs.
         num_heads: H.
-        head_width: D; by default C / H, as in fairseq. Queries, keys and values are H · D wide.
-        options: the other arguments of fairseq's class (``kdim``, ``vdim``, ``dropout``, ``bias``,
-            ``self_attention``, ``encoder_decoder_attention``, ``q_noise``, ``qn_block_size``).
+        head_width: D; by default C / H. Queries, keys and values are H · D wide.
+        options: the other arguments of fairseq's class.
     """
 
     def __init__(self, embed_dim: int, num_heads: int, head_width: int | None = None, **options: Any) -> None:
@@ -200,10 +199,8 @@ class HookableMultiheadAttention(MultiheadAttention):
 def _explicit_is_faster(q: Tensor, k: Tensor, dropout: float) -> bool:
     """Whether matmul, softmax, matmul beats the fused kernel for ``(B, H, T, D)`` and ``(B, H, S, D)``.
 
-    torch 2.13 on a CPU: in bfloat16 the fused kernel takes 1.3 to 7 times as long up to S = 250, for training as well
-    as for single steps of decoding; beyond, its lower traffic of memory wins. In float32 it is as fast or faster, but
-    for single steps of many sentences; and it has no dropout, where what stands in for it is slower.
-    ``benchmarks/attention.py`` measures it.
+    torch 2.13 on a CPU: in bfloat16 the fused kernel takes 1.3 to 7 times as long up to S = 250. In float32 it is as
+    fast or faster, but for single steps of many sentences and with dropout (``benchmarks/attention.py``).
     """
     if q.device.type != "cpu" or k.size(2) > 256:
         return False

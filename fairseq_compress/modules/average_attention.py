@@ -20,12 +20,12 @@ class AverageAttention(RecurrentUnit):
         h_t = i_t \odot x_t + o_t \odot g_t
 
     with FFN(m) = W_2 φ(W_1 m + b_1) + b_2, or the mean itself. Sum and mean are computed in float32, without padding.
-    Weights start from Glorot's uniform distribution, biases at 0. See :class:`RecurrentUnit` for how it is called.
+    Weights start from Glorot's uniform distribution, biases at 0.
 
     Args:
         embed_dim: C, width of inputs and outputs.
-        ffn_embed_dim: inner width of FFN; 0: there is none, g_t is the mean.
-        dropout: probability with which an inner entry of FFN is dropped.
+        ffn_embed_dim: inner width of FFN; 0: g_t is the mean.
+        dropout: probability of dropout inside of FFN.
         activation: φ, one of fairseq's activation functions.
     """
 
@@ -51,7 +51,6 @@ class AverageAttention(RecurrentUnit):
                 nn.init.zeros_(linear.bias)
 
     def axes(self) -> Declaration:
-        """Of FFN; inputs and outputs of the gates are two widths."""
         return {"fc1": (AVERAGE_FFN, WIDTH), "fc2": (WIDTH, AVERAGE_FFN)}
 
     @property
@@ -60,7 +59,6 @@ class AverageAttention(RecurrentUnit):
         return {"sum": self.embed_dim, "count": 1}
 
     def scan(self, x: Tensor, padding: Tensor | None, state: State) -> tuple[Tensor, State]:
-        """See :meth:`RecurrentUnit.scan`."""
         start = (state["sum"], state["count"]) if state else None
         sums, counts = running_sums(x, padding, start)
         average = (sums / counts.clamp_min(1.0)).to(x.dtype)

@@ -1,8 +1,7 @@
 """The axes of a model's parameters: which dimension is heads, FFN units, model width, entries or rank.
 
-A module of ours has a method ``axes()``: for children and parameters, by name, the axes of the weight, outputs first.
-A bias has the first of them. What fairseq's own modules have is in :data:`STOCK`. :func:`parameter_axes` puts the
-declarations of a whole model together; a parameter without one is copied as it is or not at all.
+A method ``axes()`` declares, for children and parameters by name, the axes of the weight, outputs first; a bias has the
+first of them. :data:`STOCK` has those of fairseq's modules; :func:`parameter_axes` collects those of a model.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -53,9 +52,9 @@ def attention_axes(
     """The projections of multi-head attention.
 
     Args:
-        place: of the attention in the module that declares.
-        stream: what queries are read from and outputs go to.
-        keys, values: what these are read from; by default what the attention's own flags say.
+        place: name of the attention in the declaring module.
+        stream: input of queries and output.
+        keys, values: inputs of these; by default from the attention's flags.
     """
     source = WIDTH._replace(part=PARTS[0]) if attention.encoder_decoder_attention else stream
     heads, prefix = HEADS._replace(blocks=attention.num_heads, place=place), f"{place}." if place else ""
@@ -95,10 +94,9 @@ STOCK: dict[type, Callable[[Any], Declaration]] = {
 
 
 def declared_axes(module: Any) -> Declaration:
-    """What a module says of its children and parameters; nothing if it says nothing."""
+    """The declaration of a module, empty if it has none."""
     if hasattr(module, "axes"):
-        own: Declaration = module.axes()
-        return own
+        return module.axes()  # type: ignore[no-any-return]
     return next((axes(module) for kind, axes in STOCK.items() if isinstance(module, kind)), {})
 
 

@@ -1,4 +1,4 @@
-"""Parts of layers with bottlenecks: norms, the way into the inner stream and out of it, and what is stacked inside."""
+"""Modules of MobileBERT layers: norms, bottlenecks, stacked feed-forward networks."""
 
 from typing import Any
 
@@ -15,10 +15,7 @@ from fairseq_compress.modules.axes import FFN, INNER, Declaration
 class ElementwiseAffine(nn.Module):
     r"""NoNorm of MobileBERT (arXiv:2004.02984): :math:`y = \gamma \odot h + \beta`, without statistics of h.
 
-    Its parameters have the names and the start of a layer norm's: γ (``weight``) is 1 and β (``bias``) 0.
-
-    Args:
-        width: C, the size of γ and β.
+    γ (``weight``) starts at 1 and β (``bias``) at 0, as in a layer norm; both are of size C = ``width``.
     """
 
     def __init__(self, width: int) -> None:
@@ -39,16 +36,13 @@ class ElementwiseAffine(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    r"""A linear map between the stream that layers pass on and the one inside of a layer (MobileBERT).
+    r"""A linear map between the streams outside and inside of a layer (MobileBERT).
 
-    On the way in :math:`y = norm(W h + b)`; on the way out, where the outer stream r continues past the layer,
-    :math:`y = norm(r + dropout(W h + b))`.
+    :math:`y = norm(W h + b)` at the input; with the residual r, at the output, :math:`y = norm(r + dropout(W h + b))`.
 
     Args:
         in_features: C, width of h.
-        out_features: D, width of y and r.
-        norm: of width D.
-        dropout: on the way out.
+        out_features: D, width of y, r and ``norm``.
     """
 
     def __init__(self, in_features: int, out_features: int, norm: nn.Module, dropout: nn.Module | None = None) -> None:
@@ -58,7 +52,7 @@ class Bottleneck(nn.Module):
         self.norm = norm
 
     def forward(self, hidden: Tensor, residual: Tensor | None = None) -> Tensor:
-        """(..., D) from ``hidden`` (..., C) and, on the way out, ``residual`` (..., D)."""
+        """(..., D) from ``hidden`` (..., C) and, at the output, ``residual`` (..., D)."""
         projected: Tensor = self.linear(hidden)
         if self.dropout_module is not None:
             projected = self.dropout_module(projected)
@@ -73,8 +67,7 @@ class ResidualFeedForward(nn.Module):
         width: C, of h and y.
         inner_width: rows of W₁.
         cfg: fairseq's configuration, for φ and its dropout.
-        norm: of width C.
-        layer_name: the class that ``--retain-dropout-modules`` knows the dropout by.
+        layer_name: class of the dropout for ``--retain-dropout-modules``.
     """
 
     def __init__(self, width: int, inner_width: int, cfg: Any, norm: nn.Module, layer_name: str) -> None:
@@ -87,11 +80,9 @@ class ResidualFeedForward(nn.Module):
         self.norm = norm
 
     def axes(self) -> Declaration:
-        """Of both matrices and the norm."""
         return {"fc1": (FFN, INNER), "fc2": (INNER, FFN), "norm": (INNER,)}
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """(..., C) -> (..., C)."""
         inner = self.activation_dropout_module(self.activation_fn(self.fc1(hidden)))
         output: Tensor = self.norm(hidden + self.fc2(inner))
         return output

@@ -1,8 +1,7 @@
-r"""Layers of a transformer that work at another width than that of the stream between them: MobileBERT's blocks.
+r"""MobileBERT's layers: attention and FFNs at a width of their own, the bottleneck (Sun et al., arXiv:2004.02984).
 
-A layer gets x of the outer width and computes inside at the width of the bottleneck, narrow in MobileBERT, wide in its
-teacher IB-BERT (Sun et al., arXiv:2004.02984). All streams between layers have one width, so a student with narrow
-layers is compared with a teacher with wide ones layer by layer, without maps in between.
+It is narrow in MobileBERT and wide in its teacher IB-BERT; the streams between layers have one width in both, so that
+feature maps are compared without projections.
 
 .. math::
     b &= norm(W_b x + \beta_b), \quad s = norm(W_s x + \beta_s) \\
@@ -33,7 +32,7 @@ _CACHED = ("prev_key", "prev_value", "prev_key_padding_mask")
 
 
 class _BottleneckLayer(nn.Module):
-    """What layers of encoder and decoder share: everything but the attention to the encoder."""
+    """A layer without the attention to the encoder."""
 
     def __init__(self, cfg: Any, part: str, layer: Layer) -> None:
         super().__init__()
@@ -59,7 +58,6 @@ class _BottleneckLayer(nn.Module):
         )
 
     def axes(self) -> Declaration:
-        """Of everything but the feed-forward networks, which declare their own."""
         found: Declaration = {"self_attn_norm": (INNER,), "encoder_attn_norm": (INNER,)}
         for name, read, written in (("in", WIDTH, INNER), ("shared", WIDTH, INNER), ("out", INNER, WIDTH)):
             found |= {f"bottleneck_{name}.linear": (written, read), f"bottleneck_{name}.norm": (written,)}
@@ -75,7 +73,7 @@ class _BottleneckLayer(nn.Module):
         return hidden
 
     def _leave(self, hidden: Tensor, x: Tensor) -> Tensor:
-        """y (T, B, C) from what attention gave and the input of the layer."""
+        """y (T, B, C) from the output of attention and the input of the layer."""
         for ffn in self.ffns:
             hidden = ffn(hidden)
         output: Tensor = self.bottleneck_out(hidden, x)
@@ -87,12 +85,7 @@ class _BottleneckLayer(nn.Module):
 
 
 class BottleneckEncoderLayer(_BottleneckLayer):
-    """An encoder layer of MobileBERT, or of its teacher, in the place of fairseq's (see the module for equations).
-
-    Args:
-        cfg: fairseq's configuration: C is ``encoder.embed_dim``; activation and the probabilities of dropout.
-        layer: heads, FFN units, and the width inside, the number of FFNs and the norms in ``bottleneck``.
-    """
+    """An encoder layer of MobileBERT, or of its teacher; see the module for equations."""
 
     def __init__(self, cfg: Any, layer: Layer) -> None:
         super().__init__(cfg, "encoder", layer)
@@ -100,25 +93,18 @@ class BottleneckEncoderLayer(_BottleneckLayer):
     def forward(self, x: Tensor, encoder_padding_mask: Tensor | None, attn_mask: Tensor | None = None) -> Tensor:
         """(S, B, C) -> (S, B, C).
 
-        Args:
-            x: (S, B, C).
-            encoder_padding_mask: (B, S), true at padding.
-            attn_mask: (S, S), not zero where attention is forbidden.
+        ``encoder_padding_mask`` (B, S) is true at padding, ``attn_mask`` (S, S) not zero where attention is forbidden.
         """
         forbidden = None if attn_mask is None else attn_mask.bool()
         hidden = self._attend_to_itself(x, key_padding_mask=encoder_padding_mask, attn_mask=forbidden)
         return self._leave(hidden, x)
 
     def upgrade_state_dict_named(self, state_dict: dict[str, Any], name: str) -> None:
-        """fairseq's encoder calls it for names that old checkpoints have; of these layers there are no old ones."""
+        """Nothing to do: no older checkpoint has these layers."""
 
 
 class BottleneckDecoderLayer(_BottleneckLayer):
-    """A decoder layer in the manner of MobileBERT, in the place of fairseq's (see the module for equations).
-
-    Its incremental state is that of its attentions, as in fairseq's layer. Arguments and errors are those of
-    :class:`BottleneckEncoderLayer`, with ``decoder`` for ``encoder``.
-    """
+    """A decoder layer like :class:`BottleneckEncoderLayer`; its incremental state is that of its attentions."""
 
     def __init__(self, cfg: Any, layer: Layer) -> None:
         super().__init__(cfg, "decoder", layer)
@@ -148,7 +134,7 @@ class BottleneckDecoderLayer(_BottleneckLayer):
             encoder_out: (S, B, width of the encoder).
             encoder_padding_mask: (B, S), true at padding.
             incremental_state: caches of both attentions, updated here.
-            prev_self_attn_state: keys and values (B, H, T, D), and maybe padding, to be put into the cache before.
+            prev_self_attn_state: keys and values (B, H, T, D), and maybe padding, of former steps.
             prev_attn_state: the same of attention to the encoder.
             self_attn_mask: (T, T), the causal mask of teacher forcing.
             self_attn_padding_mask: (B, T), true at padding.

@@ -1,4 +1,4 @@
-"""Wide embeddings of tokens from a narrow table, by a convolution over neighbouring tokens (MobileBERT)."""
+"""Embeddings from a narrow table by a convolution over neighbouring tokens (MobileBERT)."""
 
 import math
 from collections.abc import Iterator
@@ -22,12 +22,8 @@ class ConvolutionalEmbedding(nn.Module):
     or, in a causal one, :math:`x_t = W [e_{t-K+1}; \dots; e_t] + b`. A neighbour that is padding or outside of the
     sentence is zero, and so is :math:`x_t` at padding.
 
-    Encoder, decoder and, by :meth:`tied_output`, output layer have convolutions of their own over one table of V · E
-    numbers. W starts such that with a table of variance 1 / E (fairseq's ``Embedding(V, E)``) x has the variance 1 / D
-    of fairseq's embeddings; b starts at 0.
-
-    A causal one needs the tokens before those it is given: it is called inside of :meth:`within`, and keeps nothing
-    from step to step that a reordered beam could mix up.
+    W is initialized such that with a table of variance 1 / E (fairseq's ``Embedding(V, E)``) x has the variance 1 / D of
+    fairseq's embeddings; b starts at 0. A causal one is called inside of :meth:`within`, which gives it former tokens.
 
     Args:
         table: (V, E), with a ``padding_idx``.
@@ -59,7 +55,6 @@ class ConvolutionalEmbedding(nn.Module):
         return self.taps * self.table.embedding_dim * self.embedding_dim
 
     def axes(self) -> Declaration:
-        """Of the table and of W."""
         return {"table": (DENSE_ROWS, INPUT), "convolution": (DENSE_COLUMNS, WINDOW)}
 
     def tied_output(self) -> nn.Linear:

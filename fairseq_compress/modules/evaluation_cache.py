@@ -1,4 +1,4 @@
-"""What a module computes from its weights alone, computed once in generation."""
+"""A cache of tensors that depend on weights only, for generation."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 class EvaluationCache:
-    """Tensors made of others, valid until one of these is written to, replaced or moved. A copy starts empty."""
+    """Tensors derived from others, valid until one of these is written to, replaced or moved. A copy starts empty."""
 
     def __init__(self) -> None:
         self.enabled = False
@@ -25,7 +25,6 @@ class EvaluationCache:
         return self.values[name]
 
     def clear(self) -> None:
-        """Discard all values."""
         self.values = {}
 
     def __getstate__(self) -> dict[str, Any]:

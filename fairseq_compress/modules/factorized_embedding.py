@@ -1,4 +1,4 @@
-"""An embedding of few numbers a word: a narrow table, and one matrix to the width of the model."""
+"""Factorized embeddings: a narrow table and one matrix to the width of the model."""
 
 from typing import Any
 
@@ -31,13 +31,11 @@ class Factorized(StructuredWeight):
         self.rank = rank
 
     def reset_parameters(self) -> None:
-        """Draw A and B."""
         width = self.expand.out_features
         nn.init.normal_(self.table.weight, std=width**-0.5)
         nn.init.orthogonal_(self.expand.weight, gain=(width / self.rank) ** 0.5)
 
     def axes(self) -> Declaration:
-        """Of the factors."""
         return {"table": (DENSE_ROWS, RANK), "expand": (DENSE_COLUMNS, RANK)}
 
     @property
@@ -57,13 +55,8 @@ class Factorized(StructuredWeight):
 class FactorizedEmbedding(Factorized):
     """Embeddings W = A Bᵀ. Only the rows of A that a batch uses are multiplied.
 
-    The row of ``padding_idx`` in A, and so in W, starts at zero, and gets no gradient from here.
-
-    Args:
-        num_embeddings: V.
-        embedding_dim: D.
-        padding_idx: id of the padding, or None.
-        rank: r, in [1, min(V, D)].
+    The row of ``padding_idx`` in A starts at zero and gets no gradient here. V is ``num_embeddings``, D
+    ``embedding_dim``, r ``rank`` in [1, min(V, D)].
     """
 
     def __init__(self, num_embeddings: int, embedding_dim: int, padding_idx: int | None, rank: int) -> None:

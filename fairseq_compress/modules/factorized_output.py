@@ -7,15 +7,10 @@ from fairseq_compress.modules.factorized_embedding import Factorized, Factorized
 
 
 class FactorizedOutput(Factorized):
-    """Logits (h B) Aᵀ. W is never formed, and a row costs r (D + V) multiply-adds. There is no bias.
+    """Logits (h B) Aᵀ, without a bias; W is never formed.
 
-    As with fairseq's tied embeddings, the row of the padding gets a gradient from here if A is an embedding's.
-
-    Args:
-        in_features: D.
-        out_features: V.
-        rank: r, in [1, min(V, D)].
-        embedding: whose factors these are; None for own ones.
+    D is ``in_features``, V ``out_features``, r ``rank`` in [1, min(V, D)]. With ``embedding`` its factors are shared; as
+    in fairseq, the row of the padding then gets a gradient here.
     """
 
     bias = None

@@ -1,4 +1,4 @@
-"""What a student needs to be compared with a teacher of another shape, learned with it and thrown away after."""
+"""Learned maps between a student and a teacher of another shape, discarded after training."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,12 +13,9 @@ from fairseq_compress.functional.losses.layer_losses import compute_type
 class LayerMaps(nn.Module):
     """Linear maps from the student's widths to the teacher's, and 1x1 convolutions from its heads to the teacher's.
 
-    A linear map h W has no bias and is there only where widths differ. A convolution aligns the maps of all heads of
-    all layers of one kind of attention, Ã_o = Σ_h W_oh A_h + b_o (align-to-distill, arXiv:2403.01479). As in the
-    official code it is a ``Conv2d``, initialized at random.
-
-    Lives in a criterion: fairseq trains, saves and resumes it with the criterion, and the student's state has no trace
-    of it. Without anything to map there are no parameters.
+    A linear map h W has no bias and exists only where widths differ. A convolution aligns the maps of all heads of all
+    layers of one kind of attention, Ã_o = Σ_h W_oh A_h + b_o (align-to-distill, arXiv:2403.01479). It is a child of the
+    criterion, with which fairseq trains, saves and resumes it.
 
     Args:
         widths: name -> (width of the student, width of the teacher).
@@ -52,7 +49,7 @@ class LayerMaps(nn.Module):
         return F.conv2d(stacked, convolution.weight.to(stacked.dtype), convolution.bias.to(stacked.dtype))
 
     def nothing(self) -> Tensor | float:
-        """A zero that every parameter has a part in: DDP waits for a gradient of each, also where no loss uses it."""
+        """Zero, with a zero gradient to every parameter: DDP waits for a gradient of each."""
         return sum((parameter.sum() * 0.0 for parameter in self.parameters()), start=0.0)
 
     def extra_repr(self) -> str:

@@ -1,7 +1,7 @@
 """Layers that share their parameters (ALBERT, arXiv:1909.11942; orders of sharing: arXiv:2104.06022).
 
-The layers stay apart as modules, for each has its own cache in incremental decoding, and its own place for hooks. Their
-parameters are the same objects: gradients add up, an optimizer has each once, and a state dict stores each once.
+Layers stay separate modules, each with its own incremental state and hooks. Their parameters are the same objects:
+gradients add up, an optimizer and a state dict have each once.
 """
 
 from collections.abc import Sequence
@@ -18,8 +18,7 @@ _BUFFERS = "shared_buffers"
 def share_layers(layers: nn.ModuleList, leaders: Sequence[int]) -> None:
     """Give every layer the parameters and buffers of its leader, which is one of the layers before it, or itself.
 
-    Layers that share are alike. State dicts then have the leaders' only. One of a model that does not share loads too,
-    with the leaders' values.
+    State dicts then have the leaders' keys only; one of a model without sharing loads with the leaders' values.
     """
     pairs = [(follower, leader) for follower, leader in enumerate(leaders) if follower != leader]
     for follower, leader in pairs:
@@ -46,16 +45,16 @@ def state_of_all_layers(model: nn.Module, state: dict[str, Tensor]) -> dict[str,
 
 
 def _tie(follower: nn.Module, leader: nn.Module) -> None:
-    theirs = dict(leader.named_modules())
+    sources = dict(leader.named_modules())
     for name, module in follower.named_modules():
-        module._parameters.update(theirs[name]._parameters)
-        module._buffers.update(theirs[name]._buffers)
+        module._parameters.update(sources[name]._parameters)
+        module._buffers.update(sources[name]._buffers)
 
 
 def _shared_names(layers: Any, follower: int) -> set[str]:
-    """Names in a layer's state dict whose tensors are its leader's; not those of what was attached to it alone.
+    """Names in a layer's state dict whose tensors are its leader's.
 
-    Buffers are known by their names: moving a model to another device makes a copy for each module that has them.
+    Buffers are matched by name: moving a model to another device copies them for each module.
     """
     own, theirs = layers[follower].state_dict(), layers[leaders_of(layers)[follower]].state_dict()
     by_name = getattr(layers, _BUFFERS)

@@ -1,4 +1,4 @@
-"""A linear layer whose weight is a product of two smaller ones."""
+"""Low-rank linear layers."""
 
 from typing import Any
 
@@ -14,18 +14,14 @@ from fairseq_compress.modules.structured import StructuredWeight
 class LowRankLinear(StructuredWeight):
     r"""A linear layer :math:`y = B (A x) + b`, with the weight W = B A of rank r.
 
-    B (O, r) is the weight of the child ``up``, which has the bias b, and A (r, I) that of the child ``down``. It holds
-    r (O + I) numbers in place of O · I. A state dict of ``nn.Linear`` loads as its truncated SVD, the closest W of that
-    rank, with half of the singular values on either side.
-
-    A starts with orthonormal rows, so that Ax keeps the scale of x; B is normal.
+    B (O, r) is the weight of the child ``up``, which has the bias b, and A (r, I) that of the child ``down``. A state dict
+    of ``nn.Linear`` loads as its truncated SVD. A is initialized with orthonormal rows, B normal.
 
     Args:
         in_features: I.
         out_features: O.
         rank: r, in [1, min(I, O)].
-        bias: whether there is one; it starts as that of ``nn.Linear``.
-        std: standard deviation of the entries of W at the start; by default that of ``nn.Linear``, (3 I)^-0.5.
+        std: initial standard deviation of the entries of W; by default that of ``nn.Linear``, (3 I)^-0.5.
     """
 
     def __init__(
@@ -44,7 +40,7 @@ class LowRankLinear(StructuredWeight):
         self.reset_parameters((3 * in_features) ** -0.5 if std is None else std)
 
     def reset_parameters(self, std: float) -> None:
-        """Draw the factors anew. An entry of W has r summands, whose variance is var(B) / I."""
+        """Draw the factors. An entry of W has r summands, whose variance is var(B) / I."""
         nn.init.orthogonal_(self.down.weight)
         nn.init.normal_(self.up.weight, std=std * (self.in_features / self.rank) ** 0.5)
         if self.bias is not None:
@@ -59,7 +55,7 @@ class LowRankLinear(StructuredWeight):
 
     @property
     def weight(self) -> Tensor:
-        """W (O, I), computed anew at each reading; for code that wants the weight of any linear layer."""
+        """W (O, I), computed at each access."""
         return self.dense_weight()
 
     @property
@@ -70,7 +66,6 @@ class LowRankLinear(StructuredWeight):
         return self.up.weight @ self.down.weight
 
     def axes(self) -> Declaration:
-        """Of the factors."""
         return {"up": (DENSE_ROWS, RANK), "down": (RANK, DENSE_COLUMNS)}
 
     @torch.no_grad()

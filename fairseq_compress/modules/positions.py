@@ -1,7 +1,6 @@
-"""Which positions of a batch are tokens, told to whoever measures activations inside of a model.
+"""The non-padding positions of a batch, for modules that measure activations.
 
-The forward passes of encoders and decoders of a model that :func:`follow` has seen say it, whoever calls them, so that
-layers need not pass masks on. Attention says it of its keys, which are those of another sequence.
+:func:`follow` wraps the forward passes of encoders and decoders to set them; attention sets those of its keys.
 
 Shapes: B sentences, T positions, C features.
 """
@@ -20,7 +19,7 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Positions:
-    """What is known of the activations that are computed now."""
+    """The positions of the present activations."""
 
     tokens: Tensor | None = None
     """``(B, T)``, true at tokens and false at padding; None: there is no padding."""
@@ -56,10 +55,7 @@ _OBSERVES = ContextVar("observes", default=True)
 
 
 def current() -> Positions:
-    """Those of the forward pass that runs; outside of one there is no padding, and nothing is observed.
-
-    Outside is also the second forward pass of activation checkpointing, which runs within the backward pass.
-    """
+    """Those of the running forward pass; outside of one, as in the backward pass, without padding and not observed."""
     return _CURRENT.get()
 
 
@@ -80,7 +76,7 @@ def reading(padding: Tensor | None) -> AbstractContextManager[None]:
 
 @contextmanager
 def unobserved() -> Iterator[None]:
-    """No activations inside count in moving averages: those of a batch with which a process keeps up with others."""
+    """Activations inside, as of a dummy batch, do not count in moving averages."""
     before = _OBSERVES.set(False)
     try:
         yield
@@ -89,12 +85,9 @@ def unobserved() -> Iterator[None]:
 
 
 def follow(model: nn.Module) -> int:
-    """Let the forward passes of all encoders and decoders of fairseq in a model tell their positions.
+    """Wrap ``forward`` of all fairseq encoders and decoders in a model; returns their number.
 
-    ``forward`` itself is wrapped: beam search calls it without ``__call__``, where no hook fires.
-
-    Returns:
-        How many there are.
+    Hooks would not fire: beam search calls ``forward`` without ``__call__``.
     """
     parts = [module for module in model.modules() if isinstance(module, (FairseqEncoder, FairseqDecoder))]
     parts = [part for part in parts if part.dictionary is not None]  # fairseq's attention is a decoder without one

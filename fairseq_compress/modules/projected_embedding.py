@@ -1,4 +1,4 @@
-"""The student's embeddings as the teacher's of the same pieces, projected: a table, and what reads it."""
+"""The student's embeddings as a projection of the teacher's embeddings of the same subwords."""
 
 import torch
 import torch.nn.functional as F
@@ -27,7 +27,7 @@ class ProjectedTable(nn.Module):
 
 
 class ProjectedEmbedding(nn.Module):
-    """An embedding of the student, looked up in the teacher's table and projected. Its parts belong to others."""
+    """An embedding of the student, looked up in the teacher's table and projected. It owns no parameter."""
 
     def __init__(self, table: ProjectedTable, teacher: nn.Embedding, padding_idx: int) -> None:
         super().__init__()

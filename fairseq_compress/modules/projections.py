@@ -28,14 +28,11 @@ class SharedProjections(nn.Module):
 
     Losses: :mod:`fairseq_compress.functional.losses.projection_losses`. ``down`` uses U of the kinds of output axes
     and V of those of input axes, ``up`` V of outputs and U of inputs, ``both`` the same U and V in both directions.
-    Only what is used is there, so every parameter gets a gradient.
+    Unused projections do not exist, so every parameter gets a gradient.
 
-    At the start the smaller side goes to the larger and back unchanged: with d_s <= d_t the rows of U are random and
-    orthonormal, V = Uᵀ and U V = I (d_s, d_s); with d_s > d_t the rows of V are, U = Vᵀ and V U = I (d_t, d_t). The
-    draw is from torch's global generator, which fairseq seeds with ``--seed``, in the order of ``sizes``.
-
-    Lives in a criterion: fairseq trains, saves and resumes it with the criterion, and no model's state has a trace of
-    it. Keys of its state are ``u.KIND`` and ``v.KIND``, spaces as underscores: ``u.encoder_FFN_width``.
+    Initially, with d_s <= d_t the rows of U are random and orthonormal and V = Uᵀ; with d_s > d_t the rows of V are and
+    U = Vᵀ. It is a child of the criterion, with which fairseq trains, saves and resumes it. Keys of its state are
+    ``u.KIND`` and ``v.KIND``, spaces as underscores: ``u.encoder_FFN_width``.
 
     Args:
         sizes: kind of axis -> (d_s, d_t).

@@ -17,14 +17,10 @@ _KEY = "recurrent_state"
 
 
 class RecurrentUnit(FairseqIncrementalState, nn.Module):
-    """A recurrent unit that fairseq's decoder layer calls in the place of ``self_attn``.
+    """A recurrent unit that fairseq's decoder layer calls in the place of ``self_attn``; C is ``embed_dim``.
 
-    Its state has a fixed size for every hypothesis: a step of decoding costs the same however long the sentence is.
-    Position t depends on those up to t only, in every mode: ``attn_mask`` is not read, ``full_context_alignment`` has
-    no effect. A padded position leaves the state as it is, so padding may be on either side.
-
-    Args:
-        embed_dim: C, width of inputs and outputs.
+    The cost of a decoding step does not depend on its position. Position t depends on those up to t only, in every mode:
+    ``attn_mask`` and ``full_context_alignment`` have no effect. Padding leaves the state unchanged.
     """
 
     get_incremental_state: Callable[..., Any]
@@ -45,15 +41,9 @@ class RecurrentUnit(FairseqIncrementalState, nn.Module):
 
     @abstractmethod
     def scan(self, x: Tensor, padding: Tensor | None, state: State) -> tuple[Tensor, State]:
-        """Go over T positions.
+        """The outputs (T, B, C), in any floating type, of inputs ``x`` (T, B, C), and the state after the last position.
 
-        Args:
-            x: (T, B, C).
-            padding: (B, T), true at padding.
-            state: after the position before; empty before the first.
-
-        Returns:
-            the outputs (T, B, C) in any floating type, and the state after the last position.
+        ``padding`` (B, T) is true at padding; ``state`` is that after the position before, empty before the first.
         """
 
     def forward(
@@ -87,7 +77,7 @@ class RecurrentUnit(FairseqIncrementalState, nn.Module):
         return output.to(query.dtype), None
 
     def reorder_incremental_state(self, incremental_state: IncrementalState, new_order: Tensor) -> IncrementalState:
-        """Let row i go on from the state of row ``new_order[i]``; ``new_order`` is (B',), int64."""
+        """Replace the state of row i by that of row ``new_order[i]``; ``new_order`` is (B',), int64."""
         saved = self._get_input_buffer(incremental_state)
         if saved:
             state = {name: tensor.index_select(0, new_order) for name, tensor in saved.items()}
@@ -99,7 +89,7 @@ class RecurrentUnit(FairseqIncrementalState, nn.Module):
         return f"embed_dim={self.embed_dim}, state of decoding: {state}"
 
     def _get_input_buffer(self, incremental_state: IncrementalState | None) -> State:
-        """The state of decoding, empty before the first step. fairseq's layer asks for it under this name."""
+        """The state of decoding, empty before the first step."""
         saved: State | None = self.get_incremental_state(incremental_state, _KEY)
         return {} if saved is None else saved
 

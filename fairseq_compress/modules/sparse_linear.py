@@ -1,4 +1,4 @@
-"""A linear layer with fixed zeros: only the blocks of a support that a seed draws are parameters."""
+"""Linear layers with fixed sparsity: only the blocks of a support, drawn from a seed, are parameters."""
 
 import math
 import warnings
@@ -26,11 +26,9 @@ CHUNK = 512  # rows of the input at once: with more, the products of blocks leav
 class SparseLinear(StructuredWeight):
     r"""y = x Wᵀ + β where W (O, I) is zero outside of a support of n blocks of b x b entries.
 
-    The support is drawn from the seed (:func:`~fairseq_compress.functional.layers.supports.support`): a checkpoint has
-    the values and 48 bits of the support's sha256, with which loading tells whether it would still be drawn alike.
-
-    The variance of output i is that of a dense layer with entries of variance σ², if the entries of its row have the
-    variance :math:`\sigma^2 I / k_i`, with :math:`k_i` of I entries kept (arXiv:2010.03533). Entries are uniform.
+    The support is drawn from the seed (:func:`~fairseq_compress.functional.layers.supports.support`); a checkpoint has
+    the values and 48 bits of the support's sha256. Entries of row i are uniform with the variance
+    :math:`\sigma^2 I / k_i`, with :math:`k_i` of I entries nonzero (arXiv:2010.03533).
 
     Training multiplies by the dense W, scattered in each forward. After ``make_generation_fast_`` W is cached in
     evaluation without gradients, dense or in the form of the kernel that :func:`sparse_is_faster` chooses.
@@ -38,13 +36,8 @@ class SparseLinear(StructuredWeight):
     Args:
         in_features: I.
         out_features: O.
-        sparsity: share of the blocks that are left out, from 0 to less than 1.
-        layout: ``random``, ``watts_strogatz`` or ``barabasi_albert``.
-        block: b, one of 1, 8, 16, 32; divides I and O.
-        seed: of the support, see :func:`~fairseq_compress.functional.layers.supports.layer_seed`.
-        bias: whether there is β.
-        std: σ, standard deviation of the entries of the dense layer; :math:`1 / \sqrt{3 I}` unless told.
-        rewire: of ``watts_strogatz``, probability that a block leaves its place in the lattice.
+        sparsity, layout, block, seed, rewire: arguments of the support.
+        std: σ, standard deviation of the entries of a dense layer; :math:`1 / \sqrt{3 I}` by default.
     """
 
     places: Tensor
@@ -128,11 +121,10 @@ class SparseLinear(StructuredWeight):
         return compressed(self.values.detach(), self.places, self.dense_shape)
 
     def make_generation_fast_(self, **kwargs: Any) -> None:
-        """Cache W between forwards from now on."""
         self.cache.enabled = True
 
     def train(self, mode: bool = True) -> "SparseLinear":
-        """As of every module; training discards the cache."""
+        """As of every module; training clears the cache."""
         if mode:
             self.cache.clear()
         super().train(mode)
@@ -151,12 +143,12 @@ class SparseLinear(StructuredWeight):
 
     @property
     def kept(self) -> int:
-        """Entries of W that are parameters: n b²."""
+        """Number of nonzero entries of W, n b²."""
         return self.values.numel()
 
     @property
     def multiply_adds(self) -> int:
-        """One for each kept entry, as of a kernel that leaves out the zeros; training multiplies by them too."""
+        """One for each nonzero entry; training multiplies by the zeros too."""
         return self.kept
 
     def extra_repr(self) -> str:
@@ -167,24 +159,17 @@ class SparseLinear(StructuredWeight):
 
 
 def sparse_is_faster(shape: tuple[int, int], rows: int, sparsity: float, block: int) -> bool:
-    """Whether a sparse kernel beats the dense product of an input of so many rows with a weight ``shape`` (O, I).
+    """Whether a sparse kernel beats the dense product of an input of ``rows`` rows with a weight ``shape`` (O, I).
 
     Measured with one thread of an AMD EPYC (AVX2), torch 2.13 with MKL and float32 (``benchmarks/sparse_linear.py``):
-    CSR for single entries, BSR for blocks of 8, batched products of larger ones. Where this is true the layer takes 0.2
-    to 0.8 of the time of a dense one, 1.1 with single entries of 256 x 1536; at sparsity 0.5 kernels take 1 to 7 times
-    as long.
+    CSR for single entries, BSR for blocks of 8, batched products of larger ones. The layer then takes 0.2 to 0.8 of the
+    time of a dense one, 1.1 with single entries of 256 x 1536.
     """
     return sparsity >= LEAST_SPARSITY[block] and rows * shape[0] * shape[1] >= LEAST_WORK
 
 
 def block_product(x: Tensor, transposed: Tensor, places: Tensor, outputs: int) -> Tensor:
-    """x Wᵀ (N, O) by batched products of the blocks of W, each with its columns of x (N, I).
-
-    Args:
-        transposed: (n, b, b), the blocks of W, each transposed.
-        places: (n,) their numbers in the grid.
-        outputs: O.
-    """
+    """x Wᵀ (N, O) of x (N, I), by batched products with the transposed blocks (n, b, b) of W at ``places`` (n,)."""
     b = transposed.size(1)
     parts = x.unflatten(1, (-1, b)).transpose(0, 1)  # (C, N, b)
     columns = parts.size(0)

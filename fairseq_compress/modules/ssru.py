@@ -1,4 +1,4 @@
-"""The simpler simple recurrent unit, a recurrent unit with one gate and two products."""
+"""The simpler simple recurrent unit."""
 
 import torch
 import torch.nn.functional as F
@@ -17,12 +17,9 @@ class SSRU(RecurrentUnit):
         c_t = f_t \odot c_{t-1} + (1 - f_t) \odot W x_t, \quad
         h_t = \mathrm{ReLU}(c_t)
 
-    An SRU (arXiv:1709.02755) without reset gate and highway: 2 C² + C parameters, half of self-attention's, and 2 C²
-    multiply-adds a step. Gate and state are computed in float32. Weights start as in Marian: Glorot's uniform
-    distribution, and b_f = 0. See :class:`RecurrentUnit` for how it is called.
-
-    Args:
-        embed_dim: C, width of inputs, state and outputs.
+    An SRU (arXiv:1709.02755) without reset gate and highway: 2 C² + C parameters and 2 C² multiply-adds a step, with C =
+    ``embed_dim``. Gate and state are computed in float32. Initialized as in Marian: Glorot's uniform distribution,
+    b_f = 0.
     """
 
     def __init__(self, embed_dim: int) -> None:
@@ -34,7 +31,6 @@ class SSRU(RecurrentUnit):
         nn.init.xavier_uniform_(self.project.weight)
 
     def axes(self) -> Declaration:
-        """Of both matrices."""
         return {"forget": (WIDTH, WIDTH), "project": (WIDTH, WIDTH)}
 
     @property

@@ -1,7 +1,6 @@
-"""What all layers have in common whose weight W is made of fewer numbers than it has entries.
+"""Layers whose weight W is computed from fewer numbers: low-rank, sparse, tensor-train.
 
-W itself is no parameter, so such a layer is no ``nn.Linear`` and no ``nn.Embedding``. It can tell W, for tests and a
-plain model, and it can start from a dense W: a state dict with the key ``weight`` is loaded as its best approximation.
+W is no parameter. A state dict with a dense ``weight`` loads as its best approximation.
 """
 
 import logging
@@ -16,7 +15,7 @@ WEIGHT = "weight"
 
 
 class StructuredWeight(nn.Module):
-    """A linear layer, or an embedding, that does not hold its weight W as it is."""
+    """A linear layer or an embedding whose weight W is not a parameter."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -26,18 +26,16 @@ MODES, RANK = "--tensor-train-modes", "--tensor-train-rank"
 class TensorTrainEmbedding(StructuredWeight):
     r"""Embeddings from a tensor train, :math:`W[i, j] = \prod_k G_k[:, i_k, j_k, :]` (arXiv:1901.10787).
 
-    The table (V, D) is made of K cores :math:`G_k` of shape :math:`(r_{k-1}, v_k, d_k, r_k)`, see
-    :mod:`fairseq_compress.functional.layers.tensor_train`; training makes only the rows that a batch uses. The
-    output at the padding is zero, and the padding gives no gradient. The cores start normal, with the same deviation,
-    such that the entries of W have the standard deviation D^-0.5. A state dict of ``nn.Embedding`` loads as its TT-SVD.
+    See :mod:`fairseq_compress.functional.layers.tensor_train`. Training computes only the rows that a batch uses. The
+    output at the padding is zero, without gradient. The cores are normal with one standard deviation, such that that of
+    W is D^-0.5. A state dict of ``nn.Embedding`` loads as its TT-SVD.
 
-    After ``make_generation_fast_`` W is cached where no gradient is wanted; ``train()`` ends that.
+    After ``make_generation_fast_`` W is cached where no gradient is required, until ``train()``.
 
     Args:
-        num_embeddings: V; a checkpoint has it as ``entries``, since the cores do not tell it.
+        num_embeddings: V; ``entries`` in a checkpoint.
         embedding_dim: D.
-        padding_idx: id of the padding, or None.
-        rank: r of all cores, less where a core cannot have it.
+        rank: r, the maximum of all cores.
         entry_modes: the v_k, three or more, with a product of V or more; by default balanced ones.
         width_modes: as many d_k with the product D; by default balanced ones.
     """
@@ -89,7 +87,7 @@ class TensorTrainEmbedding(StructuredWeight):
 
     @property
     def multiply_adds(self) -> int:
-        """Of a row on its own; rows with the same first digits share the beginning of theirs."""
+        """Of a single row; rows with the same first digits share products."""
         widths = [math.prod(self.width_modes[: k + 1]) for k in range(len(self.cores))]
         pairs = list(zip(widths, self.cores, strict=True))
         return sum(width * core.size(0) * core.size(3) for width, core in pairs[1:])
@@ -119,15 +117,13 @@ class TensorTrainEmbedding(StructuredWeight):
         return self.dense_weight()
 
     def make_generation_fast_(self, **kwargs: Any) -> None:
-        """Cache W from now on."""
         self.cache.enabled = True
 
     def drop_table(self) -> None:
-        """Cache W no longer."""
         self.cache = EvaluationCache()
 
     def train(self, mode: bool = True) -> "TensorTrainEmbedding":
-        """Training, which drops a W that was kept, or evaluation."""
+        """As of every module; training clears the cache."""
         if mode:
             self.drop_table()
         super().train(mode)

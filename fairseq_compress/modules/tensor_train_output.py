@@ -13,12 +13,8 @@ from fairseq_compress.modules.tensor_train_embedding import TensorTrainEmbedding
 class TensorTrainOutput(StructuredWeight):
     """Logits h Wᵀ with the tensor-train matrix W (V, D) of an embedding (arXiv:1901.10787), tied to it.
 
-    The cores are the embedding's own. W is never made as a whole in training, see
-    :func:`~fairseq_compress.functional.layers.tensor_train.logits`. Logits of the padding are 0 without gradient: its
-    row of W is zero. There is no bias. The W that is kept after ``make_generation_fast_`` is that of the embedding.
-
-    Args:
-        embedding: whose W this is. It is no child of this module, its cores are.
+    Training does not form W, see :func:`~fairseq_compress.functional.layers.tensor_train.logits`. Logits of the padding
+    are 0 without gradient. There is no bias. The cores are children of this module, the embedding is not.
     """
 
     bias = None
@@ -31,12 +27,10 @@ class TensorTrainOutput(StructuredWeight):
 
     @classmethod
     def tied(cls, embedding: TensorTrainEmbedding) -> "TensorTrainOutput":
-        """The layer with the W of an embedding."""
         return cls(embedding)
 
     @property
     def embedding(self) -> TensorTrainEmbedding:
-        """Whose W this is."""
         return self._tied[0]
 
     @property
@@ -51,14 +45,13 @@ class TensorTrainOutput(StructuredWeight):
 
     @property
     def multiply_adds(self) -> int:
-        """Of a row among many: what it costs to make parts of W does not grow with the rows."""
+        """Of a row among many: the cost of forming parts of W does not grow with the rows."""
         shapes: list[Any] = [tuple(core.shape) for core in self.cores]
         contraction, _ = logits_multiply_adds(shapes, self.out_features, 1)
         return min(contraction, self.in_features * self.out_features)
 
     @property
     def generation_multiply_adds(self) -> int:
-        """W is kept."""
         return self.in_features * self.out_features
 
     def forward(self, hidden: Tensor) -> Tensor:
@@ -71,11 +64,10 @@ class TensorTrainOutput(StructuredWeight):
         return made.view(*hidden.shape[:-1], self.out_features)
 
     def make_generation_fast_(self, **kwargs: Any) -> None:
-        """Keep W from now on, for the embedding too."""
         self.embedding.make_generation_fast_(**kwargs)
 
     def train(self, mode: bool = True) -> "TensorTrainOutput":
-        """Training, which drops a W that was kept, or evaluation."""
+        """As of every module; training clears the cache."""
         if mode:
             self.embedding.drop_table()
         super().train(mode)

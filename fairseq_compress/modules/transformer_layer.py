@@ -40,12 +40,7 @@ def make_cross_attention(width: int, shape: Attention, cfg: Any) -> HookableMult
 
 
 class HookableEncoderLayer(TransformerEncoderLayerBase):
-    """An encoder layer in which every projection is called as a module.
-
-    Args:
-        cfg: fairseq's configuration.
-        layer: heads and FFN units.
-    """
+    """An encoder layer in which every projection is called as a module."""
 
     def __init__(self, cfg: Any, layer: Layer, return_fc: bool = False) -> None:
         super().__init__(with_sizes(cfg, "encoder", layer), return_fc)
@@ -57,11 +52,7 @@ class HookableEncoderLayer(TransformerEncoderLayerBase):
 class HookableDecoderLayer(TransformerDecoderLayerBase):
     """A decoder layer in which every projection is called as a module.
 
-    It computes attention maps only when its caller asks: fairseq's computes them in every validation too.
-
-    Args:
-        cfg: fairseq's configuration.
-        layer: kind of self-attention, heads, FFN units, and whether there is attention to the encoder.
+    It computes attention maps only on request: fairseq's computes them in every validation too.
     """
 
     def __init__(self, cfg: Any, layer: Layer) -> None:

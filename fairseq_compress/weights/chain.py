@@ -138,5 +138,4 @@ class Chain(nn.Module):
         return packed if self.mask is None else self.mask.pack_masked(packed)
 
     def make_generation_fast_(self, **kwargs: Any) -> None:
-        """Cache the weight from now on."""
         self.cache.enabled = True

@@ -21,7 +21,6 @@ class Noise:
     block: int = option(8, "neighbours in a row that are drawn together", range="[1, inf)")
 
     def problems(self) -> list[str]:
-        """Broken rules between options."""
         if self.first_update <= self.last_update:
             return []
         return [f"first_update: must be in [0, last_update ({self.last_update})], got {self.first_update}"]

@@ -76,21 +76,6 @@ def running_sums(
     return sums + start[0], counts + start[1]
 
 
-def cumulative_mean(x: Tensor, padding: Tensor | None = None) -> Tensor:
-    r"""The mean of each position and those before it, :math:`m_t = \frac1t \sum_{k \le t} x_k` (T, B, C).
-
-    Args:
-        x: (T, B, C).
-        padding: (B, T), true at positions that do not count. The mean there is that of the positions before, or zero
-            where there are none.
-
-    Returns:
-        the means, in float32 or float64.
-    """
-    sums, counts = running_sums(x, padding)
-    return sums / counts.clamp_min(1.0)
-
-
 def _sum_type(*tensors: Tensor) -> torch.dtype:
     dtype = torch.float32
     for tensor in tensors:

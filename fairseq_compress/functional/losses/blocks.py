@@ -75,22 +75,22 @@ def _normalized(top_k: TopK, compute: torch.dtype) -> TopK:
 
 
 class StoredGradient:
-    """The gradient of logits: one (N, V) matrix. All rows are computed, so that each is made where it will stay."""
+    """The gradient of logits: one (N, V) matrix, computed in place."""
 
     kept = None
 
     def __init__(self, logits: Tensor, needed: bool) -> None:
         self.source = LogitRows(logits, None)
-        # A float16 gradient could not hold the small probabilities before the loss is scaled.
+        # Before loss scaling, float16 gradients underflow.
         stored = torch.float32 if logits.dtype == torch.float16 else logits.dtype
         self.gradient = torch.empty_like(logits, dtype=stored) if needed else None
 
     def block(self, rows: slice) -> tuple[Tensor, Tensor | None]:
-        """The logits of a block, and the matrix that waits for their gradient."""
+        """The logits of a block, and the output matrix of their gradient."""
         return self.source.block(rows), None if self.gradient is None else self.gradient[rows]
 
     def fold(self, rows: slice, gradient: Tensor) -> None:
-        """Nothing to do: ``gradient`` is in its place already."""
+        """Nothing to do: ``gradient`` is in place."""
 
     def finish(self, padded: Tensor) -> Gradients:
         if self.gradient is not None:
@@ -99,10 +99,10 @@ class StoredGradient:
 
 
 class FoldedGradient:
-    """The gradients of hidden states, weight and bias, into which the one of each block of logits is folded at once.
+    """The gradients of hidden states, weight and bias, accumulated from each block of logits.
 
-    Sums over rows are kept in float32 (float64 for float64). Products are of the hidden states' type, but in float16
-    of float32: a float16 gradient could not hold the small probabilities before the loss is scaled.
+    Sums over rows are in float32 (float64 for float64). Products are in the hidden states' type, for float16 in
+    float32: before loss scaling, float16 gradients underflow.
     """
 
     def __init__(self, student: Projected, needs: Sequence[bool], kept: Tensor | None, compute: torch.dtype) -> None:
@@ -118,14 +118,14 @@ class FoldedGradient:
         self.needed, self.product = any(needs), product
 
     def block(self, rows: slice) -> tuple[Tensor, Tensor | None]:
-        """The logits of a block, and the matrix that waits for their gradient: themselves, where their type allows."""
+        """The logits of a block, and the output matrix of their gradient: the logits, where their type allows."""
         logits = self.source.block(rows)
         if not self.needed:
             return logits, None
         return logits, logits if logits.dtype == self.product else torch.empty_like(logits, dtype=self.product)
 
     def fold(self, rows: slice, gradient: Tensor) -> None:
-        """Add a block's share to all gradients."""
+        """Add a block's part of all gradients."""
         hidden, weight = self.factors
         if self.of_hidden is not None:
             if self.of_hidden.dtype == self.product:

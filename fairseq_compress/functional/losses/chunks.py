@@ -1,15 +1,13 @@
 r"""The engine of the fused losses: sums over rows of logits and their gradient, one block of rows after the other.
 
-A loss whose gradient ∂loss/∂z is known in closed form needs no graph over its (N, V) logits z. So the gradient is made
-in the forward pass and only scaled in the backward pass:
+The gradient ∂loss/∂z is known in closed form: it is computed in the forward pass and only scaled in the backward pass.
 
 * student as logits: the gradient is stored in one (N, V) matrix;
 * student as :class:`Projected`, z = h Wᵀ + b: a block's logits are made from the hidden states, and their gradient d
   is folded at once into ∂loss/∂h = d W, ∂loss/∂W += dᵀ h and ∂loss/∂b += Σ d; no (N, V) matrix ever exists, and rows
   of padding are never multiplied.
 
-Two sizes of pieces: a *block* is what a matrix product is efficient on, a *chunk* of it is what stays in the
-processor's cache while the elementwise work passes over it several times. In bytes, neither depends on V.
+A *block* is sized for efficient matrix products, a *chunk* of it for elementwise passes in the processor's cache.
 """
 
 from collections.abc import Iterator, Sequence
@@ -52,9 +50,9 @@ class Rows(NamedTuple):
     weights: Tensor | None
     """(R,)"""
     gradient: Tensor
-    """(R, V), without content: the place for the gradient of the loss."""
+    """(R, V), uninitialized: output for the gradient of the loss."""
     scratch: Tensor
-    """(RowLoss.scratch, R, V), used again for each chunk: fresh memory would cost more than the arithmetic."""
+    """(RowLoss.scratch, R, V), reused for each chunk: allocation would cost more than the arithmetic."""
 
 
 class RowLoss(Protocol):
@@ -62,18 +60,18 @@ class RowLoss(Protocol):
 
     @property
     def sums(self) -> int:
-        """How many values it gives of each row."""
+        """Number of values of each row."""
 
     @property
     def scratch(self) -> int:
-        """Matrices (R, V) that it needs beside the gradient."""
+        """Number of matrices (R, V) in :attr:`Rows.scratch`."""
 
     def __call__(self, rows: Rows, needs_gradient: bool) -> Sequence[Tensor]:
         """Values (R,) of each row, the loss first. Leaves its gradient in ``rows.gradient`` if that is needed."""
 
 
 class Job(NamedTuple):
-    """Everything but the tensors that get a gradient."""
+    """All inputs without a gradient."""
 
     row_loss: RowLoss
     teachers: Teachers
@@ -85,10 +83,9 @@ class Job(NamedTuple):
 
 
 def sum_rows(job: Job, student: Output) -> tuple[Tensor, ...]:
-    """Sums of what ``job.row_loss`` gives over the rows whose target is not padding; the first is differentiable.
+    """Sums of the values of ``job.row_loss`` over the rows whose target is not padding; the first is differentiable.
 
-    Padding counts for nothing, also where its values are not finite, and its gradient is zero. Gradients are scaled
-    in place: backward can run once only.
+    Padding is ignored, even if it is not finite, and its gradient is zero. Backward can run once only.
     """
     graph = torch.is_grad_enabled()  # inside of an autograd function it never is
     tensors = student if isinstance(student, Projected) else (student, None, None)

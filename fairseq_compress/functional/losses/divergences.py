@@ -94,11 +94,11 @@ def jensen_shannon(
 
 
 class Ranking(NamedTuple):
-    """The hinge loss of some rows (R,), and the parts of its gradient by z, p_i (g_i - Σ_j p_j g_j)."""
+    """The hinge loss of some rows (R,), and the terms of its gradient by z, p_i (g_i - Σ_j p_j g_j)."""
 
     loss: Tensor
     ids: Tensor
-    """(R, 2k); an entry may be there twice, its two slopes then add up."""
+    """(R, 2k); the slopes of an entry that occurs twice add up."""
     slopes: Tensor
     """(R, 2k), ∂loss/∂p at ``ids``."""
     values: Tensor
@@ -150,9 +150,8 @@ class Truncated:
 
         ∂KL/∂(z_j / T) = p_j - q_j in K,    p_j - q_r · p_j / p_r outside
 
-    With k = V this is the live teacher. p_r is summed outside of K: one minus the sum inside would cancel. Where that
-    sum has lost its digits to underflow, log p_r is l - ``normalizer`` with l = log Σ_{j not in K} exp(z_j / T), and
-    p_j / p_r is exp(z_j / T - l): both are exact whatever the gap between the logits.
+    p_r is summed outside of K, as one minus the sum inside would cancel. Where that sum underflows, log p_r is
+    l - ``normalizer`` with l = log Σ_{j not in K} exp(z_j / T), and p_j / p_r is exp(z_j / T - l).
     """
 
     def __init__(self, teacher: TopK, student: Tensor, normalizer: Tensor, temperature: float, p: Tensor) -> None:

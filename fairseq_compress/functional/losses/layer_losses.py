@@ -43,13 +43,13 @@ def feature_loss(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def mean_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    r"""What a layer norm takes away, the mean (arXiv:2004.02984): Σ_n (μ(s_n) - μ(t_n))², for outputs (N, C)."""
+    r"""The mean that a layer norm removes (arXiv:2004.02984): Σ_n (μ(s_n) - μ(t_n))², for outputs (N, C)."""
     student, teacher = _alike(student, teacher)
     return (student.mean(1) - teacher.mean(1)).square().sum()
 
 
 def variance_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    r"""What a layer norm takes away, the variance (arXiv:2004.02984): Σ_n abs(σ²(s_n) - σ²(t_n)), for outputs (N, C)."""
+    r"""The variance that a layer norm removes (arXiv:2004.02984): Σ_n abs(σ²(s_n) - σ²(t_n)), for outputs (N, C)."""
     student, teacher = _alike(student, teacher)
     return (student.var(1, correction=0) - teacher.var(1, correction=0)).abs().sum()
 

@@ -1,4 +1,4 @@
-"""What the last layer of a model gives to a loss: logits, or what they are made of, or a few stored probabilities."""
+"""Inputs of a loss: logits, hidden states with the output matrix, or the top k probabilities of a cached teacher."""
 
 from collections.abc import Sequence
 from typing import NamedTuple, TypeAlias
@@ -19,10 +19,7 @@ class Projected(NamedTuple):
 
 
 class TopK(NamedTuple):
-    """A cached teacher: its k most probable entries of each row; all other entries share one bucket.
-
-    The k + 1 values of a row need not sum to one exactly (they may be stored in float16): losses normalize them.
-    """
+    """A cached teacher: the k most probable entries of each row and the tail mass, not exactly normalized."""
 
     ids: Tensor
     """(N, k), integer, different from each other within a row."""
@@ -37,7 +34,6 @@ Teachers: TypeAlias = Sequence[Output] | TopK
 
 
 def shape_of(output: Output) -> tuple[int, int]:
-    """(N, V)."""
     if isinstance(output, Projected):
         return output.hidden.size(0), output.weight.size(0)
     return output.size(0), output.size(1)

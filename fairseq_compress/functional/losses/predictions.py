@@ -1,4 +1,4 @@
-"""What a model says of each token, block by block: no (N, V) matrix of log-probabilities exists, and no gradient."""
+"""Predictions of each token, computed in blocks of rows, and selective distillation (arXiv:2105.12967)."""
 
 import math
 from collections.abc import Iterator

@@ -1,12 +1,11 @@
 r"""Word-level knowledge distillation between two segmentations: each reference word against all others.
 
 A teacher and a student with vocabularies of their own have no distribution in common, but each gives a probability to
-each word of the reference: the product over the pieces of the word, in its own segmentation,
+each word of the reference: the product over the subwords of the word, in its own segmentation,
 
-    log P(w) = Σ_{pieces g of w} log p(g | all pieces before)
+    log P(w) = Σ_{subwords g of w} log p(g | all subwords before)
 
-(what continues behind the last piece, or does not, counts with the next word, for both). The loss of a word is the KL
-divergence of the two outcomes {this word, any other}:
+The loss of a word is the KL divergence of the two outcomes {this word, any other}:
 
     d(w) = P_t log(P_t / P_s) + (1 - P_t) log((1 - P_t) / (1 - P_s))
 

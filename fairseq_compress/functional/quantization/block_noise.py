@@ -10,10 +10,7 @@ from fairseq_compress.functional.quantization.linear import straight_through
 
 
 def draw_blocks(rows: int, columns: int, block: int, probability: float, device: torch.device) -> Tensor:
-    """A mask ``(R, C)``, true in the drawn blocks: each is drawn independently, by torch's generator of the device.
-
-    The last block of a row is shorter where ``block`` does not divide the columns.
-    """
+    """A mask ``(R, C)``, true in random blocks of neighbours in a row, from torch's generator of the device."""
     blocks = -(-columns // block)
     drawn = torch.rand(rows, blocks, device=device) < probability
     return drawn.repeat_interleave(block, dim=1)[:, :columns] if block > 1 else drawn
@@ -28,8 +25,5 @@ def drop(weight: Tensor, drawn: Tensor, probability: float) -> Tensor:
     """φ_proxy, the noise for product quantization: zeros where drawn, the other entries times 1 / (1 - p).
 
     The gradient is one everywhere, also where drawn, as in the paper and in ``fairseq.modules.quant_noise``.
-
-    Args:
-        probability: p with which blocks were drawn, in [0, 1).
     """
     return straight_through(weight, weight.detach().masked_fill(drawn, 0.0) * (1 / (1 - probability)))

@@ -23,18 +23,12 @@ def k_means(points: Tensor, clusters: int, iterations: int, seed: int, start: Te
     r"""Centroids that locally minimize :math:`\sum_i \min_k \|x_i - c_k\|^2` (Lloyd's algorithm).
 
     All points are used (faiss by default samples 256 a cluster); an empty cluster gets half of a large one. The result
-    depends on the seed, not on the number of threads. The start are K different points: in a pruned matrix most blocks
-    are zeros, and equal centroids would be separated one by one.
+    depends on the seed, not on the number of threads. Initial centroids are K different points.
 
     Args:
         points: (N, d), float32, finite, with N >= K.
         clusters: K.
-        iterations: rounds of assignment and update.
-        seed: of the start.
         start: (K, d), initial centroids in place of random points.
-
-    Returns:
-        (K, d), float32.
     """
     if start is None:
         start = _draw(points, clusters, seed)

@@ -19,12 +19,7 @@ FINENESS = 8  # percentiles for each entry, from which the density of the weight
 def percentile_codebook(weight: Tensor, bits: int) -> Codes:
     """Entries at the (i + ½) / 2^b quantiles of all weights, i in [0, 2^b - 1], interpolated between neighbours.
 
-    Args:
-        weight: (R, C), floating, of at least 2^b entries.
-        bits: b, in [1, 16].
-
-    Returns:
-        Codes with M = 1, K = 2^b ascending entries and blocks of 1.
+    For ``weight`` (R, C) of at least 2^b entries and b in [1, 16]: M = 1, K = 2^b ascending entries, blocks of 1.
     """
     _check(weight, bits)
     matrix, unit = scaled(weight)
@@ -66,15 +61,7 @@ def lloyd(ordered: np.ndarray, entries: np.ndarray, rounds: int) -> np.ndarray:
     """k-means of sorted numbers: each round moves every entry to the mean of the numbers nearest to it.
 
     A round costs K binary searches, since sums over ranges are differences of cumulative sums. An empty entry splits
-    the entry of the largest error at its mean, so the error falls until nothing moves.
-
-    Args:
-        ordered: (N,), ascending.
-        entries: (K,), ascending.
-        rounds: the maximum.
-
-    Returns:
-        (K,), float32, ascending.
+    the entry of the largest error at its mean. ``ordered`` (N,), ``entries`` (K,) and the result are ascending.
     """
     numbers, entries = ordered.astype(np.float64), entries.astype(np.float64)
     sums, squares = (np.concatenate([[0.0], np.cumsum(values)]) for values in (numbers, numbers**2))

@@ -26,7 +26,6 @@ class Codes(NamedTuple):
 
     @property
     def shape(self) -> tuple[int, int]:
-        """(R, C)"""
         rows, blocks, _ = self.assignments.shape
         return rows, blocks * self.centroids.size(2)
 
@@ -100,10 +99,7 @@ def int8_centroids(centroids: Tensor) -> Int8Centroids:
 
 
 def check_matrix(weight: Tensor, block: int) -> None:
-    """
-    Raises:
-        ValueError: ``weight`` is no matrix of finite numbers, or cannot be cut into blocks.
-    """
+    """Raise ``ValueError`` unless ``weight`` is a matrix of finite numbers in whole blocks."""
     if weight.dim() != 2 or not weight.is_floating_point() or weight.numel() == 0:
         raise ValueError(f"weight: must be a matrix of floating type, got {tuple(weight.shape)} of {weight.dtype}")
     if block < 1 or weight.size(1) % block:

@@ -40,16 +40,12 @@ class LinearScheme:
         return greatest_integer(self.bits)
 
     def problems(self) -> list[str]:
-        """Broken rules between options."""
         if self.granularity == "group" and self.group_size < 1:
             return [f"group_size: must be in [1, inf) with granularity group, got {self.group_size}"]
         return []
 
     def check(self, shape: torch.Size | tuple[int, ...]) -> None:
-        """
-        Raises:
-            ValueError: a matrix ``(R, C)`` cannot be quantized so.
-        """
+        """Raise ``ValueError`` if a matrix ``(R, C)`` cannot be quantized so."""
         found = [*options.problems(self, str), *self.problems()]
         if len(shape) != 2:
             found.append(f"weight: must be a matrix, got the shape {tuple(shape)}")
@@ -116,13 +112,7 @@ def straight_through(value: Tensor, replacement: Tensor) -> Tensor:
 
 
 def fake_quantize_activations(x: Tensor, largest: Tensor, bits: int) -> Tensor:
-    """x̂ of activations with scale = ``largest`` / M; the gradient is one inside of the clamp and zero outside.
-
-    Args:
-        x: of any shape.
-        largest: a scalar, the largest magnitude that is represented.
-        bits: 2 to 8.
-    """
+    """x̂ of activations with scale = ``largest`` / M; the gradient is one inside of the clamp and zero outside."""
     quantized: Tensor = _ClampedStraightThrough.apply(x, largest, greatest_integer(bits))
     return quantized
 

@@ -29,8 +29,6 @@ def learn_rotation(matrix: Tensor, centroids: Tensor, size: int, iterations: int
         matrix: (R, C), float32.
         centroids: (K, d), of k-means on the blocks of the matrix.
         size: G.
-        iterations: of both steps.
-        seed: of k-means.
 
     Returns:
         The best rotation (G, G) and centroids (K, d), possibly the identity and the given centroids.

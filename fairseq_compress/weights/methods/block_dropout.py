@@ -18,7 +18,6 @@ class BlockDropoutRule(WeightRule):
     noise: Noise = field(default_factory=Noise)
 
     def problems(self) -> list[str]:
-        """Broken rules between options."""
         most = max(self.noise.ramp()[:2])
         return ["noise.start: must be in [0, 1) with block_dropout, got 1"] if most == 1 else []
 

@@ -18,7 +18,6 @@ class CodebookRule(CodesRule):
     algorithm: str = option("kmeans", "how the entries are found", choices=("kmeans", "percentile"))
 
     def problems(self) -> list[str]:
-        """Broken rules between options."""
         if self.block > 1 and self.algorithm == "percentile":
             return [f"block: must be 1 with percentile, got {self.block}"]
         return []

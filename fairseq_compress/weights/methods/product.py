@@ -21,7 +21,6 @@ class ProductRule(CodesRule):
     codebooks: int = option(0, "with residual and lsq; 0: 2 of these", range="[0, inf)")
 
     def problems(self) -> list[str]:
-        """Broken rules between options."""
         return [] if self.algorithm not in METHODS else self._problems()
 
     def _problems(self, blocks: int | None = None) -> list[str]:
