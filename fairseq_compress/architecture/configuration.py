@@ -40,11 +40,7 @@ from fairseq_compress.selection import select
 
 
 def architecture_of(cfg: Any) -> Architecture:
-    """The architecture in a model's configuration, or the one that its flat options make.
-
-    Args:
-        cfg: flat (a namespace, hydra's table), or fairseq's ``TransformerConfig``; of fairseq's models too.
-    """
+    """The architecture in the configuration of any transformer: flat, or fairseq's ``TransformerConfig``."""
     if not (given := getattr(cfg, KEY, None)):
         return from_flags(cfg)
     architecture = read_architecture(given)
@@ -64,8 +60,7 @@ def architecture_of(cfg: Any) -> Architecture:
 def resolve(args: Any) -> None:
     """Replace a given ``--architecture`` by its JSON, and set the options of fairseq that follow from it.
 
-    Args:
-        args: a namespace or hydra's table, before defaults fill it.
+    ``args`` is a namespace or hydra's table, without defaults.
     """
     if not getattr(args, KEY, None):
         return
@@ -150,7 +145,7 @@ def _stack(flags: ShapeFlags, cfg: Any, part: str) -> Stack:
 
 
 def _with_matrices(architecture: Architecture, flags: ShapeFlags) -> Architecture:
-    """With the low-rank and sparse matrices that patterns pick, by the names of modules in the whole model."""
+    """With low-rank and sparse matrices, selected by patterns of module names."""
     names = [
         f"{part}.layers.{number}.{name}"
         for part in PARTS
@@ -179,7 +174,7 @@ def _with_matrices(architecture: Architecture, flags: ShapeFlags) -> Architectur
 
 
 def sharing_leaders(count: int, groups: int, order: str = "sequence") -> list[int]:
-    """For each of ``count`` layers the first layer that has its parameters, of ``groups`` that have their own.
+    """For each of ``count`` layers the first layer with the same parameters, in ``groups`` groups.
 
     ``sequence`` AABBCC: layer i has the parameters number i · G // N. ``cycle`` ABCABC: i mod G. ``cycle_rev`` ABCCBA:
     as cycle, but in the last min(G, N - G) layers backwards from G - 1; ABCDDC for N = 6, G = 4.
@@ -196,7 +191,7 @@ def sharing_leaders(count: int, groups: int, order: str = "sequence") -> list[in
 
 
 def _shared(architecture: Architecture, flags: ShapeFlags) -> Architecture:
-    """With the layers that share parameters, which must be alike but for the seeds of their supports."""
+    """With shared layers, which must be alike except for the seeds of their supports."""
     leaders = {}
     for part in PARTS:
         count, groups = len(architecture.stack(part).layers), getattr(flags, f"{part}_layer_groups")

@@ -138,7 +138,7 @@ _KINDS: dict[type, str] = {int: "a whole number", float: "a number", str: "a tex
 
 
 def given_options(cfg: Any, problems: list[str]) -> dict[str, Any]:
-    """The options that have a value, in their types: hydra has texts, and numbers of any kind."""
+    """The options that have a value, converted to their types."""
     given = {}
     for each in fields(ShapeFlags):
         value, kind = getattr(cfg, each.name, None), type(getattr(DEFAULTS, each.name))

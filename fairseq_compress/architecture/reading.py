@@ -10,7 +10,7 @@
         {"self_attention": {"kind": "ssru"}, "cross_attention": {"heads": 3, "head_width": 64}, "ffn": 512}]},
      "embeddings": {"kind": "factorized", "rank": 64, "tying": "all"}}
 
-A head is as wide as the layer over its number of heads if ``head_width`` is not given.
+The default of ``head_width`` is the width of the layer divided by ``heads``.
 """
 
 import json
@@ -68,7 +68,7 @@ def from_json(text: str, origin: str = "--architecture") -> Architecture:
 
 
 def to_json(architecture: Architecture) -> str:
-    """The architecture in one line; :func:`from_json` gives the same architecture again."""
+    """The architecture in one line, the inverse of :func:`from_json`."""
     raw = _plain(architecture) | {"version": VERSION}
     for part in PARTS:
         for layer in raw[part].get("layers", []):
@@ -95,7 +95,7 @@ def _plain(value: Any) -> Any:
 
 
 def _completed_stack(stack: Mapping[str, Any], part: str, found: list[str]) -> dict[str, Any]:
-    """With the widths of heads, and with layers that share written out."""
+    """With default head widths, and with shared layers written out."""
     layers: list[Any] = []
     given = stack.get("layers")
     for number, layer in enumerate(given if isinstance(given, list) else []):

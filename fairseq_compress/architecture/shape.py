@@ -1,7 +1,6 @@
-"""The shape of a model as data: what each layer of encoder and decoder is made of, and the embeddings.
+"""The architecture of a model as data.
 
-``reading`` reads it from JSON, ``flags`` makes it of the flat options of a model. C is the width of the stream between
-layers, H the heads of an attention and D the width of one: queries, keys and values are H · D wide.
+C is the width of the stream between layers, H the number of heads of an attention and D the width of a head.
 """
 
 from collections.abc import Callable, Iterator
@@ -24,7 +23,7 @@ Shape = tuple[int, int]
 
 @dataclass(frozen=True)
 class Matrix:
-    """How the weight of a linear layer is stored: as two factors of a rank, or with fixed zeros."""
+    """The structure of the weight of a linear layer: low-rank, or sparse with a fixed support."""
 
     name: str = option(help="name of the module in its layer, as in self_attn.q_proj")
     rank: int = option(0, "rank of the factors; 0: not factorized", range="[0, inf)")
@@ -74,9 +73,9 @@ class Layer:
     cross_attention: Attention | None = None
     bottleneck: BottleneckShape | None = None
     matrices: tuple[Matrix, ...] = ()
-    """Of linear layers whose weight is not dense."""
+    """Linear layers whose weight is not dense."""
     shared_with: int | None = None
-    """The layer before this one whose parameters it has."""
+    """An earlier layer with the same parameters."""
 
     def problems(self) -> Iterator[str]:
         if self.cross_attention is not None and self.cross_attention.kind != "attention":
@@ -93,7 +92,7 @@ class Stack:
     layers: tuple[Layer, ...] = ()
 
     def leaders(self) -> list[int]:
-        """For each layer the layer whose parameters it has: itself where nothing is shared."""
+        """For each layer the first layer with the same parameters, which may be itself."""
         return [i if layer.shared_with is None else layer.shared_with for i, layer in enumerate(self.layers)]
 
 
@@ -131,9 +130,7 @@ class Architecture:
     version: int = option(VERSION, choices=(VERSION,))
 
     def stack(self, part: str) -> Stack:
-        """``encoder`` or ``decoder``."""
-        found: Stack = getattr(self, part)
-        return found
+        return getattr(self, part)
 
     def map_layers(self, change: Callable[[str, int, Layer], Layer]) -> "Architecture":
         """The architecture with ``change(part, number, layer)`` for each layer."""
@@ -160,7 +157,6 @@ class Architecture:
         return dict(_linear_shapes(layer, self.stack(part).width, self.encoder.width))
 
     def problems(self) -> Iterator[str]:
-        """Rules between the fields, but those that only the configuration of fairseq can tell."""
         if self.exits:
             yield f"exits: must be empty, got {list(self.exits)}"
         if self.embeddings.tying == "all" and self.encoder.width != self.decoder.width:

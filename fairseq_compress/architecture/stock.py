@@ -1,4 +1,4 @@
-"""What of an architecture fairseq's plain ``transformer`` can hold."""
+"""Architectures that fairseq's plain ``transformer`` can represent."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -17,7 +17,7 @@ def dense(architecture: Architecture) -> Architecture:
 
 
 def why_not_plain(architecture: Architecture) -> list[str]:
-    """Why the architecture computes what no layer of fairseq's ``transformer`` does, in whatever sizes."""
+    """Reasons why fairseq's layers, of any sizes, cannot compute the architecture."""
     reasons = []
     for part in PARTS:
         layers = architecture.stack(part).layers
@@ -32,7 +32,7 @@ def why_not_plain(architecture: Architecture) -> list[str]:
 
 
 def why_not_stock(architecture: Architecture) -> list[str]:
-    """Why fairseq's ``transformer`` does not hold layers of these sizes: there all layers of a part are alike."""
+    """Reasons why fairseq's ``transformer``, whose layers are alike, cannot have layers of these sizes."""
     return [reason for part in PARTS for reason in _why_not(architecture, part)]
 
 

@@ -1,8 +1,7 @@
 """The arithmetic mean of checkpoints of one training run, as one small checkpoint.
 
-For every floating-point weight w and checkpoints 1..N the output holds w̄ = (w₁ + ... + w_N) / N, summed in float64 in
-the order of the paths and rounded once, so the order in which they are given does not matter. Masks and other integers
-are not averaged: they must be equal. In memory are one float64 sum and one checkpoint.
+Floating-point weights are averaged in float64 in the sorted order of the paths, w̄ = (w₁ + ... + w_N) / N; masks and
+other integers must be equal.
 """
 
 import os
@@ -29,13 +28,13 @@ CHECKPOINT_NAMES = {
 }
 FINAL_CHECKPOINT = "checkpoint_last.pt"
 
-# Float buffers of fairseq that are no weights: `version` counts formats, `_float_tensor` is uninitialized memory.
+# Float buffers of fairseq that are no weights; `_float_tensor` is uninitialized memory.
 VERSION_BUFFER = "version"
 PLACEHOLDER_BUFFER = "_float_tensor"
 
 
 def is_parameter(key: str, tensor: Tensor) -> bool:
-    """Whether an entry of a state dict is a trained weight, not a buffer that marks something."""
+    """Whether an entry of a state dict is a trained weight, not a buffer."""
     name = key.rpartition(".")[2]
     return tensor.is_floating_point() and name not in (VERSION_BUFFER, PLACEHOLDER_BUFFER)
 
@@ -53,8 +52,7 @@ def select_checkpoints(
 
     Args:
         by: ``epoch`` takes ``checkpointE.pt``; ``update`` takes ``checkpoint_E_U.pt``, ordered by the update U.
-        include_last: include ``checkpoint_last.pt`` where it has more updates than these, as after a training that
-            ended between two saves.
+        include_last: include ``checkpoint_last.pt`` if it has more updates than these.
     """
     if last < 1:
         raise ConfigError(f"--last must be at least 1, got {last}")
@@ -80,8 +78,8 @@ def _updates(path: Path) -> int:
 def average_checkpoints(paths: Sequence[str | os.PathLike[str]], progress: bool = False) -> dict[str, Any]:
     """The mean of checkpoints, as a checkpoint for generation, validation and ``--finetune-from-model``.
 
-    Tied weights are averaged once and stay tied. All else (configuration, task state) comes from the input with the
-    most updates, without optimizer, data iterator and meters. ``extra_state["averaged_from"]`` lists the inputs.
+    Tied weights stay tied. Configuration and task state are those of the input with the most updates;
+    ``extra_state["averaged_from"]`` lists the inputs.
     """
     ordered = _distinct(paths)
     total: _RunningSum | None = None
@@ -125,7 +123,7 @@ class _RunningSum:
         }
 
     def add(self, path: Path, weights: Weights) -> None:
-        """Add one more checkpoint, or raise CheckpointError with the first thing in which it differs."""
+        """Add a checkpoint; raises CheckpointError if its layout differs."""
         self._refuse_other_layout(path, weights)
         groups = tied_groups(weights, by_value=True)
         _refuse_other_ties(self.groups, groups, self.path, path)

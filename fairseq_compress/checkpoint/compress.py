@@ -17,23 +17,17 @@ from fairseq_compress.weights.rules import Plan
 def compressed_model(
     path: str | os.PathLike[str], plan: Plan | None = None
 ) -> tuple[BaseFairseqModel, dict[str, Any], DictConfig]:
-    """The model of a checkpoint, compressed by a plan, which replaces the plan of its training.
+    """The model of a checkpoint, compressed by a plan (default: its own), its state, and its configuration.
 
-    Centroids, assignments, masks and ranges of the checkpoint stay where the plan has them too; all else is computed
+    Centroids, assignments, masks and ranges of the checkpoint stay if the plan has them too; all else is computed
     from the master weights.
-
-    Args:
-        plan: None for the checkpoint's own.
-
-    Returns:
-        The model, the whole dictionary of the checkpoint, and its configuration with the plan inside.
     """
     state, cfg = _with_plan(path, plan)
     return build_model(path, state, cfg, *dictionaries_of(state["model"])), state, cfg
 
 
 def check_plan(path: str | os.PathLike[str], plan: Plan) -> None:
-    """Refuse a plan that does not fit the model of a checkpoint, before any work."""
+    """Raise an error for a plan that does not fit the model of a checkpoint."""
     state, cfg = _with_plan(path, plan)
     new_model(path, cfg, *dictionaries_of(state["model"]))
 

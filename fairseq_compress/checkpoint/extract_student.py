@@ -1,8 +1,4 @@
-"""The student out of a checkpoint of dual-vocabulary training, as an ordinary checkpoint next to its dictionaries.
-
-The checkpoint holds the weights of :mod:`fairseq_compress.surgery.extract_student` under ``model``; its configuration
-has the student's architecture under ``model``.
-"""
+"""The student of a checkpoint of dual-vocabulary training, as an ordinary checkpoint next to its dictionaries."""
 
 from pathlib import Path
 from typing import Any
@@ -19,17 +15,14 @@ from fairseq_compress.work.files import PathLike, atomic_write, check_distinct
 
 DICTIONARY = "dict.student.txt"
 TEACHER_OPTIONS = "dual_teacher"
-"""Of the student's configuration: that of the teacher, one line of JSON, so that every checkpoint carries it."""
+"""The option of the student with the teacher's configuration, one line of JSON."""
 
 
 def extract_student(path: PathLike, dictionary: PathLike | None = None) -> tuple[dict[str, Any], Path]:
     """An ordinary checkpoint of the student, without optimizer, and the file with its dictionary.
 
-    Its task is ``translation`` with the same languages and data folder, its criterion one of fairseq's. Languages that
-    the training was not told are those of the folder that has the dictionary.
-
-    Args:
-        dictionary: by default ``dict.student.txt`` in the first data folder that the checkpoint names.
+    Its task is ``translation`` with the same languages and data folder, its criterion one of fairseq's. By default
+    ``dictionary`` is ``dict.student.txt`` in the first data folder of the checkpoint, which has default languages too.
     """
     state, cfg = load_upgraded(path)
     try:
@@ -47,7 +40,7 @@ def extract_student(path: PathLike, dictionary: PathLike | None = None) -> tuple
             f"{rows[0]} and {rows[1]}, got {len(entries)}"
         )
     configuration = _configuration(cfg)
-    if not (cfg.task.get("source_lang") and cfg.task.get("target_lang")):  # the training took those of its folder
+    if not (cfg.task.get("source_lang") and cfg.task.get("target_lang")):
         source, target = DualTextManifest.of(file.parent).languages
         configuration["task"] |= {"source_lang": source, "target_lang": target}
     new = OmegaConf.create(configuration, flags={"allow_objects": True})

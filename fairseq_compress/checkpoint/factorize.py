@@ -22,7 +22,6 @@ from fairseq_compress.weights.rules import Plan
 from fairseq_compress.work.files import PathLike
 
 OURS = "compressed_transformer"
-"""The registered model that an architecture describes."""
 
 
 class FactorizedMatrix(NamedTuple):
@@ -31,7 +30,7 @@ class FactorizedMatrix(NamedTuple):
     names: Names
     shape: tuple[int, int]
     rank: int | None
-    """None where it stays dense."""
+    """None for a dense matrix."""
     error: float
     """‖W - Ŵ‖ / ‖W‖ (Frobenius)."""
 
@@ -47,13 +46,11 @@ class FactorizedMatrix(NamedTuple):
 
 
 class Factorized(NamedTuple):
-    """A factorized checkpoint and what was done."""
+    """A factorized checkpoint, its selected matrices, and numbers of parameters, shared ones once."""
 
     state: dict[str, Any]
     layers: list[FactorizedMatrix]
-    """All that were picked, and the embeddings if these were."""
     before: int
-    """Parameters of the model, shared ones once."""
     after: int
 
 
@@ -62,8 +59,7 @@ def factorize(
 ) -> Factorized:
     """The checkpoint with the truncated SVD of the weights that patterns pick; of quantized weights, of the values x̂.
 
-    The checkpoint's own plan is dropped: its patterns are for other modules. Arguments are those of
-    :func:`~fairseq_compress.surgery.factorize.choose_ranks`.
+    The checkpoint's plan is dropped. Arguments are those of :func:`~fairseq_compress.surgery.factorize.choose_ranks`.
     """
     _, state, cfg, dictionaries, model = load_model(path)
     structured = [f"{name} is a {type(module).__name__}" for name, module in structured_modules(model).items()]

@@ -1,4 +1,4 @@
-"""Loading a checkpoint of fairseq: safely, and with errors that say what is wrong with the file."""
+"""Loading checkpoints, plain or packed, and their models."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -52,10 +52,7 @@ def load_state(path: PathLike) -> dict[str, Any]:
 
 
 def unpacked_state(path: PathLike) -> dict[str, Any]:
-    """A packed checkpoint as what fairseq reads of one: dense weights, which are compressed no more.
-
-    What remains of its plan are the activations.
-    """
+    """A packed checkpoint as fairseq reads it: dense weights, and of its plan the activations."""
     model = read_packed(path)
     plan = plan_of(model.cfg["model"])
     if plan is not None:
@@ -65,7 +62,7 @@ def unpacked_state(path: PathLike) -> dict[str, Any]:
 
 
 def _can_map(path: PathLike) -> bool:
-    """Memory-mapping needs the zip format that torch writes since 1.6; older files are read whole."""
+    """Memory-mapping requires the zip format of torch 1.6 and newer."""
     try:
         with open(path, "rb") as file:
             return file.read(2) == b"PK"
@@ -111,8 +108,7 @@ def new_model(path: PathLike, cfg: DictConfig, source: Dictionary, target: Dicti
     task_class = TASK_REGISTRY.get(cfg.task._name)
     if task_class is None:
         raise CheckpointError(f"checkpoint {path}: was trained with the unknown task '{cfg.task._name}'")
-    model: BaseFairseqModel = task_class(cfg.task, source, target).build_model(cfg.model, from_checkpoint=True)
-    return model
+    return task_class(cfg.task, source, target).build_model(cfg.model, from_checkpoint=True)
 
 
 def dictionaries_of(weights: Mapping[str, Tensor]) -> tuple[Dictionary, Dictionary]:

@@ -1,8 +1,7 @@
-"""Any checkpoint of ours as one of fairseq's plain ``transformer``, which stock fairseq and its converters read.
+"""A checkpoint as one of fairseq's plain ``transformer``, which stock fairseq and its converters read.
 
-What is written holds dense weights, tied ones once, and a configuration of plain values, so that ``fairseq-generate``
-loads it without ``--user-dir`` (torch >= 2.6 would refuse the ``Namespace`` that fairseq writes itself). Before
-anything is written, the plain model must give the scores of the original on random sentences.
+The output has dense weights, tied ones once, and a configuration of plain values, which torch >= 2.6 loads without
+``--user-dir``. It is verified against the original on random sentences before it is written.
 """
 
 import argparse
@@ -45,15 +44,15 @@ class Materialized(NamedTuple):
     state: dict[str, Any]
     """The checkpoint of architecture ``transformer`` and task ``translation``, without optimizer."""
     ranges: dict[str, float]
-    """The largest input of each linear layer whose input was quantized in training; the plain model does not."""
+    """The largest input of each linear layer whose input was quantized in training."""
 
 
 def materialize(path: PathLike, any_shape: bool = False) -> Materialized:
     """The checkpoint as a plain transformer that gives the same scores; of quantized weights the values x̂.
 
     Args:
-        any_shape: layers may differ in heads, their width and FFN units, which fairseq's ``transformer`` cannot hold:
-            the model is then one of ours with dense weights, for runtimes that can.
+        any_shape: allow layers that differ in heads, head width and FFN units; the model is then a
+            ``compressed_transformer`` with dense weights.
     """
     state, cfg = load_upgraded(path)
     reasons = _why_not_by_name(cfg, state["model"])
@@ -93,10 +92,7 @@ def write_materialized(path: PathLike, output: PathLike) -> dict[str, Any]:
 
 
 def model_values(model: Any) -> dict[str, Any]:
-    """The options of ``transformer``, in a flat table, out of the configuration of a model derived from it.
-
-    The architecture, with dense weights, is among them where layers have other sizes than those options can tell.
-    """
+    """The options of ``transformer`` for a model, with the dense architecture if they cannot express it."""
     known = argparse.Namespace()
     base_architecture(known)
     names = [*vars(known), "dropout", "max_source_positions", "max_target_positions", "no_cross_attention"]
@@ -144,7 +140,7 @@ def greatest_difference(first: BaseFairseqModel, second: BaseFairseqModel, sourc
 
 @dataclasses.dataclass(frozen=True)
 class _Dictionaries:
-    """What a model takes of a task."""
+    """A task for ``build_model``."""
 
     source_dictionary: Dictionary
     target_dictionary: Dictionary

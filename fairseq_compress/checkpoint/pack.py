@@ -13,11 +13,7 @@ from fairseq_compress.work.files import atomic_write, check_distinct
 
 
 def pack_model(path: str | os.PathLike[str], plan: Plan | None = None) -> PackedModel:
-    """A checkpoint with the weights as they are compressed; shared ones once.
-
-    Args:
-        plan: as in :func:`fairseq_compress.checkpoint.compress.compressed_model`, which has the errors too.
-    """
+    """A checkpoint with compressed weights, shared ones once; see :func:`.compress.compressed_model`."""
     if plan is None and is_packed(path):
         return read_packed(path)
     model, _, cfg = compressed_model(path, plan)

@@ -1,8 +1,8 @@
 """The packed checkpoint: a safetensors file with compressed weights and the configuration of the model.
 
-Nothing is unpickled. The metadata are one object of JSON under ``fairseq-compress``: ``format``; ``model``, deflated in
-base64, with ``cfg``, ``weights`` (how each is stored) and ``ties`` (names that share the weight of another name); and
-``sha256`` of all tensors and of the other metadata. The table of its entries adds up to the size of the file.
+The metadata are one JSON object under ``fairseq-compress``: ``format``; ``model``, deflated in base64, with ``cfg``,
+``weights`` (how each is stored) and ``ties`` (names that share the weight of another name); and ``sha256`` of all
+tensors and of the other metadata.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""The dictionary of a checkpoint: what is in it next to the weights, and how it is written."""
+"""The dictionary of a checkpoint: training state, configuration, writing."""
 
 import argparse
 import dataclasses
@@ -29,10 +29,7 @@ def num_updates(state: Mapping[str, Any]) -> int:
 
 
 def without_training_state(state: Mapping[str, Any]) -> dict[str, Any]:
-    """``state`` with the least that fairseq's loaders ask for in place of optimizer, iterator, meters and EMA.
-
-    What a criterion or a task has learned next to the model (maps from student to teacher, queues) goes too.
-    """
+    """``state`` with the minimum that fairseq loads instead of states of optimizer, iterator, criterion and task."""
     last = (state.get("optimizer_history") or [{}])[-1]
     names = {key: last.get(key) for key in ("criterion_name", "optimizer_name")}
     return dict(state) | {
@@ -41,7 +38,6 @@ def without_training_state(state: Mapping[str, Any]) -> dict[str, Any]:
         "last_optimizer_state": None,
         "criterion": None,
         "task_state": {},
-        # A training that starts from these weights starts at the beginning of its data.
         "extra_state": {"train_iterator": dict(START_OF_DATA)},
     }
 
@@ -66,9 +62,8 @@ def plain_cfg(cfg: DictConfig) -> dict[str, Any]:
 def stock_configuration(cfg: DictConfig) -> dict[str, Any]:
     """The configuration but for its group ``model``, as a dict of plain values.
 
-    The task is ``translation``, with what it knows of the options of the one that trained; a criterion that is not
-    fairseq's becomes ``cross_entropy``. Namespaces, of what has no dataclass in fairseq, become tables, so that
-    torch >= 2.6 loads the file without being told of any class.
+    The task is ``translation`` with its own options; a criterion that is not fairseq's becomes ``cross_entropy``.
+    Namespaces become tables, which torch >= 2.6 loads.
     """
     groups = {name: group for name, group in cfg.items() if name != "model"}
     container = OmegaConf.create(groups, flags={"allow_objects": True})

@@ -44,8 +44,7 @@ def word_draws(stream: int, sentences: Integers, counts: Integers) -> NDArray[np
     states = _numbers(np.full(len(sentences), stream % 2**64, dtype=np.uint64), sentences)
     places = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
     bits = _numbers(np.repeat(states, counts), places) >> np.uint64(11)
-    draws: NDArray[np.float64] = np.ldexp(bits.astype(np.float64), -53)  # exact
-    return draws
+    return np.ldexp(bits.astype(np.float64), -53)  # exact
 
 
 def _numbers(states: Keys, places: Integers) -> Keys:

@@ -1,8 +1,4 @@
-"""The model ``compressed_transformer``: fairseq's transformer, with an attention that compression can see into.
-
-Its shape is an :class:`~fairseq_compress.architecture.shape.Architecture`, whose parts
-:mod:`fairseq_compress.models.construction` makes.
-"""
+"""The model ``compressed_transformer``: fairseq's transformer in any architecture, with hookable attention."""
 
 import argparse
 from collections.abc import Callable
@@ -67,11 +63,11 @@ class CompressedTransformerEncoder(TransformerEncoderBase):
 
 
 class CompressedTransformerDecoder(TransformerDecoderBase):
-    """fairseq's decoder with our layers, which returns attention maps only to who asked for them.
+    """fairseq's decoder with our layers, which returns attention maps only on request.
 
-    fairseq's asks its last layer for maps in each forward, and so keeps it off the fused kernel. Ours asks if
-    ``alignment_layer`` or ``alignment_heads`` is given, or after ``make_generation_fast_(need_attn=True)``, which
-    is what ``fairseq-generate --print-alignment`` does. Otherwise the ``attn`` entry of the output is ``[None]``.
+    They are computed if ``alignment_layer`` or ``alignment_heads`` is given, or after
+    ``make_generation_fast_(need_attn=True)`` (``fairseq-generate --print-alignment``). Otherwise the ``attn`` entry of
+    the output is ``[None]``.
     """
 
     need_attn = False
@@ -101,7 +97,7 @@ class CompressedTransformerDecoder(TransformerDecoderBase):
         alignment_layer: int | None = None,
         alignment_heads: int | None = None,
     ) -> tuple[Tensor, dict[str, Any]]:
-        """As fairseq's, but with no attention maps unless somebody asked (see the class)."""
+        """As fairseq's, with attention maps only on request (see the class)."""
         if alignment_layer is None and alignment_heads is None and not self.need_attn:
             alignment_layer = -1  # the number of no layer: None would mean the last one
         with self._neighbours(prev_output_tokens):
@@ -115,15 +111,15 @@ class CompressedTransformerDecoder(TransformerDecoderBase):
             )
 
     def _neighbours(self, prev_output_tokens: Tensor) -> AbstractContextManager[None]:
-        """In a step of decoding fairseq embeds the last token only: a convolution needs those before it too."""
+        """fairseq's decoding step embeds the last token only; a convolution needs those before it too."""
         embed: Any = self.embed_tokens
         return embed.within(prev_output_tokens) if isinstance(embed, ConvolutionalEmbedding) else nullcontext()
 
     def output_layer(self, features: Tensor) -> Tensor:
         """Logits ``(B, T, V)`` of features ``(B, T, C)``.
 
-        fairseq's features are a transposed view. From such a view torch 2.13 multiplies bfloat16 matrices on a CPU
-        18 times as slowly, and this is the largest product of the model.
+        fairseq's features are a transposed view, of which torch 2.13 multiplies bfloat16 matrices on a CPU 18 times as
+        slowly.
         """
         return super().output_layer(features.contiguous())
 
@@ -198,7 +194,7 @@ class CompressedTransformerModel(TransformerModel):
 
 
 def _prepared(args: argparse.Namespace) -> Architecture:
-    """The architecture of a model to be built, kept in its options with what fairseq must know of it."""
+    """The architecture of a new model, written to its options."""
     architecture = architecture_of(args)
     for part in PARTS:
         if kept := getattr(args, f"{part}_layers_to_keep", None):

@@ -1,4 +1,4 @@
-"""The parts of a model as its :class:`~fairseq_compress.architecture.shape.Architecture` says."""
+"""The modules of a model from its :class:`~fairseq_compress.architecture.shape.Architecture`."""
 
 import logging
 import math
@@ -75,7 +75,7 @@ def finish(architecture: Architecture, model: Any, args: Any) -> None:
     """Replace linear layers of a new model by low-rank and sparse ones, then share parameters between layers.
 
     Args:
-        args: the model's flat options: where patterns of names gave ranks, matrices are drawn in the patterns' order.
+        args: the model's flat options, whose patterns of ranks give the order of initialization.
     """
     forms = {
         f"{part}.layers.{number}.{matrix.name}": matrix
@@ -121,7 +121,7 @@ def _stored(linear: Any, form: Matrix) -> nn.Module:
 
 
 def _std(linear: Any) -> float:
-    """Of the entries of a new dense layer; a guess on the meta device, which has no values."""
+    """Standard deviation of a new dense layer; on the meta device the expected one."""
     if linear.weight.is_meta:
         return 1 / math.sqrt(3 * linear.in_features)
     return float(linear.weight.detach().float().std())

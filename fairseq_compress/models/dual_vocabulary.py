@@ -38,7 +38,7 @@ class DualVocabularyModel(BaseFairseqModel):
         )
 
     def upgrade_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Refuse weights of the other kind of embeddings, such as those of trainings begun with the older default."""
+        """Refuse weights of the other kind of embeddings."""
         super().upgrade_state_dict(state_dict)
         kinds = ("own", "projected")
         found = any(name.startswith("student_projection.") for name in state_dict)
@@ -49,18 +49,13 @@ class DualVocabularyModel(BaseFairseqModel):
             )
 
     def max_positions(self) -> tuple[int, int]:
-        """Of both: the smaller ones."""
+        """The smaller of both models."""
         own, other = self.student.max_positions(), self.teacher.max_positions()
         return min(own[0], other[0]), min(own[1], other[1])
 
 
 def dual_outputs(model: nn.Module, sample: dict[str, Any], source: str) -> tuple[Output, Output]:
-    """What both losses start from, for the N = B · T target tokens of each.
-
-    Args:
-        model: a :class:`DualVocabularyModel` in any wrapper; the forward goes through the wrapper.
-        source: as in :func:`~fairseq_compress.models.student_output.student_output`.
-    """
+    """Inputs of both losses, as of :func:`~fairseq_compress.models.student_output.student_output`."""
     inner = unwrapped(model)
     parts = inner.student, inner.teacher
     first, second = (takes_hidden(model, source, part) for part in parts)

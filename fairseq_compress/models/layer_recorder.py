@@ -1,7 +1,6 @@
-"""Look inside any encoder-decoder transformer of fairseq while it runs: outputs of layers, queries and keys.
+"""Hooks that record layer outputs, queries and keys of any fairseq transformer.
 
-Nothing is computed twice and nothing changes: hooks keep what goes by, and leave when the run is over. The decoder
-itself and its output layer get no hook, so :func:`student_output` still takes its short way.
+The decoder and its output layer get no hook, so :func:`student_output` can still use hidden states.
 """
 
 import functools
@@ -27,20 +26,20 @@ Site = tuple[str, int]
 
 @dataclass(frozen=True)
 class Sizes:
-    """What there is to see in a model."""
+    """Sizes of encoder and decoder."""
 
     layers: dict[str, int]
-    """How many layers encoder and decoder have."""
+    """Number of layers."""
     widths: dict[str, int]
-    """Width C of the outputs of their layers."""
+    """Width C of the outputs of layers."""
     last: dict[str, int]
-    """Width of what the encoder gives to the decoder, and the decoder to the output layer."""
+    """Width of the outputs of encoder and decoder."""
     heads: dict[str, list[int]]
-    """Heads of each kind of attention, by layer; empty where the model has none of the kind."""
+    """Heads of each kind of attention, by layer; empty without attention of the kind."""
 
 
 class QueriesAndKeys(NamedTuple):
-    """What an attention map is made of, after the projections and before scaling."""
+    """Projected queries and keys of an attention, not scaled."""
 
     query: Tensor
     """(T, B, H · D)"""
@@ -51,7 +50,7 @@ class QueriesAndKeys(NamedTuple):
 
 @dataclass
 class Recorded:
-    """What a run has shown. T positions of the source (encoder) or of the target (decoder), B sentences."""
+    """Recorded tensors. T positions of the source (encoder) or of the target (decoder), B sentences."""
 
     layers: dict[Site, Tensor] = field(default_factory=dict)
     """(T, B, C), the outputs of layers."""
@@ -61,7 +60,7 @@ class Recorded:
 
 
 def sizes_of(model: nn.Module) -> Sizes:
-    """What there is to see in ``model``."""
+    """The sizes of ``model``."""
     inner = unwrapped(model)
     try:
         parts = {"encoder": inner.encoder, "decoder": inner.decoder}
@@ -88,16 +87,14 @@ def recomputes_layers(model: nn.Module) -> bool:
 def recording(
     model: nn.Module, layers: Collection[Site] = (), attention: Collection[Site] = (), last: bool = False
 ) -> Iterator[Recorded]:
-    """Keep what is asked for of the first run of ``model`` inside of the ``with``; no hook outlives it.
+    """Record tensors of the first run of ``model``, in any wrapper, inside of the ``with``.
 
-    In our attention the outputs of ``q_proj`` and ``k_proj`` are kept. fairseq's does not call them, so there the
-    products are formed from its inputs and weights, as it does itself.
+    fairseq's attention does not call ``q_proj`` and ``k_proj``: there the products are computed from its inputs.
 
     Args:
-        model: in any wrapper.
-        layers: whose outputs.
-        attention: of which attentions the projected queries and keys.
-        last: also what encoder and decoder give in the end.
+        layers: layers to record the outputs of.
+        attention: attentions to record the projected queries and keys of.
+        last: also record the outputs of encoder and decoder.
     """
     inner, recorded, handles = unwrapped(model), Recorded(), []
     try:
@@ -130,7 +127,7 @@ def _attention(inner: Any, kind: str, number: int) -> Any:
 
 def _heads(inner: Any, kind: str) -> list[int]:
     if kind == "decoder" and getattr(inner.decoder, "cross_self_attention", False):
-        return []  # it looks at the source as well, which is another map
+        return []  # its keys are of the source too
     part = inner.encoder if KINDS[kind] == "encoder" else inner.decoder
     attentions = [_attention(inner, kind, number) for number in range(len(part.layers))]
     if not all(isinstance(attention, MultiheadAttention) for attention in attentions):

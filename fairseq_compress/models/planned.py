@@ -1,8 +1,4 @@
-"""Models that are compressed by a plan, whatever their architecture and whatever the task that builds them.
-
-What builds a model from a checkpoint compresses it by the plan of its configuration: also fairseq's own task
-``translation``, with which ``fairseq-generate`` starts.
-"""
+"""Compression of every model by the plan of its configuration, whatever task builds it."""
 
 from typing import Any
 

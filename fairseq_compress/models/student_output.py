@@ -1,4 +1,4 @@
-"""What a loss starts from: a model's logits, or its last hidden states and its output matrix."""
+"""Inputs of a loss: a model's logits, or its last hidden states and its output matrix."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -17,21 +17,19 @@ from fairseq_compress.modules.projected_embedding import ProjectedOutput
 
 SOURCES = ("auto", "hidden", "logits")
 
-# Outputs of two factors: hidden states times the first are few columns, which the second, a table, makes logits of.
+# Outputs of two factors: hidden states are multiplied by the first, and the second is the output matrix.
 _REDUCING = (FactorizedOutput, ProjectedOutput)
-# The output layers that are one product with ``output_projection`` and nothing else.
+# Output layers that are one product with ``output_projection``.
 _PLAIN_OUTPUT_LAYERS = (TransformerDecoderBase.output_layer, CompressedTransformerDecoder.output_layer)
 
 
 def student_output(model: nn.Module, net_input: dict[str, Any], source: str = "auto") -> Tensor | Projected:
     """Logits (N, V) or hidden states (N, C) with the output matrix, where N = B · T rows of the target.
 
-    The forward pass goes through ``model`` as given, with DDP's wrappers; the matrix is read from the model inside, and
-    gets its gradient through the same leaf as without us, so every way of reducing gradients sees it.
+    The forward pass goes through ``model`` with its DDP wrappers; the matrix is read from the model inside.
 
     Args:
-        source: ``logits``; ``hidden``; or ``auto``: hidden states where that is possible, and not in float16, whose
-            small gradients need products of float32.
+        source: ``logits``; ``hidden``; or ``auto``: hidden states where possible, except in float16.
     """
     if reason := why_no_logits(unwrapped(model)):
         raise ConfigError(reason)
@@ -53,7 +51,7 @@ def why_no_logits(model: Any) -> str | None:
 
 
 def takes_hidden(model: nn.Module, source: str, part: Any = None) -> bool:
-    """Whether a loss starts from hidden states: ``model`` in its wrappers, or ``part`` of what is inside them."""
+    """Whether the inputs of the loss are hidden states, of ``model`` in its wrappers or a ``part`` of it."""
     if source not in SOURCES:
         raise ConfigError(f"--loss-from: must be one of {', '.join(SOURCES)}, got {source!r}")
     if source == "logits":
@@ -93,11 +91,7 @@ def _wrappers(model: Any) -> Iterator[Any]:
 
 
 def why_no_output_matrix(model: nn.Module, part: Any = None) -> str | None:
-    """None if the logits are hidden states times ``decoder.output_projection``, else what makes them something else.
-
-    Args:
-        part: the model whose logits they are, where ``model`` in its wrappers holds several.
-    """
+    """None if logits are hidden states times ``decoder.output_projection``, of ``part`` if given, else the reason."""
     for wrapper in _wrappers(model):
         if type(wrapper).__name__ == "FullyShardedDataParallel":
             return "got a sharded one (--ddp-backend fully_sharded)"
@@ -136,10 +130,9 @@ def _product_dtype(model: nn.Module) -> torch.dtype:
 
 @contextmanager
 def encoding_once(models: Iterable[nn.Module]) -> Iterator[None]:
-    """While this is open, the encoder of each model computes its first call and gives the same output to all others.
+    """Within the context, the encoder of each model returns the output of its first call for all calls.
 
-    So everything goes through the forward of the model as DDP has wrapped it; the gradients of all decoder passes meet
-    in the one output. For calls with the same source only.
+    All calls must have the same source; gradients of all decoder passes add up in the one output.
     """
     with ExitStack() as stack:
         for model in models:

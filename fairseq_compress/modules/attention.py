@@ -34,9 +34,9 @@ class HookableMultiheadAttention(MultiheadAttention):
     """fairseq's multi-head attention, ``softmax(q kᵀ / √D + mask) v`` for each head (arXiv:1706.03762).
 
     Computed with ``F.scaled_dot_product_attention``, or explicitly when attention maps are requested and where that is
-    much faster (see :func:`_explicit_is_faster`). Parameters, names, initialization and incremental state are fairseq's.
-    Unlike there, a query all of whose keys are masked gets ``out_proj(0)`` instead of NaN, and a boolean or byte
-    ``attn_mask`` always means "True is masked".
+    much faster (see :func:`_explicit_is_faster`). Parameters, names, initialization and incremental state are as in
+    fairseq. Unlike there, a query all of whose keys are masked gets ``out_proj(0)`` instead of NaN, and a boolean or
+    byte ``attn_mask`` always means "True is masked".
 
     Args:
         embed_dim: C, width of queries and outputs.

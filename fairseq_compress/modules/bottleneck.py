@@ -56,8 +56,7 @@ class Bottleneck(nn.Module):
         projected: Tensor = self.linear(hidden)
         if self.dropout_module is not None:
             projected = self.dropout_module(projected)
-        normed: Tensor = self.norm(projected if residual is None else residual + projected)
-        return normed
+        return self.norm(projected if residual is None else residual + projected)
 
 
 class ResidualFeedForward(nn.Module):
@@ -84,13 +83,11 @@ class ResidualFeedForward(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         inner = self.activation_dropout_module(self.activation_fn(self.fc1(hidden)))
-        output: Tensor = self.norm(hidden + self.fc2(inner))
-        return output
+        return self.norm(hidden + self.fc2(inner))
 
 
 def make_norm(kind: str, width: int, export: bool = False) -> nn.Module:
     """fairseq's layer norm (with its option ``export``), or :class:`ElementwiseAffine`."""
     if kind not in NORMS:
         raise ConfigError(f"norm: must be one of {', '.join(NORMS)}, got {kind!r}")
-    norm: nn.Module = LayerNorm(width, export=export) if kind == "layer" else ElementwiseAffine(width)
-    return norm
+    return LayerNorm(width, export=export) if kind == "layer" else ElementwiseAffine(width)

@@ -69,15 +69,13 @@ class _BottleneckLayer(nn.Module):
         """h₀ (T, B, bottleneck width) from ``x`` (T, B, C)."""
         shared = self.bottleneck_shared(x)
         attended, _ = self.self_attn(query=shared, key=shared, value=x, need_weights=False, **options)
-        hidden: Tensor = self.self_attn_norm(self.bottleneck_in(x) + attended)
-        return hidden
+        return self.self_attn_norm(self.bottleneck_in(x) + attended)
 
     def _leave(self, hidden: Tensor, x: Tensor) -> Tensor:
         """y (T, B, C) from the output of attention and the input of the layer."""
         for ffn in self.ffns:
             hidden = ffn(hidden)
-        output: Tensor = self.bottleneck_out(hidden, x)
-        return output
+        return self.bottleneck_out(hidden, x)
 
     def extra_repr(self) -> str:
         widths = f"{self.embed_dim} -> {self.shape.width} -> {self.embed_dim}"

@@ -22,8 +22,8 @@ class ConvolutionalEmbedding(nn.Module):
     or, in a causal one, :math:`x_t = W [e_{t-K+1}; \dots; e_t] + b`. A neighbour that is padding or outside of the
     sentence is zero, and so is :math:`x_t` at padding.
 
-    W is initialized such that with a table of variance 1 / E (fairseq's ``Embedding(V, E)``) x has the variance 1 / D of
-    fairseq's embeddings; b starts at 0. A causal one is called inside of :meth:`within`, which gives it former tokens.
+    W is initialized such that with a table of variance 1 / E (fairseq's ``Embedding(V, E)``) x has the variance 1 / D;
+    b starts at 0. A causal one is called inside of :meth:`within`, which gives it former tokens.
 
     Args:
         table: (V, E), with a ``padding_idx``.

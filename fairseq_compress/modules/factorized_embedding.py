@@ -43,8 +43,7 @@ class Factorized(StructuredWeight):
         return len(self.table.weight), self.expand.out_features
 
     def dense_weight(self) -> Tensor:
-        weight: Tensor = self.table.weight @ self.expand.weight.t()
-        return weight
+        return self.table.weight @ self.expand.weight.t()
 
     @torch.no_grad()
     def approximation(self, weight: Tensor) -> dict[str, Tensor]:
@@ -74,8 +73,7 @@ class FactorizedEmbedding(Factorized):
 
     def forward(self, ids: Tensor) -> Tensor:
         """Ids (...) -> (..., D)."""
-        output: Tensor = self.expand(self.table(ids))
-        return output
+        return self.expand(self.table(ids))
 
     def extra_repr(self) -> str:
         return f"{self.num_embeddings}, {self.embedding_dim}, padding_idx={self.padding_idx}, rank={self.rank}"

@@ -9,8 +9,8 @@ from fairseq_compress.modules.factorized_embedding import Factorized, Factorized
 class FactorizedOutput(Factorized):
     """Logits (h B) Aᵀ, without a bias; W is never formed.
 
-    D is ``in_features``, V ``out_features``, r ``rank`` in [1, min(V, D)]. With ``embedding`` its factors are shared; as
-    in fairseq, the row of the padding then gets a gradient here.
+    D is ``in_features``, V ``out_features``, r ``rank`` in [1, min(V, D)]. With ``embedding`` its factors are shared;
+    as in fairseq, the row of the padding then gets a gradient here.
     """
 
     bias = None
@@ -41,8 +41,7 @@ class FactorizedOutput(Factorized):
     @property
     def table_weight(self) -> Tensor:
         """A (V, r): the output matrix of losses, for hidden states after :meth:`reduce`."""
-        weight: Tensor = self.table.weight
-        return weight
+        return self.table.weight
 
     def reduce(self, hidden: Tensor) -> Tensor:
         """h B: (..., D) -> (..., r)."""
@@ -50,8 +49,7 @@ class FactorizedOutput(Factorized):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """(..., D) -> logits (..., V)."""
-        logits: Tensor = self.table(self.reduce(hidden))
-        return logits
+        return self.table(self.reduce(hidden))
 
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, out_features={self.out_features}, rank={self.rank}"

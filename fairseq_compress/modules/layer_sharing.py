@@ -31,8 +31,7 @@ def share_layers(layers: nn.ModuleList, leaders: Sequence[int]) -> None:
 
 def leaders_of(layers: nn.Module) -> tuple[int, ...]:
     """The leader of each layer: itself where nothing is shared."""
-    found: tuple[int, ...] = getattr(layers, _LEADERS, tuple(range(len(list(layers.children())))))
-    return found
+    return getattr(layers, _LEADERS, tuple(range(len(list(layers.children())))))
 
 
 def state_of_all_layers(model: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -14,8 +14,8 @@ from fairseq_compress.modules.structured import StructuredWeight
 class LowRankLinear(StructuredWeight):
     r"""A linear layer :math:`y = B (A x) + b`, with the weight W = B A of rank r.
 
-    B (O, r) is the weight of the child ``up``, which has the bias b, and A (r, I) that of the child ``down``. A state dict
-    of ``nn.Linear`` loads as its truncated SVD. A is initialized with orthonormal rows, B normal.
+    B (O, r) is the weight of the child ``up``, which has the bias b, and A (r, I) that of the child ``down``. A state
+    dict of ``nn.Linear`` loads as its truncated SVD. A is initialized with orthonormal rows, B normal.
 
     Args:
         in_features: I.
@@ -50,8 +50,7 @@ class LowRankLinear(StructuredWeight):
     @property
     def bias(self) -> nn.Parameter | None:
         """(O,), that of ``up``."""
-        bias: nn.Parameter | None = self.up.bias
-        return bias
+        return self.up.bias
 
     @property
     def weight(self) -> Tensor:
@@ -79,8 +78,7 @@ class LowRankLinear(StructuredWeight):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., I) -> (..., O)."""
-        output: Tensor = self.up(self.down(x))
-        return output
+        return self.up(self.down(x))
 
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, out_features={self.out_features}, rank={self.rank}"

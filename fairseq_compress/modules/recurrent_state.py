@@ -19,7 +19,7 @@ _KEY = "recurrent_state"
 class RecurrentUnit(FairseqIncrementalState, nn.Module):
     """A recurrent unit that fairseq's decoder layer calls in the place of ``self_attn``; C is ``embed_dim``.
 
-    The cost of a decoding step does not depend on its position. Position t depends on those up to t only, in every mode:
+    The cost of a decoding step does not depend on its position. Position t depends on those up to t only:
     ``attn_mask`` and ``full_context_alignment`` have no effect. Padding leaves the state unchanged.
     """
 
@@ -41,7 +41,7 @@ class RecurrentUnit(FairseqIncrementalState, nn.Module):
 
     @abstractmethod
     def scan(self, x: Tensor, padding: Tensor | None, state: State) -> tuple[Tensor, State]:
-        """The outputs (T, B, C), in any floating type, of inputs ``x`` (T, B, C), and the state after the last position.
+        """The outputs (T, B, C), in any floating type, of ``x`` (T, B, C), and the state after the last position.
 
         ``padding`` (B, T) is true at padding; ``state`` is that after the position before, empty before the first.
         """
@@ -99,8 +99,7 @@ class RecurrentUnit(FairseqIncrementalState, nn.Module):
                 f"incremental state of {type(self).__name__}: must hold {', '.join(self.state_widths)} and no keys and "
                 f"values of attention, got {', '.join(buffer) or 'nothing'}"
             )
-        state: IncrementalState = self.set_incremental_state(incremental_state, _KEY, buffer)
-        return state
+        return self.set_incremental_state(incremental_state, _KEY, buffer)
 
     def _check(self, query: Tensor, key: Tensor | None, padding: Tensor | None) -> None:
         length, batch, width = query.shape

@@ -17,8 +17,8 @@ class SSRU(RecurrentUnit):
         c_t = f_t \odot c_{t-1} + (1 - f_t) \odot W x_t, \quad
         h_t = \mathrm{ReLU}(c_t)
 
-    An SRU (arXiv:1709.02755) without reset gate and highway: 2 C² + C parameters and 2 C² multiply-adds a step, with C =
-    ``embed_dim``. Gate and state are computed in float32. Initialized as in Marian: Glorot's uniform distribution,
+    An SRU (arXiv:1709.02755) without reset gate and highway: 2 C² + C parameters and 2 C² multiply-adds a step, where C
+    is ``embed_dim``. Gate and state are computed in float32. Initialized as in Marian: Glorot's uniform distribution,
     b_f = 0.
     """
 

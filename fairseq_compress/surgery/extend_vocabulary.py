@@ -1,7 +1,6 @@
-"""A trained teacher whose embeddings and output also cover the pieces of a student's vocabulary.
+"""Extend a trained teacher's embeddings and output to a student's vocabulary.
 
-Every new piece starts from the mean of the rows of the teacher's own segmentation of its text. The student's
-``▁playing`` starts between the teacher's ``▁play`` and ``ing``.
+A new subword starts from the mean of the teacher's segmentation of its text: ``▁playing`` from ``▁play`` and ``ing``.
 """
 
 import logging
@@ -46,10 +45,9 @@ def extended_table(table: Tensor, segmentations: Sequence[Sequence[int]]) -> Ten
 
 
 def segmentations(union: Any, teacher: Any, segment: Segment) -> list[list[int]]:
-    """The teacher's ids of the text of each piece of ``union`` that it lacks.
+    """The teacher's ids of the text of each subword of ``union`` that it lacks.
 
-    Pieces that its dictionary does not know are ``<unk>``, as in translation, and so is a piece of which nothing is
-    left after the model's normalization; how many start so is logged.
+    Unknown subwords, and those that normalization removes, are ``<unk>``; their number is logged.
     """
     if union.symbols[: len(teacher)] != teacher.symbols:
         place = next(i for i, symbol in enumerate(teacher.symbols) if union.symbols[i : i + 1] != [symbol])
@@ -65,7 +63,7 @@ def segmentations(union: Any, teacher: Any, segment: Segment) -> list[list[int]]
 
 
 def extend_vocabulary(weights: Mapping[str, Tensor], union: Any, teacher: Any, segment: Segment) -> dict[str, Tensor]:
-    """The state dict of a transformer over ``teacher``'s pieces as that of one over ``union``'s.
+    """The state dict of a transformer over ``teacher``'s dictionary as that of one over ``union``'s.
 
     The embedding tables of encoder and decoder, the output matrix and its bias are extended by
     :func:`extended_table`; all else stays, and ties too.

@@ -1,8 +1,7 @@
-"""The weights of the student out of those of dual-vocabulary training.
+"""The student's weights of dual-vocabulary training.
 
-These are a student's, a teacher's and, where the student's embeddings are the teacher's in another size, their
-projection: ``student.KEY``, ``teacher.KEY``, and under ``student_projection.`` the matrix ``weight`` P (D_s, D_t) and
-the index map ``rows`` (V_s,), the teacher's row for each entry of the student.
+Its state dict has ``student.KEY``, ``teacher.KEY`` and, for projected embeddings, under ``student_projection.`` the
+matrix ``weight`` P (D_s, D_t) and ``rows`` (V_s,), the teacher's row for each entry of the student.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,13 +20,9 @@ TABLE, OUTPUT = "{}.embed_tokens.weight", "decoder.output_projection.weight"
 
 
 def student_weights(weights: Mapping[str, Tensor], model: Any) -> dict[str, Tensor]:
-    """The student's state dict; tensors that were one stay one.
+    """The student's state dict, with ties. Projected tables of encoder and decoder are E_teacher[rows] Pᵀ.
 
-    With a projection its tables are E_teacher[rows] Pᵀ, those of encoder and decoder each of the teacher's own, and
-    one tensor where the student ties them.
-
-    Args:
-        model: the options of the student's architecture, which say what is tied.
+    ``model`` has the options of the student that tie tables.
     """
     student = {key.removeprefix(STUDENT): value for key, value in weights.items() if key.startswith(STUDENT)}
     if not student:

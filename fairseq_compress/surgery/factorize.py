@@ -1,4 +1,4 @@
-"""Which matrices of a trained model become products of two factors, of which rank, and the architecture with them."""
+"""Ranks of the matrices of a trained model, and the architecture with low-rank matrices."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -31,7 +31,7 @@ Ranks = dict[Names, int | None]
 
 @dataclass(frozen=True)
 class RankChoice:
-    """What decides the rank of each layer; one of the three is given."""
+    """The rule for the rank of each layer; exactly one is given."""
 
     rank: int | None = None
     """The same for all."""
@@ -116,7 +116,7 @@ def _shape(weights: Mapping[str, Tensor], names: Names) -> tuple[int, int]:
 def _ranks(
     choice: RankChoice, weights: Mapping[str, Tensor], shapes: Mapping[Names, tuple[int, int]], others: int
 ) -> dict[Names, int]:
-    """The rank of each matrix, in a model with so many parameters beside them."""
+    """The rank of each matrix, in a model with ``others`` other parameters."""
     if choice.rank is not None:
         return dict.fromkeys(shapes, choice.rank)
     spectra = {names[0]: singular_values(weights[f"{names[0]}.weight"]) for names in shapes}

@@ -22,7 +22,7 @@ Cuts = dict[tuple[str, str], Sequence[int]]
 
 @dataclass(frozen=True)
 class Keep:
-    """What :func:`narrow` keeps: numbers from 0, ascending. What is not named is kept whole."""
+    """Layers, heads and units that :func:`narrow` keeps, ascending from 0; by default all."""
 
     layers: Numbers = field(default_factory=dict)
     """``encoder`` or ``decoder`` -> layers."""
@@ -36,24 +36,22 @@ class Narrowed(NamedTuple):
     """A smaller model."""
 
     state: dict[str, Tensor]
-    """Its state dict; tensors that were one are one."""
+    """Its state dict, with ties."""
     architecture: Architecture
 
 
 @torch.no_grad()
 def narrow(model: Any, keep: Keep, weights: Mapping[str, Tensor] | None = None) -> Narrowed:
-    """The weights of a transformer's kept heads, FFN units and layers, and the architecture that has room for them.
+    """Remove heads, FFN units and layers of a transformer.
 
-    The rows of the query, key and value projections of a removed head go with their biases, and the columns of the
-    output projection; of a removed unit the row of fc1, its bias, and the column of fc2. If these were zero in v_proj,
-    its bias and fc2, the narrowed model computes the same; so it does without a layer whose two or three residual
-    branches gave zeros and that normalizes before them.
+    Of a head, the rows of the query, key and value projections, their biases, and the columns of the output projection
+    are removed; of a unit the row of fc1, its bias, and the column of fc2. If these are zero in v_proj, its bias and
+    fc2, the output does not change.
 
     Low-rank matrices keep their rank. Layers that share their parameters are narrowed together: name the first.
 
     Args:
-        weights: its state dict, or other weights by its names, such as those of
-            :func:`~fairseq_compress.weights.groups.effective_state`; by default the state dict.
+        weights: by default the state dict of the model.
     """
     state = state_of_all_layers(model, dict(model.state_dict() if weights is None else weights))
     axes = parameter_axes(model)
@@ -96,7 +94,7 @@ def _sizes(state: Mapping[str, Tensor], axes: Mapping[str, Axes]) -> dict[str, d
 
 
 def _cuts(keep: Keep, sizes: dict[str, dict[str, int]], layers: Mapping[str, Any]) -> tuple[Cuts, list[str]]:
-    """The axes that are cut, also those of layers that share the parameters of a named one, and what is wrong."""
+    """The axes that are cut, also those of layers that share parameters with a named one, and problems."""
     cuts = {(HEADS.kind, name): numbers for name, numbers in keep.heads.items()}
     cuts |= {(FFN.kind, name): numbers for name, numbers in keep.ffn.items()}
     problems = list(_wrong_numbers("layers", keep.layers, {part: len(layers[part]) for part in PARTS}))
@@ -112,8 +110,8 @@ def _cuts(keep: Keep, sizes: dict[str, dict[str, int]], layers: Mapping[str, Any
                 for _, name in cuts
                 if f"{name}.".startswith(f"{own}.")
             ]
-            theirs = {cut: numbers for cut, numbers in cuts.items() if f"{cut[1]}.".startswith(f"{first}.")}
-            cuts |= {(kind, own + name.removeprefix(first)): numbers for (kind, name), numbers in theirs.items()}
+            same = {cut: numbers for cut, numbers in cuts.items() if f"{cut[1]}.".startswith(f"{first}.")}
+            cuts |= {(kind, own + name.removeprefix(first)): numbers for (kind, name), numbers in same.items()}
     return cuts, problems
 
 
@@ -141,7 +139,7 @@ def _reduction(axis: Axis, size: int, cuts: Cuts) -> Reduction:
 
 
 def _why_not(model: nn.Module, key: str, value: Tensor, axes: Mapping[str, Axes], cuts: Cuts) -> str | None:
-    """What keeps a weight from being cut, None if nothing does."""
+    """The reason why a weight cannot be cut, or None."""
     words = key.split(".")
     owner = next((name for i in range(len(words), 0, -1) if (name := ".".join(words[:i])) in axes), None)
     if owner is None or not any((axis.kind, axis.place) in cuts for axis in axes[owner]):

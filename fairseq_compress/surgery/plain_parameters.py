@@ -1,8 +1,4 @@
-"""A model's parameters as those of the plain transformer that computes the same.
-
-There a compressed weight has its value in evaluation, a structured one (low-rank, sparse, tensor-train) is dense, and
-layers that share their parameters have them all.
-"""
+"""A model's parameters as those of the equivalent plain transformer, with dense weights in all layers."""
 
 from collections.abc import Hashable, Iterator
 from typing import Any, NamedTuple
@@ -26,7 +22,7 @@ class PlainParameter(NamedTuple):
 
     shape: Shape
     identity: Identity
-    """Of the tensors behind it: equal for names that share them."""
+    """Equal for names that share tensors."""
     axes: Axes | None
     """None if nobody declares them."""
 
@@ -44,10 +40,7 @@ def plain_shapes(model: nn.Module) -> dict[str, Shape]:
 
 @torch.no_grad()
 def dense_state(model: nn.Module) -> dict[str, Tensor]:
-    """The state dict of the plain model that computes what this one computes in evaluation; ties stay ties.
-
-    The model is put into evaluation.
-    """
+    """The state dict of the equivalent plain model, with ties. Sets the model to evaluation."""
     structured = structured_modules(model)
     identities = {name: parts for name, _, parts in _collect(model, "")}
     made: dict[Identity, Tensor] = {}

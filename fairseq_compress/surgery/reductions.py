@@ -51,14 +51,8 @@ def leading(size: int, kept: int, heads: int = 1, kept_heads: int = 1) -> Reduct
 def principal(table: Tensor, kept: int) -> Reduction:
     r"""The projection of a stream on the directions in which its embedding table has most energy.
 
-    With E = U S Vᵀ, P is the first ``kept`` columns of V, so that E P = U S is the best approximation of the table
-    of that rank. V are the eigenvectors of EᵀE, in float64, each with the sign that makes its entry of largest
-    magnitude positive. fairseq multiplies embedded tokens by the root of the width, which is smaller then: the stream
-    keeps its directions, and they weigh less against what the layers add.
-
-    Args:
-        table: E (V, n), floating.
-        kept: m; for m = n the axis stays as it is.
+    With E = U S Vᵀ (V, n), P is the first m = ``kept`` columns of V, so that E P = U S is the best approximation of the
+    table of that rank. V are the eigenvectors of EᵀE, in float64, with a positive entry of largest magnitude.
     """
     if kept == table.size(1):
         return WHOLE
@@ -81,11 +75,7 @@ def reduce_weight(weight: Tensor, axes: Sequence[Reduction]) -> Tensor:
 
 
 def reduce_gain(gain: Tensor, axis: Reduction) -> Tensor:
-    r"""The gain of a layer norm on a reduced axis: :math:`\gamma_s[j] = \sum_i P_{ij}^2 \gamma_i`, or its slice.
-
-    Args:
-        gain: γ (n,).
-    """
+    r"""The gain of a layer norm on a reduced axis: :math:`\gamma_s[j] = \sum_i P_{ij}^2 \gamma_i`, or its slice."""
     if axis.directions is None:
         return reduce_weight(gain, [axis])
     return (axis.directions.square().t() @ gain.double()).to(gain.dtype)

@@ -1,4 +1,4 @@
-"""From which layer of its teacher each layer of a new model starts: ``--init-layers``."""
+"""The teacher's layer from which each layer of a new model starts: ``--init-layers``."""
 
 from torch import nn
 

@@ -38,7 +38,7 @@ Parameters = Mapping[str, PlainParameter]
 
 
 class _Start(NamedTuple):
-    """What one weight of the student starts from."""
+    """The initial value of a weight of the student."""
 
     source: str
     value: Tensor
@@ -48,7 +48,7 @@ class _Start(NamedTuple):
 
 
 def size_problems(teacher: Any, student: Any, layers: LayerMap, widths: str) -> list[str]:
-    """What keeps a student of this shape from starting from this teacher."""
+    """Reasons why a student of this shape cannot start from this teacher."""
     depths = {part: len(getattr(teacher, part).layers) for part in PARTS}
     inside: LayerMap = {  # a map that breaks the depths has problems of its own
         part: [None if layer is None else min(layer, depths[part] - 1) for layer in layers[part]] for part in PARTS
@@ -84,19 +84,15 @@ def size_problems(teacher: Any, student: Any, layers: LayerMap, widths: str) -> 
 
 @torch.no_grad()
 def initialize_from(student: Any, teacher: Any, layers: LayerMap, widths: str, name: str) -> frozenset[str]:
-    """Load the teacher's weights into a new student, and log where each came from, and what was not used.
+    """Load the teacher's weights into a new student and log their sources; returns the names of the loaded weights.
 
-    A table that the student shares must be the same in the teacher under all of its names. A compressed teacher gives
-    its effective weights; on a student with a compression plan they are what its transforms start from. The sizes must
-    have passed :func:`size_problems`.
+    Tables that the student shares must be equal in the teacher. A compressed teacher gives its effective weights. The
+    sizes must have passed :func:`size_problems`.
 
     Args:
         layers: of :func:`~fairseq_compress.surgery.teacher_layers.choose_layers`.
-        widths: one of :data:`WIDTHS`; counts only where the student is narrower.
+        widths: one of :data:`WIDTHS`, for a narrower student.
         name: of the teacher, for messages.
-
-    Returns:
-        The names of the weights that came from the teacher.
     """
     parameters, theirs = plain_parameters(student), plain_parameters(teacher)
     weights = {key: value for key, value in dense_state(teacher).items() if key in theirs}
@@ -130,7 +126,7 @@ def initialize_from(student: Any, teacher: Any, layers: LayerMap, widths: str, n
 def _starts(
     parameters: Parameters, theirs: Parameters, weights: Mapping[str, Tensor], layers: LayerMap, project: bool
 ) -> tuple[dict[str, _Start], list[str]]:
-    """What each of the student's weights starts from, except those that the teacher lacks, and what is wrong."""
+    """The initial value of each weight of the student that the teacher has, and problems."""
     starts, problems = {}, []
     streams: dict[str, Reduction] = {}
     for key, own in parameters.items():
@@ -214,7 +210,7 @@ def _copy_equal_cores(student: nn.Module, teacher: nn.Module, taken: set[str]) -
 
 
 def _log(name: str, starts: Mapping[str, _Start], errors: Mapping[str, float]) -> None:
-    """Where each unit came from, with the largest error of weights that only approximate their source."""
+    """Log the source of each unit, with the largest error of approximated weights."""
     units: dict[str, list[str]] = {}
     for key, start in starts.items():
         units.setdefault(f"{_unit(key)} <- {_unit(start.source)}", []).append(key)

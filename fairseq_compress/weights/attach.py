@@ -24,10 +24,7 @@ logger = logging.getLogger(__name__)
 
 
 def attach_plan(plan: Plan, model: nn.Module) -> None:
-    """Compress a model in place, whose weights are still to be loaded. They keep their names in the state dict.
-
-    Modules that share a weight share its chain: a rule that picks one of them applies to all.
-    """
+    """Compress a model in place before its weights are loaded; modules that share a weight share its rule."""
     groups = weight_groups(model)
     group_of = {name: number for number, group in enumerate(groups) for name in group.modules}
     chosen: dict[int, dict[bool, tuple[str, WeightTransform]]] = {}
@@ -53,7 +50,7 @@ def _transform(rule: WeightRule, group: WeightGroup, place: str) -> WeightTransf
 
 
 def _warn_of_left(patterns: Sequence[str], model: nn.Module) -> None:
-    """Sparse layers and tensor trains have no matrix for a transform, so no pattern picks them."""
+    """Warn of sparse layers and tensor trains, which no pattern selects."""
     kinds = (SparseLinear, TensorTrainEmbedding)
     names = [name for name, module in model.named_modules() if isinstance(module, kinds)]
     left = [name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns)]
@@ -65,10 +62,7 @@ def _warn_of_left(patterns: Sequence[str], model: nn.Module) -> None:
 
 
 def refuse_other_compression(model: nn.Module, state: Mapping[str, Tensor], prefix: str, *_: Any) -> None:
-    """Refuse a state dict with centroids, masks or ranges for which the model has no place, before it is loaded.
-
-    ``prefix`` begins the keys of this model, where it is part of another.
-    """
+    """Refuse a state dict with centroids, masks or ranges that the model does not have."""
     modules = dict(model.named_modules(remove_duplicate=False))
     for key in (name.removeprefix(prefix) for name in state if name.startswith(prefix)):
         for mark, place, has in (

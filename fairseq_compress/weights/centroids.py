@@ -1,4 +1,4 @@
-"""A weight made of shared centroids: what product quantization and codebooks have in common."""
+"""Weights made of shared centroids, for product quantization and codebooks."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
@@ -26,10 +26,9 @@ DTYPES = {16: torch.float16, 8: torch.int8}
 
 
 class Quantize(Protocol):
-    """A matrix to codes."""
+    """A matrix to codes; raises ``ValueError`` if it is not finite."""
 
-    def __call__(self, weight: Tensor) -> Codes:
-        """Raises ValueError where the weight is not finite."""
+    def __call__(self, weight: Tensor) -> Codes: ...
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ class CodesRule(WeightRule):
         return Codebook(empty, self.quantize(), self.centroid_bits)
 
     def quantize(self) -> Quantize:
-        """A matrix to codes."""
+        """The quantizer of a matrix."""
         raise NotImplementedError
 
     def sizes(self) -> tuple[int, int]:
@@ -68,18 +67,15 @@ class CodesRule(WeightRule):
 class Codebook(WeightTransform):
     """Centroids, which are trained in place of the weight (arXiv:2004.07320).
 
-    The forward pass sees the centroids as they are stored, in float16 or int8. A plain weight is quantized when it is
-    loaded.
-
-    The gradient of centroid k is the mean of the gradients of all N_k blocks of the matrix that it is assigned to
-    (arXiv:1907.05686): Σ_{j: a_j = k} ∂L/∂b_j / N_k. Blocks of rows that a batch does not use count with a gradient of
-    zero, so it does not depend on how a batch is split.
+    The forward pass uses the centroids as they are stored, in float16 or int8. A plain weight is quantized when it is
+    loaded. The gradient of centroid k is the mean of the gradients of all N_k blocks of the matrix that it is assigned
+    to (arXiv:1907.05686), Σ_{j: a_j = k} ∂L/∂b_j / N_k, zeros of rows that a batch does not use included.
 
     Args:
-        codes: centroids, assignments and rotation; of a model that is still to be loaded only the sizes count.
-        quantize: how a plain weight is quantized.
+        codes: centroids, assignments and rotation, or only their sizes before a weight is loaded.
+        quantize: quantizer of a plain weight.
         centroid_bits: 16 for float16, or 8.
-        filled: whether ``codes`` are those of a weight; else it is still to be loaded.
+        filled: whether ``codes`` are those of a weight.
     """
 
     assignments: Tensor
@@ -142,7 +138,6 @@ class Codebook(WeightTransform):
         super()._load_from_state_dict(state, prefix, *rest)
 
     def pack(self, weight: Tensor) -> Packed:
-        """Of the centroids."""
         return pack_codes(Codes(weight.detach().float(), self.assignments, self.rotation), self.centroid_bits)
 
     def extra_repr(self) -> str:
@@ -152,7 +147,7 @@ class Codebook(WeightTransform):
 
 
 class _MeanGradient(torch.autograd.Function):
-    """Identity; the gradient of each centroid is divided by the number of blocks of the matrix that have it."""
+    """Identity; the gradient of each centroid is divided by its number of blocks in the matrix."""
 
     @staticmethod
     def forward(ctx: Any, centroids: Tensor, assignments: Tensor) -> Tensor:

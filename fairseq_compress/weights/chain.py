@@ -1,4 +1,4 @@
-"""The chain of transforms between what is trained and the weight that a model computes with.
+"""The chain of transforms from a trained parameter to the weight of a model.
 
     trained parameter → storage (centroids are looked up) → mask or gate → noise or fake quantization → weight
 
@@ -16,7 +16,7 @@ from fairseq_compress.weights.packed import Packed, pack_plain
 
 STORAGE, MASK, QUANTIZATION = "storage", "mask", "quantization"
 STATE_NAMES = {STORAGE: "weight_transform.", MASK: "weight_mask.", QUANTIZATION: "weight_transform."}
-"""Place -> how the keys of a transform begin in the state dict of the module."""
+"""Place -> prefix of a transform's keys in the state dict of the module."""
 
 
 class WeightTransform(nn.Module):
@@ -55,7 +55,7 @@ class WeightTransform(nn.Module):
 class Chain(nn.Module):
     """The transforms of a weight, for all modules that share it: a parametrization of ``torch.nn.utils.parametrize``.
 
-    After ``make_generation_fast_``, which fairseq calls before it generates, the weight is computed once.
+    After ``make_generation_fast_`` the weight is cached.
     """
 
     def __init__(self, *transforms: WeightTransform) -> None:
@@ -74,12 +74,12 @@ class Chain(nn.Module):
 
     @property
     def trained_name(self) -> str:
-        """Of what is trained, in the state dict of a module."""
+        """Name of the trained parameter in the state dict of a module."""
         return "weight" if self.storage is None else str(self.storage.trained_name)
 
     @property
     def cached(self) -> bool:
-        """Whether :meth:`forward` only looks up its result."""
+        """Whether :meth:`forward` uses the cache."""
         return self.cache.enabled and not self.training
 
     @property
@@ -98,7 +98,7 @@ class Chain(nn.Module):
         )
 
     def before(self, last: WeightTransform | None, parameter: Tensor) -> Tensor:
-        """The weight as one of the transforms gets it; None: as the model gets it."""
+        """The input of the transform ``last``; None: the weight of the model."""
         weight = parameter if self.storage is None else self.storage(parameter)
         for transform in self._after_storage():
             if transform is last:
@@ -119,7 +119,7 @@ class Chain(nn.Module):
         return [transform for transform in (self.mask, self.quantization) if transform is not None]
 
     def right_inverse(self, weight: Tensor) -> Tensor:
-        """What is trained in place of the weight: called by torch when the chain is attached."""
+        """The initial value of the trained parameter; called by torch."""
         return weight if self.storage is None else self.storage.start
 
     def take_plain(self, state: dict[str, Tensor], prefix: str) -> None:

@@ -1,7 +1,7 @@
 """Weights of a model with the modules that share them, and chains of transforms on them.
 
-A chain is a parametrization (torch.nn.utils.parametrize): every reader of ``module.weight`` sees it, also fairseq's
-attention, which passes the weights of its projections to a function. The state dict stays that of the plain model.
+A chain is a parametrization (torch.nn.utils.parametrize), which every reader of ``module.weight`` sees. The state dict
+has the names of the plain model.
 """
 
 from collections.abc import Iterator
@@ -44,21 +44,21 @@ class WeightGroup:
 
     @property
     def name(self) -> str:
-        """Of the first module."""
+        """Name of the first module."""
         return next(iter(self.modules))
 
     @property
     def parameter(self) -> nn.Parameter:
-        """What is trained: the weight, or what is in its place."""
+        """The trained parameter: the weight or, for example, its centroids."""
         return parameter_of(self.modules[self.name])
 
     @property
     def chain(self) -> Chain | None:
-        """The transforms, if there are any."""
+        """The transforms, or None."""
         return chain_of(self.modules[self.name])
 
     def attach(self, *transforms: WeightTransform) -> None:
-        """Put a chain of transforms on the weight."""
+        """Attach a chain of transforms to the weight."""
         for name, module in self.modules.items():
             if (other := chain_of(module)) is not None:
                 raise ConfigError(
@@ -101,35 +101,29 @@ def compressed_groups(model: nn.Module) -> Iterator[tuple[WeightGroup, Chain]]:
 
 
 def chain_of(module: Any) -> Chain | None:
-    """The transforms of the weight of a module, if there are any."""
+    """The transforms of the weight of a module, or None."""
     if not parametrize.is_parametrized(module, "weight"):
         return None
-    chain: Chain = module.parametrizations["weight"][0]
-    return chain
+    return module.parametrizations["weight"][0]
 
 
 def parameter_of(module: Any) -> nn.Parameter:
-    """The parameter that is trained for the weight of a module."""
-    weight: nn.Parameter = module.weight if chain_of(module) is None else module.parametrizations["weight"].original
-    return weight
+    """The trained parameter of the weight of a module."""
+    return module.weight if chain_of(module) is None else module.parametrizations["weight"].original
 
 
 def weight_before_noise(module: Any) -> Tensor:
-    """The weight of a module, where it has noise or fake quantization what these get."""
+    """The weight of a module before noise or fake quantization."""
     chain = chain_of(module)
     noisy = None if chain is None else chain.compression
     if chain is None or not isinstance(noisy, NoisyTransform):
-        weight: Tensor = module.weight
-        return weight
+        return module.weight
     return chain.before(noisy, parameter_of(module))
 
 
 @torch.no_grad()
 def effective_state(model: nn.Module) -> dict[str, Tensor]:
-    """The state dict of the plain model that computes what this one computes in evaluation; ties stay ties.
-
-    The model is put into evaluation.
-    """
+    """The state dict of the equivalent plain model, with ties. Sets the model to evaluation."""
     model.eval()
     weights: dict[str, tuple[str, Tensor]] = {}  # key of what is trained -> key and value of the weight
     for group, chain in compressed_groups(model):
@@ -141,13 +135,13 @@ def effective_state(model: nn.Module) -> dict[str, Tensor]:
 
 
 def _names(chain: Chain, prefix: str) -> Iterator[tuple[str, str]]:
-    """How keys of the state dict begin: in torch's names, in ours."""
+    """Prefixes of keys of the state dict: torch's names, the plain model's."""
     for place in chain._modules:
         yield f"{prefix}{_CHAIN}{place}.", prefix + STATE_NAMES[place]
 
 
 def _to_plain_names(module: nn.Module, state: dict[str, Any], prefix: str, metadata: Any) -> None:
-    """Only the keys of this module, which are the last ones so far, move: the order is that of the plain model."""
+    """Rename the keys of this module, the last ones so far, in the order of the plain model."""
     chain = chain_of(module)
     assert chain is not None
     own = {key: state.pop(key) for key in [key for key in state if key.startswith(prefix)]}

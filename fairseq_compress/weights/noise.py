@@ -31,12 +31,7 @@ class Noise:
 
 
 class NoisyTransform(WeightTransform):
-    """A transform that draws blocks of a weight in training.
-
-    Args:
-        probability: p, by updates.
-        block: entries of a row that are drawn together.
-    """
+    """A transform of random blocks of ``block`` entries of a row, drawn in training with probability p by updates."""
 
     uses_whole = False
     """Whether the transform of some rows depends on the other rows."""
@@ -47,7 +42,6 @@ class NoisyTransform(WeightTransform):
         self.p = probability.at(0)
 
     def set_num_updates(self, num_updates: int) -> None:
-        """Called by fairseq before each update."""
         self.p = self.probability.at(num_updates)
 
     def whole(self, weight: Tensor) -> Tensor:

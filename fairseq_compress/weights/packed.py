@@ -14,17 +14,15 @@ class Packed(NamedTuple):
     kind: str
     """A key of :data:`FORMS`."""
     spec: dict[str, Any]
-    """What is needed besides the tensors, in values of JSON."""
+    """Metadata in JSON values."""
     tensors: dict[str, Tensor]
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of the weight."""
         return tuple(self.tensors[""].shape if self.kind == "plain" else self.spec["shape"])
 
     @property
     def bytes(self) -> int:
-        """Of all tensors."""
         return sum(tensor.numel() * tensor.element_size() for tensor in self.tensors.values())
 
     def __str__(self) -> str:
@@ -39,7 +37,7 @@ class Packed(NamedTuple):
 
 
 class Form(NamedTuple):
-    """How a kind is read."""
+    """The readers of a kind."""
 
     unpack: Callable[[Packed], Tensor]
     codes: Callable[[Packed], tuple[str, int] | None]
@@ -79,6 +77,6 @@ def unpack(packed: Packed) -> Tensor:
 
 
 def check_bytes(part: str, tensor: Tensor, count: int, bits: int) -> None:
-    """ """
+    """Raise ``ValueError`` unless ``tensor`` has the bytes of ``count`` numbers."""
     if tensor.numel() != packed_bytes(count, bits):
         raise ValueError(f"{part}: must be {count} numbers of {bits} bits")

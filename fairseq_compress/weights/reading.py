@@ -61,7 +61,7 @@ def parse_plan(text: str, origin: str = "compression plan") -> Plan:
 
 
 def plan_text(plan: Plan) -> str:
-    """The plan in one line, every key written out; :func:`parse_plan` gives the same plan again."""
+    """The plan in one line with every key, the inverse of :func:`parse_plan`."""
     return json.dumps(asdict(plan))
 
 

@@ -43,8 +43,7 @@ def gated_recurrence(forget: Tensor, values: Tensor, start: Tensor | None = None
         start = values.new_zeros(values.shape[1:], dtype=dtype)
     # A step of decoding is so small that a graph that nobody needs would take half of its time.
     compute = _GatedRecurrence.apply if torch.is_grad_enabled() else _states
-    states: Tensor = compute(forget.to(dtype), values.to(dtype), start.to(dtype))
-    return states
+    return compute(forget.to(dtype), values.to(dtype), start.to(dtype))
 
 
 def running_sums(

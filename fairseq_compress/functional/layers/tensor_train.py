@@ -145,8 +145,7 @@ def logits(
         by_table = table <= contraction or not len(hidden)
     if torch.is_autocast_enabled(hidden.device.type) and hidden.dtype != torch.float64:
         hidden = hidden.to(torch.get_autocast_dtype(hidden.device.type))
-    made: Tensor = _Logits.apply(_table_part if by_table else _contraction, entries, zero, hidden, *cores)
-    return made
+    return _Logits.apply(_table_part if by_table else _contraction, entries, zero, hidden, *cores)
 
 
 def _table_part(cores: Sequence[Tensor], hidden: Tensor, rows: int) -> tuple[Tensor, Tensor]:

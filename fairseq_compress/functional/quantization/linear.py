@@ -107,14 +107,12 @@ def fake_quantize(weight: Tensor, scheme: LinearScheme, inverse: Tensor | None =
 
 def straight_through(value: Tensor, replacement: Tensor) -> Tensor:
     """``replacement`` in the forward pass; its whole gradient goes to ``value`` (arXiv:1308.3432)."""
-    replaced: Tensor = _StraightThrough.apply(value, replacement)
-    return replaced
+    return _StraightThrough.apply(value, replacement)
 
 
 def fake_quantize_activations(x: Tensor, largest: Tensor, bits: int) -> Tensor:
     """x̂ of activations with scale = ``largest`` / M; the gradient is one inside of the clamp and zero outside."""
-    quantized: Tensor = _ClampedStraightThrough.apply(x, largest, greatest_integer(bits))
-    return quantized
+    return _ClampedStraightThrough.apply(x, largest, greatest_integer(bits))
 
 
 def _rounded(weight: Tensor, inverse: Tensor, scheme: LinearScheme) -> Tensor:

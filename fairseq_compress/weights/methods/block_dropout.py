@@ -30,12 +30,7 @@ class BlockDropout(NoisyTransform):
 
     .. math:: \hat w = \frac{1 - m}{1 - p} \odot w, \quad \partial L / \partial w := \partial L / \partial \hat w
 
-    with the mask m of drawn blocks, as ``fairseq.modules.quant_noise``, which however overwrites the weight itself. In
-    evaluation ŵ = w.
-
-    Args:
-        probability: p, by updates.
-        block: entries of a row that are drawn together; that of the later product quantization.
+    with the mask m of drawn blocks, as ``fairseq.modules.quant_noise``. In evaluation ŵ = w.
     """
 
     def __init__(self, probability: Ramp, block: int = 8) -> None:

@@ -40,11 +40,6 @@ class LinearQuantizer(NoisyTransform):
 
     In training a random fraction p of the blocks is quantized: p = 1 is quantization-aware training
     (arXiv:1910.06188), less is quant-noise (arXiv:2004.07320), 0 is the weight itself. In evaluation everything is.
-
-    Args:
-        scheme: bits and granularity.
-        probability: p, by updates.
-        block: entries of a row that are drawn together.
     """
 
     def __init__(self, scheme: LinearScheme, probability: Ramp | None = None, block: int = 8) -> None:

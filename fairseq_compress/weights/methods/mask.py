@@ -21,7 +21,7 @@ from fairseq_compress.weights.rules import WeightRule, method
 @method("mask")
 @dataclass(frozen=True, kw_only=True)
 class MaskRule(WeightRule):
-    """A mask that is made once, of the weight that is loaded, and stays."""
+    """A fixed mask, computed from the loaded weight."""
 
     sparsity: float = option(help="fraction of each weight that is removed", range="[0, 1)")
     criterion: str = option("random", "which weights are removed", choices=CRITERIA)
@@ -37,11 +37,7 @@ class MaskRule(WeightRule):
 class Mask(WeightTransform):
     """w̃ = m ⊙ w with m in {0, 1}; gradients are zero where m is. The parameter w keeps its values.
 
-    The mask is a buffer of bits. A checkpoint that has none gets one of its plain weight.
-
-    Args:
-        shape: (R, C).
-        criterion: a weight -> its mask (R, C), bool.
+    The mask is a buffer of bits. For a checkpoint without one, ``criterion`` computes it from the weight (R, C).
     """
 
     place = MASK
