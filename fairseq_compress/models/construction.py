@@ -55,9 +55,9 @@ def output_layer(cfg: Any, dictionary: Any, embed_tokens: Any) -> nn.Module | No
         return FactorizedOutput.tied(embed_tokens) if tied else FactorizedOutput(width, entries, embed_tokens.rank)
     if isinstance(embed_tokens, TensorTrainEmbedding):
         if tied:
-            return TensorTrainOutput.tied(embed_tokens)
+            return TensorTrainOutput(embed_tokens)
         modes = embed_tokens.entry_modes, embed_tokens.width_modes
-        return TensorTrainOutput.tied(
+        return TensorTrainOutput(
             TensorTrainEmbedding(entries, width, embed_tokens.padding_idx, embed_tokens.rank, *modes)
         )
     return None

@@ -100,7 +100,8 @@ def why_no_output_matrix(model: nn.Module, part: Any = None) -> str | None:
     inner = unwrapped(model) if part is None else part
     decoder: Any = getattr(inner, "decoder", None)
     projection: Any = getattr(decoder, "output_projection", None)
-    if type(projection) not in _REDUCING and not _is_plain_linear(projection):
+    plain = isinstance(projection, nn.Linear) and type(projection).forward is nn.Linear.forward
+    if type(projection) not in _REDUCING and not plain:
         return f"got a decoder with the output {type(projection).__name__}"
     if type(inner).forward is not TransformerModelBase.forward:
         return f"got the model {type(inner).__name__} with a forward of its own"
@@ -108,17 +109,10 @@ def why_no_output_matrix(model: nn.Module, part: Any = None) -> str | None:
         return f"got the decoder {type(decoder).__name__} with a forward of its own"
     if type(decoder).output_layer not in _PLAIN_OUTPUT_LAYERS or decoder.adaptive_softmax is not None:
         return f"got the decoder {type(decoder).__name__} with an output layer of its own"
-    if any(_has_forward_hooks(module) for module in projection.modules()) or decoder._forward_hooks:
+    hooks = [(module._forward_hooks, module._forward_pre_hooks) for module in projection.modules()]
+    if any(after or before for after, before in hooks) or decoder._forward_hooks:
         return "got hooks on the decoder's output"
     return None
-
-
-def _is_plain_linear(module: object) -> bool:
-    return isinstance(module, nn.Linear) and type(module).forward is nn.Linear.forward
-
-
-def _has_forward_hooks(module: nn.Module) -> bool:
-    return bool(module._forward_hooks or module._forward_pre_hooks)
 
 
 def _product_dtype(model: nn.Module) -> torch.dtype:

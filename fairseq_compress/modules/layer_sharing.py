@@ -26,7 +26,7 @@ def share_layers(layers: nn.ModuleList, leaders: Sequence[int]) -> None:
     setattr(layers, _LEADERS, tuple(leaders))
     setattr(layers, _BUFFERS, {name for _, leader in pairs for name, _ in layers[leader].named_buffers()})
     layers._register_state_dict_hook(_without_followers)
-    layers.register_load_state_dict_pre_hook(_with_followers)
+    layers.register_load_state_dict_pre_hook(_copy_to_followers)
 
 
 def leaders_of(layers: nn.Module) -> tuple[int, ...]:
@@ -55,12 +55,12 @@ def _shared_names(layers: Any, follower: int) -> set[str]:
 
     Buffers are matched by name: moving a model to another device copies them for each module.
     """
-    own, theirs = layers[follower].state_dict(), layers[leaders_of(layers)[follower]].state_dict()
+    own, first = layers[follower].state_dict(), layers[leaders_of(layers)[follower]].state_dict()
     by_name = getattr(layers, _BUFFERS)
     return {
         name
         for name, value in own.items()
-        if name in theirs and (name in by_name or identity(value) == identity(theirs[name]))
+        if name in first and (name in by_name or identity(value) == identity(first[name]))
     }
 
 
@@ -74,11 +74,7 @@ def _without_followers(layers: nn.Module, state: dict[str, Any], prefix: str, *_
             del state[f"{prefix}{follower}.{name}"]
 
 
-def _with_followers(layers: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    _copy_to_followers(layers, state, prefix)
-
-
-def _copy_to_followers(layers: nn.Module, state: dict[str, Any], prefix: str) -> None:
+def _copy_to_followers(layers: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
     leaders = leaders_of(layers)
     for follower in _followers(layers):
         start = f"{prefix}{leaders[follower]}."

@@ -83,7 +83,7 @@ class SparseLinear(StructuredWeight):
     def forward(self, x: Tensor) -> Tensor:
         """y (..., O) of x (..., I)."""
         if self.training or not self.cache.enabled or torch.is_grad_enabled():
-            return F.linear(x, self._scattered(), self.bias)
+            return F.linear(x, self.dense_weight(), self.bias)
         if not self._sparse_pays(x):
             return F.linear(x, self._form("dense"), self.bias)
         chunks = x.reshape(-1, self.in_features).split(CHUNK)
@@ -96,9 +96,6 @@ class SparseLinear(StructuredWeight):
         if self.block >= BLOCK_PRODUCT:
             return block_product(rows, self._form("blocks"), self.places, self.out_features)
         return (self._form("compressed") @ rows.t()).t()
-
-    def _scattered(self) -> Tensor:
-        return scatter_blocks(self.values, self.places, self.dense_shape)
 
     def _sparse_pays(self, x: Tensor) -> bool:
         rows = x.numel() // self.in_features
@@ -115,7 +112,7 @@ class SparseLinear(StructuredWeight):
 
     def _convert(self, name: str) -> Tensor:
         if name == "dense":
-            return self._scattered().detach()
+            return self.dense_weight().detach()
         if name == "blocks":
             return self.values.detach().transpose(1, 2).contiguous()
         return compressed(self.values.detach(), self.places, self.dense_shape)
@@ -135,7 +132,7 @@ class SparseLinear(StructuredWeight):
         return self.out_features, self.in_features
 
     def dense_weight(self) -> Tensor:
-        return self._scattered()
+        return scatter_blocks(self.values, self.places, self.dense_shape)
 
     def approximation(self, weight: Tensor) -> dict[str, Tensor]:
         """The entries of ``weight`` on the support: no W with these zeros is closer to it."""

@@ -25,10 +25,6 @@ class TensorTrainOutput(StructuredWeight):
         self.cores = embedding.cores
         self._tied = (embedding,)  # in a tuple, where nn.Module does not find it: its cores have names here already
 
-    @classmethod
-    def tied(cls, embedding: TensorTrainEmbedding) -> "TensorTrainOutput":
-        return cls(embedding)
-
     @property
     def embedding(self) -> TensorTrainEmbedding:
         return self._tied[0]

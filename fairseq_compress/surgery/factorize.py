@@ -122,7 +122,7 @@ def _ranks(
     spectra = {names[0]: singular_values(weights[f"{names[0]}.weight"]) for names in shapes}
     if choice.energy is not None:
         return {names: rank_for_energy(spectra[names[0]], choice.energy) for names in shapes}
-    assert choice.size is not None  # a choice is one of three
+    assert choice.size is not None
     least = FLOAT32_BYTES * (others + sum(stored_numbers(1, *shape) for shape in shapes.values()))
     if choice.size < least:
         raise ConfigError(f"--size: must be at least {least} bytes, rank 1 in all layers picked, got {choice.size}")

@@ -53,19 +53,19 @@ def size_problems(teacher: Any, student: Any, layers: LayerMap, widths: str) -> 
     inside: LayerMap = {  # a map that breaks the depths has problems of its own
         part: [None if layer is None else min(layer, depths[part] - 1) for layer in layers[part]] for part in PARTS
     }
-    theirs = plain_parameters(teacher)
+    of_teacher = plain_parameters(teacher)
     differences: dict[str, tuple[int, int, int]] = {}  # text -> its place in the message, larger or smaller
     for key, own in plain_parameters(student).items():
-        other = theirs.get(_source(key, inside) or "")
+        other = of_teacher.get(_source(key, inside) or "")
         if other is None or own.axes is None or other.axes is None:
             continue
-        for axis, size, their_axis, their_size in zip(own.axes, own.shape, other.axes, other.shape, strict=True):
-            if axis.kind not in REDUCIBLE or axis.kind != their_axis.kind:
+        for axis, size, teacher_axis, teacher_size in zip(own.axes, own.shape, other.axes, other.shape, strict=True):
+            if axis.kind not in REDUCIBLE or axis.kind != teacher_axis.kind:
                 continue
-            sizes = [(axis.name, size, their_size)]
+            sizes = [(axis.name, size, teacher_size)]
             if axis.kind == HEADS.kind:
-                widths_of_head = size // axis.blocks, their_size // their_axis.blocks
-                sizes = [(axis.name, axis.blocks, their_axis.blocks), (f"{axis.part} head width", *widths_of_head)]
+                widths_of_head = size // axis.blocks, teacher_size // teacher_axis.blocks
+                sizes = [(axis.name, axis.blocks, teacher_axis.blocks), (f"{axis.part} head width", *widths_of_head)]
             for n, (label, ours, others) in enumerate(sizes):
                 place = PARTS.index(axis.part), REDUCIBLE.index(axis.kind) * 2 + n
                 differences[f"{label} {ours} from {others}"] = (*place, ours - others)
@@ -94,9 +94,9 @@ def initialize_from(student: Any, teacher: Any, layers: LayerMap, widths: str, n
         widths: one of :data:`WIDTHS`, for a narrower student.
         name: of the teacher, for messages.
     """
-    parameters, theirs = plain_parameters(student), plain_parameters(teacher)
-    weights = {key: value for key, value in dense_state(teacher).items() if key in theirs}
-    starts, problems = _starts(parameters, theirs, weights, layers, widths == "svd")
+    parameters, of_teacher = plain_parameters(student), plain_parameters(teacher)
+    weights = {key: value for key, value in dense_state(teacher).items() if key in of_teacher}
+    starts, problems = _starts(parameters, of_teacher, weights, layers, widths == "svd")
     groups: dict[Identity, list[str]] = {}
     for key, parameter in parameters.items():
         groups.setdefault(parameter.identity, []).append(key)
@@ -117,14 +117,14 @@ def initialize_from(student: Any, teacher: Any, layers: LayerMap, widths: str, n
     filled = {key for group in groups.values() if any(key in starts for key in group) for key in group}
     _log(name, starts, errors)
     used = {start.source for start in starts.values()}
-    for what, keys, everything in (("left as initialized", filled, parameters), ("not taken from it", used, theirs)):
-        left = _units([key for key in everything if key not in keys], everything)
+    for what, keys, names in (("left as initialized", filled, parameters), ("not taken from it", used, of_teacher)):
+        left = _units([key for key in names if key not in keys], names)
         logger.info("start from %s: %s: %s", name, what, left)
     return frozenset(filled)
 
 
 def _starts(
-    parameters: Parameters, theirs: Parameters, weights: Mapping[str, Tensor], layers: LayerMap, project: bool
+    parameters: Parameters, of_teacher: Parameters, weights: Mapping[str, Tensor], layers: LayerMap, project: bool
 ) -> tuple[dict[str, _Start], list[str]]:
     """The initial value of each weight of the student that the teacher has, and problems."""
     starts, problems = {}, []
@@ -133,18 +133,18 @@ def _starts(
         source = _source(key, layers)
         if source is None or source not in weights:
             continue
-        weight, other = weights[source], theirs[source]
+        weight, other = weights[source], of_teacher[source]
         rules: list[Reduction | None] = []
-        for axis, size, their_axis, their_size in zip(
+        for axis, size, teacher_axis, teacher_size in zip(
             own.axes or (), own.shape, other.axes or (), other.shape, strict=False
         ):
-            if project and axis.kind == WIDTH.kind and size < their_size:
+            if project and axis.kind == WIDTH.kind and size < teacher_size:
                 table = weights[f"{axis.part}.embed_tokens.weight"]
-                if axis.part not in streams and table.size(1) == their_size:
+                if axis.part not in streams and table.size(1) == teacher_size:
                     streams[axis.part] = principal(table, size)
                 rules.append(streams.get(axis.part))
             else:
-                rules.append(_sliced(axis, size, their_axis, their_size))
+                rules.append(_sliced(axis, size, teacher_axis, teacher_size))
         reduced = [rule for rule in rules if rule is not None]
         value = weight
         if len(reduced) == len(rules) == weight.dim():
@@ -160,14 +160,14 @@ def _starts(
     return starts, problems
 
 
-def _sliced(axis: Axis, size: int, theirs: Axis, their_size: int) -> Reduction | None:
+def _sliced(axis: Axis, size: int, of_teacher: Axis, teacher_size: int) -> Reduction | None:
     """The leading entries of an axis of the teacher's; None if there is no rule."""
-    if (size, axis.blocks) == (their_size, theirs.blocks):
+    if (size, axis.blocks) == (teacher_size, of_teacher.blocks):
         return WHOLE
-    narrower = axis.blocks <= theirs.blocks and size // axis.blocks <= their_size // theirs.blocks
-    if axis.kind not in REDUCIBLE or axis.kind != theirs.kind or not narrower:
+    narrower = axis.blocks <= of_teacher.blocks and size // axis.blocks <= teacher_size // of_teacher.blocks
+    if axis.kind not in REDUCIBLE or axis.kind != of_teacher.kind or not narrower:
         return None
-    return leading(their_size, size, theirs.blocks, axis.blocks)
+    return leading(teacher_size, size, of_teacher.blocks, axis.blocks)
 
 
 def _source(key: str, layers: LayerMap) -> str | None:
@@ -201,9 +201,9 @@ def _sharing_problems(
 
 def _copy_equal_cores(student: nn.Module, teacher: nn.Module, taken: set[str]) -> None:
     """Tensor trains of one shape: rows of the table that mean nothing are lost on the way through a dense one."""
-    theirs = structured_modules(teacher)
+    of_teacher = structured_modules(teacher)
     for name, module in structured_modules(student).items():
-        own, other = (getattr(layer, "cores", None) for layer in (module, theirs.get(name)))
+        own, other = (getattr(layer, "cores", None) for layer in (module, of_teacher.get(name)))
         if f"{name}.weight" in taken and own and other and [c.shape for c in own] == [c.shape for c in other]:
             for core, source in zip(own, other, strict=True):
                 core.copy_(source)

@@ -27,7 +27,7 @@ class TiedModel(nn.Module):
     def __init__(self, entries=V, width=D, rank=R, **modes):
         super().__init__()
         self.encoder = self.decoder = TensorTrainEmbedding(entries, width, PAD, rank, **modes)
-        self.output = TensorTrainOutput.tied(self.encoder)
+        self.output = TensorTrainOutput(self.encoder)
 
     def forward(self, ids):
         return self.output(self.encoder(ids).tanh())
@@ -116,7 +116,7 @@ def test_names_that_fairseq_reads_and_what_print_tells(model):
     assert "in_features=12, out_features=21, rank=3, tied" in repr(output)
     assert embedding.multiply_adds == 6 * 9 + 12 * 3  # x (3, r) by G_2 (r, 2 r), then (6, r) by G_3 (r, 2)
     assert output.multiply_adds == D * V
-    assert TensorTrainOutput.tied(TensorTrainEmbedding(1000, 64, PAD, 1)).multiply_adds == 640 + 1600 + 4000
+    assert TensorTrainOutput(TensorTrainEmbedding(1000, 64, PAD, 1)).multiply_adds == 640 + 1600 + 4000
 
 
 @pytest.mark.parametrize(

@@ -131,12 +131,12 @@ def _run(job: Job, student: Output, needs: Sequence[bool]) -> tuple[Tensor, Grad
         sink = FoldedGradient(student, needs, None if len(kept) == len(padded) else kept, compute)
     else:
         sink = StoredGradient(student, needs[0])
-    chunk_rows, block_rows = _piece_sizes(job, vocabulary, tensor_of(student).element_size())
+    chunk_rows, block_rows = _slice_sizes(job, vocabulary, tensor_of(student).element_size())
     scratch = torch.empty((job.row_loss.scratch + 1, chunk_rows, vocabulary), dtype=compute, device=padded.device)
     teachers = TeacherRows(job.teachers, sink.kept, compute)
     target, weights = select(job.target, sink.kept), None if job.weights is None else select(job.weights, sink.kept)
     values = torch.empty((job.row_loss.sums, len(target)), dtype=compute, device=padded.device)
-    for rows in _pieces(len(target), block_rows):
+    for rows in _slices(len(target), block_rows):
         logits, gradient = sink.block(rows)
         block = _Block(logits, teachers.block(rows), target[rows], None if weights is None else weights[rows], gradient)
         _fill(block, job.row_loss, scratch, values[:, rows])
@@ -160,7 +160,7 @@ def _fill(block: _Block, row_loss: RowLoss, scratch: Tensor, values: Tensor) -> 
     chunk_rows, gradient = scratch.size(1), block.gradient
     # Made where it will stay, if that is not where the logits are.
     in_place = gradient is not None and gradient.dtype == scratch.dtype and gradient is not block.logits
-    for chunk in _pieces(len(block.target), chunk_rows):
+    for chunk in _slices(len(block.target), chunk_rows):
         size = len(block.target[chunk])
         place = gradient[chunk] if gradient is not None and in_place else scratch[0, :size]
         teachers = rows_of(block.teachers, chunk, scratch.dtype)
@@ -172,7 +172,7 @@ def _fill(block: _Block, row_loss: RowLoss, scratch: Tensor, values: Tensor) -> 
             gradient[chunk] = place
 
 
-def _piece_sizes(job: Job, vocabulary: int, element_size: int) -> tuple[int, int]:
+def _slice_sizes(job: Job, vocabulary: int, element_size: int) -> tuple[int, int]:
     """Rows of a chunk and of a block."""
     on_cpu = job.target.device.type == "cpu"
     elements = CHUNK_ELEMENTS_CPU if on_cpu else CHUNK_ELEMENTS_GPU
@@ -182,5 +182,5 @@ def _piece_sizes(job: Job, vocabulary: int, element_size: int) -> tuple[int, int
     return chunk_rows, chunk_rows * max(1, block_chunks)
 
 
-def _pieces(total: int, size: int) -> Iterator[slice]:
+def _slices(total: int, size: int) -> Iterator[slice]:
     return (slice(start, min(start + size, total)) for start in range(0, total, size))
