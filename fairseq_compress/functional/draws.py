@@ -30,16 +30,8 @@ def splitmix64(seed: int, count: int) -> Keys:
 def word_draws(stream: int, sentences: Integers, counts: Integers) -> NDArray[np.float64]:
     r"""One number of [0, 1) for each word of some sentences, a multiple of :math:`2^{-53}`.
 
-    Word k of sentence i has number k of :func:`splitmix64` from a state that is number i of splitmix64 from ``stream``,
-    whatever the other sentences and their order.
-
-    Args:
-        stream: any integer; it counts modulo 2⁶⁴.
-        sentences: (B,) numbers i, from 0.
-        counts: (B,) words of each.
-
-    Returns:
-        (W,) for the W = Σ counts words, one sentence after the other.
+    Word k of sentence i has number k of :func:`splitmix64` from a state that is number i of splitmix64 from ``stream``.
+    Returns (W,) for the W = Σ ``counts`` words of ``sentences`` (B,), one sentence after the other.
     """
     states = _numbers(np.full(len(sentences), stream % 2**64, dtype=np.uint64), sentences)
     places = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)

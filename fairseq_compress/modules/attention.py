@@ -85,11 +85,10 @@ class HookableMultiheadAttention(MultiheadAttention):
             key: ``(S, B, kdim)``; unused in self-attention, and where static keys are cached already.
             value: ``(S, B, vdim)``; used only where attention is neither self- nor encoder-decoder attention.
             key_padding_mask: ``(B, S)``, true at padding.
-            incremental_state: cache of keys and values of the former steps, updated here.
+            incremental_state: cache of keys and values, updated here.
             need_weights: also return the attention maps, averaged over heads, in float32.
             static_kv: keys and values are those of the first step (encoder-decoder attention).
             attn_mask: ``(T, S)``, added to the scores (float) or true where attention is forbidden.
-            before_softmax: not supported.
             need_head_weights: return the map of every head.
 
         Returns:

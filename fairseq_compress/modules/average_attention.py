@@ -22,11 +22,8 @@ class AverageAttention(RecurrentUnit):
     with FFN(m) = W_2 φ(W_1 m + b_1) + b_2, or the mean itself. Sum and mean are computed in float32, without padding.
     Weights start from Glorot's uniform distribution, biases at 0.
 
-    Args:
-        embed_dim: C, width of inputs and outputs.
-        ffn_embed_dim: inner width of FFN; 0: g_t is the mean.
-        dropout: probability of dropout inside of FFN.
-        activation: φ, one of fairseq's activation functions.
+    ``embed_dim`` is C, ``ffn_embed_dim`` the inner width of FFN (0: g_t is the mean), ``dropout`` is inside of FFN, and
+    ``activation`` φ one of fairseq's activation functions.
     """
 
     def __init__(self, embed_dim: int, ffn_embed_dim: int = 0, dropout: float = 0.0, activation: str = "relu") -> None:

@@ -25,11 +25,7 @@ class ConvolutionalEmbedding(nn.Module):
     W is initialized such that with a table of variance 1 / E (fairseq's ``Embedding(V, E)``) x has the variance 1 / D;
     b starts at 0. A causal one is called inside of :meth:`within`, which gives it former tokens.
 
-    Args:
-        table: (V, E), with a ``padding_idx``.
-        embedding_dim: D.
-        taps: K, tokens in a window; odd where it is symmetric.
-        causal: whether windows end with their token.
+    ``table`` is (V, E) with a ``padding_idx``; ``taps`` is K, odd for symmetric windows.
     """
 
     def __init__(self, table: nn.Embedding, embedding_dim: int, taps: int = 3, *, causal: bool) -> None:
@@ -65,11 +61,7 @@ class ConvolutionalEmbedding(nn.Module):
 
     @contextmanager
     def within(self, sequences: Tensor) -> Iterator[None]:
-        """Give a causal embedding the tokens before those that it is called with.
-
-        Args:
-            sequences: (B, N), N ≥ T, all of ``prev_output_tokens``; calls inside are with their last T tokens.
-        """
+        """Set the whole ``prev_output_tokens`` (B, N), N ≥ T; calls inside are with their last T tokens."""
         if not self.causal:
             raise ConfigError("causal: must be set for a part of a sequence to be embedded, got False")
         before, self._sequences = self._sequences, sequences

@@ -34,10 +34,7 @@ class SharedProjections(nn.Module):
     U = Vᵀ. It is a child of the criterion, with which fairseq trains, saves and resumes it. Keys of its state are
     ``u.KIND`` and ``v.KIND``, spaces as underscores: ``u.encoder_FFN_width``.
 
-    Args:
-        sizes: kind of axis -> (d_s, d_t).
-        direction: one of :data:`DIRECTIONS`.
-        axes: kinds of (output, input) of the matrices that will be compared; by default each kind may be on each side.
+    ``sizes`` are kind of axis -> (d_s, d_t), ``axes`` the kinds of (output, input) of the matrices; by default all.
     """
 
     def __init__(

@@ -26,11 +26,7 @@ def extended_table(table: Tensor, segmentations: Sequence[Sequence[int]]) -> Ten
 
         E_{V+j} = 1/\|s_j\| Σ_{i in s_j} E_i
 
-    Means are summed in float64; the type stays.
-
-    Args:
-        table: E (V, D), floating; or a vector (V,), the bias of an output.
-        segmentations: n lists of old rows, from 0 to V - 1; a row may be there more than once and counts so.
+    Means are summed in float64. ``table`` E is (V, D), or (V,) for a bias; ``segmentations`` are n lists of rows.
     """
     if table.dim() not in (1, 2) or not table.is_floating_point():
         raise ValueError(f"table must be floating (V, D) or (V,), got {table.dtype} {tuple(table.shape)}")
@@ -69,11 +65,9 @@ def extend_vocabulary(weights: Mapping[str, Tensor], union: Any, teacher: Any, s
     :func:`extended_table`; all else stays, and ties too.
 
     Args:
-        weights: of a model with plain tables (not factorized, not quantized) and joined dictionaries.
-        union: fairseq's dictionary of the teacher's entries with their numbers, then more.
-        teacher: fairseq's dictionary of the teacher.
-        segment: a new piece -> the teacher's pieces of its text, as of
-            :func:`~fairseq_compress.corpus.pieces.piece_segmenter`.
+        weights: of a model with plain tables and joined dictionaries.
+        union: fairseq's dictionary, which begins with the teacher's entries.
+        segment: a new subword -> the teacher's subwords of its text.
     """
     for key in TABLES:
         rows = weights[key].size(0) if key in weights else None

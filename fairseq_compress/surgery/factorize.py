@@ -62,11 +62,10 @@ def choose_ranks(
     A layer whose factors would hold no fewer numbers than its matrix stays dense.
 
     Args:
-        model: with dense layers.
-        weights: its effective weights.
+        weights: effective weights of the dense model.
         patterns: of linear layers inside of encoder and decoder layers.
-        embedding_rank: of all embeddings and the output layer; 0 leaves them as they are.
-        parameters: of the model, shared ones once.
+        embedding_rank: of all embeddings and the output layer; 0 for dense ones.
+        parameters: number of the model, shared ones once.
     """
     groups = [(tuple(group.modules), list(group.modules.values())) for group in weight_groups(model)]
     inside: dict[str, Names] = {}

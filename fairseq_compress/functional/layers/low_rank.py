@@ -20,16 +20,9 @@ def truncated_svd(weight: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     r"""The factors of the closest matrix of rank ``rank``; each has the root of the singular values.
 
     Computed in float64. A matrix much longer than wide, such as an embedding table, is projected on the leading
-    eigenvectors of its Gram matrix, as :math:`W V_r V_r^T = U_r S_r V_r^T`: many times faster, and what is missed is
-    larger than the least by at most :math:`10^{-8} \|W\|`. The same weight gives the same factors: in each row of the
-    second factor (for a wide W each column of the first) the entry of largest magnitude is positive.
-
-    Args:
-        weight: W (O, I), floating and finite.
-        rank: r, from 1 to min(O, I).
-
-    Returns:
-        (O, r) and (r, I), in the type of the weight.
+    eigenvectors of its Gram matrix, :math:`W V_r V_r^T = U_r S_r V_r^T`, with an additional error of at most
+    :math:`10^{-8} \|W\|`. The factors are unique: in each row of the second factor (for a wide W each column of the
+    first) the entry of largest magnitude is positive. Returns (O, r) and (r, I) for W (O, I), in its type.
     """
     _check_weight(weight)
     if not 1 <= rank <= min(weight.shape):

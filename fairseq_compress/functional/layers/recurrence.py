@@ -16,11 +16,8 @@ def gated_recurrence(forget: Tensor, values: Tensor, start: Tensor | None = None
 
     .. math:: c_t = f_t \odot c_{t-1} + (1 - f_t) \odot v_t
 
-    with the gradients, for d_t that of the loss with respect to c_t alone,
-
-    .. math::
-        g_t = d_t + f_{t+1} \odot g_{t+1}, \quad \partial f_t = g_t \odot (c_{t-1} - v_t), \quad
-        \partial v_t = (1 - f_t) \odot g_t, \quad \partial c_0 = f_1 \odot g_1
+    with :math:`g_t = d_t + f_{t+1} \odot g_{t+1}` and :math:`\partial f_t = g_t \odot (c_{t-1} - v_t)` for gradients
+    d_t of c_t, :math:`\partial v_t = (1 - f_t) \odot g_t` and :math:`\partial c_0 = f_1 \odot g_1`.
 
     A step is one kernel in either direction. With f_t = 1 the state is bit-equal to the former one.
 

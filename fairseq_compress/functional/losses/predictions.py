@@ -46,16 +46,13 @@ def reference_lprobs(logits: Tensor, target: Tensor) -> Tensor:
 
 
 def hardest(nll: Tensor, kept: Tensor, rate: float, among: Tensor | None = None) -> Tensor:
-    """The kept tokens whose -log p(y) is at least the ⌈rate · n⌉-th largest of n values; equal ones are all selected.
+    """Tokens (N,), bool, whose -log p(y) is at least the ⌈rate · n⌉-th largest of n values, ties included.
 
     Args:
         nll: (N,), of the student.
         kept: (N,), bool, the tokens that are not padding.
-        rate: over 0 and at most 1.
-        among: (n,), the values that are ranked; by default those of the kept tokens.
-
-    Returns:
-        (N,), bool; all kept tokens if there are no values.
+        rate: in (0, 1].
+        among: (n,), the ranked values; by default those of ``kept``. Without any, all of ``kept`` are selected.
     """
     among = nll[kept] if among is None else among
     if not len(among):

@@ -34,14 +34,8 @@ def kmeans_codebook(weight: Tensor, bits: int, block: int = 1, seed: int = 1) ->
     The squared error is never above that of :func:`percentile_codebook`, and no more than 2^b different weights are
     represented exactly.
 
-    Args:
-        weight: (R, C), floating, of at least 2^b blocks.
-        bits: b, in [1, 16].
-        block: d, weights in an entry; it divides C.
-        seed: of blocks of several.
-
-    Returns:
-        Codes with M = 1 and K = 2^b entries, ascending for single numbers.
+    Returns codes with M = 1 and K = 2^b entries, ascending for single weights, of a ``weight`` (R, C) of at least 2^b
+    blocks of d = ``block`` entries, b in [1, 16]; ``seed`` is for larger blocks.
     """
     _check(weight, bits, block)
     if block > 1:
