@@ -132,8 +132,8 @@ class CompressedTransformerDecoder(TransformerDecoderBase):
 class CompressedTransformerModel(TransformerModel):
     """fairseq's ``transformer`` with projections that are called as modules everywhere.
 
-    A checkpoint of either loads into the other. Options are those of ``transformer``, as ``--flags`` of the command
-    line or as flat values of a hydra ``model`` group (``model._name: transformer_student_tiny``, ``model.dropout: 0.3``).
+    A checkpoint of either loads into the other. Options are those of ``transformer``, as ``--flags`` or as
+    flat values of a hydra ``model`` group (``model._name: transformer_student_tiny``, ``model.dropout: 0.3``).
     """
 
     @classmethod
