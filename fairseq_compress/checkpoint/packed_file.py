@@ -20,9 +20,9 @@ from torch import Tensor, uint8
 
 from fairseq_compress.errors import CheckpointError
 from fairseq_compress.weights.packed import Packed, unpack
+from fairseq_compress.work.migrate import PACKED_PARTS
 
-FORMAT, BEFORE = "fairseq-compress packed 3", "fairseq-compress packed 2"
-RENAMED = {"scales": "inverse_scales", "scale": "inverse_scale"}  # parts of a weight, since format 2
+FORMAT = "fairseq-compress packed 3"
 PROGRAM = "fairseq-compress"
 HEADER = "configuration, names, checksum"
 NAMESPACE = "argparse.Namespace"
@@ -65,7 +65,8 @@ def read_packed(path: str | os.PathLike[str]) -> PackedModel:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = _metadata(file.metadata())
             version = metadata.get("format")
-            if version not in (FORMAT, BEFORE):
+            renamed = PACKED_PARTS.get(str(version))
+            if version != FORMAT and renamed is None:
                 raise CheckpointError(f"checkpoint {path}: must have the format {FORMAT!r}, has {version!r}")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
     except OSError as error:
@@ -75,9 +76,9 @@ def read_packed(path: str | os.PathLike[str]) -> PackedModel:
     if metadata.get("sha256") != _checksum(tensors, metadata):
         raise CheckpointError(f"checkpoint {path}: was altered: its SHA-256 is not the one that it holds")
     model = json.loads(zlib.decompress(base64.b64decode(metadata["model"])))
-    renamed = RENAMED if version == BEFORE else {}
+    new_name = renamed or {}
     weights = {
-        name: Packed(kind, spec, {renamed.get(part, part): tensors[_key(name, part)] for part in parts})
+        name: Packed(kind, spec, {new_name.get(part, part): tensors[_key(name, part)] for part in parts})
         for name, (kind, spec, parts) in model["weights"].items()
     }
     return PackedModel(_from_plain(model["cfg"]), weights, model["ties"])

@@ -16,14 +16,7 @@ from fairseq_compress.corpus.invisible import drop_invisible
 from fairseq_compress.corpus.words import count_words
 from fairseq_compress.errors import ConfigError, DataError
 from fairseq_compress.options import check, option
-from fairseq_compress.work.files import (
-    PathLike,
-    atomic_write,
-    check_distinct,
-    check_parallel,
-    progress,
-    read_lines,
-)
+from fairseq_compress.work.files import PathLike, atomic_write, check_distinct, check_parallel, progress, read_lines
 
 # What becomes one space: control characters, every kind of space and line separator.
 ODD_WHITESPACE = re.compile(r"[\s\x00-\x1f\x7f-\x9f]+")

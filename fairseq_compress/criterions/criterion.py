@@ -15,7 +15,7 @@ from fairseq.tasks import FairseqTask
 from torch import Tensor, nn
 
 from fairseq_compress.compat import configured
-from fairseq_compress.criterions.layer_transfer import LayerTransfer
+from fairseq_compress.criterions.layer_transfer import LayerTransfer, transfer_problems
 from fairseq_compress.criterions.terms.layers import LayerTerm
 from fairseq_compress.criterions.terms.term import Batch, Metric, Term
 from fairseq_compress.options import check
@@ -24,19 +24,19 @@ logger = logging.getLogger(__name__)
 
 
 class TermCriterion(FairseqCriterion):
-    """L = Σ terms. A subclass is registered with fairseq and states its ``kinds`` of terms.
+    """L = Σ terms. A subclass is registered with fairseq and lists its ``kinds`` of terms; weight 0 skips a term.
 
-    Terms with weight 0 are not made. Parameters of terms, such as maps between student and teacher, are parameters of
-    the criterion: trained with the student, saved as the checkpoint's ``criterion``, resumed, and no part of the
-    student. ``fairseq-validate`` does not load them.
+    Parameters of terms, such as maps between student and teacher, are parameters of the criterion: trained with the
+    student and saved as the checkpoint's ``criterion``. ``fairseq-validate`` does not load them.
     """
 
     kinds: ClassVar[tuple[type[Term], ...]]
 
     def __init__(self, cfg: Any, task: FairseqTask) -> None:
         super().__init__(task)
-        config = getattr(type(self), "__dataclass")
-        check(configured(config, cfg), *(kind.problems(cfg, task, self.kinds) for kind in self.kinds))
+        config, layer_kinds = getattr(type(self), "__dataclass"), [k for k in self.kinds if issubclass(k, LayerTerm)]
+        rules = [kind.problems(cfg, task, self.kinds) for kind in self.kinds]
+        check(configured(config, cfg), *rules, transfer_problems(cfg, task, layer_kinds) if layer_kinds else ())
         self.cfg = cfg
         self.terms = [kind(cfg, task) for kind in self.kinds if kind.counts(cfg)]
         inside = [term for term in self.terms if isinstance(term, LayerTerm)]
@@ -48,7 +48,7 @@ class TermCriterion(FairseqCriterion):
     def forward(
         self, model: nn.Module, sample: dict[str, Any], reduce: bool = True
     ) -> tuple[Tensor, Any, dict[str, Any]]:
-        """The loss summed over the batch, the ``sample_size`` that divides it, and sums to log."""
+        """The loss summed over the batch, the ``sample_size`` that divides it, and the sums to log."""
         batch = Batch(model, sample, self.training)
         first, *others = self.terms
         with nullcontext() if self.layers is None else self.layers.recording(batch):
@@ -65,7 +65,7 @@ class TermCriterion(FairseqCriterion):
         return loss, batch.sample_size, logged | {"loss": loss.detach()}
 
     def load_state_dict(self, state_dict: Any, *args: Any, **kwargs: Any) -> Any:
-        """As a module's; from a checkpoint of a training with no maps or with others, they start again."""
+        """Load the state, or warn and keep the initial maps where the checkpoint has none or others."""
         own = {key: value.shape for key, value in self.state_dict().items()}
         if state_dict is None or {key: value.shape for key, value in state_dict.items()} != own:
             logger.warning("the checkpoint does not have these maps from student to teacher: they start again")
@@ -74,7 +74,7 @@ class TermCriterion(FairseqCriterion):
 
     @classmethod
     def reduce_metrics(cls, logging_outputs: list[dict[str, Any]]) -> None:
-        """Turn summed outputs of all processes and batches into what is logged."""
+        """Log the metrics of all terms, aggregated over processes and batches."""
         for metric in (Metric("loss", "sample_size"), *(metric for kind in cls.kinds for metric in kind.metrics)):
             count = total(logging_outputs, metric.per)
             if not any(metric.key in log for log in logging_outputs) or (
@@ -92,7 +92,7 @@ class TermCriterion(FairseqCriterion):
 
 
 def config_of(kinds: Sequence[type[Term]], name: str, module: str) -> Any:
-    """The dataclass of a criterion's options, those of all its terms, for the variable ``name`` of ``module``."""
+    """The dataclass with the options of all terms, to be assigned to ``name`` in ``module``."""
     options = list(dict.fromkeys(kind.options for kind in kinds))
     bases = [one for one in options if not any(other is not one and issubclass(other, one) for other in options)]
     return dataclass(type(name, tuple(reversed(bases)), {"__module__": module}))

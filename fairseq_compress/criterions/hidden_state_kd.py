@@ -1,4 +1,4 @@
-"""Criterion ``hidden_state_kd``: learn from hidden states and attention maps of the teacher, and from its words."""
+"""Criterion ``hidden_state_kd``: learn from the teacher's words, hidden states and attention maps."""
 
 from fairseq.criterions import register_criterion
 
@@ -14,7 +14,7 @@ HiddenStateKDConfig = config_of(TERMS, "HiddenStateKDConfig", __name__)
 
 @register_criterion("hidden_state_kd", dataclass=HiddenStateKDConfig)
 class HiddenStateKDCriterion(TermCriterion):
-    r"""A weighted sum of the losses of ``word_level_kd`` and of losses inside of the network:
+    r"""A weighted sum of the losses of ``word_level_kd``, of hidden states and of attention maps:
 
         L = a · gold + b · T² · kd + c · cosine + d · feature + e · mean + f · variance + g · r^(epoch - 1) · attention
 
@@ -39,9 +39,8 @@ class HiddenStateKDCriterion(TermCriterion):
     are the teacher's and stay so, and in a stage of progressive transfer the loss of its pair counts 1 / number of
     pairs. A validation logs all terms, its ``loss`` is the objective after the transfer, with r = 1.
 
-    Logged next to the metrics of ``word_level_kd``, by target token and not in bits: ``cosine_loss``, ``feature_loss``,
-    ``feature_mean_loss``, ``feature_variance_loss``, ``attention_loss``, without their weights. ``loss`` is in bits,
-    as if all its terms were nats.
+    Logged besides the metrics of ``word_level_kd``, per target token, unweighted and not in bits: ``cosine_loss``,
+    ``feature_loss``, ``feature_mean_loss``, ``feature_variance_loss``, ``attention_loss``.
     """
 
     kinds = TERMS

@@ -1,13 +1,16 @@
-"""What the terms inside of the network share: teacher, layer map, maps between the two models, and phases."""
+"""What terms of hidden states share: teacher, layer map, maps between the two models, and phases."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from itertools import chain
+from typing import Any
 
 import torch
 from torch import nn
 
+from fairseq_compress.criterions.terms.layers import Fit, LayerTerm
+from fairseq_compress.criterions.terms.term import Batch
 from fairseq_compress.errors import ConfigError
 from fairseq_compress.functional.layer_map import (
     PARTS,
@@ -26,60 +29,45 @@ from fairseq_compress.options import raise_problems
 from fairseq_compress.surgery.plain_parameters import plain_shapes
 from fairseq_compress.teachers.frozen import FrozenTeachers, dropout_modules
 
-if TYPE_CHECKING:
-    from fairseq_compress.criterions.terms.layers import LayerTerm
-    from fairseq_compress.criterions.terms.term import Batch
-
-
-class Fit(NamedTuple):
-    """A student and its teacher, side by side."""
-
-    student: Sizes
-    teacher: Sizes
-    pairs: tuple[Pair, ...]
-
 
 class LayerTransfer:
-    """The side of a criterion that looks into student and teacher, for its terms.
+    """Records hidden states of student and teacher for the terms of a criterion, and schedules its phases.
 
     Args:
         cfg: options of the criterion, with those of :class:`.terms.layers.TransferOptions`.
-        task: the student's task, which knows the student.
         terms: those with a weight.
-        teachers: of the words, where they are in memory; otherwise the one teacher is loaded here.
+        teachers: those of the word-level term; None to load the teacher here.
     """
 
-    def __init__(self, cfg: Any, task: Any, terms: Sequence["LayerTerm"], teachers: FrozenTeachers | None) -> None:
+    def __init__(self, cfg: Any, task: Any, terms: Sequence[LayerTerm], teachers: FrozenTeachers | None) -> None:
         self.cfg, self.task, self.terms = cfg, task, terms
         self.teacher = teachers or FrozenTeachers(cfg.teacher_path or "", task, cfg.teacher_data)
         self._runs_alone = teachers is None
         student, teacher = sizes_of(task.student), sizes_of(self.teacher.models[0])
         layers = {part: even_layers(student.layers[part], teacher.layers[part]) for part in PARTS}
-        given = cfg.layer_map is not None
-        self.fit = Fit(student, teacher, pairs_of(read_layer_map(cfg.layer_map) if given else layers))
-        raise_problems([
-            *_map_problems(cfg, student, teacher),
-            *(problem for term in terms for problem in term.teacher_problems(self.fit)),
-        ])  # fmt: skip
-        self.transfer = _transfer_of(cfg, self.fit, terms)
+        given = layers if cfg.layer_map is None else read_layer_map(cfg.layer_map)
+        fit = Fit(student, teacher, pairs_of(given))
+        rules = (term.teacher_problems(fit) for term in terms)
+        raise_problems([*_map_problems(cfg, student, teacher), *chain.from_iterable(rules)])
+        self.transfer = _transfer_of(cfg, fit, terms)
         widths: dict[str, tuple[int, int]] = {}
         for term in sorted(terms, key=lambda term: term.at_output):
-            widths.update(term.widths(self.fit))
-        self.maps = LayerMaps(widths, {name: sizes for term in terms for name, sizes in term.heads(self.fit).items()})
+            widths.update(term.widths(fit))
+        self.maps = LayerMaps(widths, {name: sizes for term in terms for name, sizes in term.heads(fit).items()})
         for term in terms:
-            term.layers = self
+            term.fit, term.transfer, term.maps = fit, self.transfer, self.maps
         if self.transfer.updates:
             task.learning_rates.begin_with(self.transfer.updates, self.transfer.rate)
             _group_rates(task, self.transfer, cfg.transfer_lower_lr)
 
     @property
     def module(self) -> tuple[str, nn.Module]:
-        """What is learned next to the student."""
+        """Parameters that are trained with the student."""
         return "maps", self.maps
 
     @contextmanager
-    def recording(self, batch: "Batch") -> Iterator[None]:
-        """Record what the terms need of both models, which run inside of the ``with``, into ``batch``."""
+    def recording(self, batch: Batch) -> Iterator[None]:
+        """Record what the terms need of both models, which run inside the ``with``, into ``batch``."""
         batch.now = self.transfer.at(self.task.clock.update) if batch.training else self.transfer.last
         batch.seen = batch.now if batch.training else self.transfer.whole
         if batch.training and self.transfer.updates:
@@ -97,8 +85,8 @@ class LayerTransfer:
             if self._runs_alone and any(teacher.values()):
                 self.teacher.run(batch.sample, next(batch.model.parameters()).dtype)
 
-    def _prepare(self, batch: "Batch") -> None:
-        """The layer phase has no dropout, until the trainer's next step."""
+    def _prepare(self, batch: Batch) -> None:
+        """Switch off dropout in the layer phase, until the trainer's next step."""
         dtype = next(batch.model.parameters()).dtype
         if torch.finfo(dtype).bits < 32:
             raise ConfigError(
@@ -116,8 +104,8 @@ class LayerTransfer:
         return {name: sites if name == "last" else sorted(sites) for name, sites in found.items()}
 
 
-def transfer_problems(cfg: Any, task: Any, kinds: Sequence[type["LayerTerm"]]) -> Iterator[str]:
-    """What is checked before the teacher is loaded: options, and the student if any of the terms has a weight."""
+def transfer_problems(cfg: Any, task: Any, kinds: Sequence[type[LayerTerm]]) -> Iterator[str]:
+    """Rules that need no teacher: of the options, and of the student if any term has a weight."""
     counting = [kind for kind in kinds if kind.counts(cfg)]
     if cfg.layer_map is not None and not any(kind.uses_layer_map(cfg) for kind in counting):
         yield f"--layer-map: requires weights above 0 of features, or of attention by group, got {cfg.layer_map!r}"
@@ -148,8 +136,8 @@ def _phase_problems(cfg: Any, kinds: Sequence[Any], inside: Sequence[Any]) -> It
         )
 
 
-def _student_problems(cfg: Any, task: Any, kinds: Sequence[type["LayerTerm"]]) -> Iterator[str]:
-    """Requirements on the student for recording its hidden states, and on what it starts from."""
+def _student_problems(cfg: Any, task: Any, kinds: Sequence[type[LayerTerm]]) -> Iterator[str]:
+    """Requirements on the student for recording its hidden states, and on its initialization."""
     student = getattr(task, "student", None)
     if student is None:
         yield "--task: must be compressed_translation, whose criterions know the student, got another one"
@@ -180,14 +168,14 @@ def _map_problems(cfg: Any, student: Sizes, teacher: Sizes | None = None) -> Ite
     try:
         layers = None if cfg.layer_map is None else read_layer_map(cfg.layer_map)
     except ValueError:
-        return  # told by the rules of the options
+        return  # transfer_problems reports it
     if layers is not None:
         found = layer_map_problems(layers, student.layers, None if teacher is None else teacher.layers)
         yield from (f"--layer-map: {problem}" for problem in found)
 
 
-def _transfer_of(cfg: Any, fit: Fit, terms: Sequence["LayerTerm"]) -> Transfer:
-    """The schedule; its pairs are those with a loss of layers."""
+def _transfer_of(cfg: Any, fit: Fit, terms: Sequence[LayerTerm]) -> Transfer:
+    """The schedule over the pairs of layers that have a loss."""
     inside = [term for term in terms if not term.at_output]
     parts = set[str]().union(*(term.parts(cfg) for term in inside))
     pairs = tuple(pair for pair in fit.pairs if pair.part in parts)
@@ -198,11 +186,6 @@ def _transfer_of(cfg: Any, fit: Fit, terms: Sequence["LayerTerm"]) -> Transfer:
             f"--transfer-updates: must be at least {len(pairs)}, one for each mapped layer, got {cfg.transfer_updates}"
         )
     return Transfer(str(cfg.transfer), cfg.transfer_updates, pairs)
-
-
-def name_of(pair: Pair) -> str:
-    """The name of a pair's linear map."""
-    return f"{pair.part}_{pair.student}"
 
 
 def _group_rates(task: Any, transfer: Transfer, lower: float) -> None:
@@ -228,7 +211,7 @@ def _rate(transfer: Transfer, first: int, lower: float, update: int) -> float:
 
 
 def _reached(model: Any, pairs: Sequence[Pair]) -> Iterator[nn.Parameter]:
-    """What losses at the outputs of these layers train: the layers up to them; for the decoder also the encoder's."""
+    """Parameters that losses at the outputs of these layers train: of the layers up to them, and of the encoder's."""
     last = {pair.part: pair.student for pair in pairs}
     if "decoder" in last:
         last["encoder"] = len(model.encoder.layers)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from fairseq_compress.models.student_output import unwrapped
 
-EXTRA_LENGTH = 10  # a sample is at most as long as the longest reference of its batch and this
+EXTRA_LENGTH = 10  # tokens by which a sample may exceed the longest reference of its batch
 
 
 def coin(seed: int) -> float:
@@ -21,8 +21,7 @@ def coin(seed: int) -> float:
 def student_samples(model: nn.Module, task: Any, sample: dict[str, Any], seed: int) -> dict[str, Any]:
     """``sample`` with a translation y ~ p(y | x) of the student for each source, by fairseq's sequence generator.
 
-    No sample is empty, or longer than the longest reference and :data:`EXTRA_LENGTH`. The model is as in decoding: no
-    dropout, and compressed as it is shipped. The draws depend on ``seed`` alone, and leave torch's generators alone.
+    The model is in eval mode. The draws depend on ``seed`` alone and leave torch's generators as they were.
     """
     student, target = unwrapped(model), sample["target"]
     was_training = student.training
@@ -35,14 +34,11 @@ def student_samples(model: nn.Module, task: Any, sample: dict[str, Any], seed: i
         generator = task.build_generator([student], options)  # this puts the model into eval mode
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed(seed)
-            found = generator.generate([student], {"net_input": _source(sample)})
+            source = {key: value for key, value in sample["net_input"].items() if key != "prev_output_tokens"}
+            found = generator.generate([student], {"net_input": source})
     finally:
         student.train(was_training)
     return _with_targets(sample, [hypotheses[0]["tokens"] for hypotheses in found], task.target_dictionary)
-
-
-def _source(sample: dict[str, Any]) -> dict[str, Tensor]:
-    return {key: value for key, value in sample["net_input"].items() if key != "prev_output_tokens"}
 
 
 def _with_targets(sample: dict[str, Any], tokens: list[Tensor], dictionary: Any) -> dict[str, Any]:

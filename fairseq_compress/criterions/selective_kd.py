@@ -1,4 +1,4 @@
-"""The part of a criterion that selects the tokens for distillation."""
+"""Selection of the tokens for distillation."""
 
 from typing import Any
 

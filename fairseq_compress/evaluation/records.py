@@ -119,7 +119,7 @@ def _load_record(path: PathLike) -> dict[str, Any]:
         record = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise DataError(f"scores {path}: cannot be read: {error.strerror}") from None
-    except ValueError as error:  # also UnicodeDecodeError
+    except ValueError as error:
         raise DataError(f"scores {path}: is not JSON ({error})") from None
     for keys, kind in REQUIRED_FIELDS:
         value = record

@@ -10,10 +10,7 @@ from fairseq_compress.work.files import check_distinct
 
 
 def quantize(
-    path: str | os.PathLike[str],
-    output: str | os.PathLike[str],
-    plan: Plan,
-    calibration: Calibration | None = None,
+    path: str | os.PathLike[str], output: str | os.PathLike[str], plan: Plan, calibration: Calibration | None = None
 ) -> dict[str, float]:
     """Write a checkpoint whose model is compressed by a plan, for fairseq's own commands; without optimizer.
 

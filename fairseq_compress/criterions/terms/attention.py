@@ -7,15 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from fairseq_compress.compat import fairseq_options
-from fairseq_compress.criterions.layer_transfer import Fit
-from fairseq_compress.criterions.terms.layers import LayerTerm, TransferOptions
+from fairseq_compress.criterions.terms.layers import Fit, LayerTerm, TransferOptions
 from fairseq_compress.criterions.terms.term import Batch, Term
 from fairseq_compress.functional.layer_map import Moment
 from fairseq_compress.functional.losses import attention_maps
 from fairseq_compress.models.layer_recorder import KINDS, Recorded, Sizes, recomputes_layers, sizes_of
 from fairseq_compress.options import option
-
-PUBLISHED_DECAY = 0.9  # of align-to-distill, for each epoch
 
 
 @fairseq_options
@@ -110,8 +107,8 @@ class Attention(LayerTerm):
     def sites(self, side: str, seen: Moment) -> dict[str, Any]:
         found: list[tuple[str, int]] = []
         for kind in kinds_of(self.cfg) if seen.layers else ():
-            if kind in self.layers.maps.heads:
-                found += [(kind, number) for number in range(len(getattr(self.layers.fit, side).heads[kind]))]
+            if kind in self.maps.heads:
+                found += [(kind, number) for number in range(len(getattr(self.fit, side).heads[kind]))]
             else:
                 found += [(kind, getattr(pair, side)) for pair in seen.pairs if pair.part == KINDS[kind]]
         return {"attention": found}
@@ -121,13 +118,12 @@ class Attention(LayerTerm):
         return [value for kind in kinds for value in self._of_kind(kind, batch)]
 
     def decay(self) -> float:
-        decay = self.cfg.attention_decay
-        if decay is None:
-            decay = 1.0 if _by_group(self.cfg) else PUBLISHED_DECAY
+        default = 1.0 if _by_group(self.cfg) else 0.9  # as published with align-to-distill
+        decay = default if self.cfg.attention_decay is None else self.cfg.attention_decay
         return float(decay) ** (self.task.clock.epoch - 1)
 
     def _of_kind(self, kind: str, batch: Batch) -> Iterator[Tensor]:
-        """Divergences of maps, as parts of the whole: one for each pair, or one for all maps of the kind."""
+        """Divergences, scaled by their part of the loss: one for each pair, or one for all maps of the kind."""
         kinds, keys, queries = kinds_of(self.cfg), batch.padding["encoder"], batch.padding[KINDS[kind]]
         if kind == "decoder":
             keys = batch.sample["net_input"]["prev_output_tokens"].eq(self.padding_idx)
@@ -136,18 +132,17 @@ class Attention(LayerTerm):
         def maps(side: Recorded, number: int) -> Tensor:
             return attention_maps.log_maps(*side.attention[kind, number], forbidden)
 
-        fit, pairs = self.layers.fit, self.layers.transfer.pairs
-        if kind in self.layers.maps.heads:
+        if kind in self.maps.heads:
             students, teachers = (
                 [attention_maps.maps_of(maps(side, number), forbidden) for number in range(len(sizes.heads[kind]))]
-                for side, sizes in ((batch.student, fit.student), (batch.teacher, fit.teacher))
+                for side, sizes in ((batch.student, self.fit.student), (batch.teacher, self.fit.teacher))
             )
             counted = ~queries[:, :, None] & ~keys[:, None, :]
-            aligned = self.layers.maps.aligned(kind, students)
+            aligned = self.maps.aligned(kind, students)
             divergence = attention_maps.aligned_divergence(torch.cat(teachers, 1), aligned, counted)
             yield divergence / sum(KINDS[other] == KINDS[kind] for other in kinds)
             return
-        count = sum(pair.part == KINDS[other] for other in kinds for pair in pairs)
+        count = sum(pair.part == KINDS[other] for other in kinds for pair in self.transfer.pairs)
         for pair in batch.seen.pairs:
             if pair.part == KINDS[kind]:
                 both = maps(batch.teacher, pair.teacher), maps(batch.student, pair.student)

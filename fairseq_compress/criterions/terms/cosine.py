@@ -6,8 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from fairseq_compress.compat import fairseq_options
-from fairseq_compress.criterions.layer_transfer import Fit
-from fairseq_compress.criterions.terms.layers import LayerTerm, TransferOptions
+from fairseq_compress.criterions.terms.layers import Fit, LayerTerm, TransferOptions
 from fairseq_compress.criterions.terms.term import Batch
 from fairseq_compress.functional.layer_map import PARTS, Moment
 from fairseq_compress.functional.losses.layer_losses import cosine_loss, unpadded
@@ -40,5 +39,5 @@ class Cosine(LayerTerm):
         found = []
         for part in PARTS if batch.student.last else ():
             own, other = (unpadded(each.last[part], batch.padding[part]) for each in (batch.student, batch.teacher))
-            found.append(cosine_loss(self.layers.maps(f"{part}_last", own), other) / len(PARTS))
+            found.append(cosine_loss(self.maps(f"{part}_last", own), other) / len(PARTS))
         return found

@@ -7,13 +7,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from fairseq_compress.compat import fairseq_options
-from fairseq_compress.criterions.terms.term import (
-    Batch,
-    Found,
-    Metric,
-    Term,
-    TermOptions,
-)
+from fairseq_compress.criterions.terms.term import Batch, Found, Metric, Term, TermOptions
 from fairseq_compress.datasets.k_best import SAMPLE_KEY, attach_k_best
 from fairseq_compress.errors import ConfigError
 from fairseq_compress.functional.losses.label_smoothed import label_smoothed_loss
@@ -35,7 +29,7 @@ class HypothesesOptions(TermOptions):
 
 
 class _Rows(NamedTuple):
-    """What the loss is computed over: R hypotheses of B sources."""
+    """R hypotheses of B sources."""
 
     net_input: dict[str, Any]
     target: Tensor  # (R, T)
@@ -87,22 +81,19 @@ class Hypotheses(Term):
 def _rows_of(sample: dict[str, Any]) -> _Rows:
     """The hypotheses of a batch, or its references where there are none."""
     net_input, target = sample["net_input"], sample["target"]
-    rows = sample.get(SAMPLE_KEY)
-    if rows is None:
+    if (rows := sample.get(SAMPLE_KEY)) is None:
         return _Rows(net_input, target, None, None, sample["ntokens"], sample["ntokens"])
     net_input = {**net_input, "prev_output_tokens": rows["prev_output_tokens"]}
-    tokens = rows["ntokens"], rows["weighted_ntokens"]
-    if len(rows["target"]) == len(target):  # one of each source
-        return _Rows(net_input, rows["target"], None, None, *tokens)
-    return _Rows(net_input, rows["target"], rows["weights"], rows["sources"], *tokens)
+    one_each = len(rows["target"]) == len(target)
+    weights, sources = (None, None) if one_each else (rows["weights"], rows["sources"])
+    return _Rows(net_input, rows["target"], weights, sources, rows["ntokens"], rows["weighted_ntokens"])
 
 
 @contextmanager
 def _repeated_encoder_output(model: nn.Module, sources: Tensor | None) -> Iterator[None]:
-    """While this is open, the encoder's output of B sources goes to the decoder as R rows, row r of ``sources[r]``.
+    """Repeat the encoder's output of B sources for the decoder as R rows, row r from ``sources[r]``.
 
-    A hook of the encoder, so that everything goes through the forward of the model as DDP has wrapped it, and for any
-    encoder that beam search works with: that repeats its output in the same way.
+    A forward hook with ``reorder_encoder_out``, as in beam search, so that DDP's forward runs as usual.
     """
     if sources is None:
         yield

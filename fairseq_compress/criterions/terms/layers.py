@@ -1,16 +1,17 @@
 """Terms inside of the network: hidden states and attention maps of the student against those of its teacher."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from fairseq_compress.compat import fairseq_options
-from fairseq_compress.criterions.layer_transfer import Fit, LayerTransfer, name_of, transfer_problems
 from fairseq_compress.criterions.terms.term import Batch, Found, Metric, Term, TermOptions
-from fairseq_compress.functional.layer_map import PARTS, Moment
+from fairseq_compress.functional.layer_map import PARTS, Moment, Pair, Transfer
 from fairseq_compress.functional.losses.layer_losses import unpadded
+from fairseq_compress.models.layer_recorder import Sizes
+from fairseq_compress.modules.layer_maps import LayerMaps
 from fairseq_compress.options import option
 
 
@@ -43,22 +44,31 @@ class TransferOptions(TermOptions):
     )
 
 
-class LayerTerm(Term):
-    """A term of what the models are inside. Its weight is the option ``NAME_weight``, it is logged as ``NAME_loss``.
+class Fit(NamedTuple):
+    """Sizes of a student and its teacher, and the mapped pairs of layers."""
 
-    A subclass adds its options to :class:`TransferOptions`, says what to record of both models (:meth:`sites`), and
-    gives the loss of it (:meth:`values`). Everything else comes from the
-    :class:`~fairseq_compress.criterions.layer_transfer.LayerTransfer` of the criterion: teacher, layer map, maps
-    between widths, and phases.
+    student: Sizes
+    teacher: Sizes
+    pairs: tuple[Pair, ...]
+
+
+class LayerTerm(Term):
+    """A loss of hidden states or attention maps, with the weight ``NAME_weight`` and logged as ``NAME_loss``.
+
+    A subclass adds its options to :class:`TransferOptions`, names what to record of both models (:meth:`sites`), and
+    computes the loss (:meth:`values`). :class:`~fairseq_compress.criterions.layer_transfer.LayerTransfer` sets
+    ``fit``, ``transfer`` and ``maps``.
     """
 
     name: ClassVar[str]
     options: ClassVar[type[TermOptions]] = TransferOptions
     at_output: ClassVar[bool] = False
-    """Whether it counts with the losses of the output or with those of layers, where a transfer has phases."""
+    """Whether it belongs to the output phase of a transfer or to the layer phase."""
     of_outputs: ClassVar[bool] = False
-    """Whether it trains whole layers, by their outputs."""
-    layers: LayerTransfer
+    """Whether it compares outputs of layers, and so trains whole layers."""
+    fit: Fit
+    transfer: Transfer
+    maps: LayerMaps
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -75,34 +85,30 @@ class LayerTerm(Term):
         return cls.full_weight(cfg) > 0
 
     @classmethod
-    def problems(cls, cfg: Any, task: Any, kinds: Sequence[type[Term]]) -> Iterator[str]:
-        yield from transfer_problems(cfg, task, [kind for kind in kinds if issubclass(kind, LayerTerm)])
-
-    @classmethod
     def parts(cls, cfg: Any) -> set[str]:
-        """The parts of the model whose mapped pairs of layers it compares."""
+        """The parts of the model, encoder and decoder, whose mapped layers it compares."""
         return set()
 
     @classmethod
     def uses_layer_map(cls, cfg: Any) -> bool:
-        """Whether the pairs of the layer map matter to it."""
+        """Whether it compares the pairs of the layer map."""
         return bool(cls.parts(cfg))
 
     @classmethod
     def student_problems(cls, cfg: Any, student: nn.Module) -> Iterator[str]:
-        """What the student must be."""
+        """Broken requirements on the student."""
         yield from ()
 
     def teacher_problems(self, fit: Fit) -> Iterator[str]:
-        """What the teacher must be for this student."""
+        """Broken requirements on the teacher of this student."""
         yield from ()
 
     def widths(self, fit: Fit) -> Mapping[str, tuple[int, int]]:
-        """Linear maps that it needs: name -> widths of student and teacher."""
+        """Required linear maps: name -> widths of student and teacher."""
         return {}
 
     def heads(self, fit: Fit) -> Mapping[str, tuple[int, int]]:
-        """Convolutions of attention maps that it needs: name -> numbers of heads of student and teacher."""
+        """Required convolutions of attention maps: name -> numbers of heads of student and teacher."""
         return {}
 
     def sites(self, side: str, seen: Moment) -> dict[str, Any]:
@@ -110,7 +116,7 @@ class LayerTerm(Term):
         raise NotImplementedError
 
     def values(self, batch: Batch) -> list[Tensor]:
-        """The parts of the loss, without its weight: nothing where nothing was recorded."""
+        """Addends of the unweighted loss; empty where nothing was recorded."""
         raise NotImplementedError
 
     def decay(self) -> float:
@@ -128,11 +134,7 @@ class LayerTerm(Term):
 
 
 class PairTerm(LayerTerm):
-    """A loss of the outputs of a layer and of the teacher's layer for it, the mean over the mapped pairs.
-
-    A subclass gives ``pair_loss``; a file with one, its option and a criterion that lists it is all that a new
-    term takes.
-    """
+    """The mean of ``pair_loss`` over the mapped pairs of layers, of their outputs."""
 
     of_outputs = True
 
@@ -146,7 +148,7 @@ class PairTerm(LayerTerm):
         return set(PARTS)
 
     def widths(self, fit: Fit) -> Mapping[str, tuple[int, int]]:
-        return {name_of(pair): (fit.student.widths[pair.part], fit.teacher.widths[pair.part]) for pair in fit.pairs}
+        return {_name(pair): (fit.student.widths[pair.part], fit.teacher.widths[pair.part]) for pair in fit.pairs}
 
     def sites(self, side: str, seen: Moment) -> dict[str, Any]:
         return {"layers": [(pair.part, getattr(pair, side)) for pair in seen.pairs]}
@@ -158,6 +160,10 @@ class PairTerm(LayerTerm):
                 padding = batch.padding[pair.part]
                 own = unpadded(batch.student.layers[pair.part, pair.student], padding)
                 other = unpadded(batch.teacher.layers[pair.part, pair.teacher], padding)
-                batch.cache[pair] = self.layers.maps(name_of(pair), own), other
-            found.append(self.pair_loss(*batch.cache[pair]) / len(self.layers.transfer.pairs))
+                batch.cache[pair] = self.maps(_name(pair), own), other
+            found.append(self.pair_loss(*batch.cache[pair]) / len(self.transfer.pairs))
         return found
+
+
+def _name(pair: Pair) -> str:
+    return f"{pair.part}_{pair.student}"

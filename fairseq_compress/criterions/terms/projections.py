@@ -34,10 +34,9 @@ class ProjectionOptions(TermOptions):
 
 
 class Projections(Term):
-    """p · (down + up), once an update: :mod:`fairseq_compress.functional.losses.projection_losses`.
+    """p · (down + up), in training only: :mod:`fairseq_compress.functional.losses.projection_losses`.
 
-    It is no sum over tokens, so it is multiplied by the sample size that the trainer divides by. In training only: of
-    the weights alone it says nothing about a text.
+    No sum over tokens, so it is multiplied by the sample size that the trainer divides by.
     """
 
     options = ProjectionOptions

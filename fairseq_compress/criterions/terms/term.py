@@ -1,4 +1,4 @@
-"""What a loss term is, and what all of them share."""
+"""The base class of loss terms."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -13,8 +13,6 @@ from fairseq_compress.functional.layer_map import Moment
 from fairseq_compress.models.layer_recorder import Recorded
 from fairseq_compress.models.student_output import SOURCES, why_no_logits
 from fairseq_compress.options import option
-
-EVERYTHING = Moment(output=True, layers=True, pairs=())
 
 
 @fairseq_options
@@ -31,42 +29,45 @@ class TermOptions(FairseqDataclass):
     sentence_avg: bool = II("optimization.sentence_avg")
 
 
+_EVERYTHING = Moment(output=True, layers=True, pairs=())
+
+
 @dataclass
 class Batch:
-    """A batch as the terms of a criterion see it."""
+    """A batch, and what the terms of a criterion pass on to each other."""
 
     model: nn.Module
     """The student as fairseq's trainer has wrapped it."""
     sample: dict[str, Any]
     training: bool
-    now: Moment = EVERYTHING
+    now: Moment = _EVERYTHING
     """Which terms count in the loss."""
-    seen: Moment = EVERYTHING
+    seen: Moment = _EVERYTHING
     """Which terms are computed: in evaluation all of them."""
     student: Recorded = field(default_factory=Recorded)
-    """What was recorded of the student while the first term ran it; ``teacher`` of the teacher."""
+    """Recorded while the first term ran the student."""
     teacher: Recorded = field(default_factory=Recorded)
     padding: dict[str, Tensor] = field(default_factory=dict)
     """(B, T), true at padding, of ``encoder`` and ``decoder``."""
     sample_size: float = 0.0
-    """Of the first term, for those that follow."""
+    """Of the first term."""
     outputs: Any = None
-    """What the first term leaves for others that belong to it."""
+    """Of the first term."""
     cache: dict[Any, Any] = field(default_factory=dict)
-    """What several terms compute alike."""
+    """Intermediate results that several terms use."""
 
 
 class Found(NamedTuple):
-    """What a term makes of a batch."""
+    """Result of a term."""
 
     loss: Tensor | None
-    """A sum over the batch, with its weight; None where the term does not count."""
+    """Weighted sum over the batch; None where the term does not count."""
     logged: dict[str, Any]
     """Sums over the batch. The first term gives ``ntokens``, ``nsentences`` and ``sample_size`` too."""
 
 
 class Metric(NamedTuple):
-    """What is logged of a sum: ``factor`` · sum / Σ ``per``, in bits or as it is."""
+    """Logged value ``factor`` · sum / Σ ``per``, in bits or as it is."""
 
     key: str
     per: str = "ntokens"
@@ -74,16 +75,15 @@ class Metric(NamedTuple):
     digits: int = 3
     factor: float = 1.0
     name: str | None = None
-    """Under which it is logged; the key by default."""
+    """Logged name; default: the key."""
     only_with: str | None = None
-    """Nothing is logged while the sum of this key is 0."""
+    """Not logged while the sum of this key is 0."""
 
 
 class Term:
-    """One addend of the loss of a criterion.
+    """One addend of the loss of a criterion; a subclass declares its ``options`` and ``metrics``.
 
-    The first term of a criterion runs the student; the others see what it left in the :class:`Batch`. A subclass
-    states its dataclass of ``options`` and its ``metrics``.
+    The first term of a criterion runs the student; the others use what it stored in the :class:`Batch`.
     """
 
     options: ClassVar[type[TermOptions]] = TermOptions
@@ -94,19 +94,18 @@ class Term:
 
     @classmethod
     def counts(cls, cfg: Any) -> bool:
-        """Whether these options give the term a weight; otherwise it is not made."""
+        """Whether these options give the term a weight; otherwise it is not instantiated."""
         return True
 
     @classmethod
     def problems(cls, cfg: Any, task: Any, kinds: Sequence[type["Term"]]) -> Iterator[str]:
-        """A message for each broken rule between options, of the task, or of the student; ``kinds``: the whole list."""
-        # With a task that does not know its student, nothing is checked.
+        """A message for each broken rule of options, task or student; ``kinds``: all terms of the criterion."""
         if (reason := why_no_logits(getattr(task, "student", None))) is not None:
             yield reason
 
     @property
     def module(self) -> tuple[str, nn.Module] | None:
-        """Parameters that are learned with the student: the name under which checkpoints have them, and a module."""
+        """Parameters trained with the student: their name in checkpoints, and a module."""
         return None
 
     def __call__(self, batch: Batch) -> Found:
@@ -115,6 +114,6 @@ class Term:
 
 
 def counts_of(sample: dict[str, Any], cfg: Any) -> dict[str, int | float]:
-    """What the first term logs of a batch of fairseq."""
+    """``ntokens``, ``nsentences`` and ``sample_size`` of a batch of fairseq."""
     tokens, sentences = sample["ntokens"], sample["target"].size(0)
     return {"ntokens": tokens, "nsentences": sentences, "sample_size": sentences if cfg.sentence_avg else tokens}

@@ -40,7 +40,7 @@ class WeightedWordLevel(WordLevel):
 
 
 def _inside_problems(cfg: Any) -> Iterator[str]:
-    """What hidden states exclude: batches or teachers of another kind than the words are learned from."""
+    """Options that are not supported with losses of hidden states."""
     teachers = [path for path in (cfg.teacher_path or "").split(":") if path]
     if cfg.teacher_cache and not teachers:
         yield "--teacher-path: must name the teacher next to --teacher-cache, which holds no hidden states, got nothing"

@@ -184,7 +184,7 @@ class WordLevel(Term):
         return gold._replace(loss=gold_weight * gold.loss + kd.loss, kd=kd.kd * scale, agreement=kd.agreement * scale)
 
     def _seed(self) -> int:
-        """A seed of its own for each draw: fairseq seeds torch anew for each update, the same after a resumption."""
+        """Another seed for each draw; fairseq seeds torch for each update, the same after a resumption."""
         seed = torch.initial_seed()
         self._draws = (seed, self._draws[1] + 1 if self._draws[0] == seed else 0)
         return seed_of("word_level_kd", *self._draws)
@@ -209,14 +209,9 @@ class WordLevel(Term):
         return WordLevelKDLoss(loss, loss.detach(), nll, zero, zero)
 
     def _loss(
-        self,
-        student: Output,
-        teachers: Teachers,
-        target: Tensor,
-        gold_weight: float,
-        kd_weight: float,
+        self, student: Output, teachers: Teachers, target: Tensor, gold_weight: float, kd_weight: float,
         weights: Tensor | None,
-    ) -> WordLevelKDLoss:
+    ) -> WordLevelKDLoss:  # fmt: skip
         return word_level_kd_loss(
             student,
             teachers,
@@ -243,7 +238,7 @@ def _teacher_problems(cfg: Any) -> Iterator[str]:
 
 
 def _continued(sample: dict[str, Any], best: Tensor) -> dict[str, Any]:
-    """The batch with the best words (B · T,) as the prefix: what was before the first target stays."""
+    """The batch with the best words (B · T,) as the prefix; the first token stays."""
     net_input = sample["net_input"]
     previous = net_input["prev_output_tokens"]
     shifted = torch.cat([previous[:, :1], best.view_as(previous)[:, :-1].to(previous)], dim=1)
