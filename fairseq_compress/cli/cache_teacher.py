@@ -62,9 +62,9 @@ def run(args: Options) -> int:
     from fairseq_compress.corpus.vocabulary_match import warn_of_unknown
     from fairseq_compress.jobs.teacher_cache import TeacherCacheJob
     from fairseq_compress.teachers.cache_records import CacheOptions
+    from fairseq_compress.teachers.dictionaries import count_unknown
     from fairseq_compress.teachers.frozen import FrozenTeachers
     from fairseq_compress.teachers.loading import pick_device
-    from fairseq_compress.teachers.word_ids import count_unknown
     from fairseq_compress.work.sharded import run_job, shard_from_environment
 
     device = pick_device(args.device)

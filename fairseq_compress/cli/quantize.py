@@ -100,8 +100,7 @@ def run(args: Options) -> None:
 
 def _quantize(args: Options, output: str) -> None:
     from fairseq_compress.evaluation.sizes import packed_weight_bytes
-    from fairseq_compress.procedures.calibration import Calibration
-    from fairseq_compress.procedures.post_training import quantize
+    from fairseq_compress.procedures.post_training import Calibration, quantize
     from fairseq_compress.procedures.stages import TRAIN, quantize_in_stages
     from fairseq_compress.weights.reading import read_plan
 

@@ -31,8 +31,7 @@ class Options:
 
 def run(args: Options) -> None:
     """Train, write the three files and print the size."""
-    from fairseq_compress.corpus.training_lines import LineCounts
-    from fairseq_compress.corpus.vocabulary import VocabularySettings, build_vocabulary
+    from fairseq_compress.corpus.vocabulary import LineCounts, VocabularySettings, build_vocabulary
 
     settings = VocabularySettings(
         size=args.vocab_size,

@@ -32,7 +32,13 @@ from fairseq_compress.compat.commands import install_excepthook, patch_missing_a
 from fairseq_compress.compat.dictionaries import patch_language_pairs, patch_task_languages, read_dictionaries_with
 from fairseq_compress.compat.fairseq_options import configured, fairseq_options
 from fairseq_compress.compat.generation import patch_ngram_blocking
-from fairseq_compress.compat.learning_rates import RATE_GROUP, patch_learning_rates, reset_optimizer, set_rate_factors
+from fairseq_compress.compat.learning_rates import (
+    RATE_GROUP,
+    LearningRates,
+    patch_learning_rates,
+    reset_optimizer,
+    set_rate_factors,
+)
 from fairseq_compress.compat.loading import (
     CHECKPOINT_CLASSES,
     START_OF_DATA,
@@ -54,6 +60,7 @@ __all__ = [
     "CHECKPOINT_CLASSES",
     "RATE_GROUP",
     "START_OF_DATA",
+    "LearningRates",
     "after_building_models",
     "allow_checkpoint_classes",
     "apply",

@@ -1,10 +1,10 @@
-"""Learning rates of parts of a model as parameter groups, and a first phase with a learning rate of its own.
+"""Learning rates of parts of a model as parameter groups, and a first phase with another learning rate.
 
-A task asks for both with an attribute ``learning_rates``: the class of that name in ``fairseq_compress.tasks``.
+A task asks for both with an attribute ``learning_rates``, a :class:`LearningRates`.
 """
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import groupby, islice
 from typing import Any
 
@@ -13,6 +13,7 @@ from fairseq import optim
 from fairseq.logging import metrics
 from fairseq.optim.lr_scheduler.reduce_lr_on_plateau import ReduceLROnPlateauLRSchedule
 from fairseq.trainer import Trainer
+from torch import nn
 
 from fairseq_compress.compat.replacing import is_replaced, replace
 from fairseq_compress.errors import ConfigError
@@ -20,6 +21,41 @@ from fairseq_compress.errors import ConfigError
 RATE_GROUP = "learning rate of "
 """Prefix of the ``param_group`` of a parameter whose learning rate has a factor; fairseq's float32 copies keep it."""
 _OF_GROUP = ("lr_factor", "lr_group", "base_lr")
+
+
+class LearningRates:
+    """Factors of the learning rate of groups of parameters, and a first phase that no scheduler knows of.
+
+    Both are functions of the number of the update alone, so a resumed training needs no state.
+    """
+
+    def __init__(self) -> None:
+        self.groups: dict[str, Callable[[int], float]] = {}
+        self.first_updates = 0
+        """Updates of the first phase; the scheduler counts from its end, and the optimizer is then a new one."""
+        self._rate: Callable[[int], float] = lambda update: 1.0
+
+    def __bool__(self) -> bool:
+        return bool(self.groups or self.first_updates)
+
+    def group(self, name: str, parameters: Iterable[nn.Parameter], factor: Callable[[int], float]) -> None:
+        """Let ``factor(update)`` multiply the learning rate of some parameters; 0 freezes them."""
+        for parameter in parameters:
+            parameter.param_group = RATE_GROUP + name  # type: ignore[attr-defined]
+        self.groups[name] = factor
+
+    def begin_with(self, updates: int, rate: Callable[[int], float]) -> None:
+        """Let the training begin with a phase whose learning rate is ``rate(update)`` times ``--lr``."""
+        self.first_updates, self._rate = updates, rate
+
+    def factors(self, update: int) -> dict[str, float]:
+        """The factor of each group in the step after ``update`` updates."""
+        return {name: factor(update) for name, factor in self.groups.items()}
+
+    def scheduled(self, update: int) -> tuple[int, float | None]:
+        """The updates that the scheduler is told, and in the first phase the learning rate as a part of ``--lr``."""
+        first = self.first_updates
+        return max(0, update - first), self._rate(update) if update < first else None
 
 
 def patch_learning_rates() -> None:

@@ -17,7 +17,6 @@ from dataclasses import dataclass, replace
 import sentencepiece
 
 from fairseq_compress.corpus.cleaning import normalize_line
-from fairseq_compress.corpus.training_lines import MAX_LINE_BYTES, LineCounts, training_lines
 from fairseq_compress.errors import ConfigError, DataError
 from fairseq_compress.options import check, flag, option
 from fairseq_compress.work.files import PathLike, atomic_write, check_distinct, check_not_empty, progress, read_lines
@@ -30,6 +29,10 @@ NON_JOINER = "\u200c"
 
 LARGEST_SIZE = re.compile(r"Vocabulary size too high \(\d+\)\. Please set it to a value <= (\d+)")
 SMALLEST_SIZE = re.compile(r"Vocabulary size is smaller than required_chars\. \d+ vs (\d+)")
+# sentencepiece leaves out longer lines (its own default, 4192 bytes, is under 250 long words). A word may not have more
+# than 65,535 characters, so the limit stays and lines are cut.
+MAX_LINE_BYTES = 1 << 16
+RESERVED = "\u2585"  # stands for characters without a piece inside the trainer, which leaves out lines that have it
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,26 @@ class VocabularySettings:
 
     def __post_init__(self) -> None:
         check(self, spelling=lambda name: flag("vocab_size" if name == "size" else name))
+
+
+@dataclass
+class LineCounts:
+    """What was done to the lines of a text."""
+
+    read: int = 0
+    empty: int = 0  # nothing to train on
+    cut: int = 0  # over MAX_LINE_BYTES, trained on in parts
+    reserved: int = 0  # trained on without U+2585
+
+    def summary(self) -> str:
+        """One line for people, empty when every line was trained on as it is."""
+        kinds = {
+            "empty (left out)": self.empty,
+            f"longer than {MAX_LINE_BYTES:,} bytes (cut into parts)": self.cut,
+            "with U+2585, which sentencepiece reserves (trained on without it)": self.reserved,
+        }
+        told = ", ".join(f"{count:,} {kind}" for kind, count in kinds.items() if count)
+        return f"{self.read:,} lines read, {told}" if told else ""
 
 
 def train_model(lines: Iterable[str], settings: VocabularySettings, counts: LineCounts | None = None) -> bytes:
@@ -87,6 +110,36 @@ def train_model(lines: Iterable[str], settings: VocabularySettings, counts: Line
             raise DataError("--input: all lines are empty, there is nothing to train a vocabulary on") from None
         raise _explained(str(error), settings.size) from error
     return model.getvalue()
+
+
+def training_lines(lines: Iterable[str], counts: LineCounts) -> Iterator[str]:
+    """Yield what sentencepiece's trainer counts of the lines.
+
+    Words are counted without what is around them, so a line that is cut at spaces counts as if it were whole.
+    """
+    for line in lines:
+        counts.read += 1
+        if RESERVED in line:
+            counts.reserved += 1
+            line = line.replace(RESERVED, " ")
+        parts = [line] if 4 * len(line) <= MAX_LINE_BYTES else list(cut_line(line, MAX_LINE_BYTES))
+        counts.cut += len(parts) > 1
+        counts.empty += not line.strip()
+        yield from parts
+
+
+def cut_line(line: str, limit: int) -> Iterator[str]:
+    """Parts of at most ``limit`` bytes in UTF-8: cut at the last space that fits, or behind the last character."""
+    raw = line.encode()
+    while len(raw) > limit:
+        place = raw.rfind(b" ", 0, limit + 1)
+        if place <= 0:
+            place = limit
+            while raw[place] & 0xC0 == 0x80:  # inside a character
+                place -= 1
+        yield raw[:place].decode()
+        raw = raw[place:].removeprefix(b" ")
+    yield raw.decode()
 
 
 def sample(lines: Iterable[str], size: int, seed: int) -> list[str]:

@@ -16,7 +16,7 @@ from fairseq_compress.corpus.nbest import NBestList, NBestManifest, read_nbest, 
 from fairseq_compress.datasets.k_best_files import KBestWriter, k_best_prefix
 from fairseq_compress.errors import DataError
 from fairseq_compress.teachers.cache_checksums import data_checksums, dictionary_facts
-from fairseq_compress.teachers.word_ids import word_ids
+from fairseq_compress.teachers.dictionaries import word_ids
 from fairseq_compress.work.files import PathLike, progress
 
 

@@ -17,8 +17,8 @@ from fairseq_compress.corpus.vocabulary_match import MOST_UNKNOWN_WORDS, warn_of
 from fairseq_compress.errors import DataError
 from fairseq_compress.jobs.forced_scores import UNSCORED, Record, device_of, record_scores
 from fairseq_compress.options import check, option
+from fairseq_compress.teachers.dictionaries import word_ids
 from fairseq_compress.teachers.loading import LoadedModels
-from fairseq_compress.teachers.word_ids import word_ids
 from fairseq_compress.work.files import HashedStream, PathLike, atomic_write
 from fairseq_compress.work.manifest import sidecar_path
 from fairseq_compress.work.sharded import Job

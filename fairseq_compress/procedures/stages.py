@@ -19,8 +19,7 @@ from fairseq_compress.checkpoint.compress import check_plan
 from fairseq_compress.checkpoint.load import dictionaries_of, load_state, load_upgraded
 from fairseq_compress.checkpoint.state import num_updates, without_training_state, write_state
 from fairseq_compress.errors import ConfigError, TrainingError
-from fairseq_compress.procedures.calibration import Calibration
-from fairseq_compress.procedures.post_training import quantize
+from fairseq_compress.procedures.post_training import Calibration, quantize
 from fairseq_compress.procedures.training_options import (
     TASK,
     check_dictionaries,

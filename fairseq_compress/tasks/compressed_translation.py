@@ -15,7 +15,7 @@ from fairseq.tasks.translation import TranslationConfig, TranslationTask
 from omegaconf import DictConfig, open_dict
 from torch import Tensor
 
-from fairseq_compress.compat import fairseq_options, reset_optimizer
+from fairseq_compress.compat import LearningRates, fairseq_options, reset_optimizer
 from fairseq_compress.errors import ConfigError
 from fairseq_compress.functional.autocast import AUTOCAST_DTYPES, native_autocast, warn_if_emulated
 from fairseq_compress.functional.penalties import add_penalties, penalties_of
@@ -24,7 +24,6 @@ from fairseq_compress.modules.activation_quantizer import step_ranges
 from fairseq_compress.modules.positions import unobserved
 from fairseq_compress.options import option
 from fairseq_compress.surgery.teacher_start import WIDTHS
-from fairseq_compress.tasks.learning_rates import LearningRates
 from fairseq_compress.teachers.initial_weights import start_from_teacher
 from fairseq_compress.weights.reading import read_plan, set_plan
 

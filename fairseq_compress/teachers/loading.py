@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from fairseq_compress.checkpoint.load import build_model, load_upgraded
 from fairseq_compress.corpus.segmentation import Segmenter
+from fairseq_compress.corpus.vocabulary_match import Entries, joint_mismatch, mismatch
 from fairseq_compress.errors import ConfigError
 from fairseq_compress.functional.autocast import warn_if_emulated
 from fairseq_compress.teachers.dictionaries import dictionary_sha256, find_dictionary
-from fairseq_compress.teachers.segmenters import open_segmenter
 from fairseq_compress.work.files import PathLike, file_sha256
 
 # Types of the weights as they are loaded; the decoding step makes its own integers of them (see projections.py).
@@ -41,7 +41,7 @@ class LoadedModels:
     """Of the decoding step, a key of :data:`PRECISIONS`."""
 
     def open_segmenter(self, model: PathLike, target: PathLike | None = None) -> Segmenter:
-        """See :func:`fairseq_compress.teachers.segmenters.open_segmenter`."""
+        """See :func:`fairseq_compress.teachers.loading.open_segmenter`."""
         return open_segmenter(model, target, self.source, self.target)
 
     @property
@@ -150,3 +150,34 @@ def _frozen(model: BaseFairseqModel, dtype: torch.dtype, device: torch.device | 
 def contiguous_inputs(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     """Models of stock fairseq multiply transposed views, in bfloat16 on a CPU 18 times as slowly."""
     return tuple(tensor.contiguous() for tensor in inputs)
+
+
+def open_segmenter(
+    model: PathLike, target: PathLike | None, source_entries: Dictionary, target_entries: Dictionary
+) -> Segmenter:
+    """Open a model, or one of each side, and compare it with the dictionaries.
+
+    Args:
+        target: model of the target side; None for one model of both.
+    """
+    segmenter = Segmenter(model, target)
+    if target is not None and source_entries.symbols == target_entries.symbols:
+        problem = joint_mismatch(_entries(source_entries), segmenter, segmenter.target)
+        _refuse(problem, f"{segmenter.path} and {segmenter.target.path}", "shared")
+        return segmenter
+    for side, own, dictionary in (("source", segmenter, source_entries), ("target", segmenter.target, target_entries)):
+        _refuse(mismatch(_entries(dictionary), own), own.path, side)
+    return segmenter
+
+
+def _entries(dictionary: Dictionary) -> Entries:
+    first = dictionary.nspecial
+    return Entries(dictionary.symbols[first:], dictionary.count[first:])
+
+
+def _refuse(problem: str | None, path: str, side: str) -> None:
+    if problem:
+        raise ConfigError(
+            f"--sentencepiece-model: must be that of the checkpoint, and {path} does not belong to its {side} "
+            f"dictionary: {problem} (--source-sentencepiece-model, --target-sentencepiece-model for one of each side)"
+        )

@@ -6,10 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fairseq_compress.corpus.training_lines import MAX_LINE_BYTES, LineCounts, cut_line
 from fairseq_compress.corpus.vocabulary import (
+    MAX_LINE_BYTES,
+    LineCounts,
     VocabularySettings,
     build_vocabulary,
+    cut_line,
     dictionary_lines,
     list_pieces,
     sample,

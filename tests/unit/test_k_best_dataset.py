@@ -23,7 +23,7 @@ from fairseq_compress.datasets.binarize_hypotheses import binarize_hypotheses
 from fairseq_compress.datasets.k_best import KBestDataset, attach_k_best, hypothesis_weights, longest_hypotheses
 from fairseq_compress.datasets.k_best_files import KBestFiles, k_best_prefix, write_index
 from fairseq_compress.errors import ConfigError, DataError
-from fairseq_compress.teachers.word_ids import word_ids
+from fairseq_compress.teachers.dictionaries import word_ids
 from tests.helpers.k_best_corpus import LINES, binarize_lines, copy_data, make_lists, write_nbest
 
 

@@ -13,9 +13,8 @@ from fairseq.trainer import Trainer
 
 import fairseq_compress
 from fairseq_compress.compat import set_rate_factors
-from fairseq_compress.compat.learning_rates import drop_frozen_gradients
+from fairseq_compress.compat.learning_rates import LearningRates, drop_frozen_gradients
 from fairseq_compress.errors import ConfigError
-from fairseq_compress.tasks.learning_rates import LearningRates
 from tests.helpers.optimizers import OPTIMIZERS
 
 fairseq_compress.register()

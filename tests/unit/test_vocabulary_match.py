@@ -11,7 +11,7 @@ from fairseq_compress.corpus.segmentation import Segmenter
 from fairseq_compress.corpus.vocabulary import VocabularySettings, build_vocabulary
 from fairseq_compress.corpus.vocabulary_match import Entries, joint_mismatch, mismatch
 from fairseq_compress.errors import ConfigError
-from fairseq_compress.teachers.segmenters import open_segmenter
+from fairseq_compress.teachers.loading import open_segmenter
 
 SYLLABLES = [first + second for first in "bdfgklmnprstvz" for second in "aeiou"]
 

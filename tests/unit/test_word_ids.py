@@ -5,7 +5,7 @@ import torch
 from fairseq.data import Dictionary
 
 from fairseq_compress.corpus.vocabulary_match import warn_of_unknown
-from fairseq_compress.teachers.word_ids import count_unknown, word_ids
+from fairseq_compress.teachers.dictionaries import count_unknown, word_ids
 
 
 def dictionary():
