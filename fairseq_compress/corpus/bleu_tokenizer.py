@@ -31,20 +31,15 @@ _TOKENIZERS = {
 
 
 class Tokenizer(NamedTuple):
-    """What cuts text into the words of BLEU."""
+    """The name of a tokenizer of sacreBLEU."""
 
     name: str
-    """One of sacreBLEU's."""
     caution: str | None = None
-    """One line, where it is not what a reader would expect."""
+    """One line, where it is not the usual tokenizer."""
 
 
 def bleu_tokenizer(language: str | None) -> Tokenizer:
-    """The tokenizer for a target language in codes such as ``zh``, ``zh_CN``, ``zh-Hant``, ``zho_Hans``, ``eng_Latn``.
-
-    Args:
-        language: None and what is no known code: 13a.
-    """
+    """The tokenizer for a language code such as ``zh``, ``zh_CN``, ``zh-Hant`` or ``zho_Hans``; default: 13a."""
     if language is None:
         return Tokenizer(DEFAULT)
     named = script(language)

@@ -18,9 +18,8 @@ from fairseq_compress.errors import ConfigError, DataError
 from fairseq_compress.options import check, option
 from fairseq_compress.work.files import PathLike, atomic_write, check_distinct, check_parallel, progress, read_lines
 
-# What becomes one space: control characters, every kind of space and line separator.
 ODD_WHITESPACE = re.compile(r"[\s\x00-\x1f\x7f-\x9f]+")
-PIECE_SPACE = "\u2581"  # what sentencepiece writes for a space inside pieces, so in text it can mean nothing else
+PIECE_SPACE = "\u2581"  # sentencepiece's mark for a space
 
 # Short lines vary more: "Ano." against "Yes, that is so." is no sign of a bad match. The help of --max-ratio tells it.
 RATIO_ALLOWANCE_WORDS = 5
@@ -30,7 +29,7 @@ DROP_REASONS = ("empty", "too_short", "too_long", "ratio", "identical", "duplica
 
 @dataclass(frozen=True)
 class CleaningRules:
-    """Which pairs are dropped. Words are those of :func:`count_words` in the normalized line."""
+    """Options of filtering; words are counted by :func:`count_words` in the normalized line."""
 
     min_words: int = option(1, "drop pairs with a side of fewer words", range="[1, inf)")
     max_words: int = option(250, "drop pairs with a side of more words")
@@ -62,10 +61,7 @@ class CleaningReport:
 
 
 def squeeze_whitespace(text: str) -> str:
-    """Replace every run of whitespace, control characters and line separators by one space, and strip.
-
-    What comes out is one line for every tool, whichever characters it takes for line ends.
-    """
+    """Replace every run of whitespace, control characters and line separators by one space, and strip."""
     return ODD_WHITESPACE.sub(" ", text).strip(" ")
 
 
@@ -73,8 +69,7 @@ def normalize_line(text: str) -> str:
     """Unicode NFC, whitespace and U+2581 squeezed, invisible characters dropped. Idempotent.
 
     Case, quotes and punctuation stay, and the invisible characters that a script needs, see
-    :mod:`fairseq_compress.corpus.invisible`. Every text that becomes pieces goes through it: in ``prepare``,
-    ``train-vocabulary``, ``encode``, ``encode-dual``, ``translate`` and wherever a :class:`Segmenter` is used.
+    :mod:`fairseq_compress.corpus.invisible`. Applied to every text before it is segmented.
     """
     line = unicodedata.normalize("NFC", text.replace(PIECE_SPACE, " "))
     while (visible := unicodedata.normalize("NFC", drop_invisible(line))) != line:  # what is dropped may part marks
@@ -83,7 +78,7 @@ def normalize_line(text: str) -> str:
 
 
 class Pair(NamedTuple):
-    """A normalized pair and where it came from."""
+    """A normalized pair and its origin."""
 
     source_path: PathLike
     target_path: PathLike
@@ -93,13 +88,13 @@ class Pair(NamedTuple):
 
 
 class SeenPairs:
-    """Finds repeated pairs by a digest of 16 bytes each: two of 10^9 pairs collide with a chance of 1.5e-21."""
+    """Finds repeated pairs by digests of 16 bytes: two of 10^9 pairs collide with probability 1.5e-21."""
 
     def __init__(self) -> None:
         self._digests: set[bytes] = set()
 
     def before(self, source: str, target: str) -> bool:
-        """Whether the pair was asked for before."""
+        """Whether the pair was seen before; adds it."""
         digest = blake2b(f"{source}\n{target}".encode(), digest_size=16).digest()  # no line holds a line feed
         seen = digest in self._digests
         self._digests.add(digest)
@@ -107,12 +102,10 @@ class SeenPairs:
 
 
 class PairCleaner:
-    """Decides on one pair after the other and counts.
+    """Filters pairs and counts.
 
     Args:
-        rules: what to drop.
-        drop: with False (validation and test sets) every pair stays, empty ones too, and one over
-            ``rules.max_words`` is an error, because such a set may not lose or cut anything.
+        drop: False for validation and test sets: every pair stays, and one over ``rules.max_words`` is an error.
     """
 
     def __init__(self, rules: CleaningRules, *, drop: bool = True) -> None:
@@ -135,7 +128,7 @@ class PairCleaner:
             yield pair
 
     def drop_reason(self, source: str, target: str) -> str | None:
-        """The first of :data:`DROP_REASONS` that applies to the pair. A pair that stays is remembered."""
+        """The first of :data:`DROP_REASONS` that applies to the pair."""
         rules = self.rules
         shorter, longer = sorted((count_words(source), count_words(target)))
         if shorter == 0:
@@ -162,7 +155,7 @@ class PairCleaner:
 
 
 def read_pairs(sources: Sequence[PathLike], targets: Sequence[PathLike]) -> Iterator[Pair]:
-    """Yield the normalized pairs of files that are parallel one by one."""
+    """Yield the normalized pairs of parallel files."""
     for source_path, target_path in zip(sources, targets, strict=True):
         lines = zip(read_lines(source_path), read_lines(target_path), strict=True)
         for number, (source, target) in enumerate(lines, start=1):
@@ -170,13 +163,9 @@ def read_pairs(sources: Sequence[PathLike], targets: Sequence[PathLike]) -> Iter
 
 
 def clean_parallel(
-    sources: Sequence[PathLike],
-    targets: Sequence[PathLike],
-    source_output: PathLike,
-    target_output: PathLike,
-    report_output: PathLike,
-    cleaner: PairCleaner,
-) -> CleaningReport:
+    sources: Sequence[PathLike], targets: Sequence[PathLike],
+    source_output: PathLike, target_output: PathLike, report_output: PathLike, cleaner: PairCleaner,
+) -> CleaningReport:  # fmt: skip
     """Clean the pairs of several files into one pair of files and write the counts as JSON."""
     if len(sources) != len(targets):
         raise ConfigError(f"--source and --target: need equally many files, got {len(sources)} and {len(targets)}")

@@ -1,4 +1,4 @@
-"""fairseq's ``dict.LANG.txt``: a symbol and its count on each line, which say what every index of a model means."""
+"""fairseq's ``dict.LANG.txt``: a symbol and its count on each line, in the order of the model's indices."""
 
 import os
 from collections.abc import Container, Iterator
@@ -20,11 +20,7 @@ class Entry(NamedTuple):
 
 
 def read_entries(path: PathLike, taken: Container[str] = ()) -> Iterator[Entry]:
-    """Yield the entries of a file. What fairseq takes is taken; a byte order mark is no part of the first symbol.
-
-    Args:
-        taken: symbols that a dictionary has before.
-    """
+    """Yield the entries of a file, whose symbols must differ from each other and from those in ``taken``."""
     lines: dict[str, int] = {}
     number = 0
     for number, line in enumerate(read_lines(path), start=1):

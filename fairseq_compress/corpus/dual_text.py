@@ -1,4 +1,4 @@
-"""Text in two vocabularies at once, teacher's and student's: words are stored, and cut when they are read.
+"""Text in two vocabularies, the teacher's and the student's: words are stored, and segmented when they are read.
 
 One folder for all parts (train, valid, ...) of a pair of languages. A type is a word that is cut in one way by each
 vocabulary; T types have R pieces in both vocabularies together. All integers are little-endian.
@@ -15,12 +15,11 @@ vocabulary; T types have R pieces in both vocabularies together. All integers ar
 ``meta.json``                                                           counts, SHA-256 of all files and of the models
 ======================================================================  ===============================================
 
-Ids are those of fairseq: four special entries, :data:`SPECIALS`, then the lines of the dictionary. A piece that no
-dictionary can have, as it is unknown to its model, is ``<unk>``.
+Ids are those of fairseq: four special entries, :data:`SPECIALS`, then the lines of the dictionary.
 """
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -88,17 +87,11 @@ class Sizes(NamedTuple):
     """Pieces of the teacher's vocabulary."""
     student: Integers
     longest: Integers
-    """Pieces where each word is cut by the vocabulary that makes more of it: no mixture is longer."""
+    """Pieces where each word has its longer segmentation: an upper bound of all mixtures."""
 
 
 class DualText:
-    """One language of one part, memory-mapped.
-
-    Args:
-        folder: what ``encode-dual`` wrote.
-        part: such as ``train``.
-        language: such as ``en``.
-    """
+    """One language of one part (such as ``train``) of a folder of ``encode-dual``, memory-mapped."""
 
     def __init__(self, folder: PathLike, part: str, language: str) -> None:
         self.folder, self.part, self.language = Path(folder), part, language
@@ -109,7 +102,7 @@ class DualText:
                 f"{folder}: has no part {part!r} in {language!r}, but {', '.join(parts)} in {' and '.join(languages)}"
             )
         names = (*DICTIONARIES, *(f"{name}_to_union.bin" for name in VOCABULARIES))
-        self._check_sha256({name: self.meta.sha256[name] for name in names})
+        check_checksums({name: self.meta.sha256[name] for name in names}, f"{self.folder}{os.sep}", META)
         self.types: int = self.meta.types
         self._words = self._map(f"{part}.{language}.types.bin", np.int32, parts[part]["words"][language])
         self._offsets = self._map(f"{part}.{language}.offsets.bin", np.int64, parts[part]["sentences"] + 1)
@@ -138,7 +131,7 @@ class DualText:
 
     @cached_property
     def sizes(self) -> Sizes:
-        """Words and pieces of all sentences; the whole text is read for them once."""
+        """Words and pieces of all sentences; reads the whole text once."""
         found = Sizes(*(np.zeros(len(self), dtype=np.int32) for _ in Sizes._fields))
         pieces = np.diff(self._piece_offsets).astype(np.int32)
         teacher, student = pieces[: self.types], pieces[self.types :]
@@ -159,11 +152,7 @@ class DualText:
         return found
 
     def segment(self, types: Integers, use_teacher: NDArray[np.bool_]) -> tuple[Integers, Integers]:
-        """Cut words, each by the vocabulary that is chosen for it.
-
-        Args:
-            types: (W,) as :meth:`word_types` or :meth:`batch` gives them.
-            use_teacher: (W,) true where the teacher's vocabulary cuts the word, false for the student's.
+        """Segment words of ``types`` (W,), by the teacher's vocabulary where ``use_teacher`` (W,) is true.
 
         Returns:
             (P,) union ids of the pieces, int32, and (P,) the numbers of their words, from 0.
@@ -174,12 +163,12 @@ class DualText:
         return self._pieces[ragged_places(starts, counts)], np.repeat(np.arange(len(types)), counts)
 
     def teacher(self, types: Integers) -> tuple[Integers, Integers]:
-        """As :meth:`segment` with the teacher's vocabulary only; the ids are those of its dictionary."""
+        """As :meth:`segment` with the teacher's vocabulary only, as ids of its dictionary."""
         ids, words = self.segment(types, np.ones(len(types), dtype=bool))
         return self._union_to["teacher"][ids], words
 
     def student(self, types: Integers) -> tuple[Integers, Integers]:
-        """As :meth:`segment` with the student's vocabulary only; the ids are those of its dictionary."""
+        """As :meth:`segment` with the student's vocabulary only, as ids of its dictionary."""
         ids, words = self.segment(types, np.zeros(len(types), dtype=bool))
         return self._union_to["student"][ids], words
 
@@ -202,15 +191,12 @@ class DualText:
         except OSError as error:
             raise DataError(f"cannot read {path}: {error.strerror}") from None
 
-    def _check_sha256(self, checksums: Mapping[str, str]) -> None:
-        check_checksums(checksums, f"{self.folder}{os.sep}", META)
-
     def _check_offsets(self, offsets: Integers, end: int, name: str) -> None:
         if offsets[0] != 0 or offsets[-1] != end or (np.diff(offsets) < 0).any():
             raise DataError(f"{self.folder / name}: damaged, offsets must rise from 0 to {end:,}")
 
 
 def ragged_places(starts: Integers, counts: Integers) -> Integers:
-    """The places start, start + 1, ..., start + count - 1 of each of the ranges, one range after the other."""
+    """The concatenated ranges start, start + 1, ..., start + count - 1."""
     before = np.cumsum(counts) - counts
     return np.arange(counts.sum()) + np.repeat(starts - before, counts)

@@ -27,27 +27,22 @@ NAME = re.compile(r"[A-Za-z0-9_-]+")  # of a part: a piece of a file name
 
 
 class VocabularyFiles(NamedTuple):
-    """One of the two vocabularies."""
+    """A sentencepiece model, and fairseq's dictionary with all its pieces."""
 
     model: PathLike
-    """The sentencepiece model."""
     dictionary: PathLike
-    """fairseq's dictionary for it, with all its pieces."""
 
 
 def encode_dual(
-    parts: Mapping[str, str],
-    languages: tuple[str, str],
-    teacher: VocabularyFiles,
-    student: VocabularyFiles,
+    parts: Mapping[str, str], languages: tuple[str, str], teacher: VocabularyFiles, student: VocabularyFiles,
     output: PathLike,
-) -> DualTextManifest:
+) -> DualTextManifest:  # fmt: skip
     """Write the folder, complete or not at all, and return its ``meta.json``.
 
     Args:
         parts: name of each part -> prefix of its files, which end in ``.LANG``; text, one sentence a line.
         languages: source and target.
-        output: must not be there.
+        output: must not exist.
     """
     _check_names(parts, languages)
     segmenter = DualSegmenter(teacher.model, student.model)
@@ -85,7 +80,7 @@ def read_dictionary(path: PathLike) -> dict[str, str]:
 
 
 class _TypeTable:
-    """Numbers of word types, in the order in which they come, and the union ids of their pieces."""
+    """Numbers of word types, in order of appearance, and the union ids of their pieces."""
 
     def __init__(self, ids: Sequence[dict[str, int]]) -> None:
         self.numbers: dict[tuple[Word, Word], int] = {}
@@ -94,7 +89,7 @@ class _TypeTable:
         self._lengths = [array("i") for _ in ids]
 
     def add(self, pair: tuple[Word, Word]) -> int:
-        """The number of a type that is new."""
+        """The number of a new type."""
         for word, ids, pieces, lengths in zip(pair, self._ids, self._pieces, self._lengths, strict=True):
             found = [ids.get(piece, UNK) for piece in word.split(" ")]
             pieces.extend(found)
@@ -135,7 +130,7 @@ def _write_text(segmenter: DualSegmenter, path: str, total: int, table: _TypeTab
 
 
 def _flush(values: list[int], stream: Any, dtype: str) -> int:
-    """Write the numbers, empty the list, and return how many there were."""
+    """Write the numbers, empty the list, and return their count."""
     stream.write(np.array(values, dtype=dtype).tobytes())
     count = len(values)
     values.clear()

@@ -1,9 +1,7 @@
 r"""Translations from the log of ``fairseq-generate`` or ``fairseq-interactive``, whose order is that of length.
 
 A translation is a line ``D-<id>\t<score>\t<text>``, where the id is the number of the source line from 0 and the score
-is the log-probability divided by the length, in base 2. Other lines may stand between.
-
-The text is what fairseq printed. Let it print pieces (no ``--bpe``, no ``--remove-bpe``) and join them with
+is the length-normalized log-probability in base 2. Print pieces (no ``--bpe``, no ``--remove-bpe``) and join them with
 ``fairseq-compress decode``: fairseq joins them as strings, which leaves rare characters as ``<0xC5><0x99>``.
 """
 
@@ -22,10 +20,10 @@ START = re.compile(r"D-\d+(\t|$)")
 
 
 class LoggedTranslation(NamedTuple):
-    """One translation."""
+    """One translation, with the score as printed."""
 
-    score: str  # as printed, so that nothing is rounded
-    text: str  # one line
+    score: str
+    text: str
 
 
 def collect_hypotheses(logs: Sequence[PathLike], expected: int) -> list[LoggedTranslation]:

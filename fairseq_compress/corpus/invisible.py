@@ -1,7 +1,6 @@
-r"""Invisible characters: which ones text needs, and which ones carry nothing.
+r"""Removal of invisible characters: Unicode's ``Default_Ignorable_Code_Point`` and noncharacters.
 
-The characters meant are Unicode's ``Default_Ignorable_Code_Point`` and noncharacters. One is kept only where it changes
-what a reader sees:
+One is kept only where it changes the appearance of the text:
 
 * U+200C (zero width non-joiner) between two letters, marks or digits of which at least one is of a script with
   joiners: the cursive ones (Arabic, Syriac, N'Ko, Mongolian, Adlam, ...) and those of the Brahmi family.
@@ -14,9 +13,8 @@ what a reader sees:
 All others are dropped: the soft hyphen, U+200B and U+2060, the byte order mark, all controls of direction (U+061C,
 U+200E-200F, U+202A-202E, U+2066-2069), the combining grapheme joiner, invisible operators, other tags.
 
-What stands for something else or for nothing, but takes up room, becomes a space: U+FFFD (a byte that was no text),
-U+FFFC (an object), the blanks U+2800, U+3164 and U+FFA0. Private-use and unassigned characters are kept: the first mean
-what their users agreed on, the second may be characters of a later Unicode; byte pieces carry both unchanged.
+Placeholders and blanks become a space: U+FFFD, U+FFFC, U+2800, U+3164 and U+FFA0. Private-use and unassigned
+characters are kept; byte pieces carry both unchanged.
 """
 
 import re
@@ -48,7 +46,7 @@ _EMOJI_START = "\u2190"
 
 
 def drop_invisible(text: str) -> str:
-    """Drop what carries nothing, by the rule of this module. Idempotent on text in NFC."""
+    """Drop invisible characters by the rules of this module. Idempotent on text in NFC."""
     if not _ABOVE_LATIN.search(text):
         return text
     text = _BLANK.sub(" ", text)
@@ -69,7 +67,7 @@ def drop_invisible(text: str) -> str:
 
 
 def _needed(character: str, before: str, after: str) -> bool:
-    """Whether an invisible character between what is kept before it and the next visible one changes either."""
+    """Whether an invisible character changes the kept character before it or the next visible one."""
     if character == _ZWNJ:
         neighbours = before + after
         return all(_is(one, "LMN") for one in neighbours) and _WITH_JOINERS.search(neighbours) is not None
@@ -90,7 +88,7 @@ def _is(character: str, classes: str) -> bool:
 
 
 def _is_emoji(character: str) -> bool:
-    """Also one that is newer than this Python, and the selector behind one."""
+    """Whether a character is an emoji, also one newer than this Python, or the selector behind one."""
     if _SELECTORS.match(character) or "\U0001f000" <= character <= "\U0001faff":
         return True
     return character >= _EMOJI_START and _is(character, "S")

@@ -1,4 +1,4 @@
-r"""Choosing what a student is trained on out of a teacher's n-best list.
+r"""Selection of a student's training data from a teacher's n-best lists.
 
 ``best``: the first hypothesis (sequence-level distillation, Kim and Rush 2016, arXiv:1606.07947, section 3.2).
 ``k-best``: the first K, for the criterion ``sequence_level_kd``.
@@ -6,8 +6,8 @@ r"""Choosing what a student is trained on out of a teacher's n-best list.
 
     argmax_k sim(y_k, y),   sim = sentence-BLEU (on the words of the target language, see bleu_tokenizer) or chrF
 
-Equal similarities: the better model score, then the first. Hypotheses without text and repeated ones (the better score
-stays) leave the list before. Texts are compared: with a SentencePiece model, pieces are joined first.
+Ties: the better model score, then the first. Hypotheses without text and repeated ones (the better score stays) are
+removed before. With a SentencePiece model, pieces are joined first.
 """
 
 from collections.abc import Sequence
@@ -30,38 +30,33 @@ class Candidates(NamedTuple):
     nbest: NBestList
     source: str
     reference: str | None
-    """Where one is needed."""
     reverse: list[float] | None
-    """A reverse model's score of each hypothesis, where needed."""
+    """A reverse model's score of each hypothesis."""
 
 
 class Choice(NamedTuple):
-    """What was chosen of one list; ``reason`` tells why nothing was."""
+    """The selection from one list."""
 
     reason: str | None = None
-    """``untranslated``, ``empty_source``, ``empty_hypothesis`` or None."""
+    """Of an empty selection: ``untranslated``, ``empty_source`` or ``empty_hypothesis``."""
     picked: Sequence[int] = ()
-    """Places in the list, best first."""
+    """Indices in the list, best first."""
     empty: int = 0
-    """Hypotheses without text."""
+    """Number of hypotheses without text."""
     repeated: int = 0
-    """Hypotheses whose text came before."""
+    """Number of repeated hypotheses."""
     key: str = ""
     """Text of the first picked one."""
     similarity: float = 0.0
-    """To the reference, of the picked one; 0 where none was asked for."""
+    """Of the picked one to the reference, with ``interpolate``."""
     similarity_of_best: float = 0.0
-    """To the reference, of the hypothesis with the best score."""
+    """Of the hypothesis with the best score to the reference."""
     other_than_best: bool = False
-    """The reference preferred another hypothesis than the score."""
+    """Whether the picked one is not the one with the best score."""
 
 
 class Chooser:
-    """Chooses from one list after the other. It can be sent to another process.
-
-    Args:
-        decode_model: a SentencePiece model, if the hypotheses are pieces.
-    """
+    """Selects from one list after the other; ``decode_model``: SentencePiece model of hypotheses in pieces."""
 
     def __init__(self, rules: SelectionRules, decode_model: PathLike | None = None) -> None:
         self.rules = rules
@@ -74,7 +69,7 @@ class Chooser:
             self._metric = CHRF()
 
     def __reduce__(self) -> tuple[type["Chooser"], tuple[SelectionRules, PathLike | None]]:
-        return Chooser, (self.rules, self.decode_model)  # the other process loads the model again
+        return Chooser, (self.rules, self.decode_model)  # a worker process loads the model itself
 
     def __call__(self, item: Candidates) -> Choice:
         if not item.nbest.translated:

@@ -1,4 +1,4 @@
-"""Selecting training data out of an n-best file: streams in, streams out, and a report.
+"""Selection of training data from an n-best file, as streams, and a report.
 
 Memory: a 16-byte digest of each kept pair (0.1 GB per million pairs), unless duplicates stay; with a reverse model
 8 bytes per pair, and on the disk of the output a temporary copy of the n-best file.
@@ -44,7 +44,7 @@ Chosen = tuple[Candidates, Choice]
 
 
 class Inputs(NamedTuple):
-    """Files that are read."""
+    """Input files."""
 
     nbest: PathLike
     source: PathLike
@@ -54,7 +54,7 @@ class Inputs(NamedTuple):
 
 
 class Outputs(NamedTuple):
-    """Files that are written."""
+    """Output files."""
 
     source: PathLike
     target: PathLike
@@ -122,7 +122,7 @@ def _candidates(inputs: Inputs) -> Iterator[Candidates]:
 
 
 def _first_of_equal(pairs: Iterable[Chosen], report: SelectionReport) -> Iterator[Chosen]:
-    """Drop what has a reason, and pairs that occurred before."""
+    """Drop empty selections and repeated pairs."""
     seen = SeenPairs()
     for item, choice in pairs:
         reason = choice.reason

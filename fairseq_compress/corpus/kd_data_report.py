@@ -1,4 +1,4 @@
-"""Report of a selection: counts that add up, what was dropped and why, and examples."""
+"""Report of a selection: counts, and examples of what was dropped."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -37,15 +37,13 @@ class SelectionReport:
     similarity_of_best: float = 0.0
     """Sum over kept sources, of the hypothesis with the best score."""
     signature: str | None = None
-    """sacreBLEU's, of the similarity."""
     caution: str | None = None
-    """About the tokenizer of sentence-BLEU."""
     reverse_threshold: float | None = None
-    """The best reverse score among those that were dropped, in nats."""
+    """The best dropped reverse score, in nats."""
     examples: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
 
     def drop(self, reason: str, item: Candidates, choice: Choice) -> None:
-        """Count a source that is dropped."""
+        """Count a dropped source."""
         self._read(item)
         self.dropped[reason] += 1
         self.hypotheses["of_dropped_sources"] += len(item.nbest.hypotheses)
@@ -54,7 +52,7 @@ class SelectionReport:
             examples.append(_example(item, choice))
 
     def keep(self, item: Candidates, choice: Choice) -> None:
-        """Count a source that stays."""
+        """Count a kept source."""
         self._read(item)
         self.kept += 1
         counts = {"written": len(choice.picked), "empty": choice.empty, "repeated": choice.repeated}

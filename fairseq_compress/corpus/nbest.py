@@ -4,10 +4,9 @@ UTF-8, one hypothesis per line, those of a source together and best first::
 
     index<TAB>checksum<TAB>score<TAB>hypothesis
 
-``index`` is the number of the source line from 0; ``checksum`` the CRC-32 of that line (8 hexadecimal digits), which
-shows a file that slipped by one line wherever it is read next to its source; ``score`` the log-probability divided by
-length**lenpen in nats, where the length counts the end of the sentence. A source that was not translated has one record
-with the score ``-inf`` and no text. ``FILE.json`` next to it holds counts and the SHA-256 of both files.
+``index`` is the number of the source line from 0; ``checksum`` the CRC-32 of that line (8 hexadecimal digits);
+``score`` the log-probability divided by length**lenpen in nats, EOS counted. A source that was not translated has one
+record with the score ``-inf`` and no text. ``FILE.json`` holds counts and the SHA-256 of both files.
 """
 
 import hashlib
@@ -28,26 +27,22 @@ RECORD = re.compile(r"(0|[1-9]\d*)\t([0-9a-f]{8})\t(-?\d+\.\d{6}|-inf)\t(.*)", r
 
 
 class NBestEntry(NamedTuple):
-    """One translation of a source."""
+    """One translation of a source, text or pieces."""
 
     score: float
-    """Length-normalized log-probability in nats."""
     text: str
-    """One line, as it was decoded: text or pieces."""
 
 
 class NBestList(NamedTuple):
     """The translations of one source, best first."""
 
     index: int  # type: ignore[assignment]  # hides tuple.index
-    """Number of the source line, from 0."""
     checksum: str
-    """:func:`source_checksum` of the source line."""
     hypotheses: list[NBestEntry]
 
     @property
     def translated(self) -> bool:
-        """False for a source that was left out."""
+        """Whether the source was translated."""
         return self.hypotheses[0].score != -math.inf
 
 
@@ -61,12 +56,12 @@ class NBestManifest(Sidecar, name="n-best"):
 
 
 def source_checksum(line: str) -> str:
-    """CRC-32 of the line in UTF-8, without its line end: 8 hexadecimal digits."""
+    """CRC-32 of a line in UTF-8 without its line end, as 8 hexadecimal digits."""
     return f"{zlib.crc32(line.encode()):08x}"
 
 
 def untranslated(index: int, checksum: str) -> NBestList:
-    """The list of a source that was left out."""
+    """The list of a source that was not translated."""
     return NBestList(index, checksum, [NBestEntry(-math.inf, "")])
 
 
@@ -92,26 +87,20 @@ class NBestWriter:
         self.hypotheses += len(nbest.hypotheses)
 
     def write_sidecar(self, path: PathLike, source_sha256: str, facts: Mapping[str, Any]) -> None:
-        """Write ``PATH.json``; after the n-best file itself, so that it never describes another."""
-        manifest = NBestManifest(
-            sentences=self.sentences, hypotheses=self.hypotheses, sha256=self.sha256, source_sha256=source_sha256,
-            facts=dict(facts),
-        )  # fmt: skip
-        manifest.write(sidecar_path(path))
+        """Write ``PATH.json``, after the n-best file itself."""
+        counts: dict[str, Any] = {"sentences": self.sentences, "hypotheses": self.hypotheses, "sha256": self.sha256}
+        NBestManifest(**counts, source_sha256=source_sha256, facts=dict(facts)).write(sidecar_path(path))
 
     @property
     def sha256(self) -> str:
-        """Of what was written so far."""
+        """Of the lists written so far."""
         return self._stream.sha256
 
 
 def read_nbest(path: PathLike, source: PathLike | None = None) -> Iterator[NBestList]:
-    """Yield the lists of an n-best file and verify the file on the way.
+    """Yield the lists of an n-best file, and verify the file and the translated text ``source``.
 
-    The SHA-256 is known at the end only: discard what was made of the lists if this raises.
-
-    Args:
-        source: the text that was translated; each line is compared with the checksum of its list.
+    The SHA-256 is known at the end only: discard all results if this raises.
     """
     return (nbest for nbest, _ in _read(path, source))
 

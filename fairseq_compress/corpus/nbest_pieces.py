@@ -1,4 +1,4 @@
-"""An n-best file of text as one of pieces, segmented by the student's vocabulary as its other training text is."""
+"""Segmentation of an n-best file by the student's vocabulary."""
 
 import hashlib
 import os
@@ -30,15 +30,12 @@ LISTS_AT_ONCE = 1024  # through the segmenter
 
 
 def encode_nbest(model: PathLike, nbest: PathLike, source: PathLike, pieces: PathLike, output: PathLike) -> int:
-    """Write an n-best file with the pieces of every hypothesis, bound to the pieces of its source; scores stay.
+    """Write an n-best file with the pieces of every hypothesis, and return the number of lists; scores stay.
 
     Args:
         model: SentencePiece model.
-        source: text that the lists of ``nbest`` are of.
-        pieces: that text as ``fairseq-compress encode`` segmented it with ``model``.
-
-    Returns:
-        The number of lists.
+        source: the text that was translated.
+        pieces: that text, segmented by ``fairseq-compress encode`` with ``model``.
     """
     check_distinct([model, nbest, source, pieces], [output, sidecar_path(output)])
     check_parallel(source, pieces)
@@ -62,7 +59,7 @@ def encode_nbest(model: PathLike, nbest: PathLike, source: PathLike, pieces: Pat
 def encode_lists(
     lists: Iterable[tuple[NBestList, str]], source: Segmenter | None, target: Segmenter | None
 ) -> Iterator[tuple[NBestList, str, list[str]]]:
-    """Yield each list with the pieces of its source, then of its hypotheses; None leaves a side as it is."""
+    """Yield each list with the pieces of its source and of its hypotheses; None leaves a side unchanged."""
     remaining = iter(lists)
     while part := list(islice(remaining, LISTS_AT_ONCE)):
         lines: Iterable[str] = [line for _, line in part]

@@ -1,7 +1,6 @@
-"""A second score for each record of an n-best file, from a reverse model; bound to that file by its SHA-256.
+"""Reverse scores of the records of an n-best file, bound to that file by its SHA-256.
 
-One record per line, in the order of the n-best file: ``index<TAB>score``, in nats. ``FILE.json`` next to it names the
-SHA-256 of the scores and of the n-best file that they belong to.
+One record per line, in the order of the n-best file: ``index<TAB>score``, in nats.
 """
 
 import hashlib
@@ -37,12 +36,7 @@ def format_scores(nbest: NBestList, scores: Sequence[float]) -> str:
 
 
 class ScoreReader:
-    """Gives the scores of one list after the other and verifies that they belong to it.
-
-    Args:
-        path: the scores.
-        nbest: the n-best file that they must belong to.
-    """
+    """Reads the scores of one list after the other and verifies that they belong to ``nbest``."""
 
     def __init__(self, path: PathLike, nbest: PathLike) -> None:
         self.path = os.fspath(path)
@@ -62,7 +56,7 @@ class ScoreReader:
         return [self._next(nbest.index) for _ in nbest.hypotheses]
 
     def finish(self) -> None:
-        """Check that every score was taken."""
+        """Check that every score was read."""
         if next(self._lines, None) is not None:
             raise DataError(f"{self.path}, line {self._records + 1}: more scores than records")
         self._sidecar.check(self.path, {"records": self._records, "sha256": self._digest.hexdigest()})

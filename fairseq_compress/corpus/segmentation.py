@@ -23,11 +23,7 @@ BATCH_CHARACTERS = 1 << 19  # whose pieces take some 20 MB
 
 
 def open_model(model: PathLike, options: bytes = b"") -> sentencepiece.SentencePieceProcessor:
-    """A sentencepiece model.
-
-    Args:
-        options: part of a serialized ModelProto, which replaces what the file says.
-    """
+    """A sentencepiece model; ``options``: part of a serialized ModelProto, which overrides the file."""
     processor = sentencepiece.SentencePieceProcessor()
     try:
         with open(model, "rb") as stream:
@@ -40,16 +36,9 @@ def open_model(model: PathLike, options: bytes = b"") -> sentencepiece.SentenceP
 
 
 class Segmenter:
-    """A sentencepiece model as two functions on lines.
+    """A sentencepiece model, or one of each language: ``model`` encodes and ``target`` decodes.
 
     ``decode(encode(x))`` is ``x`` normalized: by :func:`normalize_line`, then by the rules inside the model.
-
-    Args:
-        model: path of the ``.model`` file.
-        target: of a second one that decodes, if the languages have models of their own.
-
-    Attributes:
-        target: the segmenter of the target language, this one itself without a second model.
     """
 
     def __init__(self, model: PathLike, target: PathLike | None = None) -> None:
@@ -58,11 +47,11 @@ class Segmenter:
         self._processor = open_model(model)
 
     def entries(self) -> list[str]:
-        """All pieces that a line may become, bytes included; they are what a fairseq dictionary has."""
+        """All pieces of text, bytes included: the entries of a fairseq dictionary."""
         return [self._processor.id_to_piece(index) for index in self._text_ids()]
 
     def merges(self) -> list[str]:
-        """Of a byte-pair encoding the pieces of several characters, in the order in which they are made; else none."""
+        """The merges of a byte-pair encoding, in their order; none of a unigram model."""
         model = self._processor
         scores = [(index, model.get_score(index)) for index in self._text_ids() if not model.is_byte(index)]
         if not all(score == int(score) for _, score in scores):  # log-probabilities of a unigram model
@@ -71,7 +60,7 @@ class Segmenter:
         return [piece for piece in pieces if len(piece) > 1]
 
     def is_unknown(self, piece: str) -> bool:
-        """Whether the model does not know the text of a piece, so that encoding leaves it as it is."""
+        """Whether the text of a piece is unknown to the model, so that encoding leaves it unchanged."""
         ids = self._processor.encode(piece.replace(PIECE_SPACE, " "), out_type=int)
         space = self._processor.piece_to_id(PIECE_SPACE)
         others = [index for index in ids if index != space]
@@ -109,17 +98,13 @@ def decode_file(model: PathLike, source: PathLike, output: PathLike) -> int:
 
 
 def _convert(
-    function: Callable[[Iterable[str]], Iterator[str]],
-    model: PathLike,
-    source: PathLike,
-    output: PathLike,
-    description: str,
+    function: Callable[[Iterable[str]], Iterator[str]], model: PathLike, source: PathLike, output: PathLike, name: str
 ) -> int:
     check_distinct([model, source], [output])
     total = check_not_empty(source)
     written = 0
     with atomic_write(output) as stream:
-        for line in function(progress(read_lines(source), total, description)):
+        for line in function(progress(read_lines(source), total, name)):
             stream.write(line + "\n")
             written += 1
         if written != total:
@@ -128,14 +113,10 @@ def _convert(
 
 
 def piece_segmenter(model: PathLike) -> Segment:
-    """How a sentencepiece model segments the text of a piece of another vocabulary.
+    """A function that segments the text of a piece of another vocabulary by a sentencepiece model.
 
-    A sentencepiece model puts the word-start mark ▁ before every text that it is given, so ``ing`` would become
-    ``▁ing``, or ``▁`` and ``ing``. The mark cannot be cut off again: it may be part of a longer piece. Here the model
-    runs without that rule, and without the one that removes spaces at the ends; so ``▁play`` is segmented as the start
-    of a word, ``ing`` as the inside of one, and ``▁`` stays itself. All other rules, such as NFKC, are kept.
-
-    The byte pieces ``<0x00>`` to ``<0xFF>`` stand for no text of their own and stay themselves.
+    The model runs without ``add_dummy_prefix`` and ``remove_extra_whitespaces``: ``▁play`` is segmented as the start of
+    a word, ``ing`` as the inside of one, and ``▁`` is unchanged, as are the byte pieces ``<0x00>`` to ``<0xFF>``.
     """
     processor = open_model(model, _NO_PREFIX)
 

@@ -1,4 +1,4 @@
-"""The rules by which :mod:`fairseq_compress.corpus.kd_data` chooses; apart from it, for they need no package."""
+"""Options of :mod:`fairseq_compress.corpus.kd_data`; another file, as they need no package."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ METRICS = ("bleu", "chrf")
 
 @dataclass(frozen=True)
 class SelectionRules:
-    """What is chosen and what is dropped."""
+    """Options of the selection."""
 
     mode: str = option(help="what is chosen", choices=("best", "k-best", "interpolate"))
     k: int | None = option(

@@ -1,11 +1,9 @@
 """Cutting text that is too long for a model: at ends of sentences, else of clauses, else between words or characters.
 
-The parts follow each other without a loss: ``"".join(parts) == text``. Where sentences end is told by the rules of
-``sentencex`` (Wikimedia, MIT licence), or by a few of our own if it is not installed. No part begins with a closing
-bracket, a closing quotation mark or punctuation, none ends with an opening one, and a word, number, time or address
-that is written without spaces stays whole unless it is too long by itself. Text without spaces between words is cut
-between characters: not inside a grapheme, a number or a word in katakana, and, as in Japanese line breaking, not before
-small signs.
+``"".join(parts) == text``. ``sentencex`` (Wikimedia, MIT licence) finds ends of sentences, or a few rules if it is not
+installed. No part begins with a closing bracket, a closing quotation mark or punctuation, none ends with an opening
+one, and a word, number, time or address without spaces stays whole unless it is too long. Text without spaces is cut
+between characters, but not inside a grapheme, a number or a word in katakana, or before small kana.
 """
 
 import re
@@ -53,16 +51,12 @@ _END_MARKS = re.compile(
 
 
 def cut_text(text: str, limit: int, length: Callable[[str], int], language: str | None = None) -> list[str]:
-    """Cut a text into parts of at most ``limit``: behind the last sentence that fits, else, in the second half of what
-    fits, behind the last clause, word or character.
+    """Cut a line into parts of at most ``limit``: behind the last sentence that fits, else, in the second half of what
+    fits, behind the last clause, word or character. White space stays at the ends of the parts.
 
     Args:
-        text: one line.
         length: of a part, such as its number of pieces. A single character may be longer than the limit.
         language: a code in any form, for the abbreviations of the language.
-
-    Returns:
-        the parts with the white space between them, which is at their ends.
     """
     places = _Places(text, language)
     parts, start = [], 0

@@ -1,11 +1,9 @@
 """Training the subword vocabulary, and the fairseq dictionary that belongs to it.
 
-Byte-pair encoding with a fallback to bytes: every text can be encoded, so ``<unk>`` never occurs.
-The model normalizes with sentencepiece's ``nmt_nfkc`` (as Marian and the Firefox models do), so that the text
-that users type at translation time goes through the same rules as the training text. It also means that decoded text
-is NFKC: the ligature "ﬁ" comes back as "fi", "…" as "...", "²" as "2". Its rules also make a space of U+200C, which
-Persian and Indic text needs (see :mod:`fairseq_compress.corpus.invisible`): where the training text has one, it is a
-piece of its own, which the rules leave alone.
+Byte-pair encoding with byte fallback: ``<unk>`` never occurs. The model normalizes with sentencepiece's ``nmt_nfkc``
+(as Marian and the Firefox models do), so decoded text is NFKC: the ligature "ﬁ" comes back as "fi", "²" as "2". These
+rules turn U+200C, which Persian and Indic text needs (see :mod:`fairseq_compress.corpus.invisible`), into a space:
+where the training text has one, it is a user-defined symbol, which the rules leave unchanged.
 """
 
 import io
@@ -54,7 +52,7 @@ class VocabularySettings:
 
 @dataclass
 class LineCounts:
-    """What was done to the lines of a text."""
+    """Counts of lines, by how they were changed for the trainer."""
 
     read: int = 0
     empty: int = 0  # nothing to train on
@@ -62,7 +60,7 @@ class LineCounts:
     reserved: int = 0  # trained on without U+2585
 
     def summary(self) -> str:
-        """One line for people, empty when every line was trained on as it is."""
+        """One line for people, empty when no line was changed."""
         kinds = {
             "empty (left out)": self.empty,
             f"longer than {MAX_LINE_BYTES:,} bytes (cut into parts)": self.cut,
@@ -73,12 +71,10 @@ class LineCounts:
 
 
 def train_model(lines: Iterable[str], settings: VocabularySettings, counts: LineCounts | None = None) -> bytes:
-    """Train a sentencepiece model and return it serialized.
-
-    The bytes depend on the lines and the settings only: one thread, our own sampling, and no file names inside.
+    """Train a sentencepiece model and return it serialized, a deterministic function of lines and settings.
 
     Args:
-        counts: filled with what :func:`training_lines` did to the lines.
+        counts: updated by :func:`training_lines`.
     """
     if settings.input_sentence_size:
         lines = sample(lines, settings.input_sentence_size, settings.seed)
@@ -113,10 +109,7 @@ def train_model(lines: Iterable[str], settings: VocabularySettings, counts: Line
 
 
 def training_lines(lines: Iterable[str], counts: LineCounts) -> Iterator[str]:
-    """Yield what sentencepiece's trainer counts of the lines.
-
-    Words are counted without what is around them, so a line that is cut at spaces counts as if it were whole.
-    """
+    """Yield the lines as sentencepiece's trainer accepts them; it counts words, so long lines may be cut at spaces."""
     for line in lines:
         counts.read += 1
         if RESERVED in line:
@@ -173,11 +166,8 @@ def build_vocabulary(
 ) -> int:
     """Train on the normalized lines of the files; write PREFIX.vocab, PREFIX.dict.txt and, last, PREFIX.model.
 
-    Args:
-        counts: as for :func:`train_model`.
-
     Returns:
-        The number of entries of the dictionary, fairseq's four specials not counted.
+        the number of entries of the dictionary, without fairseq's four specials.
     """
     vocab, dictionary, model_file = (f"{output_prefix}.{suffix}" for suffix in ("vocab", "dict.txt", "model"))
     check_distinct(inputs, [vocab, dictionary, model_file])

@@ -1,4 +1,4 @@
-"""Does a fairseq dictionary belong to a sentencepiece model? Another model's pieces would be read as other words.
+"""Whether a fairseq dictionary belongs to a sentencepiece model.
 
 A dictionary belongs to a model if all of this holds:
 
@@ -49,7 +49,7 @@ class Entries(NamedTuple):
 
 
 def mismatch(entries: Entries, model: Segmenter) -> str | None:
-    """What proves that a dictionary does not belong to a model, as half a sentence about the model, or None."""
+    """Why a dictionary does not belong to a model, as half a sentence about the model, or None."""
     if problem := _foreign(entries, [model]):
         return problem
     listed, pieces = set(entries.symbols), _text(model.entries())
@@ -73,7 +73,7 @@ def _text(symbols: Sequence[str]) -> list[str]:
 
 
 def _foreign(entries: Entries, models: Sequence[Segmenter]) -> str | None:
-    """What tells of entries that are no pieces of the models."""
+    """A message about entries that are no pieces of the models, or None."""
     known = {piece for model in models for piece in model.entries()}
     others = [
         (symbol, count)
@@ -114,7 +114,7 @@ def _missing_at_end(counts: Sequence[int], rare: int, window: int) -> int:
 
 
 def warn_of_unknown(text: str, unknown: int, words: int) -> None:
-    """Warn if many words of a text are unknown: then it was not cut into the pieces of the model."""
+    """Warn if many words of a text are unknown: it was not segmented by the model."""
     if unknown > MANY_UNKNOWN_WORDS * words:
         logger.warning(
             "%s: %.1f%% of its %s words are unknown to the model (<unk>): it must be encoded into the pieces that the "

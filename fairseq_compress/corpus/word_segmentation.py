@@ -25,11 +25,7 @@ REMEMBERED_PAIRS = 1 << 18
 
 
 class WordSegmenter(Segmenter):
-    """A sentencepiece model that cuts lines into words and these into pieces.
-
-    Args:
-        model: path of the ``.model`` file.
-    """
+    """A sentencepiece model that cuts lines into words and these into pieces."""
 
     def __init__(self, model: PathLike) -> None:
         super().__init__(model)
@@ -65,11 +61,7 @@ class WordSegmenter(Segmenter):
 
 
 class DualSegmenter:
-    """Two sentencepiece models, teacher's and student's, that agree on the words of every line.
-
-    Args:
-        teacher, student: paths of the ``.model`` files.
-    """
+    """Two sentencepiece models, teacher's and student's, that agree on the words of every line."""
 
     def __init__(self, teacher: PathLike, student: PathLike) -> None:
         self.teacher, self.student = WordSegmenter(teacher), WordSegmenter(student)
@@ -77,11 +69,7 @@ class DualSegmenter:
         self._check_normalizers()
 
     def pairs(self, lines: Iterable[str], name: str) -> Iterator[list[tuple[Word, Word]]]:
-        """Yield the words of each line, each as the teacher and as the student cuts it.
-
-        Args:
-            name: of the text, for messages.
-        """
+        """Yield the words of each line, each in the teacher's and in the student's pieces; ``name``: for messages."""
         first, second = tee(lines)
         both = zip(self.teacher.words(first), self.student.words(second), strict=True)
         for number, (teacher, student) in enumerate(both, start=1):

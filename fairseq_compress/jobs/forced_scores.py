@@ -1,12 +1,11 @@
-r"""How likely a reverse model finds the source of each hypothesis of an n-best file.
+r"""Log-probability of the source of each hypothesis of an n-best file under a reverse model.
 
 For a hypothesis y of the source x, tokens x_1 ... x_n with the end of the sentence as the last one:
 
     score(x | y) = 1/n · Σ_i log p(x_i | x_1 ... x_{i-1}, y)      in nats
 
-A translation that left something out, or is of something else, gives its source a low score (dual conditional
-cross-entropy filtering, Junczys-Dowmunt 2018, arXiv:1809.00197, uses the same quantity; Firefox's students drop the
-worst 5%). What is computed is what ``fairseq-generate --score-reference`` prints, times log 2.
+Incomplete and wrong translations have low scores (dual conditional cross-entropy filtering, Junczys-Dowmunt 2018,
+arXiv:1809.00197; Firefox's students drop the worst 5%). Equals ``fairseq-generate --score-reference`` times log 2.
 """
 
 import math
@@ -37,7 +36,7 @@ class Record(NamedTuple):
 
 
 def record_scores(models: LoadedModels, records: list[Record]) -> list[float]:
-    """The score of each record of a batch, in its order; :data:`UNSCORED` for one that cannot be scored."""
+    """The score of each record of a batch; :data:`UNSCORED` for one that cannot be scored."""
     scores = [UNSCORED] * len(records)
     samples = [
         {"id": place, "source": torch.from_numpy(record.hypothesis), "target": torch.from_numpy(record.source)}
@@ -70,18 +69,17 @@ def target_log_probabilities(output: Tensor | Projected, target: Tensor) -> Tens
     found = torch.empty(rows, dtype=compute, device=target.device)
     step = max(1, LOGITS_AT_ONCE // vocabulary)
     for start in range(0, rows, step):
-        piece = slice(start, start + step)
+        part = slice(start, start + step)
         if isinstance(output, Projected):
             weight = output.weight.to(output.hidden.dtype)
-            logits = functional.linear(output.hidden[piece], weight, output.bias).to(compute)
+            logits = functional.linear(output.hidden[part], weight, output.bias).to(compute)
         else:
-            logits = output[piece].to(compute)
-        chosen = logits.gather(1, target[piece, None]).squeeze(1)
-        found[piece] = chosen - torch.logsumexp(logits, dim=1)
+            logits = output[part].to(compute)
+        found[part] = logits.gather(1, target[part, None]).squeeze(1) - torch.logsumexp(logits, dim=1)
     return found
 
 
 def device_of(models: LoadedModels) -> torch.device:
-    """Where the models are."""
+    """The device of the models."""
     device: torch.device = next(models.models[0].parameters()).device
     return device

@@ -1,8 +1,7 @@
 """A corpus to an n-best file: the job of ``fairseq-compress nbest``.
 
 A unit is a batch of sentences of similar length. Its result is JSON with the number and the checksum of each source
-line that was decoded. The join reads the source again and compares line by line, so lists that slipped by a line and
-a source that changed in between are refused.
+line, which the join compares with the source again.
 """
 
 import hashlib
@@ -39,7 +38,7 @@ SPECIAL = {"<s>", "</s>", "<pad>"}  # entries of dictionaries that are no text
 
 @dataclass(frozen=True)
 class NBestOptions:
-    """What is decoded and how."""
+    """Options of decoding."""
 
     search: SearchOptions = field(default_factory=SearchOptions)
     nbest: int | None = option(None, "hypotheses kept of each source; default: --beam")
@@ -57,7 +56,7 @@ class NBestOptions:
         return self.search.beam if self.nbest is None else self.nbest
 
     def metadata(self) -> dict[str, Any]:
-        """All options as JSON can hold them; without one that was added later, unless it changes the output."""
+        """All options, for JSON; an option that was added later only where it changes the output."""
         search = asdict(self.search)
         if not self.search.no_repeat_ngram_size:
             del search["no_repeat_ngram_size"]
@@ -76,7 +75,7 @@ class Sentence(NamedTuple):
 
     @property
     def length(self) -> int:
-        """Tokens to decode, with EOS."""
+        """Tokens with EOS; 0 for a sentence that is not decoded."""
         return 0 if self.too_long or not self.subwords else len(self.subwords) + 1
 
 
@@ -85,9 +84,8 @@ class Corpus:
 
     Args:
         path: raw text with a segmenter, else subwords separated by spaces.
-        entries: of the dictionary of the model's source side.
+        entries: of the source dictionary.
         longest: the most tokens of a sentence, EOS counted.
-        segmenter: text to subwords and back.
     """
 
     def __init__(
@@ -112,7 +110,7 @@ class Corpus:
 
 
 class NBestCounts(NamedTuple):
-    """What was written."""
+    """Counts of the output."""
 
     sentences: int
     hypotheses: int
@@ -124,8 +122,8 @@ class NBestJob(Job[Batch[Sentence], NBestCounts]):
 
     Args:
         output: n-best file.
-        translate: of the model: subwords to hypotheses.
-        metadata: of the source, as ``source``, and of the model, its precision and its device.
+        translate: subwords to hypotheses.
+        metadata: SHA-256 of the source, as ``source``, and the model, its precision and its device.
     """
 
     name = "nbest"
@@ -175,7 +173,7 @@ class NBestJob(Job[Batch[Sentence], NBestCounts]):
             warn_of_unknown(path, self._unknown, self._words)
 
     def compute(self, unit: Batch[Sentence]) -> bytes:
-        """The lists of a batch, as JSON: [index, checksum, [[score, text], ...]], without entries if left out."""
+        """The lists of a batch, as JSON: [index, checksum, [[score, text], ...]]; no entries if not translated."""
         places = [place for place, sentence in enumerate(unit.items) if sentence.length]
         found = self._translate([unit.items[place].subwords for place in places]) if places else []
         entries: dict[int, list[tuple[float, str]]] = {

@@ -28,7 +28,7 @@ from fairseq_compress.work.work_folder import work_folder
 
 @dataclass(frozen=True)
 class ForcedOptions:
-    """What decides batches and rounding, besides the model."""
+    """Options that determine batches and rounding."""
 
     precision: str = option("float32", "of the weights", choices=("float32", "bfloat16"))
     max_tokens: int = option(4000, "of a batch, padding counted, on the longer side", range="[1, inf)")
@@ -41,7 +41,7 @@ class ForcedOptions:
 
 
 class ScoredCounts(NamedTuple):
-    """What was written."""
+    """Counts of the output."""
 
     records: int
     unscored: int
@@ -51,11 +51,8 @@ class ReverseScoresJob(Job[Batch[Record], ScoredCounts]):
     """Score an n-best file.
 
     Args:
-        output: file of scores.
-        nbest: n-best file.
-        source: the text that was translated.
         models: reverse model or ensemble, from the language of the hypotheses to that of the source.
-        segmenter: segments both texts into the models' pieces; None if they are pieces already.
+        segmenter: segments both texts; None if they are subwords already.
     """
 
     name, items = "score-nbest", "hypotheses"
@@ -85,10 +82,9 @@ class ReverseScoresJob(Job[Batch[Record], ScoredCounts]):
         return iterate_batches(self._records(), _length, options.max_tokens, options.max_sentences, options.window)
 
     def _records(self) -> Iterator[Record]:
-        hypotheses = self.segmenter  # the model translates hypotheses into sources
-        sources = None if self.segmenter is None else self.segmenter.target
+        sources = None if self.segmenter is None else self.segmenter.target  # hypotheses are the model's source
         lists = read_with_source(self.nbest, self.source)
-        for nbest, line, texts in encode_lists(lists, sources, hypotheses):
+        for nbest, line, texts in encode_lists(lists, sources, self.segmenter):
             source = word_ids(line, self.models.target)
             for text in texts:
                 ids = word_ids(text, self.models.source)
@@ -130,11 +126,8 @@ class ReverseScoresJob(Job[Batch[Record], ScoredCounts]):
                 records, unscored = records + len(of_list), unscored + of_list.count(UNSCORED)
             if next(scores, None) is not None:
                 raise DataError(f"{folder}: holds more scores than the n-best file has hypotheses")
-        facts = dict(self.metadata)
-        manifest = ScoresManifest(
-            records=records, sha256=hashed.sha256, nbest_sha256=facts["nbest_sha256"], facts=facts
-        )
-        manifest.write(sidecar_path(self.output))
+        counts: dict[str, Any] = {"records": records, "sha256": hashed.sha256, "facts": dict(self.metadata)}
+        ScoresManifest(**counts, nbest_sha256=self.metadata["nbest_sha256"]).write(sidecar_path(self.output))
         return ScoredCounts(records, unscored)
 
     def _scores(self, results: Iterator[tuple[int, bytes]]) -> Iterator[tuple[int, int, float]]:

@@ -1,7 +1,6 @@
 """A split of binarized data to a teacher cache: the job of ``fairseq-compress cache-teacher``.
 
-Memory does not grow with the corpus, apart from fairseq's table of sentence lengths (16 bytes per sentence): batches
-are cut from windows of sentences, each is on the disk before the next begins, and the join holds one at a time.
+Memory does not grow with the corpus, apart from fairseq's table of sentence lengths (16 bytes per sentence).
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,13 +28,12 @@ class SplitBatch(NamedTuple):
 
     unit: int
     indices: list[int]
-    """Of its sentences in the dataset."""
     tokens: list[int]
-    """Target tokens of each."""
+    """Target tokens of each sentence."""
     starts: list[int]
-    """Number of each one's first record in the file."""
+    """Number of each sentence's first record in the file."""
     read: bool
-    """False for a sentence that is longer than the teachers take."""
+    """False for a sentence that is too long for the teachers."""
 
 
 def split_batches(
@@ -45,8 +43,8 @@ def split_batches(
 
     Args:
         source_sizes, target_sizes: (N,) tokens of each sentence.
-        longest: the most source and target tokens that the teachers take. A longer sentence makes a batch of its own
-            that no teacher reads; training must leave it out.
+        longest: the most source and target tokens of the teachers. A longer sentence is a batch alone, which no teacher
+            reads; training must leave it out.
         max_tokens: of a batch on either side, padding counted.
     """
     unit = written = 0
@@ -70,8 +68,8 @@ class TeacherCacheJob(Job[SplitBatch, CacheManifest]):
     Args:
         output: the folder of the split.
         dataset: the split as training loads it, padded on the right.
-        facts: what the cache is made from: ``split``, ``data``, ``dictionaries``, ``teachers``, ``settings``.
-        open_teachers: loads them; not called if the cache is up to date.
+        facts: ``split``, ``data``, ``dictionaries``, ``teachers``, ``settings`` of the manifest.
+        open_teachers: not called if the cache is up to date.
     """
 
     name, items = "cache-teacher", "tokens"
@@ -89,12 +87,11 @@ class TeacherCacheJob(Job[SplitBatch, CacheManifest]):
 
     @cached_property
     def teachers(self) -> FrozenTeachers:
-        """The teachers, loaded when they are first needed."""
         return self._open_teachers()
 
     @cached_property
     def longest(self) -> list[int]:
-        """The most source and target tokens that all teachers take."""
+        """The most source and target tokens of all teachers."""
         return [min(limits) for limits in zip(*(model.max_positions() for model in self.teachers.models), strict=True)]
 
     @property
@@ -150,7 +147,7 @@ class TeacherCacheJob(Job[SplitBatch, CacheManifest]):
 
 
 def _flat(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """The same without mappings inside, so that a message can name the entry that differs."""
+    """Flatten nested mappings, so that a message can name the entry that differs."""
     flat: dict[str, Any] = {}
     for name, value in facts.items():
         inner = _flat(value) if isinstance(value, Mapping) else {"": value}

@@ -1,8 +1,4 @@
-"""Whether a teacher and its student mean the same by a token and a position: one comparison for all kinds of teachers.
-
-A live teacher is asked about the student's own batches, a cached one was asked about a corpus, and a third only gives
-its weights. Whatever the two may differ in is told in one list, before anything is trained.
-"""
+"""Comparison of the inputs and outputs of a teacher and its student, for all kinds of teachers, before the training."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,6 +10,7 @@ from fairseq.tasks import TASK_REGISTRY, FairseqTask
 from fairseq.tasks.translation import TranslationTask
 
 from fairseq_compress.errors import ConfigError
+from fairseq_compress.options import flag
 from fairseq_compress.teachers.dictionaries import dictionary_sha256, find_dictionary
 
 # Tasks whose sentences are the tokens of both sides with EOS and nothing else; fairseq's others add languages or masks.
@@ -36,32 +33,27 @@ class Entries:
 
 @dataclass(frozen=True)
 class Reading:
-    """What a model reads and writes; pairs are of the source and of the target."""
+    """Inputs and outputs of a model; pairs are of the source and of the target."""
 
     languages: tuple[str | None, str | None]
     entries: tuple[Entries, Entries] | None = None
-    """None if they could not be found."""
+    """None if unknown."""
     truncated_to: int | None = None
     """Tokens to which longer sources are cut (``--truncate-source``)."""
     longest: tuple[int, int] | None = None
-    """The most tokens of a sentence; None if it does not matter."""
+    """The most tokens of a sentence; None for no limit."""
     unread: int = 0
-    """Sentences of a cache that were longer."""
+    """Longer sentences of a cache."""
 
 
 def reading_of_task(task: FairseqTask) -> Reading:
-    """What a student reads and writes."""
-    cfg = task.cfg
-    return Reading(
-        languages=(cfg.source_lang, cfg.target_lang),
-        entries=(Entries.of(task.source_dictionary), Entries.of(task.target_dictionary)),
-        truncated_to=truncation(cfg),
-        longest=task.max_positions(),
-    )
+    """Inputs and outputs of a student."""
+    cfg, entries = task.cfg, (Entries.of(task.source_dictionary), Entries.of(task.target_dictionary))
+    return Reading((cfg.source_lang, cfg.target_lang), entries, truncation(cfg), task.max_positions())
 
 
 def _has_plain_sentences(name: str | None) -> bool:
-    """Whether a task is one of :data:`TASKS`, or a plugin's own that is derived from ``translation``."""
+    """Whether a task is one of :data:`TASKS`, or a plugin's that is derived from ``translation``."""
     task = TASK_REGISTRY.get(name)
     own = task is not None and issubclass(task, TranslationTask)
     return name in TASKS or (own and not task.__module__.startswith(("fairseq.", "fairseq_compress.")))
@@ -73,22 +65,17 @@ def truncation(cfg: Any) -> int | None:
 
 
 def differences(option: str, teacher: Reading, student: Reading) -> list[str]:
-    """Every difference that gives the same numbers another meaning, in words.
-
-    Args:
-        option: that names the teacher, with its value.
-    """
+    """A message for each incompatibility; ``option``: the one that names the teacher, with its value."""
     if teacher.languages != student.languages:
         pairs = ["-".join(map(str, languages)) for languages in (student.languages, teacher.languages)]
-        # of other languages the dictionaries are of no interest
         return [f"{option}: the teacher must translate {pairs[0]} as the student does, it translates {pairs[1]}"]
     problems = []
     if teacher.entries and student.entries:
-        for language, theirs, ours in zip(student.languages, teacher.entries, student.entries, strict=True):
-            if theirs.sha256 != ours.sha256:
+        for language, *both in zip(student.languages, teacher.entries, student.entries, strict=True):
+            if both[0].sha256 != both[1].sha256:
                 problems.append(
                     f"{option}: the teacher's {language} dictionary must equal the student's; "
-                    f"{_first_difference(theirs, ours)}"
+                    f"{_first_difference(*both)}"
                 )
     if teacher.truncated_to != student.truncated_to:
         problems.append(
@@ -107,11 +94,9 @@ def _first_difference(teacher: Entries, student: Entries) -> str:
         both = (f"{found.count} entries of sha256 {found.sha256[:16]}" for found in (teacher, student))
         return "teacher {}, student {}".format(*both)
     pairs = zip([*teacher.symbols, None], [*student.symbols, None], strict=False)
-    index, (theirs, ours) = next((index, pair) for index, pair in enumerate(pairs) if pair[0] != pair[1])
-    return (
-        f"the first difference is entry {index}: teacher {theirs!r}, student {ours!r} "
-        f"({teacher.count} and {student.count} entries)"
-    )
+    index, (one, other) = next((index, pair) for index, pair in enumerate(pairs) if pair[0] != pair[1])
+    counts = f"({teacher.count} and {student.count} entries)"
+    return f"the first difference is entry {index}: teacher {one!r}, student {other!r} {counts}"
 
 
 def _cut(reading: Reading) -> str:
@@ -119,24 +104,16 @@ def _cut(reading: Reading) -> str:
 
 
 def why_no_teacher(
-    option: str,
-    checkpoint: str,
-    cfg: Any,
-    task: FairseqTask,
-    folder: str | None,
-    folder_option: str,
-    entries: tuple[Entries, Entries] | None = None,
-    all_lengths: bool = True,
-) -> list[str]:
-    """What keeps a checkpoint from being the teacher of a task's student.
+    option: str, checkpoint: str, cfg: Any, task: FairseqTask, folder: str | None, folder_option: str,
+    entries: tuple[Entries, Entries] | None = None, all_lengths: bool = True,
+) -> list[str]:  # fmt: skip
+    """Why a checkpoint cannot be the teacher of a task's student.
 
     Args:
-        option: that names it, without its value.
-        cfg: its configuration.
-        task: the student's.
+        option: the one that names it, without its value.
         folder: of its dictionaries, the value of ``folder_option``.
         entries: the dictionaries that it must have; None: the student's.
-        all_lengths: whether it is asked about every sentence that the task lets through.
+        all_lengths: whether it reads every sentence of the task.
     """
     option = f"{option} {checkpoint}"
     problems = []
@@ -146,35 +123,29 @@ def why_no_teacher(
     if entries is not None:
         student = replace(student, entries=entries)
     languages = (cfg.task.get("source_lang"), cfg.task.get("target_lang"))
-    theirs = None
+    own = None
     if languages == student.languages:
         try:
             found = [find_dictionary(checkpoint, cfg, str(name), folder, folder_option) for name in languages]
-            theirs = (Entries.of(found[0]), Entries.of(found[1]))
+            own = (Entries.of(found[0]), Entries.of(found[1]))
         except ConfigError as error:
             problems.append(str(error))
-    # it is given what the student reads, so cut alike
-    teacher = Reading(languages, theirs, student.truncated_to, _longest(cfg) if all_lengths else None)
+    teacher = Reading(languages, own, student.truncated_to, _longest(cfg) if all_lengths else None)
     return problems + differences(option, teacher, student) + _padding(option, cfg, task)
 
 
 def _padding(option: str, cfg: Any, task: FairseqTask) -> list[str]:
-    """Padding counts where it may stand before a sentence; transformers do not see it."""
-    if is_transformer(cfg):
-        return []
-    pairs = {
-        name: (str(cfg.task.get(name)), str(getattr(task.cfg, name, None)))
-        for name in ("left_pad_source", "left_pad_target")
-    }
-    return [
-        f"--{name.replace('_', '-')}: must be {theirs}, as with the teacher of {option}, got {ours}"
-        for name, (theirs, ours) in pairs.items()
-        if theirs != ours
-    ]
+    """Differences in the side of padding, which transformers do not see."""
+    problems = []
+    for name in () if is_transformer(cfg) else ("left_pad_source", "left_pad_target"):
+        expected, found = str(cfg.task.get(name)), str(getattr(task.cfg, name, None))
+        if expected != found:
+            problems.append(f"{flag(name)}: must be {expected}, as with the teacher of {option}, got {found}")
+    return problems
 
 
 def _longest(cfg: Any) -> tuple[int, int] | None:
-    """The most tokens of both sides that a checkpoint's model takes; None if its configuration does not tell."""
+    """The most source and target tokens of a checkpoint's model; None if unknown."""
     source, target = (getattr(cfg.model, name, None) for name in ("max_source_positions", "max_target_positions"))
     if source is None or target is None:
         return (DEFAULT_MAX_SOURCE_POSITIONS, DEFAULT_MAX_TARGET_POSITIONS) if is_transformer(cfg) else None

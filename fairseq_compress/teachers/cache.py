@@ -15,10 +15,7 @@ from fairseq_compress.work.manifest import difference
 
 
 class TeacherCache:
-    """The records of one split; only those that are asked for are read into memory.
-
-    Call :meth:`align` before :meth:`records`.
-    """
+    """The records of one split, memory-mapped. Call :meth:`align` before :meth:`records`."""
 
     def __init__(self, folder: PathLike) -> None:
         self.folder = Path(folder)
@@ -39,7 +36,7 @@ class TeacherCache:
         return np.asarray(np.memmap(self._path, dtype=self.meta.record, mode="r"))
 
     def __getstate__(self) -> dict[str, Any]:
-        """A worker process opens the file itself; pickling a map would copy the file."""
+        """Leave out the map: a worker process opens the file itself."""
         return {**self.__dict__, "_records": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -47,7 +44,7 @@ class TeacherCache:
         self._records = self._open()
 
     def align(self, target_sizes: np.ndarray) -> None:
-        """Take the lengths of all target sentences (EOS included), which say where each one's records begin."""
+        """Set the lengths of all target sentences (EOS included), which locate their records."""
         found = (len(target_sizes), int(np.sum(target_sizes, dtype=np.int64)))
         if found != (self.meta.sentences, self.meta.tokens):
             raise DataError(
@@ -67,33 +64,30 @@ class TeacherCache:
     def check_data(self, data: Mapping[str, str]) -> None:
         """Compare with :func:`~fairseq_compress.teachers.cache_checksums.data_checksums` of the data in use."""
         if differs := difference(self.meta.data, data):
-            name, ours, theirs = differs
+            name, was, now = differs
             raise DataError(
-                f"{self}: made from other data: {name} has {_short(theirs)}, the cache was made from {_short(ours)}"
+                f"{self}: made from other data: {name} has {_short(now)}, the cache was made from {_short(was)}"
             )
 
     def reading(self) -> Reading:
-        """What its teachers read and wrote."""
-        settings = self.meta.settings
-        source, target = (
-            Entries(facts["entries"], facts["sha256"])
-            for facts in (self.meta.dictionaries["source"], self.meta.dictionaries["target"])
-        )
+        """Inputs and outputs of its teachers."""
+        meta, settings = self.meta, self.meta.settings
+        sides = (meta.dictionaries[side] for side in ("source", "target"))
+        source, target = (Entries(facts["entries"], facts["sha256"]) for facts in sides)
         return Reading(
             languages=(settings.get("source_lang"), settings.get("target_lang")),
             entries=(source, target),
             truncated_to=settings.get("source_truncated_to"),
-            longest=(self.meta.longest[0], self.meta.longest[1]) if self.meta.unread else None,
-            unread=self.meta.unread,
+            longest=(meta.longest[0], meta.longest[1]) if meta.unread else None,
+            unread=meta.unread,
         )
 
     def differences(self, student: Reading, temperature: float, teacher: str | None, checksums: list[str]) -> list[str]:
-        """Messages about everything in a training that the records were not made for.
+        """A message for each incompatibility with a training.
 
         Args:
-            student: what it reads.
-            temperature: of its distillation term; the records hold probabilities at one temperature.
-            teacher: the checkpoints that it names, separated by ``:``, and their ``checksums``; None for any.
+            temperature: of its distillation term.
+            teacher: its checkpoints, separated by ``:``, and their ``checksums``; None for any.
         """
         problems = differences(str(self), self.reading(), student)
         if not math.isclose(temperature, self.meta.temperature, rel_tol=1e-6):
@@ -112,5 +106,5 @@ class TeacherCache:
 
 
 def _short(*checksums: str | None) -> str:
-    """As much of each checksum as a reader can compare."""
+    """The first digits of each checksum."""
     return ", ".join(f"sha256 {checksum[:16]}" if checksum else "no such file" for checksum in checksums)

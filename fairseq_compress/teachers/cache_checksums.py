@@ -1,7 +1,4 @@
-"""What a teacher cache was made from, as checksums: data files, dictionaries, teachers, settings of the task.
-
-Every value is JSON-able and names no folder, so a cache, its data and its teachers can be moved.
-"""
+"""Checksums of the inputs of a teacher cache: data files, dictionaries, teachers, settings of the task; no paths."""
 
 from pathlib import Path
 from typing import Any
@@ -19,11 +16,8 @@ def data_checksums(folder: PathLike, split: str, source: str, target: str, parts
     """SHA-256 of the binarized files of a split, both sides, in the order in which fairseq joins its parts.
 
     Args:
-        folder: the binarized data.
         split: ``train``, whose parts are ``train``, ``train1``, ``train2``, ...
-        source: source language; the files may be named ``SPLIT.SOURCE-TARGET`` or ``SPLIT.TARGET-SOURCE``.
-        target: target language.
-        parts: how many parts were loaded.
+        source, target: languages; the files may be named ``SPLIT.SOURCE-TARGET`` or ``SPLIT.TARGET-SOURCE``.
 
     Returns:
         ``{"train source.bin": ..., "train source.idx": ..., "train target.bin": ..., "train1 source.bin": ...}``
@@ -47,37 +41,26 @@ def _prefix(folder: Path, part: str, source: str, target: str) -> Path:
 
 
 def dictionary_facts(dictionary: Dictionary) -> dict[str, Any]:
-    """Number and SHA-256 of a dictionary's entries in their order; counts of words are not part of it."""
+    """Number and SHA-256 of a dictionary's entries in their order, without counts."""
     return {"entries": len(dictionary), "sha256": dictionary_sha256(dictionary)}
 
 
 def teacher_checksums(paths: str) -> list[str]:
-    """Sorted SHA-256 of checkpoints separated by ``:``; their order in an ensemble means nothing."""
+    """Sorted SHA-256 of checkpoints separated by ``:``."""
     names = [path for path in paths.split(":") if path]
     if not names:
         raise ConfigError("--teacher-path: must name at least one checkpoint, got an empty value")
     return sorted(file_sha256(name) for name in names)
 
 
-def task_settings(cfg: Any) -> dict[str, Any]:
-    """The options of a translation task that change what a teacher reads. Padding on either side does not."""
-    return {
-        "source_lang": str(cfg.source_lang),
-        "target_lang": str(cfg.target_lang),
-        "source_truncated_to": truncation(cfg),
-    }
-
-
 def split_facts(task: FairseqTask, split: str, parts: int, teacher_path: str) -> dict[str, Any]:
-    """All checksums of one split of a task with one data folder, under the names that ``meta.json`` has for them."""
-    cfg = task.cfg
+    """All checksums of one split of a task with one data folder, by their names in ``meta.json``."""
+    cfg, sides = task.cfg, {"source": task.source_dictionary, "target": task.target_dictionary}
+    languages = {"source_lang": str(cfg.source_lang), "target_lang": str(cfg.target_lang)}
     return {
         "split": split,
         "data": data_checksums(cfg.data, split, cfg.source_lang, cfg.target_lang, parts),
-        "dictionaries": {
-            "source": dictionary_facts(task.source_dictionary),
-            "target": dictionary_facts(task.target_dictionary),
-        },
+        "dictionaries": {side: dictionary_facts(dictionary) for side, dictionary in sides.items()},
         "teachers": teacher_checksums(teacher_path),
-        "settings": task_settings(cfg),
+        "settings": languages | {"source_truncated_to": truncation(cfg)},
     }

@@ -7,8 +7,8 @@ order of the dataset, nothing between them:
     probabilities  k x float16 or float32, softmax(z / T) of those entries, descending; the mean over an ensemble
     rest           float16 or float32, the tail mass: that of all other entries
 
-With k = 8, uint16 and float16 that is 34 bytes per token. ``meta.json`` holds the checksums of everything that the
-records were made from; it is written last, so a folder with a ``meta.json`` is complete.
+With k = 8, uint16 and float16 that is 34 bytes per token. ``meta.json`` holds the checksums of all inputs and is
+written last.
 """
 
 from collections.abc import Iterator
@@ -45,10 +45,10 @@ class CacheManifest(Manifest, name="teacher cache", written_by="cache-teacher"):
     precision: str
     """Type of the teacher's matrix products."""
     longest: list[int]
-    """The most source and target tokens of a sentence that the teachers read."""
+    """The most source and target tokens of the teachers."""
     sentences: int = count()
     unread: int = count()
-    """Longer sentences, whose records say nothing."""
+    """Longer sentences, whose mass is all in the tail."""
     tokens: int = count()
     """Target tokens, one record each."""
     bytes_per_token: int = count()

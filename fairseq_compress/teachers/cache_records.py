@@ -31,7 +31,7 @@ CHUNK_ELEMENTS = {"cpu": 2**23, "cuda": 2**27}  # float32 probabilities that exi
 
 @dataclass(frozen=True)
 class CacheOptions:
-    """How records are made; every option may change their bytes."""
+    """Options of the records, all of which may change their bytes."""
 
     top_k: int = option(8, "entries kept for each target token", range="[1, inf)")
     temperature: float = option(1.0, "of the probabilities", range="(0, inf)")
@@ -44,24 +44,15 @@ class CacheOptions:
         check(self)
 
     def facts(self) -> dict[str, Any]:
-        """Those that ``meta.json`` holds; the others change the last digits only."""
+        """Those in ``meta.json``; the others change the last digits only."""
         return {"k": self.top_k, "dtype": self.dtype, "temperature": self.temperature, "precision": self.precision}
 
 
 def make_records(
-    teachers: FrozenTeachers,
-    dataset: LanguagePairDataset,
-    indices: Sequence[int],
-    tokens: Sequence[int],
-    record: np.dtype[Any],
-    options: CacheOptions,
-) -> np.ndarray:
-    """Records of a batch, sentence after sentence without padding.
-
-    Args:
-        indices: of the sentences.
-        tokens: target tokens of each.
-    """
+    teachers: FrozenTeachers, dataset: LanguagePairDataset, indices: Sequence[int], tokens: Sequence[int],
+    record: np.dtype[Any], options: CacheOptions,
+) -> np.ndarray:  # fmt: skip
+    """Records of a batch of sentences, each with so many target ``tokens``, without padding."""
     sample = dataset.collater([dataset[index] for index in indices])
     width, row = sample["target"].size(1), {index: number for number, index in enumerate(sample["id"].tolist())}
     # of the flattened (B * T) output, the rows of the target tokens of each sentence
@@ -81,17 +72,12 @@ def make_records(
 def top_k_records(
     outputs: Sequence[Output], rows: Tensor, temperature: float, record: np.dtype[Any], chunk_rows: int | None = None
 ) -> np.ndarray:
-    """Records of some rows, chunk by chunk: of hidden states, the logits never exist as a whole.
+    """Records (R,) of the ``rows`` (R,) of N, computed chunk by chunk.
 
     Args:
         outputs: logits (N, V), or hidden states with their output matrix, of each teacher.
-        rows: (R,) indices into the N rows, in the order of the records.
-        temperature: T > 0.
         record: see :func:`~fairseq_compress.teachers.cache_format.record_dtype`.
-        chunk_rows: rows of the probabilities that exist at a time.
-
-    Returns:
-        (R,) of ``record``.
+        chunk_rows: rows of probabilities in memory at a time.
     """
     chunk_rows = chunk_rows or max(1, CHUNK_ELEMENTS[rows.device.type] // shape_of(outputs[0])[1])
     records = np.empty(len(rows), dtype=record)

@@ -14,10 +14,10 @@ from fairseq_compress.errors import ConfigError
 def find_dictionary(
     checkpoint: str, cfg: DictConfig, language: str, given_dir: str | None, option: str = "--teacher-data"
 ) -> Dictionary:
-    """The dictionary a teacher was trained with, ``dict.LANGUAGE.txt``.
+    """The dictionary of a teacher, ``dict.LANGUAGE.txt``.
 
-    Looked for in ``given_dir``, the value of ``option``, when there is one, else beside the checkpoint (where published
-    models keep it), else in the data folder that the checkpoint names.
+    Searched in ``given_dir``, the value of ``option``, if any, else next to the checkpoint, else in the data folder
+    that the checkpoint names.
     """
     name = f"dict.{language}.txt"
     trained_on = [Path(part) for part in str(cfg.task.get("data") or "").split(":")[:1] if part]
@@ -32,23 +32,19 @@ def find_dictionary(
 
 
 def dictionary_sha256(dictionary: Dictionary) -> str:
-    """SHA-256 of the symbols in their order; counts do not matter."""
+    """SHA-256 of the symbols in their order, without counts."""
     return hashlib.sha256("\n".join(dictionary.symbols).encode()).hexdigest()
 
 
 def word_ids(line: str, dictionary: Dictionary) -> np.ndarray:
-    """Ids of the words of a line and of the end of the sentence, as int64.
-
-    What ``Dictionary.encode_line(line, add_if_not_exist=False)`` gives, ten times as fast; an unknown word becomes
-    the entry for unknown words.
-    """
+    """As ``Dictionary.encode_line(line, add_if_not_exist=False)``, ten times as fast: int64 ids with EOS."""
     indices, unknown = dictionary.indices, dictionary.unk()
     ids = [indices.get(word, unknown) for word in line.split()]
     return np.array([*ids, dictionary.eos()], dtype=np.int64)
 
 
 def count_unknown(sentences: Any, dictionary: Dictionary, most: int = 10_000) -> tuple[int, int]:
-    """How many of the tokens of a data set are unknown, and how many there are; of ``most`` sentences all over it."""
+    """Numbers of unknown and of all tokens in a sample of about ``most`` sentences."""
     step = max(1, len(sentences) // most)
     sample = [sentences[index] for index in range(0, len(sentences), step)]
     unknown = sum(int((sentence == dictionary.unk()).sum()) for sentence in sample)

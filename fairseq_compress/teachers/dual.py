@@ -27,7 +27,7 @@ KNOWN = FLAGS | {"max_source_positions", "max_target_positions"}
 
 
 def read_options(architecture: str, text: str | None) -> dict[str, Any]:
-    """The configuration of a new teacher: an architecture, and a table of JSON with what differs from it."""
+    """The configuration of a new teacher: an architecture, and a JSON object of options that override it."""
     if architecture not in ARCH_CONFIG_REGISTRY:
         raise ConfigError(f"--dual-teacher-arch: must be an architecture known here, got {architecture!r}")
     try:
@@ -52,14 +52,13 @@ def new_teacher(options: dict[str, Any], union: Dictionary) -> TransformerModelB
         raise ConfigError(f"teacher: must be of an architecture of transformers, got {options['arch']}")
     args = argparse.Namespace(**options)
     ARCH_CONFIG_REGISTRY[options["arch"]](args)
-    model: TransformerModelBase = models.build_model(args, argparse.Namespace(
-        source_dictionary=union, target_dictionary=union
-    ))  # fmt: skip
+    task = argparse.Namespace(source_dictionary=union, target_dictionary=union)
+    model: TransformerModelBase = models.build_model(args, task)
     return model
 
 
 def trained_teacher(task: Any, folder: Path, union: Dictionary) -> tuple[dict[str, Any], TransformerModelBase]:
-    """The trained teacher of ``--dual-teacher-path``, whose table covers the union: its configuration and the model.
+    """Configuration and model of ``--dual-teacher-path``, with the embeddings extended to the union.
 
     Args:
         task: with the options of ``dual_vocab_translation``.
@@ -90,12 +89,12 @@ def trained_teacher(task: Any, folder: Path, union: Dictionary) -> tuple[dict[st
 
 
 def set_teacher(cfg: Any, options: dict[str, Any]) -> None:
-    """Keep a teacher's configuration in that of its student."""
+    """Store a teacher's configuration in that of its student."""
     set_options(cfg, {TEACHER_OPTIONS: json.dumps(options)})
 
 
 def teacher_options(cfg: Any) -> dict[str, Any]:
-    """The teacher's configuration in that of a student."""
+    """The teacher's configuration, stored in that of a student."""
     text = getattr(cfg, TEACHER_OPTIONS, None)
     if not text:
         raise ConfigError(
@@ -106,12 +105,8 @@ def teacher_options(cfg: Any) -> dict[str, Any]:
 
 
 def _plain(model: Any) -> dict[str, Any]:
-    """The options of a model in a checkpoint that are numbers, texts and switches."""
-    values = OmegaConf.to_container(model) if isinstance(model, DictConfig) else dict(vars(model))
-    assert isinstance(values, dict)
-    found: dict[str, Any] = {
-        str(name): value for name, value in values.items() if isinstance(value, (str, int, float, bool))
-    }
-    found["arch"] = found.get("_name") or found.get("arch")
-    found.pop("_name", None)
-    return found
+    """The scalar options of a model in a checkpoint."""
+    values: Any = OmegaConf.to_container(model) if isinstance(model, DictConfig) else vars(model)
+    found: dict[str, Any] = {name: value for name, value in values.items() if isinstance(value, (str, int, float))}
+    name = found.pop("_name", None)
+    return found | {"arch": name or found.get("arch")}

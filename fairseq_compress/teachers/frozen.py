@@ -20,16 +20,15 @@ OPTION = "--teacher-path"
 
 
 class FrozenTeachers:
-    """One or several teachers that are asked about the student's batches.
+    """One or several teachers that run on the student's batches, in eval mode with ``requires_grad`` off.
 
-    Deliberately no ``nn.Module``: a criterion that holds it has no parameter of a teacher, so none reaches the
-    optimizer, DDP or a checkpoint. The models are in eval mode with ``requires_grad`` off.
+    Deliberately no ``nn.Module``: no parameter of a teacher reaches the optimizer, DDP or a checkpoint.
 
     Args:
         paths: checkpoints separated by ``:``, as fairseq separates the members of an ensemble.
-        task: the student's task; its languages and dictionaries are the rule.
-        dictionary_dir: where the teachers' ``dict.LANG.txt`` are, see :func:`find_dictionary`.
-        all_lengths: whether they are asked about every sentence that the task lets through.
+        task: the student's task, whose languages and dictionaries the teachers must have.
+        dictionary_dir: folder of the teachers' ``dict.LANG.txt``, see :func:`find_dictionary`.
+        all_lengths: whether they read every sentence of the task.
     """
 
     def __init__(
@@ -56,23 +55,17 @@ class FrozenTeachers:
             raise ConfigError("; ".join(problems))
 
     def outputs(
-        self,
-        sample: dict[str, Any],
-        dtype: torch.dtype = torch.float32,
-        source: str = "auto",
-        dropout_passes: int = 0,
+        self, sample: dict[str, Any], dtype: torch.dtype = torch.float32, source: str = "auto", dropout_passes: int = 0,
         seed: int = 0,
-    ) -> list[Output]:
-        """What the teachers say of a batch of fairseq, teacher-forced, on the batch's device: one output for each.
+    ) -> list[Output]:  # fmt: skip
+        """Teacher-forced outputs for a batch of fairseq, one for each teacher.
 
-        With ``dropout_passes`` M > 0 each teacher gives M outputs with dropout, everything else in eval mode (dropout
-        distillation, Bulò et al. 2016): the draws depend on ``seed`` alone and leave torch's generators as they were.
-
-        A :class:`Projected` (its hidden states (B · T, C) and its output matrix) where ``source``, an option of
-        :func:`student_output`, asks for that and the teacher allows it, else logits (B · T, V).
-
-        The trainer moves and casts the student only (``--fp16``, ``--bf16``, CUDA), so the teachers follow it here,
-        once: ``dtype`` is the type of the student's weights.
+        Args:
+            dtype: of the student's weights; teachers are cast to it, and moved to the batch's device.
+            source: of :func:`student_output`: a :class:`Projected` (hidden states (B · T, C) and the output matrix)
+                where the teacher supports it, or logits (B · T, V).
+            dropout_passes: if positive, outputs of each teacher with dropout (dropout distillation, Bulò et al. 2016).
+            seed: alone determines the draws, which leave torch's generators as they were.
         """
         self._follow(sample, dtype)
         net_input = sample["net_input"]
@@ -87,12 +80,12 @@ class FrozenTeachers:
 
     @property
     def dropout(self) -> float:
-        """The largest probability of dropout in any of them."""
+        """The largest dropout probability."""
         modules = [module for model in self.models for module in model.modules()]
         return max((module.p for module in modules if isinstance(module, FairseqDropout)), default=0.0)
 
     def run(self, sample: dict[str, Any], dtype: torch.dtype = torch.float32) -> None:
-        """Only the layers, for who listens to them: no output layer."""
+        """Run the layers without the output layer, for forward hooks."""
         self._follow(sample, dtype)
         with torch.no_grad():
             for model in self.models:
@@ -127,10 +120,7 @@ def _dropout_outputs(
 
 
 def dropout_modules(model: nn.Module) -> list[nn.Module]:
-    """What drops values in train mode; nothing else is switched, so that a compressed teacher stays as compressed.
-
-    fairseq's attention looks at itself, not at its dropout.
-    """
+    """Modules that drop values in train mode; fairseq's attention reads its own mode, not that of its dropout."""
     return [module for module in model.modules() if isinstance(module, (FairseqDropout, MultiheadAttention))]
 
 

@@ -1,9 +1,7 @@
-"""The teacher whose weights a new student starts from: ``--init-from-teacher`` of the task.
-
-It is loaded, checked against the student's task, and its weights are copied; nothing else of it is kept.
-"""
+"""Initialization of a new student from the weights of a teacher: ``--init-from-teacher`` of the task."""
 
 import logging
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -21,22 +19,20 @@ from fairseq_compress.teachers.agreement import architecture, is_transformer, wh
 
 logger = logging.getLogger(__name__)
 
-# Options that give the same weights another meaning: a start across them is allowed, but worth less.
+# Options that change the function of the same weights: a warning.
 MEANINGS = ("encoder.normalize_before", "decoder.normalize_before", "activation_fn", "no_scale_embedding")
 NOT_COPIED = {INNER.kind: "--bottleneck-width", WINDOW.kind: "--embedding-convolution"}
 
 
 def start_from_teacher(student: nn.Module, task: FairseqTask, finetuned: str | None = None) -> frozenset[str]:
-    """Load the weights of the task's ``--init-from-teacher`` into a new model; nothing happens without that option.
-
-    Random numbers drawn later are those of a training without it.
+    """Load the weights of the task's ``--init-from-teacher``, if given, into a new model; uses no random numbers.
 
     Args:
-        task: the student's, with the options ``init_...`` in its configuration; its languages and dictionaries rule.
+        task: the student's, with the options ``init_...``.
         finetuned: the value of ``--finetune-from-model``, where it is known.
 
     Returns:
-        The names of the weights that came from the teacher, of :func:`plain_parameters`.
+        the names of the weights that came from the teacher, of :func:`plain_parameters`.
     """
     path, layers, widths, folder = (
         getattr(task.cfg, f"init_{name}", None) for name in ("from_teacher", "layers", "widths", "teacher_data")
@@ -80,7 +76,7 @@ def start_from_teacher(student: nn.Module, task: FairseqTask, finetuned: str | N
 
 
 def _build(path: str, state: dict[str, Any], cfg: Any) -> Any:
-    """The teacher, None if it is no transformer; over stand-ins for its dictionaries, so that all problems are told."""
+    """The teacher with placeholder dictionaries; None if it is no transformer."""
     if not is_transformer(cfg):
         return None
     with torch.random.fork_rng(devices=[]):
@@ -88,7 +84,7 @@ def _build(path: str, state: dict[str, Any], cfg: Any) -> Any:
 
 
 def _choose(student: Any, teacher: Any, given: LayerMap, widths: str) -> tuple[LayerMap, list[str]]:
-    """The layers to copy, and what is wrong with them or with the sizes."""
+    """The layers to copy, and problems of them or of the sizes."""
     if not isinstance(student, TransformerModelBase):
         return {}, [f"--init-from-teacher: the student must be a transformer, got a {type(student).__name__}"]
     if teacher is None:
@@ -107,8 +103,6 @@ def _choose(student: Any, teacher: Any, given: LayerMap, widths: str) -> tuple[L
 
 def _warn_of_other_meanings(path: str, teacher: Any, student: Any) -> None:
     for name in MEANINGS:
-        theirs, ours = teacher.cfg, student.cfg
-        for part in name.split("."):
-            theirs, ours = getattr(theirs, part), getattr(ours, part)
-        if theirs != ours:
-            logger.warning("start from %s: %s is %s in the teacher, %s in the student", path, name, theirs, ours)
+        old, new = map(attrgetter(name), (teacher.cfg, student.cfg))
+        if old != new:
+            logger.warning("start from %s: %s is %s in the teacher, %s in the student", path, name, old, new)

@@ -26,8 +26,6 @@ def atomic_write(path: PathLike, mode: Literal["w", "wb"] = "w") -> Iterator[IO[
     The data go to ``PATH.tmp-PID``, are flushed to the disk and renamed. Missing folders are created. Text is UTF-8
     with line feeds. A link is followed; a device or a pipe (``/dev/stdout``) is written directly.
     """
-    if mode not in ("w", "wb"):
-        raise ConfigError(f"mode: must be 'w' or 'wb', got {mode!r}")
     if os.path.isdir(path):
         raise DataError(f"cannot write {os.fspath(path)}: it is a folder")
     if os.path.exists(path) and not os.path.isfile(path):
@@ -35,7 +33,10 @@ def atomic_write(path: PathLike, mode: Literal["w", "wb"] = "w") -> Iterator[IO[
             yield stream
         return
     target = Path(os.path.realpath(path))
-    _make_folder(target.parent)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"cannot make the folder {target.parent}: {error.strerror}") from error
     temporary = target.with_name(f"{target.name}.tmp-{os.getpid()}")
     try:
         with _open_for_writing(temporary, mode) as stream:
@@ -88,7 +89,7 @@ def count_lines(path: PathLike) -> int:
 
 
 def check_not_empty(path: PathLike) -> int:
-    """The number of lines of a file that must have at least one and is read twice."""
+    """The number of lines of a regular file; it must have at least one."""
     if os.path.exists(path) and not os.path.isfile(path):
         raise DataError(f"{os.fspath(path)} is no regular file: it is read twice")
     count = count_lines(path)
@@ -127,13 +128,13 @@ def file_sha256(path: PathLike) -> str:
 
 
 def check_sha256(path: PathLike, expected: str, manifest: str) -> None:
-    """Compare a file with its checksum in a manifest, whose name messages tell."""
+    """Compare a file with its checksum in a manifest, which messages name."""
     if (found := file_sha256(path)) != expected:
         raise DataError(f"{os.fspath(path)}: altered: SHA-256 must be {expected} as in {manifest}, got {found}")
 
 
 class HashedStream:
-    """Writes text as UTF-8 into a binary stream and computes the SHA-256 of what was written."""
+    """Writes text as UTF-8 into a binary stream and computes its SHA-256."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream, self._digest = stream, hashlib.sha256()
@@ -145,12 +146,12 @@ class HashedStream:
 
     @property
     def sha256(self) -> str:
-        """Of what was written so far, in hexadecimal."""
+        """Of the text written so far, in hexadecimal."""
         return self._digest.hexdigest()
 
 
 def progress(lines: Iterable[Item], total: int | None, description: str) -> Iterable[Item]:
-    """The same items with a progress bar on the standard error if that is a terminal."""
+    """Yield the items with a progress bar on the standard error if that is a terminal."""
     try:
         from tqdm import tqdm  # its import takes a tenth of the time to the first translation
     except ImportError:  # an installation that only translates
@@ -169,13 +170,6 @@ def _decode_line(raw: bytes, path: PathLike, number: int) -> str:
 
 def _open_for_writing(path: PathLike, mode: str) -> IO[Any]:
     return open(path, "wb") if mode == "wb" else open(path, "w", encoding="utf-8", newline="\n")
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"cannot make the folder {folder}: {error.strerror}") from error
 
 
 def _unreadable(path: PathLike, error: OSError) -> DataError:

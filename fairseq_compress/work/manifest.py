@@ -31,7 +31,6 @@ from fairseq_compress.work.migrate import upgrade
 
 Kind = TypeVar("Kind", bound="Manifest")
 KindOfSidecar = TypeVar("KindOfSidecar", bound="Sidecar")
-_SHOWN_CHARACTERS = 60
 
 
 def count(default: Any = MISSING) -> Any:
@@ -61,7 +60,7 @@ class Manifest:
         if found != cls.format:
             damaged = "" if isinstance(found, str) else "damaged: "
             again = f"; run {cls.written_by} again" if cls.written_by else ""
-            raise DataError(f"{path}: {damaged}the format must be {cls.format!r}, got {_shown(found)}{again}")
+            raise DataError(f"{path}: {damaged}the format must be {cls.format!r}, got {repr(found)[:60]}{again}")
         known, wrong = {each.name for each in fields(cls)}, list[str]()
         made = options.read(cls, {name: value for name, value in content.items() if name in known}, wrong)
         if made is None:
@@ -84,12 +83,12 @@ class Manifest:
 
 @dataclass(frozen=True, kw_only=True)
 class Sidecar(Manifest):
-    """``FILE.json``, the manifest of the file beside it."""
+    """``FILE.json``, the manifest of ``FILE``."""
 
     sha256: str
     """Of the file."""
     facts: dict[str, Any]
-    """Everything that decided the contents of the file."""
+    """Everything that determined the contents of the file."""
 
     @classmethod
     def of(cls: type[KindOfSidecar], path: PathLike) -> KindOfSidecar:
@@ -98,7 +97,7 @@ class Sidecar(Manifest):
 
     @classmethod
     def matches(cls, path: PathLike, facts: Mapping[str, Any]) -> bool:
-        """Whether the file ``path`` is complete, undamaged and was decided by ``facts``."""
+        """Whether the file ``path`` is complete, undamaged and was made from ``facts``."""
         try:
             sidecar = cls.of(path)
             return sidecar.facts == through_json(facts) and sidecar.sha256 == file_sha256(path)
@@ -106,14 +105,14 @@ class Sidecar(Manifest):
             return False
 
     def check(self, path: PathLike, found: Mapping[str, object]) -> None:
-        """Compare what was found in the file ``path`` with fields of its sidecar."""
+        """Compare values found in the file ``path`` with the fields of its sidecar."""
         for name, value in found.items():
             if (expected := getattr(self, name)) != value:
                 raise DataError(f"{path}: {name} must be {expected} as in {sidecar_path(path)}, got {value}")
 
 
 def sidecar_path(path: PathLike) -> Path:
-    """Where the manifest of the file ``path`` is: ``FILE.json``."""
+    """The path of a file's manifest."""
     return Path(f"{os.fspath(path)}.json")
 
 
@@ -128,21 +127,18 @@ def read_json(path: PathLike, remedy: str = "") -> Any:
 
 
 def fingerprint_of(metadata: Mapping[str, Any]) -> str:
-    """SHA-256 of a mapping that JSON can hold, whatever the order of its keys."""
+    """SHA-256 of a JSON object, independent of the order of its keys."""
     return hashlib.sha256(json.dumps(dict(metadata), sort_keys=True).encode()).hexdigest()
 
 
 def through_json(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """A mapping as a JSON file gives it back: tuples become lists, keys become text."""
+    """A mapping after a round trip through JSON: tuples become lists, keys become text."""
     found: dict[str, Any] = json.loads(json.dumps(dict(metadata)))
     return found
 
 
 def difference(expected: Any, found: Any, name: str = "") -> tuple[str, Any, Any] | None:
-    """Name and both values of the first entry in which two mappings differ, with the keys of mappings inside; or None.
-
-    An entry that only one of them has is None in the other.
-    """
+    """Path of keys and both values of the first entry in which nested mappings differ, or None; missing is None too."""
     if not (isinstance(expected, Mapping) and isinstance(found, Mapping)):
         return None if expected == found else (name, expected, found)
     names = dict.fromkeys((*expected, *found))
@@ -151,21 +147,6 @@ def difference(expected: Any, found: Any, name: str = "") -> tuple[str, Any, Any
 
 
 def check_checksums(checksums: Mapping[str, str], start: str, manifest: str) -> None:
-    """Compare files with the SHA-256 in their manifest (about 1 second a GB).
-
-    Args:
-        checksums: by the end of each file's path.
-        start: what the paths begin with.
-        manifest: its name, for messages.
-    """
+    """Compare the files ``start + name`` with the SHA-256 in their manifest (about 1 second a GB)."""
     for name, expected in checksums.items():
         check_sha256(f"{start}{name}", expected, manifest)
-
-
-def shown_json(value: Any) -> str:
-    """A value for a message, as JSON has it."""
-    return json.dumps(value, ensure_ascii=False)
-
-
-def _shown(value: Any) -> str:
-    return repr(value)[:_SHOWN_CHARACTERS]

@@ -1,4 +1,4 @@
-"""A function over a stream, on several processes, with the results in the order of the stream."""
+"""An ordered map over a stream, on several processes."""
 
 import multiprocessing
 import os
@@ -24,8 +24,7 @@ def ordered_map(
 ) -> Iterator[tuple[Item, Result]]:
     """Yield each item and ``function(item)``, spread over ``processes``; with 1 computed in this process.
 
-    The function is sent to each process once, so it may hold what is slow to load. The first exception, of the
-    function or of ``items``, ends the iteration.
+    The function is sent to each process once. The first exception, of the function or of ``items``, ends the iteration.
     """
     if processes < 1:
         raise ConfigError(f"--processes: must be at least 1, got {processes}")

@@ -1,4 +1,4 @@
-"""Progress of long work: a bar on a terminal, else a line every half minute (for log files and batch systems)."""
+"""Progress of long work: a bar on a terminal, else a line every half minute."""
 
 import os
 import sys
@@ -11,14 +11,10 @@ SECONDS_BETWEEN_LINES = 30.0
 
 
 class WorkProgress:
-    """Counts items and shows their rate and the time left on the standard error.
+    """Counts items and shows their rate and the time left on the standard error, or on ``stream``.
 
     Args:
-        total: all items of this process, those of an earlier start included.
-        description: what is computed, such as ``nbest 0/2``.
-        resumed: items of an earlier start; they count as done, not for the rate.
-        unit: what the items are.
-        stream: in place of the standard error.
+        total: all items of this process, with the ``resumed`` ones of an earlier start, which do not count in the rate.
     """
 
     def __init__(
@@ -38,7 +34,7 @@ class WorkProgress:
             self._print(f"resumed at {resumed} of {total} {unit}")
 
     def add(self, items: int) -> None:
-        """Count items that were just done."""
+        """Count finished items."""
         self.done += items
         if self._bar is not None:
             self._bar.update(items)

@@ -1,8 +1,6 @@
 """The driver of sharded, resumable work: a long job cut into numbered units, shared by any number of processes.
 
-A job declares what decides its output, its units, how to compute one and how to join all (:class:`Job`); the driver
-(:func:`run_job`) surveys, resumes, computes, shows progress and lets the process that finishes last join the results.
-Killed at any byte and started again, it gives the same output.
+The process that finishes last joins the results. Killed at any byte and started again, a job gives the same output.
 """
 
 import os
@@ -33,26 +31,22 @@ Result = TypeVar("Result")
 
 
 class Job(ABC, Generic[Unit, Result]):
-    """Work on a corpus that :func:`run_job` shares between processes.
-
-    Attributes:
-        name: for progress, such as ``nbest``.
-        items: what :meth:`size` counts.
-        output: the file or folder that :meth:`join` writes.
-    """
+    """Work on a corpus that :func:`run_job` shares between processes."""
 
     name: str
     items = "sentences"
+    """The unit of :meth:`size`, for progress."""
     output: PathLike
+    """The file or folder that :meth:`join` writes."""
 
     @property
     @abstractmethod
     def metadata(self) -> Mapping[str, Any]:
-        """Everything that decides the bytes of the output and that JSON can hold: checksums of inputs, options."""
+        """Everything that determines the bytes of the output, for JSON: checksums of inputs, options."""
 
     @abstractmethod
     def is_up_to_date(self) -> bool:
-        """Whether the output is complete, undamaged and of the same :attr:`metadata`."""
+        """Whether the output is complete, undamaged and made from the same :attr:`metadata`."""
 
     @abstractmethod
     def units(self) -> Iterable[Unit]:
@@ -71,20 +65,17 @@ class Job(ABC, Generic[Unit, Result]):
         """Write the output from (number, result) of all units in order, complete or not at all."""
 
     def inspect(self, unit: Unit) -> None:
-        """Look at a unit before anything is computed, to refuse bad input in :meth:`finish_survey`."""
+        """Check a unit before anything is computed."""
 
     def finish_survey(self, first_process: bool) -> None:
-        """Raise what :meth:`inspect` found; only the first process warns."""
+        """Raise the problems that :meth:`inspect` found; only the first process warns."""
 
 
 def run_job(job: Job[Unit, Result], shard: Shard, join_only: bool = False) -> Result | None:
-    """Compute this process's units and, if all other processes have finished, join the results.
-
-    Args:
-        join_only: compute nothing, only join what all processes wrote.
+    """Compute this process's units, unless ``join_only``, and if all other processes have finished, join the results.
 
     Returns:
-        What :meth:`Job.join` returns; None if there was nothing to do or other processes have not finished.
+        the value of :meth:`Job.join`; None if the output was up to date or other processes have not finished.
     """
     if job.is_up_to_date():
         remove_leftovers(job)
@@ -116,11 +107,7 @@ def survey(job: Job[Unit, Result], shard: Shard) -> int:
 
 
 def compute_shard(job: Job[Unit, Result], folder: WorkFolder, own: int) -> None:
-    """Compute the units of this process that its log lacks, with progress on the standard error.
-
-    Args:
-        own: items of this process.
-    """
+    """Compute the units of this process that its log lacks, with progress; ``own``: items of this process."""
     progress: WorkProgress | None = None
     resumed = units = 0
     for unit in job.units():

@@ -23,10 +23,9 @@ class UnitLog:
     """A log open for writing, locked for this process until it is closed.
 
     Args:
-        path: of the log; created if missing.
+        path: created if missing.
         header: its first line.
-        first: the first unit of this log.
-        step: distance between the units of this log.
+        first, step: the units are first, first + step, first + 2 step, ...
     """
 
     def __init__(self, path: Path, header: bytes, first: int, step: int) -> None:
@@ -98,15 +97,11 @@ def open_sealed(path: Path, header: bytes, size: int) -> IO[bytes]:
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from error
     found = os.fstat(log.fileno()).st_size
-    problem = None
-    if found != size:
-        problem = f"must have {size} bytes, has {found}"
-    elif log.read(len(header)) != header:
-        problem = "belongs to another run (its header differs)"
-    if problem:
-        log.close()
-        raise DataError(f"{path}: {problem}")
-    return log
+    if found == size and log.read(len(header)) == header:
+        return log
+    log.close()
+    problem = f"must have {size} bytes, has {found}"
+    raise DataError(f"{path}: {problem if found != size else 'belongs to another run (its header differs)'}")
 
 
 def pack_entry(unit: int, payload: bytes) -> bytes:

@@ -30,16 +30,15 @@ def cut_batches(lengths: Sequence[int], max_tokens: int, max_sentences: int | No
 
     Args:
         lengths: of each sentence, in tokens.
-        max_tokens: of a batch, padding counted: sentences times the longest of them. A longer sentence makes a batch of
-            its own.
+        max_tokens: of a batch, padding counted: sentences times the longest. A longer sentence is a batch alone.
         max_sentences: of a batch; None for no limit.
 
     Returns:
-        for each batch the indices into ``lengths``, longest first; of equal lengths the first comes first.
+        for each batch the indices into ``lengths``, longest first; the sort is stable.
     """
     check_limits(max_tokens, max_sentences)
     batches: list[list[int]] = []
-    room = 0  # sentences that the last batch can still take
+    room = 0  # more sentences that fit into the last batch
     for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
         if room == 0:
             batches.append([])
@@ -73,7 +72,7 @@ def in_order(results: Iterable[tuple[int, int, Item]], folder: Path, kind: str) 
 
     Args:
         results: (unit, index in the corpus, result) in order of the units.
-        folder, kind: for messages: where they come from, and what an index is of.
+        folder, kind: origin of the results and kind of the indices, for messages.
     """
     waiting: dict[int, Item] = {}
     expected = 0
@@ -91,10 +90,7 @@ def in_order(results: Iterable[tuple[int, int, Item]], folder: Path, kind: str) 
 def groups(
     items: Iterable[Item | None], size: Callable[[Item], int], most_items: int, most_size: int
 ) -> Iterator[list[Item]]:
-    """Yield items in groups of at most ``most_items`` and ``most_size`` together.
-
-    A larger item makes a group of its own. None ends a group early.
-    """
+    """Yield groups of at most ``most_items`` and ``most_size``; a larger item is a group alone, None ends a group."""
     group: list[Item] = []
     total = 0
     for item in items:

@@ -5,6 +5,7 @@ torchrun, srun and job arrays work alike, and a rank that died can be started ag
 """
 
 import hashlib
+import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -16,7 +17,7 @@ from typing import IO, Any, NamedTuple
 from fairseq_compress.errors import DataError
 from fairseq_compress.system import take_lock
 from fairseq_compress.work.files import PathLike
-from fairseq_compress.work.manifest import Manifest, count, difference, fingerprint_of, shown_json, through_json
+from fairseq_compress.work.manifest import Manifest, count, difference, fingerprint_of, through_json
 from fairseq_compress.work.unit_log import UnitLog, open_sealed, pack_entry, read_entry
 
 LOG_HEADER = "fairseq-compress work 1"
@@ -35,7 +36,7 @@ class Shard(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class RunManifest(Manifest, name="work"):
-    """``run.json``: what all ranks must agree on."""
+    """``run.json``, equal for all ranks."""
 
     facts: dict[str, Any]
     world_size: int = count()
@@ -43,7 +44,7 @@ class RunManifest(Manifest, name="work"):
 
 @dataclass(frozen=True, kw_only=True)
 class Seal(Manifest, name="work seal"):
-    """``rank-R-of-N.done``: the log of a rank that has finished."""
+    """``rank-R-of-N.done``, of a rank that has finished."""
 
     fingerprint: str
     sha256: str
@@ -57,10 +58,8 @@ class WorkFolder:
     """This rank's log in ``OUTPUT.work``, and the payloads of all ranks' logs.
 
     Args:
-        output: the file or folder that the work is for.
-        metadata: everything that decides the output's bytes and that JSON can hold: checksums of inputs, options.
-        shard: this process's part.
-        join_only: open no log, only verify and join what is there; the world size is then the folder's.
+        output, metadata: see :class:`~fairseq_compress.work.sharded.Job`.
+        join_only: open no log, only verify and join those in the folder, whose world size counts.
     """
 
     def __init__(self, output: PathLike, metadata: Mapping[str, Any], shard: Shard, *, join_only: bool = False) -> None:
@@ -139,7 +138,7 @@ class WorkFolder:
     def payloads(self) -> Iterator[tuple[int, bytes]]:
         """Yield (unit, payload) of all ranks in order of the units, and verify every log.
 
-        The SHA-256 of a log is known after its last entry only: discard what was made of the payloads if this raises.
+        The SHA-256 of a log is known after its last entry only: discard all results if this raises.
         """
         world_size = self.shard.world_size
         seals = [self._read_seal(rank) for rank in range(world_size)]
@@ -165,9 +164,9 @@ class WorkFolder:
                     raise DataError(f"{self._log_path(rank)}: altered since it was finished (SHA-256 differs)")
 
     def remove(self) -> None:
-        """Remove the folder, after the output was written."""
+        """Remove the folder, once the output is written."""
         self.close()
-        (self.folder / "run.json").unlink(missing_ok=True)  # first: without it the rest is known to be left over
+        (self.folder / "run.json").unlink(missing_ok=True)  # first: a folder without it is a leftover
         shutil.rmtree(self.folder, ignore_errors=True)
         if self._join_lock is not None:
             self._join_lock.close()
@@ -183,7 +182,7 @@ class WorkFolder:
         return f"{LOG_HEADER} {self.fingerprint} {rank:05} {self.shard.world_size:05}\n".encode()
 
     def _create_run(self, metadata: Mapping[str, Any]) -> None:
-        """Write run.json if it is missing. By a link, so that one of several ranks wins and the others compare."""
+        """Write run.json if it is missing; by a link, so that only one rank creates it."""
         path = self.folder / "run.json"
         if path.exists():
             return
@@ -203,7 +202,7 @@ class WorkFolder:
         remedy = f"finish that run, or remove {self.folder} to start again"
         if differs := difference(through_json(metadata), run.facts):
             name, here, there = differs
-            here, there = (shown_json(value) for value in (here, there))
+            here, there = (json.dumps(value, ensure_ascii=False) for value in (here, there))
             raise DataError(f"{self.folder} belongs to another run: {name} is {there} there, {here} here; {remedy}")
         if world_size is not None and run.world_size != world_size:
             raise DataError(f"{self.folder} is shared by {run.world_size} processes, not by {world_size}; {remedy}")
@@ -231,5 +230,5 @@ class WorkFolder:
 
 
 def work_folder(output: PathLike) -> Path:
-    """Where the shards of an output are until they are joined."""
+    """The folder of an output's shards until they are joined."""
     return Path(f"{os.fspath(output)}.work")
