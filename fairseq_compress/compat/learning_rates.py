@@ -32,7 +32,7 @@ class LearningRates:
     def __init__(self) -> None:
         self.groups: dict[str, Callable[[int], float]] = {}
         self.first_updates = 0
-        """Updates of the first phase; the scheduler counts from its end, and the optimizer is then a new one."""
+        """Updates of the first phase, after which schedule and optimizer start again."""
         self._rate: Callable[[int], float] = lambda update: 1.0
 
     def __bool__(self) -> bool:
@@ -45,7 +45,7 @@ class LearningRates:
         self.groups[name] = factor
 
     def begin_with(self, updates: int, rate: Callable[[int], float]) -> None:
-        """Let the training begin with a phase whose learning rate is ``rate(update)`` times ``--lr``."""
+        """Start the training with a phase whose learning rate is ``rate(update)`` times ``--lr``."""
         self.first_updates, self._rate = updates, rate
 
     def factors(self, update: int) -> dict[str, float]:
@@ -53,7 +53,7 @@ class LearningRates:
         return {name: factor(update) for name, factor in self.groups.items()}
 
     def scheduled(self, update: int) -> tuple[int, float | None]:
-        """The updates that the scheduler is told, and in the first phase the learning rate as a part of ``--lr``."""
+        """The scheduler's number of updates, and in the first phase the learning rate as a fraction of ``--lr``."""
         first = self.first_updates
         return max(0, update - first), self._rate(update) if update < first else None
 
@@ -62,9 +62,8 @@ def patch_learning_rates() -> None:
     """Let fairseq's optimizers have groups with a factor of the learning rate, and trainings a first phase.
 
     :func:`fairseq.optim.build_optimizer` cuts the optimizer's only group wherever the ``param_group`` of its parameters
-    changes, in their order: so checkpoints number them as without groups, and hold one group as without. Schedulers set
-    and get the learning rate without the factors. The trainer sets the factors after each update; a parameter with a
-    factor of 0 has no part in the norm of the gradient, in moments and in weight decay.
+    changes, in their order; checkpoints hold one group. Schedulers set and get the learning rate without the factors,
+    which the trainer sets after each update. A factor of 0 excludes a parameter from gradient norm and weight decay.
     """
     if not is_replaced(optim.build_optimizer):
         _patch_optimizers()
@@ -212,7 +211,7 @@ def _rate_groups(optimizer: Any) -> list[dict[str, Any]]:
 
 
 def _check_schedule(trainer: Any) -> None:
-    """Refuse a learning rate that is kept in the optimizer, and several optimizers."""
+    """Refuse schedulers that do not count updates, and several optimizers."""
     schedules = "--lr-scheduler: must be inverse_sqrt, polynomial_decay, cosine, fixed or another that counts updates"
     if isinstance(trainer.lr_scheduler, ReduceLROnPlateauLRSchedule):
         raise ConfigError(f"{schedules}, in a training of two phases, got reduce_lr_on_plateau")

@@ -1,1 +1,1 @@
-"""Datasets of fairseq with something more in their batches, such as what a teacher said of each token."""
+"""Datasets of fairseq with more in their batches, such as a teacher's outputs."""

@@ -1,4 +1,4 @@
-"""What data sets that carry more than fairseq's own need of a task and its processes."""
+"""Shared helpers of data sets that extend fairseq's batches."""
 
 import os
 from typing import Any
@@ -12,7 +12,7 @@ from fairseq_compress.errors import ConfigError
 
 
 class ForwardingDataset(BaseWrapperDataset):
-    """A wrapper that forwards every attribute it lacks to the wrapped dataset."""
+    """A wrapper that forwards missing attributes to the wrapped dataset."""
 
     def __getattr__(self, name: str) -> Any:
         if name == "dataset":  # not set yet: a worker process is unpickling this object
@@ -30,7 +30,7 @@ def check_task(task: FairseqTask, option: str) -> None:
 
 
 def first_process() -> bool:
-    """Whether this process verifies checksums: the first of each machine that torchrun started, or else of all."""
+    """Whether this process verifies checksums: the first of each machine under torchrun, else of all."""
     if "LOCAL_RANK" in os.environ:
         return os.environ["LOCAL_RANK"] == "0"
     started = torch.distributed.is_available() and torch.distributed.is_initialized()

@@ -1,11 +1,9 @@
 """A selected n-best file to the files of :mod:`fairseq_compress.datasets.k_best_files`.
 
-The n-best file must be of the text that was binarized: every list is compared with the source sentence and with the
-target, which is its first hypothesis, so a file that slipped by one line is refused.
+Every list is compared with the binarized source sentence, and its first hypothesis with the binarized target.
 """
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,12 +27,12 @@ class BinarizedSide(NamedTuple):
 
 
 class KBestCounts(NamedTuple):
-    """What was written."""
+    """Counts of the output."""
 
     sentences: int
     hypotheses: int
     unknown_sources: int
-    """Source sentences with unknown words, which could not be compared with the checksum of their text."""
+    """Source sentences with unknown words, which were not compared."""
 
 
 def binarize_hypotheses(
@@ -45,8 +43,7 @@ def binarize_hypotheses(
     Args:
         nbest: a selected n-best file.
         data: folder of fairseq-preprocess, with the sources and the first hypotheses.
-        text: the source text that was binarized. Without it a source sentence is compared by the checksum of its words;
-            one with unknown words cannot be, and only its target is compared.
+        text: the source text that was binarized. Without it, source sentences with unknown words are not compared.
     """
     sides = [_open_side(Path(data), split, source, target, language) for language in (source, target)]
     manifest = NBestManifest.of(nbest)
@@ -54,26 +51,21 @@ def binarize_hypotheses(
     writer = KBestWriter(prefix, len(sides[1].dictionary), manifest.sentences, manifest.hypotheses)
     try:
         unknown = 0
-        for item, line in progress(_lists(nbest, text), manifest.sentences, "binarize"):
+        lists = read_with_source(nbest, text) if text is not None else ((item, None) for item in read_nbest(nbest))
+        for item, line in progress(lists, manifest.sentences, "binarize"):
             unknown += _add(writer, item, line, sides, os.fspath(nbest))
         if writer.sentences != len(sides[0].sentences):
             raise DataError(f"{nbest} has {writer.sentences} lists, {prefix} must have {len(sides[0].sentences)}")
-        names = dict(zip(("source", "target"), sides, strict=True))
+        names = ("source", "target")
         writer.finish({
             "split": split, "source_lang": source, "target_lang": target, "nbest_sha256": manifest.sha256,
             "data": data_checksums(data, split, source, target, parts=1),
-            "dictionaries": {name: dictionary_facts(side.dictionary) for name, side in names.items()},
+            "dictionaries": {name: dictionary_facts(side.dictionary) for name, side in zip(names, sides, strict=True)},
             "unknown_sources": unknown,
         })  # fmt: skip
     finally:
         writer.discard()
     return KBestCounts(writer.sentences, writer.hypotheses, unknown)
-
-
-def _lists(nbest: PathLike, text: PathLike | None) -> Iterator[tuple[NBestList, str | None]]:
-    if text is None:
-        return ((item, None) for item in read_nbest(nbest))
-    return iter(read_with_source(nbest, text))
 
 
 def _open_side(data: Path, split: str, source: str, target: str, language: str) -> BinarizedSide:
@@ -89,7 +81,7 @@ def _open_side(data: Path, split: str, source: str, target: str, language: str) 
 
 
 def _add(writer: KBestWriter, nbest: NBestList, line: str | None, sides: list[BinarizedSide], name: str) -> int:
-    """Write one list; 1 if its source has unknown words and there is no text to compare it with."""
+    """Write one list; 1 if its source was not compared."""
     source, target = sides
     place = f"{name}: list {nbest.index} (line {nbest.index + 1} of the source)"
     if nbest.index >= len(source.sentences):

@@ -18,37 +18,26 @@ NO_WORD = -1
 class DualVocabularyDataset(LanguagePairDataset):
     """Pairs of sentences in two segmentations (arXiv:1909.11687, "dual training").
 
-    The student sees its own vocabulary only. For the teacher each word is cut by the STUDENT's vocabulary with
-    probability ``p_mix`` (the paper's p_DT), by the teacher's otherwise; 0 is the teacher's own segmentation, for
-    validation. A draw depends on seed, epoch, side, sentence and place of the word only: it is the same in any worker,
-    in any batch and after a restart, and it is another one in the next epoch.
+    For the teacher each word is segmented by the STUDENT's vocabulary with probability ``p_mix`` (the paper's p_DT), by
+    the teacher's otherwise. A draw is a function of seed, epoch, side, sentence and position of the word.
 
-    Item i has ids with the end of the sentence: ``source``, ``target`` of the student's dictionary, ``teacher_source``,
-    ``teacher_target`` of the union, and ``words``, ``teacher_words``, the number of the word of each piece of the two
-    targets, from 0; the end of the sentence is a word of its own, the last one.
+    Item i has ids with EOS: ``source``, ``target`` of the student's dictionary, ``teacher_source``, ``teacher_target``
+    of the union, and ``words``, ``teacher_words``, the number of the word of each target token, from 0; EOS is the last
+    word.
 
-    Lengths differ from epoch to epoch, but batches and filters must not depend on a draw. So a sentence counts with the
-    length that no mixture exceeds: each word in the segmentation with more pieces, and the end of the sentence. A batch
-    never has more than ``--max-tokens``, and no sentence is over the positions of either model in any epoch.
+    The size of a sentence, for batches and filters, is an upper bound of all mixtures: the longer segmentation of each
+    word, and EOS.
 
     Args:
         source, target: both languages of one part of one folder.
-        p_mix: from 0 to 1.
-        seed: of the draws.
         mix_source, mix_target: false leaves a side of the teacher in its own segmentation.
         shuffle: sentences of equal length come in random order, as in fairseq's LanguagePairDataset.
     """
 
     def __init__(
-        self,
-        source: DualText,
-        target: DualText,
-        p_mix: float,
-        seed: int,
-        mix_source: bool = True,
-        mix_target: bool = True,
-        shuffle: bool = True,
-    ) -> None:
+        self, source: DualText, target: DualText, p_mix: float, seed: int, mix_source: bool = True,
+        mix_target: bool = True, shuffle: bool = True,
+    ) -> None:  # fmt: skip
         if not 0 <= p_mix <= 1:
             raise ConfigError(f"p_mix: must be a probability, 0 to 1, got {p_mix}")
         if (source.folder, source.part) != (target.folder, target.part) or source.language == target.language:
@@ -59,12 +48,12 @@ class DualVocabularyDataset(LanguagePairDataset):
         self.seed = seed
         sizes = [longest_mixtures(text, rate) for text, rate in zip(self.texts, self.rates, strict=True)]
         super().__init__(source, sizes[0], None, target, sizes[1], None, shuffle=shuffle, eos=EOS)
-        # Shared memory: workers that outlive an epoch (persistent ones) must see the next number too.
+        # In shared memory for persistent workers.
         self._epoch = torch.ones((), dtype=torch.int64).share_memory_()
 
     @property
     def can_reuse_epoch_itr_across_epochs(self) -> bool:
-        """No: fairseq makes a new iterator for each epoch, so that a resumed run has the batches of a whole one."""
+        """False: fairseq makes a new iterator for each epoch, so that a resumed run has the same batches."""
         return False
 
     def set_epoch(self, epoch: int) -> None:
@@ -74,7 +63,7 @@ class DualVocabularyDataset(LanguagePairDataset):
         return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: list[int]) -> list[dict[str, Any]]:
-        """The items of a batch, cut together: PyTorch's DataLoader asks for them so."""
+        """The items of a batch, for PyTorch's DataLoader."""
         places = np.asarray(indices, dtype=np.int64)
         columns = self._side(0, places) | self._side(1, places)
         return [
@@ -83,7 +72,7 @@ class DualVocabularyDataset(LanguagePairDataset):
         ]
 
     def _side(self, side: int, indices: Integers) -> dict[str, tuple[Tensor, ...]]:
-        """What the items of B sentences have of one side."""
+        """Columns of one side, for the items of B sentences."""
         text, name = self.texts[side], SIDES[side]
         types, counts = text.batch(indices)
         stream = seed_of("dual vocabulary", self.seed, int(self._epoch), name)
@@ -94,13 +83,10 @@ class DualVocabularyDataset(LanguagePairDataset):
         return columns | {"words": words, "teacher_words": teacher_words} if name == "target" else columns
 
     def collater(self, samples: list[dict[str, Any]]) -> dict[str, Any]:
-        """A batch of B sentences, the longest source of the student first.
+        """A batch of B sentences, the longest source of the student first, as of fairseq's LanguagePairDataset.
 
-        The student's is what fairseq's LanguagePairDataset makes: ``id``, ``nsentences``, ``ntokens``, ``net_input``
-        (``src_tokens`` padded on the left, ``src_lengths``, ``prev_output_tokens``), ``target``. ``teacher`` has
-        ``ntokens``, ``net_input`` and ``target`` of the same sentences in the same order, as union ids; its
-        ``src_lengths`` are in no order. ``words`` has ``student`` (B, T_s) and ``teacher`` (B, T_t): the word of each
-        target token, -1 at padding.
+        ``teacher`` has ``ntokens``, ``net_input`` and ``target`` of the same sentences as union ids; ``words`` has
+        ``student`` (B, T_s) and ``teacher`` (B, T_t): the word of each target token, -1 at padding.
         """
         if not samples:
             return {}
@@ -120,17 +106,17 @@ class DualVocabularyDataset(LanguagePairDataset):
 
 
 def longest_mixtures(text: DualText, rate: float) -> np.ndarray:
-    """(N,) tokens of each sentence, with its end, that neither the student nor a mixture at this rate exceeds."""
+    """(N,) the most tokens of each sentence with EOS, for the student and any mixture at this rate."""
     sizes = text.sizes
     longest: np.ndarray = sizes.longest if rate > 0 else np.maximum(sizes.student, sizes.teacher)
     return longest + 1
 
 
 def end_sentences(ids: Integers, words: Integers, counts: Integers) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-    """Cut the P pieces of B sentences apart and put the end after each sentence, as a word of its own.
+    """Split the P pieces of B sentences and append EOS to each, as another word.
 
     Args:
-        ids, words: (P,) as :meth:`fairseq_compress.corpus.dual_text.DualText.segment` gives them.
+        ids, words: (P,) of :meth:`fairseq_compress.corpus.dual_text.DualText.segment`.
         counts: (B,) words of each sentence.
 
     Returns:
@@ -147,7 +133,7 @@ def end_sentences(ids: Integers, words: Integers, counts: Integers) -> tuple[tup
 
 
 def pad_rows(rows: list[Tensor], value: int, left: bool = False) -> Tensor:
-    """Rows of several lengths as one (B, T) tensor, with ``value`` after them, or before them."""
+    """Pad rows with ``value`` into one (B, T) tensor."""
     lengths = torch.tensor([len(row) for row in rows]).unsqueeze(1)
     columns = torch.arange(int(lengths.max()))
     taken = columns >= len(columns) - lengths if left else columns < lengths

@@ -24,18 +24,15 @@ class KBestDataset(ForwardingDataset):
     """A LanguagePairDataset whose batches of B sources also hold R = Σ K_i hypotheses of them, best first.
 
     ``sample["k_best"]`` has ``target`` and ``prev_output_tokens`` (R, T); ``sources`` (R,), the row of each
-    hypothesis's source in the batch; ``weights`` (R,), q_k ∝ exp(score_k / temperature) with sum 1 per source;
-    ``ntokens``, the tokens of all hypotheses; ``weighted_ntokens``, Σ q_k len_k. With one hypothesis per source the
-    rows equal fairseq's batch. float64 weights stay float64 under ``--fp16`` (fairseq casts float32 only).
+    hypothesis's source in the batch; ``weights`` (R,), q_k ∝ exp(score_k / temperature) with sum 1 per source, in
+    float64, which fairseq does not cast; ``ntokens``, the tokens of all hypotheses; ``weighted_ntokens``, Σ q_k len_k.
 
     ``--max-tokens`` limits the number of sources times the largest of: the length of a source, and K_i times its
-    longest hypothesis. Where all lists have one length this bounds the padded rows; else there can be somewhat more.
+    longest hypothesis.
 
     Args:
         dataset: fairseq's pairs of the sources and the first hypotheses.
-        files: the hypotheses.
         k: use the first k of each list; None for all.
-        temperature: of the weights, greater than 0.
     """
 
     def __init__(self, dataset: FairseqDataset, files: KBestFiles, k: int | None, temperature: float) -> None:
@@ -111,12 +108,9 @@ class KBestDataset(ForwardingDataset):
         return kept
 
     def batch_by_size(
-        self,
-        indices: np.ndarray,
-        max_tokens: int | None = None,
-        max_sentences: int | None = None,
+        self, indices: np.ndarray, max_tokens: int | None = None, max_sentences: int | None = None,
         required_batch_size_multiple: int = 1,
-    ) -> Any:
+    ) -> Any:  # fmt: skip
         """As fairseq's, by the tokens of all hypotheses."""
         tokens = self.num_tokens_vec(indices)
         if max_tokens is not None and len(tokens) and tokens.max() > max_tokens:
@@ -125,7 +119,7 @@ class KBestDataset(ForwardingDataset):
                 f"--max-tokens: must be at least {tokens.max()} for sentence {index + 1} with its {self.counts[index]} "
                 f"hypotheses, got {max_tokens}; a lower --k-best or --max-target-positions makes it smaller"
             )
-        # fairseq's wrapper asks the wrapped dataset, which knows of one target only
+        # fairseq's wrapper would ask the wrapped dataset.
         return FairseqDataset.batch_by_size(self, indices, max_tokens, max_sentences, required_batch_size_multiple)
 
 
@@ -146,10 +140,9 @@ def longest_hypotheses(sizes: np.ndarray, offsets: np.ndarray, counts: np.ndarra
 
 
 def attach_k_best(task: FairseqTask, k: int | None, temperature: float) -> None:
-    """Attach the hypotheses of its sources to every batch of the task, where a split has them.
+    """Attach the hypotheses of its sources to every batch of the task; only the training split must have them.
 
-    The training split must have them; the log says which others have none. Checksums are verified when fairseq loads a
-    split, in the first process of each machine.
+    Checksums are verified when fairseq loads a split, in the first process of each machine.
     """
     option = "--criterion sequence_level_kd"
     check_task(task, option)
@@ -182,8 +175,7 @@ class _Attachment:
     def _verify(self, files: KBestFiles, split: str) -> None:
         task, cfg = self.task, self.task.cfg
         dictionaries = {"source": task.source_dictionary, "target": task.target_dictionary}
-        files.check_made_from(
-            "dictionaries", {side: dictionary_facts(entries) for side, entries in dictionaries.items()}
-        )
+        found = {side: dictionary_facts(entries) for side, entries in dictionaries.items()}
+        files.check_made_from("dictionaries", found)
         files.check_made_from("data", data_checksums(cfg.data, split, cfg.source_lang, cfg.target_lang, parts=1))
         files.check_files()

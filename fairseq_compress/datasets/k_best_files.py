@@ -1,4 +1,4 @@
-"""K hypotheses of each training sentence on the disk, next to fairseq's binarized files.
+"""Files of the K hypotheses of each training sentence, next to fairseq's binarized files.
 
 For a split of N sentences with H hypotheses in all, best first, ``DATA/SPLIT.SRC-TGT.kbest`` and
 
@@ -47,16 +47,12 @@ class KBestManifest(Manifest, name="k-best", written_by="kd-data binarize"):
 
 
 def k_best_prefix(folder: str | os.PathLike[str], split: str, source: str, target: str) -> Path:
-    """What the names of all files of a split begin with."""
+    """The common prefix of the files of a split."""
     return Path(folder) / f"{split}.{source}-{target}.kbest"
 
 
 class KBestFiles:
-    """The files of one split, memory-mapped.
-
-    Args:
-        prefix: :func:`k_best_prefix`.
-    """
+    """The files of one split, memory-mapped."""
 
     def __init__(self, prefix: str | os.PathLike[str]) -> None:
         self.prefix = Path(prefix)
@@ -82,7 +78,7 @@ class KBestFiles:
         check_checksums(self.meta.sha256, f"{self.prefix}.", "the .json")
 
     def check_made_from(self, kind: str, found: dict[str, Any]) -> None:
-        """Compare checksums of the data or the dictionaries (``kind``) with those that the hypotheses were made for."""
+        """Compare checksums of the data or the dictionaries (``kind``) with those in the manifest."""
         if differs := difference(getattr(self.meta, kind), found):
             name, was, now = differs
             raise DataError(
@@ -104,11 +100,8 @@ class KBestFiles:
 class KBestWriter:
     """Writes the files of one split under temporary names; ``finish`` renames and ``discard`` removes them.
 
-    Memory does not grow with the number of sentences.
-
     Args:
-        prefix: :func:`k_best_prefix`.
-        vocabulary: entries of the target dictionary, which decide the integer type.
+        vocabulary: entries of the target dictionary.
         sentences: number of lists.
         hypotheses: number of hypotheses in all lists.
     """
@@ -167,11 +160,11 @@ def write_index(stream: IO[bytes], lengths: np.ndarray, dtype: np.dtype) -> None
     """The ``.idx`` file of an MMapIndexedDataset; fairseq's own writer needs 100 bytes of memory per sentence."""
     header = MMapIndexedDataset.Index._HDR_MAGIC + struct.pack("<Q", 1)
     stream.write(header + struct.pack("<BQ", _dtype_header_code(dtype.type), len(lengths)))
-    pieces = [slice(first, first + AT_ONCE) for first in range(0, len(lengths), AT_ONCE)]
-    for piece in pieces:
-        stream.write(lengths[piece].astype(np.int32).tobytes())
+    parts = [slice(first, first + AT_ONCE) for first in range(0, len(lengths), AT_ONCE)]
+    for part in parts:
+        stream.write(lengths[part].astype(np.int32).tobytes())
     start = 0
-    for piece in pieces:
-        ends = start + np.cumsum(lengths[piece], dtype=np.int64)
+    for part in parts:
+        ends = start + np.cumsum(lengths[part], dtype=np.int64)
         stream.write((np.concatenate(([start], ends[:-1])) * dtype.itemsize).tobytes())
         start = int(ends[-1])

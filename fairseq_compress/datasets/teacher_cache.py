@@ -25,8 +25,7 @@ class TeacherCacheDataset(ForwardingDataset):
     """A LanguagePairDataset whose batches (B sentences, T target positions) also have the teacher's top k entries.
 
     ``sample["teacher_topk"]`` is ``{"ids": (B, T, k) int64, "probabilities": (B, T, k), "rest": (B, T)}``, where rest
-    is the tail mass; at padding ids and probabilities are 0 and the tail mass is 1. The numbers have the type of the
-    cache: float16 stays float16 under ``--fp16`` and ``--bf16`` (fairseq casts float32 only).
+    is the tail mass; at padding ids and probabilities are 0 and the tail mass is 1. The numbers have the cache's type.
     """
 
     def __init__(self, dataset: FairseqDataset, cache: TeacherCache) -> None:
@@ -65,16 +64,15 @@ def collate_records(records: list[np.ndarray], length: int, left_pad: bool) -> d
 
 
 def attach_teacher_cache(task: FairseqTask, directory: PathLike, teacher_path: str | None, temperature: float) -> None:
-    """Verify a teacher cache and attach it to every batch of the task.
+    """Verify a teacher cache and attach it to every batch of the task; only the training split must have one.
 
-    What needs no data is checked at once; data files and records are checked when fairseq loads a split, before the
-    first update: their SHA-256 (about 1 second a GB) in the first process of each machine, sizes and counts in all. The
-    training split must have a cache; a split without one has no ``sample["teacher_topk"]``, which the log says.
+    Data files and records are verified when fairseq loads a split: their SHA-256 (about 1 second a GB) in the first
+    process of each machine, sizes and counts in all.
 
     Args:
         task: a task with ``wrap_datasets``.
         directory: output of ``fairseq-compress cache-teacher``.
-        teacher_path: the checkpoints, separated by ``:``, that it must have been made with; None for any.
+        teacher_path: its checkpoints, separated by ``:``; None for any.
         temperature: of the distillation term.
     """
     check_task(task, "--teacher-cache")
@@ -122,7 +120,7 @@ class _Attachment:
 
 
 def loaded_parts(dataset: FairseqDataset) -> int:
-    """How many parts (train, train1, ...) a pair was joined from."""
+    """The number of parts (train, train1, ...) of a dataset."""
     side = dataset.tgt
     if not isinstance(side, ConcatDataset):
         return 1

@@ -1,1 +1,1 @@
-"""Work in several stages, on top of everything that trains."""
+"""Procedures with training in several stages."""

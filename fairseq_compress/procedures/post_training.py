@@ -38,16 +38,16 @@ class Calibration:
 
 
 def calibrate(model: nn.Module, cfg: DictConfig, calibration: Calibration) -> dict[str, float]:
-    """Set the ranges of all quantized activations that have none; the model is put into evaluation.
+    """Set the ranges of all quantized activations that have none; the model is put into eval mode.
 
-    The sentences pass through encoder and decoder (teacher-forced), with quantized weights and exact activations. The
-    range of an input is the percentile of |x| over all its numbers.
+    The model runs teacher-forced, with quantized weights and exact activations. The range of an input is the percentile
+    of |x|.
 
     Args:
         cfg: of the checkpoint, with the task that reads the data.
 
     Returns:
-        The ranges that were set, by the names of the layers.
+        the new ranges, by the names of the layers.
     """
     quantizers = {name: module for name, module in model.named_modules() if isinstance(module, ActivationQuantizer)}
     unset = {name: module for name, module in quantizers.items() if module.largest == 0}
@@ -92,13 +92,10 @@ def _batches(cfg: DictConfig, calibration: Calibration) -> list[Any]:
 def quantize(
     path: str | os.PathLike[str], output: str | os.PathLike[str], plan: Plan, calibration: Calibration | None = None
 ) -> dict[str, float]:
-    """Write a checkpoint whose model is compressed by a plan, for fairseq's own commands; without optimizer.
+    """Write a checkpoint compressed by a plan, without optimizer, and return the calibrated ranges by layer.
 
-    Integers keep their master weights, so that a training can go on from them; centroids take the place of the weights.
-    Without a calibration, each input of a layer has its own range where activations are quantized (dynamic).
-
-    Returns:
-        The ranges that were calibrated, by the names of the layers.
+    Integers keep their master weights for further training; centroids replace the weights. Without a calibration,
+    ranges of activations are dynamic.
     """
     check_distinct([path], [output])
     model, state, cfg = compressed_model(path, plan)

@@ -1,14 +1,11 @@
-"""Quantization in stages with training between them: iterative product quantization, iPQ (arXiv:2004.07320).
+"""Iterative product quantization, iPQ (arXiv:2004.07320): quantization in stages, each followed by training.
 
-Stage s quantizes the weights of its rules; the ``fairseq-train`` that follows trains the centroids of all stages so
-far, with fixed assignments, and the weights that are not quantized yet.
-
+After stage s, ``fairseq-train`` trains the centroids of stages 1 to s, with fixed assignments, and the other weights.
 The folder of a stage has ``start.pt`` (quantized, not trained), the checkpoints of fairseq, ``errors.log`` (standard
 error of the training) and ``model.pt`` (the result). A killed run resumes where it stopped.
 """
 
 import json
-import os
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -31,7 +28,7 @@ from fairseq_compress.procedures.training_run import run_training
 from fairseq_compress.system import take_lock
 from fairseq_compress.weights.reading import plan_text
 from fairseq_compress.weights.rules import Plan
-from fairseq_compress.work.files import atomic_write, check_distinct, file_sha256
+from fairseq_compress.work.files import PathLike, atomic_write, check_distinct, file_sha256
 
 PLUGIN = Path(__file__).resolve().parents[1]
 TRAIN = (sys.executable, "-m", "fairseq_cli.train")
@@ -44,23 +41,17 @@ ADDED: dict[str, str | Path] = {"--user-dir": str(PLUGIN), "--task": TASK}
 
 
 def quantize_in_stages(
-    path: str | os.PathLike[str],
-    output: str | os.PathLike[str],
-    plan: Plan,
-    folder: str | os.PathLike[str],
-    arguments: Sequence[str],
-    command: Sequence[str] = TRAIN,
-    calibration: Calibration | None = None,
-) -> None:
+    path: PathLike, output: PathLike, plan: Plan, folder: PathLike, arguments: Sequence[str],
+    command: Sequence[str] = TRAIN, calibration: Calibration | None = None,
+) -> None:  # fmt: skip
     """Quantize and train stage by stage, and write the result of the last as a checkpoint of fairseq.
 
     Args:
         path: the trained model to start from.
         folder: of the stages; the same call resumes in it.
-        arguments: of ``fairseq-train`` after each stage, data first. Architecture and languages default to those of the
-            checkpoint.
+        arguments: of ``fairseq-train``, data first. Architecture and languages default to those of the checkpoint.
         command: in place of ``fairseq-train``.
-        calibration: of the ranges of activations, in the stage where they begin; without it training finds them.
+        calibration: of the ranges of activations, in their stage; without it they are learned.
     """
     if refused := [word for word in arguments if word.split("=")[0] in REFUSED]:
         raise ConfigError(f"fairseq-train: {refused[0]} is not for the stages of a quantization, which have their own")
@@ -84,14 +75,13 @@ def quantize_in_stages(
 
 @dataclass(frozen=True)
 class Training:
-    """What trains after each stage."""
+    """The command of the training after each stage, and the user's arguments."""
 
     command: tuple[str, ...]
     arguments: tuple[str, ...]
-    """Of ``fairseq-train``, from the user."""
 
     def words(self, start: Path, own: Mapping[str, str | Path]) -> list[str]:
-        """The command that trains on from a checkpoint, with the options ``own`` of a stage."""
+        """The command that fine-tunes a checkpoint, with the options ``own`` of a stage."""
         state, cfg = load_upgraded(start)
         added = {name: value for name, value in ADDED.items() if last_value(self.arguments, name) is None}
         if "--task" in added and not self.arguments[0].startswith("-"):
@@ -108,11 +98,7 @@ class _Stage:
         self.title, self.folder, self.origin, self.plan, self.calibration = title, folder, origin, plan, calibration
 
     def run(self, training: Training, lock: int) -> Path:
-        """Do what is not done yet, and return the path of the result.
-
-        Args:
-            lock: see :func:`run_training`.
-        """
+        """Finish the stage and return the path of the result; ``lock``: see :func:`run_training`."""
         result = self.folder / "model.pt"
         self._claim(training)
         if result.exists():
@@ -126,11 +112,7 @@ class _Stage:
         with atomic_write(plan) as file:
             file.write(plan_text(self.plan) + "\n")
         if not self._is_trained(training):
-            own: dict[str, str | Path] = {
-                "--finetune-from-model": start,
-                "--compression-plan": plan,
-                "--save-dir": self.folder,
-            }
+            own = {"--finetune-from-model": start, "--compression-plan": plan, "--save-dir": self.folder}
             self._train(training, own, lock)
         write_state(without_training_state(load_state(self._best())), result)
         return result
@@ -139,15 +121,15 @@ class _Stage:
         print(f"{self.title}: {what}", file=sys.stderr, flush=True)
 
     def _patterns(self) -> str:
-        """What this stage adds, for the reader."""
+        """The patterns of this stage, for messages."""
         last = self.plan.stages()[-1]
         weights = [pattern for rule in self.plan.weights if rule.stage == last for pattern in rule.modules]
         inputs = [pattern for rule in self.plan.activations if rule.stage == last for pattern in rule.modules]
         found = [f"weights {' '.join(weights)}"] if weights else []
         return ", ".join(found + ([f"activations {' '.join(inputs)}"] if inputs else []))
 
-    def _train(self, training: Training, own: dict[str, str | Path], lock: int) -> None:
-        """Run the training, or what is left of it."""
+    def _train(self, training: Training, own: Mapping[str, str | Path], lock: int) -> None:
+        """Run or resume the training."""
         words, last = training.words(self.folder / "start.pt", own), self.folder / "checkpoint_last.pt"
         self._say("resuming the training" if last.exists() else "training")
         try:
@@ -159,7 +141,7 @@ class _Stage:
             raise TrainingError(f"{self.title}: {error}; {advice}") from None
 
     def _claim(self, training: Training) -> None:
-        """Note what this folder is for, or check that it is for that. Before anything is trained, that may change."""
+        """Write ``stage.json``, or compare with it; before anything is trained, it may change."""
         own = {
             "plan": json.loads(plan_text(self.plan)),
             "training": [*training.command, *training.arguments],
@@ -182,7 +164,7 @@ class _Stage:
             json.dump(own, file, indent=2)
 
     def _is_trained(self, training: Training) -> bool:
-        """Whether the last update was made, after which fairseq would make one more."""
+        """Whether the last update was made; fairseq would make one more."""
         last, updates = self.folder / "checkpoint_last.pt", last_value(training.arguments, "--max-update")
         return updates is not None and last.exists() and num_updates(load_state(last)) >= int(updates)
 

@@ -1,4 +1,4 @@
-"""What a checkpoint answers of the options of ``fairseq-train``: its architecture, its languages, its dictionaries."""
+"""Options of ``fairseq-train`` from a checkpoint: its architecture, languages and dictionaries."""
 
 import argparse
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ OF_TASK = (
     *("source_lang", "target_lang", "left_pad_source", "left_pad_target"),
     *("max_source_positions", "max_target_positions"),
 )
-# What a training set itself: files that need not be there anymore, and noise that would overwrite the weights.
+# Not repeated: files that may be gone, and noise that would overwrite the weights.
 LEFT_OUT = (
     *("encoder_embed_path", "decoder_embed_path"),
     *("quant_noise_pq", "quant_noise_pq_block_size", "quant_noise_scalar"),
@@ -27,7 +27,7 @@ ENDS = ("--max-update", "--max-epoch", "--patience", "--stop-time-hours", "--sto
 
 
 def last_value(arguments: Sequence[str], *names: str) -> str | None:
-    """The value of an option in a command line, ``--name VALUE`` or ``--name=VALUE``; of several the last."""
+    """The last value of an option in a command line, ``--name VALUE`` or ``--name=VALUE``."""
     words = [part for word in arguments for part in (word.split("=", 1) if word.startswith("--") else [word])]
     places = [place for place, word in enumerate(words[:-1]) if word in names]
     return words[places[-1] + 1] if places else None
@@ -45,12 +45,7 @@ def check_training(arguments: Sequence[str]) -> None:
 
 
 def checkpoint_options(cfg: DictConfig, arguments: Sequence[str]) -> list[str]:
-    """Options of ``fairseq-train`` that build the model of a checkpoint again; ``arguments`` after them override them.
-
-    Args:
-        cfg: of the checkpoint.
-        arguments: of the training. With an ``--arch`` among them, only the options that it knows.
-    """
+    """Options of ``fairseq-train`` that build the model of a checkpoint, or that of an ``--arch`` in ``arguments``."""
     model = _values(cfg.model)
     given = last_value(arguments, "--arch", "-a")
     arch = given or str(model.get("arch") or model.get("_name"))
@@ -64,12 +59,7 @@ def checkpoint_options(cfg: DictConfig, arguments: Sequence[str]) -> list[str]:
 
 
 def check_dictionaries(data: str, cfg: DictConfig, arguments: Sequence[str], entries: Sequence[int]) -> None:
-    """Refuse data whose dictionaries cannot be those of a checkpoint, before anything is trained.
-
-    Args:
-        data: its folder, of several the first.
-        entries: of source and target in the checkpoint.
-    """
+    """Refuse data whose dictionaries do not have the ``entries`` of source and target in a checkpoint."""
     folder = Path(data.split(":")[0])
     names = ("--source-lang", "-s"), ("--target-lang", "-t")
     for own, key, count in zip(names, OF_TASK, entries, strict=False):
@@ -91,7 +81,7 @@ def _values(group: Any) -> Mapping[str, Any]:
 
 
 def _options(declares: Any, values: Mapping[str, Any]) -> list[str]:
-    """The options of a model or a task, by its ``add_args``, that give ``values``."""
+    """Options that give ``values``, by the ``add_args`` of a model or a task."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     declares.add_args(parser)
     found, done = [], set()

@@ -1,4 +1,4 @@
-"""A training in a process of its own: what it prints is passed on, and why it failed is told in one line."""
+"""A training in a subprocess: its output is passed on, and its failure is one line."""
 
 import re
 import signal
@@ -20,10 +20,7 @@ _LAUNCHER = "torch.distributed.elastic"
 
 
 class Errors:
-    """What a training wrote to its standard error: tracebacks and usage are held back, and the cause is found in them.
-
-    The cause is the first error: those after it are what it led to, in other processes and in launchers.
-    """
+    """Filter of a training's standard error: holds back tracebacks and usage; the first error is the cause."""
 
     def __init__(self) -> None:
         self.cause: str | None = None
@@ -31,7 +28,7 @@ class Errors:
         self._in_block = False
 
     def passes(self, line: str) -> bool:
-        """Take a line; whether it is to be shown at once."""
+        """Read a line; whether it is shown at once."""
         text = _RANK.sub("", line.rstrip("\n"))
         if _BLOCK.match(text):
             self._in_block = True
@@ -53,13 +50,9 @@ class Errors:
 
 
 def run_training(command: Sequence[str], log: Path, lock: int) -> None:
-    """Run a training to its end. What it writes to its standard error is in ``log`` too, in which nothing is held back.
-
-    Args:
-        lock: a file that the training keeps open, so that nobody starts another one should this process be killed.
-    """
+    """Run a training, with its standard error also in ``log``; it inherits ``lock`` in case this process is killed."""
     errors = Errors()
-    # A file, not a pipe: a training that outlives this process can still write to it.
+    # A file, not a pipe, for a training that outlives this process.
     with (
         open(log, "wb") as output,
         open(log, errors="replace") as written,
@@ -82,7 +75,7 @@ def run_training(command: Sequence[str], log: Path, lock: int) -> None:
 
 
 def _lines(file: TextIO, process: "subprocess.Popen[bytes]") -> Iterator[str]:
-    """The lines of a file that a process writes, as they come, until it ends."""
+    """Yield the lines of a file while a process writes it."""
     partial = ""
     while True:
         ended = process.poll() is not None

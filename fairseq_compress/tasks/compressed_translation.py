@@ -1,4 +1,4 @@
-"""Task ``compressed_translation``: fairseq's translation and what compression needs beside it."""
+"""Task ``compressed_translation``: fairseq's translation with support for compression and distillation."""
 
 import logging
 import weakref
@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 @fairseq_options
 class CompressedTranslationConfig(TranslationConfig):
-    """Options of :class:`CompressedTranslationTask`, next to those of ``translation``."""
+    """Options of :class:`CompressedTranslationTask`, besides those of ``translation``."""
 
     autocast_dtype: str = option(
         "none",
@@ -74,8 +74,7 @@ class CompressedTranslationConfig(TranslationConfig):
 class CompressedTranslationTask(TranslationTask):
     """Stock translation, with ``--autocast-dtype`` for CPU and GPU (fairseq's ``--bf16 --cpu`` crashes).
 
-    A resumed run sees the batches of an uninterrupted one: they are cut again for each epoch, from seed and epoch.
-    fairseq cuts them once, from the seed and the epoch in which a run happened to start.
+    Batches are cut again for each epoch, from seed and epoch, so a resumed run sees those of an uninterrupted one.
     """
 
     def __init__(self, cfg: Any, src_dict: Dictionary, tgt_dict: Dictionary) -> None:
@@ -93,19 +92,15 @@ class CompressedTranslationTask(TranslationTask):
         self.resolved_options: dict[str, Any] = {}
         self._trained_with: str | None = None  # --autocast-dtype of the checkpoint that a training resumes from
         with open_dict(cfg) if isinstance(cfg, DictConfig) else nullcontext():
-            cfg.rebuild_batches = True  # get_batch_iterator reads it; an option of a few other tasks
+            cfg.rebuild_batches = True  # read by get_batch_iterator
 
     def build_model(self, cfg: Any, from_checkpoint: bool = False) -> Any:
-        """Build the model, compressed by ``--compression-plan``, or as it was in the checkpoint.
-
-        A new one starts from the weights of ``--init-from-teacher``.
-        """
+        """Build the model: a new one by ``--compression-plan`` and ``--init-from-teacher``, or that of a checkpoint."""
         path = getattr(self.cfg, "compression_plan", None)
         if path and not from_checkpoint:
             set_plan(cfg, read_plan(path))
         model = super().build_model(cfg, from_checkpoint)
-        # Of a model from a checkpoint it is not known.
-        self.from_teacher = None
+        self.from_teacher = None  # unknown
         if not from_checkpoint:
             self.from_teacher = start_from_teacher(model, self, getattr(cfg, "finetune_from_model", None))
         self._give_clock(model)
@@ -119,7 +114,7 @@ class CompressedTranslationTask(TranslationTask):
 
     @property
     def student(self) -> Any:
-        """The model that was built last, None before: criterions learn from it what the trainer does not tell them."""
+        """The model that was built last, None before; for criterions."""
         return self._student()
 
     def begin_epoch(self, epoch: int, model: Any) -> None:
@@ -127,10 +122,7 @@ class CompressedTranslationTask(TranslationTask):
         self.clock.epoch = epoch
 
     def wrap_datasets(self, wrap: Wrap) -> None:
-        """Replace every dataset, also those that are loaded later, by ``wrap(split, dataset)``.
-
-        For criterions that need more in a batch than fairseq puts there; several wraps apply in their order.
-        """
+        """Replace every dataset, also those that are loaded later, by ``wrap(split, dataset)``."""
         self._wraps.append(wrap)
         for split, dataset in self.datasets.items():
             self.datasets[split] = wrap(split, dataset)
@@ -145,7 +137,7 @@ class CompressedTranslationTask(TranslationTask):
     ) -> Any:
         self.clock.update, self.clock.counts = update_num, not ignore_grad
         self._tell_autocast(sample, model)
-        # Autocast must end before the backward pass, which runs inside fairseq's train_step: so it wraps the criterion.
+        # Autocast wraps the criterion, so that it ends before the backward pass.
         penalized = self._with_penalties(self._under_autocast(criterion))
         with unobserved() if ignore_grad else nullcontext():
             return super().train_step(sample, model, penalized, optimizer, update_num, ignore_grad)
@@ -170,11 +162,7 @@ class CompressedTranslationTask(TranslationTask):
             self.clock.tokens += int(sum(log.get("ntokens", 0) for log in logging_outputs))
 
     def optimizer_step(self, optimizer: Any, model: Any, update_num: int) -> None:
-        """One step, which ends the update for the ranges of quantized activations too.
-
-        The first step after the training's first phase is that of a new optimizer. This follows from the number of the
-        update alone, so a resumed training needs no other state.
-        """
+        """Step optimizer and activation ranges; the optimizer is reset after the training's first phase."""
         if self.learning_rates.first_updates and update_num == self.learning_rates.first_updates:
             reset_optimizer(optimizer)
         super().optimizer_step(optimizer, model, update_num)
@@ -185,13 +173,9 @@ class CompressedTranslationTask(TranslationTask):
         return super().valid_step(sample, model, self._under_autocast(criterion))
 
     def inference_step(
-        self,
-        generator: Any,
-        models: Any,
-        sample: Any,
-        prefix_tokens: Tensor | None = None,
+        self, generator: Any, models: Any, sample: Any, prefix_tokens: Tensor | None = None,
         constraints: Tensor | None = None,
-    ) -> Any:
+    ) -> Any:  # fmt: skip
         with self._autocast(sample, models[0]):
             return super().inference_step(generator, models, sample, prefix_tokens, constraints)
 
@@ -209,7 +193,6 @@ class CompressedTranslationTask(TranslationTask):
 
     def _autocast_dtype(self, sample: Any, model: Any) -> str:
         """The value of ``--autocast-dtype``; ``auto`` is resolved with the first batch, which is on the device."""
-        # A checkpoint of stock fairseq has no such option.
         given = str(getattr(self.cfg, "autocast_dtype", "none"))
         if "autocast_dtype" not in self.resolved_options and given != "none":
             device = sample["net_input"]["src_tokens"].device.type
@@ -224,7 +207,7 @@ class CompressedTranslationTask(TranslationTask):
         return str(self.resolved_options.get("autocast_dtype", given))
 
     def _tell_autocast(self, sample: Any, model: Any) -> None:
-        """Say so once if a training resumes in another type than it had; results will differ in their last digits."""
+        """Warn once if a training resumes in another type; results will differ in their last digits."""
         now = self._autocast_dtype(sample, model)
         if self._trained_with not in (None, now):
             logger.warning(f"--autocast-dtype: {now} from here, this training had {self._trained_with} so far")

@@ -23,7 +23,7 @@ CRITERION = "dual_vocab_kd"
 
 @fairseq_options
 class DualVocabTranslationConfig(CompressedTranslationConfig):
-    """Options of :class:`DualVocabTranslationTask`, next to those of ``compressed_translation``."""
+    """Options of :class:`DualVocabTranslationTask`, besides those of ``compressed_translation``."""
 
     p_mix: float = option(
         0.5, "probability that the teacher sees a word in the student's subwords, in training", range="[0, 1]"
@@ -57,11 +57,10 @@ class DualVocabTranslationConfig(CompressedTranslationConfig):
 
 @register_task("dual_vocab_translation", dataclass=DualVocabTranslationConfig)
 class DualVocabTranslationTask(CompressedTranslationTask):
-    """Translation by two models at once, from a folder of ``fairseq-compress encode-dual`` (arXiv:1909.11687).
+    """Training of two models, from a folder of ``fairseq-compress encode-dual`` (arXiv:1909.11687).
 
-    The data folder has both dictionaries; those of the task are the student's. The model that ``--arch`` names is the
-    student; its checkpoints hold the teacher too, and its architecture.
-    ``fairseq-compress extract-student`` gives the student alone, which every other task and verb takes.
+    ``--arch`` and the dictionaries are the student's; its checkpoints hold the teacher too, and its architecture.
+    ``fairseq-compress extract-student`` writes the student alone, for every other task and verb.
     """
 
     def __init__(self, cfg: Any, src_dict: Dictionary, tgt_dict: Dictionary) -> None:
@@ -70,7 +69,7 @@ class DualVocabTranslationTask(CompressedTranslationTask):
 
     @classmethod
     def setup_task(cls, cfg: Any, **kwargs: Any) -> "DualVocabTranslationTask":
-        """The task over the folder's dictionaries; languages are the folder's where none are given."""
+        """The task over the folder's dictionaries; languages default to the folder's."""
         folder = _folder(cfg)
         source, target = DualTextManifest.of(folder).languages
         cfg.source_lang, cfg.target_lang = cfg.source_lang or source, cfg.target_lang or target
@@ -85,13 +84,9 @@ class DualVocabTranslationTask(CompressedTranslationTask):
         if combine and f"{split}1" in DualTextManifest.of(_folder(self.cfg)).parts:
             raise ConfigError(f"--combine-valid-subsets: must not be given, as {split} and {split}1 are apart here")
         training = split == self.cfg.train_subset
+        p_mix, sides = self.cfg.p_mix if training else 0.0, str(self.cfg.mix_sides)
         self.datasets[split] = DualVocabularyDataset(
-            source,
-            target,
-            self.cfg.p_mix if training else 0.0,
-            int(self.cfg.seed),
-            mix_source=str(self.cfg.mix_sides) != "target",
-            mix_target=str(self.cfg.mix_sides) != "source",
+            source, target, p_mix, int(self.cfg.seed), mix_source=sides != "target", mix_target=sides != "source"
         )
 
     def build_model(self, cfg: Any, from_checkpoint: bool = False) -> DualVocabularyModel:
@@ -117,14 +112,14 @@ class DualVocabTranslationTask(CompressedTranslationTask):
         return model
 
     def build_criterion(self, cfg: Any) -> Any:
-        """Only one criterion has losses for both models."""
+        """Require the criterion for both models."""
         name = getattr(cfg, "_name", None)
         if name != CRITERION:
             raise ConfigError(f"--criterion: must be {CRITERION} with the task dual_vocab_translation, got {name}")
         return super().build_criterion(cfg)
 
     def build_generator(self, *args: Any, **kwargs: Any) -> Any:
-        """Two models do not translate together."""
+        """Refuse to translate with both models."""
         raise ConfigError(
             "--task dual_vocab_translation: cannot translate; fairseq-compress extract-student gives the student as an "
             "ordinary checkpoint"

@@ -19,6 +19,7 @@ from fairseq_compress.corpus.segmentation import Segmenter
 from fairseq_compress.corpus.vocabulary_match import Entries, joint_mismatch, mismatch
 from fairseq_compress.errors import ConfigError
 from fairseq_compress.functional.autocast import warn_if_emulated
+from fairseq_compress.options import flag
 from fairseq_compress.teachers.dictionaries import dictionary_sha256, find_dictionary
 from fairseq_compress.work.files import PathLike, file_sha256
 
@@ -41,37 +42,31 @@ class LoadedModels:
     """Of the decoding step, a key of :data:`PRECISIONS`."""
 
     def open_segmenter(self, model: PathLike, target: PathLike | None = None) -> Segmenter:
-        """See :func:`fairseq_compress.teachers.loading.open_segmenter`."""
+        """See :func:`open_segmenter`."""
         return open_segmenter(model, target, self.source, self.target)
 
     @property
     def max_source_positions(self) -> int:
-        """The longest source that every model takes, in tokens with EOS."""
+        """The longest source of every model, in tokens with EOS."""
         return min(int(model.max_positions()[0]) for model in self.models)
 
     @property
     def max_target_positions(self) -> int:
-        """The longest target that every model takes, in tokens with EOS."""
+        """The longest target of every model, in tokens with EOS."""
         return min(int(model.max_decoder_positions()) for model in self.models)
 
 
 def load_models(
-    paths: str,
-    dictionary_dir: str | None = None,
-    *,
-    source_lang: str | None = None,
-    target_lang: str | None = None,
-    precision: str = "float32",
-    device: torch.device | str = "cpu",
-) -> LoadedModels:
+    paths: str, dictionary_dir: str | None = None, *, source_lang: str | None = None, target_lang: str | None = None,
+    precision: str = "float32", device: torch.device | str = "cpu",
+) -> LoadedModels:  # fmt: skip
     """Load the checkpoints ``A.pt[:B.pt...]``.
 
     Args:
         paths: checkpoints separated by ``:``, as fairseq separates the members of an ensemble.
-        dictionary_dir: where ``dict.LANG.txt`` are (the option ``--data``), see :func:`find_dictionary`.
-        source_lang, target_lang: the languages if the checkpoint does not tell, or to insist on.
+        dictionary_dir: folder of ``dict.LANG.txt`` (the option ``--data``), see :func:`find_dictionary`.
+        source_lang, target_lang: required where the checkpoint does not name its languages, else compared.
         precision: type of the weights, a key of :data:`PRECISIONS`; with int8 that of a decoding step's products only.
-        device: where the models go.
     """
     names = [path for path in paths.split(":") if path]
     if not names:
@@ -112,25 +107,23 @@ def pick_device(name: str) -> torch.device:
 
 
 def _languages(path: str, cfg: Any, wanted: tuple[str | None, str | None]) -> tuple[str, str]:
-    """The languages of a checkpoint, which must be those that are wanted, if any are."""
+    """The languages of a checkpoint, or those that are given for it."""
     found = []
-    for option, key, want in zip(
-        ("--source-lang", "--target-lang"), ("source_lang", "target_lang"), wanted, strict=True
-    ):
-        theirs = cfg.task.get(key)
-        if want is not None and theirs is not None and want != theirs:
-            raise ConfigError(f"{option}: must be {theirs}, the language of checkpoint {path}, got {want}")
-        if (language := want or theirs) is None:
-            raise ConfigError(f"{option}: must be given, checkpoint {path} does not tell its languages")
+    for key, given in zip(("source_lang", "target_lang"), wanted, strict=True):
+        own = cfg.task.get(key)
+        if given is not None and own is not None and given != own:
+            raise ConfigError(f"{flag(key)}: must be {own}, the language of checkpoint {path}, got {given}")
+        if (language := given or own) is None:
+            raise ConfigError(f"{flag(key)}: must be given, checkpoint {path} does not tell its languages")
         found.append(str(language))
     return found[0], found[1]
 
 
 def _check_equal(
-    first: str, other: str, languages: Sequence[str], ours: Sequence[Dictionary], theirs: Sequence[Dictionary]
+    first: str, other: str, languages: Sequence[str], ones: Sequence[Dictionary], twos: Sequence[Dictionary]
 ) -> None:
-    """An ensemble averages probabilities entry by entry, so the entries must mean the same."""
-    for language, one, two in zip(languages, ours, theirs, strict=True):
+    """Check that the members of an ensemble have equal dictionaries."""
+    for language, one, two in zip(languages, ones, twos, strict=True):
         if one.symbols != two.symbols:
             raise ConfigError(
                 f"--checkpoint: the models of an ensemble must have equal {language} dictionaries, those of "
@@ -139,7 +132,7 @@ def _check_equal(
 
 
 def _frozen(model: BaseFairseqModel, dtype: torch.dtype, device: torch.device | str) -> BaseFairseqModel:
-    model.make_generation_fast_(need_attn=False)  # eval mode for good; no attention maps; weights as plain as can be
+    model.make_generation_fast_(need_attn=False)
     if dtype is torch.bfloat16:
         for module in model.modules():
             if isinstance(module, nn.Linear):
@@ -148,18 +141,14 @@ def _frozen(model: BaseFairseqModel, dtype: torch.dtype, device: torch.device | 
 
 
 def contiguous_inputs(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """Models of stock fairseq multiply transposed views, in bfloat16 on a CPU 18 times as slowly."""
+    """A pre-hook for models of stock fairseq, which multiply transposed views: in bfloat16 on a CPU 18 times slower."""
     return tuple(tensor.contiguous() for tensor in inputs)
 
 
 def open_segmenter(
     model: PathLike, target: PathLike | None, source_entries: Dictionary, target_entries: Dictionary
 ) -> Segmenter:
-    """Open a model, or one of each side, and compare it with the dictionaries.
-
-    Args:
-        target: model of the target side; None for one model of both.
-    """
+    """Open a sentencepiece model, or one of each side, and compare it with the dictionaries."""
     segmenter = Segmenter(model, target)
     if target is not None and source_entries.symbols == target_entries.symbols:
         problem = joint_mismatch(_entries(source_entries), segmenter, segmenter.target)

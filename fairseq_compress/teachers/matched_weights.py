@@ -1,4 +1,4 @@
-"""The matrices in the layers of a student, side by side with those of its teacher."""
+"""Pairs of matrices of a student and its teacher."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -26,25 +26,22 @@ class MatchedWeight(NamedTuple):
     """Of the student's, as in the state dict of a plain transformer."""
     teacher_name: str
     axes: Axes
-    """The names of its axes, of :mod:`fairseq_compress.modules.axes`."""
+    """Names of :mod:`fairseq_compress.modules.axes`."""
     shapes: tuple[Shape, Shape]
-    """The student's and the teacher's."""
     student: Callable[[], Tensor]
-    """The weight that the student computes with, with its graph; with fake quantization or noise what it replaces."""
+    """The dense weight with its graph, before fake quantization or noise."""
     teacher: Callable[[], Tensor]
 
     def pair(self) -> WeightPair:
-        """Both weights as they are now."""
+        """The current weights."""
         return WeightPair(self.axes, self.student(), self.teacher())
 
 
 def matched_weights(student: nn.Module, teacher: nn.Module, layer_map: LayerMap | None = None) -> list[MatchedWeight]:
-    """All matrices that a layer of the student and the teacher's layer for it both have, by their names.
+    """All matrices that a layer of the student and its teacher layer have in common, by their names.
 
-    Embeddings, the output layer, biases and layer norms are left out, and so is what only one of the two has (the
-    self-attention of a decoder with a recurrent unit). A low-rank or sparse matrix counts as the dense one that it
-    stands for, one made of centroids as their values; of a weight with fake quantization or noise it is the parameter
-    behind it, as noise is drawn anew each time. Layers that share their matrices count each.
+    No embeddings, output layer, biases and layer norms. A structured matrix counts as its dense equivalent; layers that
+    share matrices count each.
 
     Args:
         student, teacher: transformers of fairseq's form, in any wrapper.
