@@ -12,8 +12,7 @@ import numpy as np
 from fairseq.data import LanguagePairDataset
 
 from fairseq_compress.errors import DataError
-from fairseq_compress.teachers.cache import TeacherCache
-from fairseq_compress.teachers.cache_format import CacheManifest, record_dtype
+from fairseq_compress.teachers.cache import CacheManifest, TeacherCache, record_dtype
 from fairseq_compress.teachers.cache_records import CacheOptions, make_records, unread_records
 from fairseq_compress.teachers.frozen import FrozenTeachers
 from fairseq_compress.work.files import atomic_write, file_sha256

@@ -114,7 +114,8 @@ class _Stage:
         if not self._is_trained(training):
             own = {"--finetune-from-model": start, "--compression-plan": plan, "--save-dir": self.folder}
             self._train(training, own, lock)
-        write_state(without_training_state(load_state(self._best())), result)
+        best, last = self.folder / "checkpoint_best.pt", self.folder / "checkpoint_last.pt"
+        write_state(without_training_state(load_state(best if best.exists() else last)), result)
         return result
 
     def _say(self, what: str) -> None:
@@ -167,8 +168,3 @@ class _Stage:
         """Whether the last update was made; fairseq would make one more."""
         last, updates = self.folder / "checkpoint_last.pt", last_value(training.arguments, "--max-update")
         return updates is not None and last.exists() and num_updates(load_state(last)) >= int(updates)
-
-    def _best(self) -> Path:
-        """The best checkpoint by validation; without validation the last."""
-        best = self.folder / "checkpoint_best.pt"
-        return best if best.exists() else self.folder / "checkpoint_last.pt"

@@ -1,4 +1,4 @@
-r"""Teachers' outputs -> records of a teacher cache (:mod:`fairseq_compress.teachers.cache_format`).
+r"""Teachers' outputs -> records of a teacher cache (:mod:`fairseq_compress.teachers.cache`).
 
 For M teachers with logits z^m over V entries and temperature T (the mean of probabilities: arXiv:1702.01802):
 
@@ -23,7 +23,7 @@ from fairseq_compress.functional.autocast import warn_if_emulated
 from fairseq_compress.functional.losses.blocks import LogitRows
 from fairseq_compress.functional.losses.outputs import Output, shape_of
 from fairseq_compress.options import check, option
-from fairseq_compress.teachers.cache_format import DTYPES
+from fairseq_compress.teachers.cache import DTYPES
 from fairseq_compress.teachers.frozen import FrozenTeachers
 
 CHUNK_ELEMENTS = {"cpu": 2**23, "cuda": 2**27}  # float32 probabilities that exist at a time: 32 and 512 MiB
@@ -76,7 +76,7 @@ def top_k_records(
 
     Args:
         outputs: logits (N, V), or hidden states with their output matrix, of each teacher.
-        record: see :func:`~fairseq_compress.teachers.cache_format.record_dtype`.
+        record: see :func:`~fairseq_compress.teachers.cache.record_dtype`.
         chunk_rows: rows of probabilities in memory at a time.
     """
     chunk_rows = chunk_rows or max(1, CHUNK_ELEMENTS[rows.device.type] // shape_of(outputs[0])[1])

@@ -16,9 +16,8 @@ from fairseq.data import Dictionary
 from fairseq_compress.errors import CheckpointError, ConfigError, DataError
 from fairseq_compress.jobs.teacher_cache import SplitBatch, TeacherCacheJob, split_batches
 from fairseq_compress.teachers.agreement import Entries
-from fairseq_compress.teachers.cache import TeacherCache
+from fairseq_compress.teachers.cache import CacheManifest, TeacherCache, record_dtype
 from fairseq_compress.teachers.cache_checksums import data_checksums, dictionary_facts, teacher_checksums
-from fairseq_compress.teachers.cache_format import CacheManifest, record_dtype
 from fairseq_compress.teachers.cache_records import CacheOptions, top_k_records, unread_records
 from fairseq_compress.work.files import file_sha256
 from fairseq_compress.work.sharded import compute_shard

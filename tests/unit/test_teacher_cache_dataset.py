@@ -17,9 +17,8 @@ from fairseq_compress.datasets.teacher_cache import (
 )
 from fairseq_compress.errors import ConfigError, DataError
 from fairseq_compress.tasks.compressed_translation import CompressedTranslationTask
-from fairseq_compress.teachers.cache import TeacherCache
+from fairseq_compress.teachers.cache import CacheManifest, TeacherCache, record_dtype
 from fairseq_compress.teachers.cache_checksums import dictionary_facts
-from fairseq_compress.teachers.cache_format import CacheManifest, record_dtype
 from fairseq_compress.work.files import file_sha256
 
 K, SENTENCES = 3, 40

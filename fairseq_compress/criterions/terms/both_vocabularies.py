@@ -5,7 +5,6 @@ from typing import Any
 
 from fairseq_compress.compat import fairseq_options
 from fairseq_compress.criterions.terms.term import Batch, Found, Metric, Term, TermOptions, counts_of
-from fairseq_compress.functional.losses.label_smoothed import label_smoothed_loss
 from fairseq_compress.models.dual_vocabulary import DualVocabularyModel, dual_outputs
 from fairseq_compress.options import option
 
@@ -32,15 +31,8 @@ class BothVocabularies(Term):
         sample = batch.sample
         words = getattr(self.cfg, "word_kd_weight", 0.0) > 0
         batch.outputs = dual_outputs(batch.model, sample, "logits" if words else str(self.cfg.loss_from))
-        student, teacher = (
-            label_smoothed_loss(
-                output,
-                side["target"].reshape(-1),
-                label_smoothing=self.cfg.label_smoothing,
-                padding_idx=self.padding_idx,
-            )
-            for output, side in zip(batch.outputs, (sample, sample["teacher"]), strict=True)
-        )
+        targets = sample["target"], sample["teacher"]["target"]
+        student, teacher = map(self.cross_entropy, batch.outputs, targets)
         logged = {
             "nll_loss": student.nll,
             "teacher_nll_loss": teacher.nll,

@@ -10,9 +10,8 @@ from fairseq_compress.compat import fairseq_options
 from fairseq_compress.criterions.terms.term import Batch, Found, Metric, Term, TermOptions
 from fairseq_compress.datasets.k_best import SAMPLE_KEY, attach_k_best
 from fairseq_compress.errors import ConfigError
-from fairseq_compress.functional.losses.label_smoothed import label_smoothed_loss
 from fairseq_compress.functional.losses.outputs import compute_dtype
-from fairseq_compress.models.student_output import student_output, unwrapped
+from fairseq_compress.models.student_output import unwrapped
 from fairseq_compress.options import option
 
 
@@ -55,17 +54,11 @@ class Hypotheses(Term):
     def __call__(self, batch: Batch) -> Found:
         rows = _rows_of(batch.sample)
         with _repeated_encoder_output(batch.model, rows.sources):
-            output = student_output(batch.model, rows.net_input, str(self.cfg.loss_from))
+            output = self.student(batch.model, rows.net_input)
         weights = rows.weights
         if weights is not None:
             weights = weights[:, None].expand_as(rows.target).reshape(-1).to(compute_dtype(output))
-        losses = label_smoothed_loss(
-            output,
-            rows.target.reshape(-1),
-            label_smoothing=self.cfg.label_smoothing,
-            padding_idx=self.padding_idx,
-            weights=weights,
-        )
+        losses = self.cross_entropy(output, rows.target, weights)
         sources = batch.sample["target"].size(0)
         logged = {
             "nll_loss": losses.nll,

@@ -10,8 +10,10 @@ from torch import Tensor, nn
 
 from fairseq_compress.compat import fairseq_options
 from fairseq_compress.functional.layer_map import Moment
+from fairseq_compress.functional.losses.label_smoothed import LabelSmoothedLoss, label_smoothed_loss
+from fairseq_compress.functional.losses.outputs import Output
 from fairseq_compress.models.layer_recorder import Recorded
-from fairseq_compress.models.student_output import SOURCES, why_no_logits
+from fairseq_compress.models.student_output import SOURCES, student_output, why_no_logits
 from fairseq_compress.options import option
 
 
@@ -111,6 +113,20 @@ class Term:
     def __call__(self, batch: Batch) -> Found:
         """The loss of a batch."""
         raise NotImplementedError
+
+    def student(self, model: nn.Module, net_input: dict[str, Any]) -> Output:
+        """Output of the student by ``--loss-from``."""
+        return student_output(model, net_input, str(self.cfg.loss_from))
+
+    def cross_entropy(self, output: Output, target: Tensor, weights: Tensor | None = None) -> LabelSmoothedLoss:
+        """Label-smoothed cross-entropy, a sum over the target tokens."""
+        return label_smoothed_loss(
+            output,
+            target.reshape(-1),
+            label_smoothing=self.cfg.label_smoothing,
+            padding_idx=self.padding_idx,
+            weights=weights,
+        )
 
 
 def counts_of(sample: dict[str, Any], cfg: Any) -> dict[str, int | float]:

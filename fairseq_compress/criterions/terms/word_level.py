@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -15,11 +16,10 @@ from fairseq_compress.datasets.teacher_cache import SAMPLE_KEY, attach_teacher_c
 from fairseq_compress.errors import ConfigError
 from fairseq_compress.functional.draws import seed_of
 from fairseq_compress.functional.losses.divergences import KINDS, Divergence
-from fairseq_compress.functional.losses.label_smoothed import label_smoothed_loss
 from fairseq_compress.functional.losses.outputs import Output, Teachers, TopK
 from fairseq_compress.functional.losses.predictions import best_entries
 from fairseq_compress.functional.losses.word_level_kd import WordLevelKDLoss, word_level_kd_loss
-from fairseq_compress.models.student_output import encoding_once, student_output
+from fairseq_compress.models.student_output import encoding_once
 from fairseq_compress.options import flag, option, plain
 from fairseq_compress.teachers.frozen import FrozenTeachers
 
@@ -111,7 +111,9 @@ class WordLevel(Term):
 
     def __init__(self, cfg: Any, task: Any) -> None:
         super().__init__(cfg, task)
-        self.divergence = Divergence(str(cfg.kd_divergence), cfg.jsd_beta, cfg.kd_ranking)
+        divergence = Divergence(str(cfg.kd_divergence), cfg.jsd_beta, cfg.kd_ranking)
+        fixed = {"temperature": cfg.kd_temperature, "label_smoothing": cfg.label_smoothing}
+        self._loss = partial(word_level_kd_loss, divergence=divergence, padding_idx=self.padding_idx, **fixed)
         self.select = TokenSelection(str(cfg.selective_kd), cfg.selective_kd_rate, cfg.selective_kd_queue, task)
         self.teachers: FrozenTeachers | None = None
         """None with a cache."""
@@ -155,13 +157,14 @@ class WordLevel(Term):
                 alike = [] if self.teachers is None or self.cfg.teacher_dropout_passes else self.teachers.models
                 stack.enter_context(encoding_once([model, *alike]))
             for number in range(passes):
-                student = self._student(model, sample)
+                student = self.student(model, sample["net_input"])
                 teachers = self._teachers(sample, model, batch.training)
                 if teachers is None:
                     return self._gold(student, target), 0
                 if number == 0:
                     weights = self.select(student, target, self.padding_idx, batch.training)
-                found.append(self._loss(student, teachers, target, gold_weight, kd_weight / passes, weights))
+                parts = {"gold_weight": gold_weight, "kd_weight": kd_weight / passes}
+                found.append(self._loss(student, teachers, target, weights=weights, **parts))
                 gold_weight = 0.0
                 if number + 1 < passes:
                     sample = _continued(sample, best_entries(student))
@@ -177,10 +180,12 @@ class WordLevel(Term):
         sampled = student_samples(model, self.task, sample, self._seed())
         scale = sample["ntokens"] / sampled["ntokens"]
         with torch.set_grad_enabled(torch.is_grad_enabled() and gold_weight > 0):
-            gold = self._gold(self._student(model, sample), sample["target"].reshape(-1))
-        student, teachers = self._student(model, sampled), self._teachers(sampled, model, training=True)
+            gold = self._gold(self.student(model, sample["net_input"]), sample["target"])
+        student = self.student(model, sampled["net_input"])
+        teachers = self._teachers(sampled, model, training=True)
         assert teachers is not None, "the rules ask for a live teacher"
-        kd = self._loss(student, teachers, sampled["target"].reshape(-1), 0.0, kd_weight * scale, None)
+        target = sampled["target"].reshape(-1)
+        kd = self._loss(student, teachers, target, gold_weight=0.0, kd_weight=kd_weight * scale)
         return gold._replace(loss=gold_weight * gold.loss + kd.loss, kd=kd.kd * scale, agreement=kd.agreement * scale)
 
     def _seed(self) -> int:
@@ -188,9 +193,6 @@ class WordLevel(Term):
         seed = torch.initial_seed()
         self._draws = (seed, self._draws[1] + 1 if self._draws[0] == seed else 0)
         return seed_of("word_level_kd", *self._draws)
-
-    def _student(self, model: nn.Module, sample: dict[str, Any]) -> Output:
-        return student_output(model, sample["net_input"], str(self.cfg.loss_from))
 
     def _teachers(self, sample: dict[str, Any], model: nn.Module, training: bool) -> Teachers | None:
         """The teachers' outputs for the batch; None where it comes from a split without a cache."""
@@ -202,28 +204,9 @@ class WordLevel(Term):
         return None if cached is None else TopK(*(cached[k].flatten(0, 1) for k in ("ids", "probabilities", "rest")))
 
     def _gold(self, student: Output, target: Tensor) -> WordLevelKDLoss:
-        loss, nll = label_smoothed_loss(
-            student, target, label_smoothing=self.cfg.label_smoothing, padding_idx=self.padding_idx
-        )
+        loss, nll = self.cross_entropy(student, target)
         zero = torch.zeros_like(nll)
         return WordLevelKDLoss(loss, loss.detach(), nll, zero, zero)
-
-    def _loss(
-        self, student: Output, teachers: Teachers, target: Tensor, gold_weight: float, kd_weight: float,
-        weights: Tensor | None,
-    ) -> WordLevelKDLoss:  # fmt: skip
-        return word_level_kd_loss(
-            student,
-            teachers,
-            target,
-            temperature=self.cfg.kd_temperature,
-            gold_weight=gold_weight,
-            kd_weight=kd_weight,
-            divergence=self.divergence,
-            weights=weights,
-            label_smoothing=self.cfg.label_smoothing,
-            padding_idx=self.padding_idx,
-        )
 
 
 def _teacher_problems(cfg: Any) -> Iterator[str]:
