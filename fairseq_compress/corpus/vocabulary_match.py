@@ -6,13 +6,12 @@ A dictionary belongs to a model if all of this holds:
    which is rare. fairseq's special entries, ``madeupword0000``, language tags and symbols in brackets do not count.
 2. If all entries have one count, the dictionary was written from a vocabulary, as ``train-vocabulary`` does: it has all
    pieces of the model, in any order.
-3. Else fairseq-preprocess counted it in encoded text, in which some pieces of the model may not occur. But the last
-   merges of a byte-pair encoding are not all missing where those before them are not: that is the dictionary of a
-   smaller model of the same text, whose pieces the larger one has too. It is refused if chance would do that less than
-   once in a million times. Options such as ``--thresholdsrc`` and ``--nwordssrc`` leave out the rarest pieces, which
-   are the last merges too. So those before them count as missing where they are hardly more frequent than the rarest
-   entry. If that has the count 1, no threshold left out a piece, and a cut by number, which keeps those of one count
-   in alphabetical order, none that sorts before the last such entry: of these merges each entry counts as there.
+3. Else fairseq-preprocess counted it in encoded text, in which some pieces of the model may not occur. If only the last
+   merges of a byte-pair encoding are missing, the dictionary is that of a smaller model of the same text: it is refused
+   if the probability of that is under one in a million. ``--thresholdsrc`` and ``--nwordssrc`` leave out the rarest
+   pieces, often the last merges. So merges before them count as missing where they are hardly more frequent than the
+   rarest entry. If that has the count 1, no threshold left out a piece, and a cut by number, which keeps those of one
+   count in alphabetical order, none that sorts before the last such entry: such merges count as present.
 
 Two models, of the source and of the target, may share one dictionary: then every entry belongs to one of them, and
 neither has all entries by itself.

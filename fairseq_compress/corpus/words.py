@@ -3,10 +3,8 @@
     words(x) = ceil(W + n_1 / 1.5 + n_2 / 3.5)
 
 n_1 counts the logographs of the text x (Han, Yi, ...) and n_2 its letters of kana, bopomofo and the scripts of
-South-East Asia, Tibet and Java that write without spaces, combining marks apart. W counts the other words: what white
-space separates, or stands between characters of these scripts and has a letter or a digit. The script of each character
-decides, so mixed text works, no language code is needed, and text without such characters has the words that
-``str.split`` finds. Both sides of a pair are counted so.
+South-East Asia, Tibet and Java that write without spaces, without combining marks. W counts the other words, separated
+by white space or by characters of these scripts. Text without such characters has the words of ``str.split``.
 
 1.5 and 3.5 are the characters for one word of the English text in the Universal Declaration of Human Rights (1,681
 words): 1.40 to 1.67 in the 17 versions in logographs, 2.7 to 4.3 in the 12 in other scripts (Burmese 3.6, Khmer 3.6,

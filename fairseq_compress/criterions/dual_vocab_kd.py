@@ -17,9 +17,8 @@ class DualVocabKDCriterion(TermCriterion):
 
         L = p · (down + up) + ε · (CE_student + CE_teacher) + w · word
 
-    ``sample_size`` is the number of the student's target tokens (of sentences with ``--sentence-avg``). Where neither
-    ``down``, ``up`` nor ``word`` nor projected embeddings link the two models, the student learns exactly as it does
-    alone, and a warning says so.
+    ``sample_size`` is the number of the student's target tokens (of sentences with ``--sentence-avg``). Without
+    ``down``, ``up``, ``word`` and projected embeddings the student learns nothing from the teacher: a warning.
 
     Logged: ``loss``, ``nll_loss`` (of the student) and ``teacher_nll_loss`` in bits a token of each, ``word_kd_loss``
     in nats a token of the student, ``down_loss``, ``up_loss`` as they are.

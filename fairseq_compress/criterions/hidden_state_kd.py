@@ -21,23 +21,20 @@ class HiddenStateKDCriterion(TermCriterion):
     Each is a sum over positions that are not padding, of the source in the encoder and of the target in the decoder.
 
     - ``cosine``: 1 - cos of the last hidden states, the mean of encoder and decoder (arXiv:1910.01108);
-    - ``feature``, ``mean``, ``variance``: MobileBERT's losses (arXiv:2004.02984) of outputs of layers, the mean over
-      the mapped pairs of layers of encoder and decoder together;
+    - ``feature``, ``mean``, ``variance``: MobileBERT's losses (arXiv:2004.02984), the mean over mapped pairs of layers;
     - ``attention``, ``group``: KL of the teacher's maps to the student's, mean over heads (arXiv:2004.02984) and over
       all kinds of attention in all mapped pairs;
-    - ``attention``, ``convolution``: align-to-distill (arXiv:2403.01479), all maps of the teacher of one kind against a
-      learned pointwise convolution of all the student's: the encoder's sum over sentences and heads plus the mean of
-      the decoder's. Takes no layer map. The official code adds it to means over the N target positions of a batch, so
-      its weight of 1 is N here.
+    - ``attention``, ``convolution``: align-to-distill (arXiv:2403.01479), all the teacher's maps of one kind against a
+      learned pointwise convolution of the student's: the encoder's sum over sentences and heads plus the mean of the
+      decoder's. The official code adds it to means over the N target positions of a batch: its weight of 1 is N here.
 
-    The equations are in :mod:`fairseq_compress.functional.losses.layer_losses` and
-    :mod:`fairseq_compress.functional.losses.attention_maps`. Where widths differ, the student's states go through
-    learned linear maps, which are parameters of this criterion.
+    See :mod:`fairseq_compress.functional.losses.layer_losses` and
+    :mod:`fairseq_compress.functional.losses.attention_maps`. Where widths differ, learned linear maps of the student's
+    states are parameters of this criterion.
 
-    ``--transfer`` says which losses count in which update, see
-    :class:`fairseq_compress.functional.layer_map.Transfer`. In a layer phase the student has no dropout, its embeddings
-    are the teacher's and stay so, and in a stage of progressive transfer the loss of its pair counts 1 / number of
-    pairs. A validation logs all terms, its ``loss`` is the objective after the transfer, with r = 1.
+    ``--transfer`` schedules the losses, see :class:`fairseq_compress.functional.layer_map.Transfer`. A layer phase has
+    no dropout and frozen embeddings, those of the teacher; in a stage of progressive transfer the loss of its pair
+    counts 1 / number of pairs. A validation logs all terms; its ``loss`` is that of the output phase, with r = 1.
 
     Logged besides the metrics of ``word_level_kd``, per target token, unweighted and not in bits: ``cosine_loss``,
     ``feature_loss``, ``feature_mean_loss``, ``feature_variance_loss``, ``attention_loss``.

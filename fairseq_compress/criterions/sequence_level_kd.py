@@ -14,11 +14,10 @@ class SequenceLevelKDCriterion(TermCriterion):
 
     The scores are length-normalized log-probabilities in nats. The loss of each hypothesis is label-smoothed
     cross-entropy, ``sample_size`` is Σ_k q_k len_k (or sources, with ``--sentence-avg``). K = 1 is sequence-level
-    distillation (Kim and Rush 2016, arXiv:1606.07947) and the same as ``fused_label_smoothed_cross_entropy`` on the
-    1-best text, bit by bit. The encoder reads each source once; its output is shared by the K hypotheses.
+    distillation (Kim and Rush 2016, arXiv:1606.07947). The encoder runs once for each source.
 
-    The hypotheses come from ``fairseq-compress kd-data binarize``. A validation split needs none: there the loss is
-    that of the reference. Logged in bits: ``loss`` and ``nll_loss``, both with the weights.
+    The hypotheses come from ``fairseq-compress kd-data binarize``; a validation split without them has the loss of the
+    reference. Logged in bits: ``loss`` and ``nll_loss``, both weighted.
     """
 
     kinds = (Hypotheses,)

@@ -12,15 +12,13 @@ WordLevelKDConfig = config_of([WordLevel], "WordLevelKDConfig", __name__)
 class WordLevelKDCriterion(TermCriterion):
     """L = α · CE_ls(y, z_s) + (1 - α) · T² · D(softmax(z_t / T), softmax(z_s / T)), summed over target tokens.
 
-    The definition and the gradient are in :mod:`fairseq_compress.functional.losses.word_level_kd` (arXiv:1503.02531,
-    arXiv:1606.07947), D is KL(q ‖ p) or ``--kd-divergence``. The teachers are in memory, or their top k probabilities
-    come with each batch from a cache. A validation split without a cache has the gold term alone, the loss is CE_ls.
+    See :mod:`fairseq_compress.functional.losses.word_level_kd` (arXiv:1503.02531, arXiv:1606.07947); D is KL(q ‖ p) or
+    ``--kd-divergence``. A split without a teacher cache, when one is used, has the loss CE_ls.
 
-    Which tokens, prefixes and teachers: ``--selective-kd`` (arXiv:2105.12967); ``--kd-iterations`` and
-    ``--kd-ranking`` (TIE-KD, arXiv:2305.08096): D is the mean over N passes, the first on the reference, each other
-    on the student's best words of the pass before; ``--on-policy-fraction`` λ (arXiv:2306.13649): in that fraction of
-    the batches D is taken on samples of the student, and scaled from their number of tokens to that of the references;
-    ``--teacher-dropout-passes`` (Bulò et al. 2016).
+    Variants: ``--selective-kd`` (arXiv:2105.12967); ``--kd-iterations`` and ``--kd-ranking`` (TIE-KD,
+    arXiv:2305.08096): D is the mean over N passes, the first on the reference, each other on the student's best words
+    of the pass before; ``--on-policy-fraction`` λ (arXiv:2306.13649): in that fraction of the batches D is taken on
+    samples of the student, scaled to the number of reference tokens; ``--teacher-dropout-passes`` (Bulò et al. 2016).
 
     Logged in bits: ``loss``, ``gold_loss`` (label-smoothed), ``nll_loss``, ``kd_loss`` (the divergence without T²),
     and ``teacher_agreement``, the percentage of tokens with the same most probable entry.

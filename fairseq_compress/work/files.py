@@ -26,6 +26,8 @@ def atomic_write(path: PathLike, mode: Literal["w", "wb"] = "w") -> Iterator[IO[
     The data go to ``PATH.tmp-PID``, are flushed to the disk and renamed. Missing folders are created. Text is UTF-8
     with line feeds. A link is followed; a device or a pipe (``/dev/stdout``) is written directly.
     """
+    if mode not in ("w", "wb"):
+        raise ConfigError(f"mode: must be 'w' or 'wb', got {mode!r}")
     if os.path.isdir(path):
         raise DataError(f"cannot write {os.fspath(path)}: it is a folder")
     if os.path.exists(path) and not os.path.isfile(path):
