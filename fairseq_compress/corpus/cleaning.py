@@ -38,11 +38,8 @@ class CleaningRules:
     drop_identical: bool = option(False, "drop pairs whose two sides are equal (names, numbers, untranslated text)")
 
     def __post_init__(self) -> None:
-        check(self, self._rules())
-
-    def _rules(self) -> Iterator[str]:
-        if self.max_words < self.min_words:
-            yield f"--max-words: must be at least --min-words ({self.min_words}), got {self.max_words}"
+        wrong = f"--max-words: must be at least --min-words ({self.min_words}), got {self.max_words}"
+        check(self, [wrong] if self.max_words < self.min_words else [])
 
 
 @dataclass

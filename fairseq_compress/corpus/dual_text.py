@@ -165,19 +165,18 @@ class DualText:
     def teacher(self, types: Integers) -> tuple[Integers, Integers]:
         """As :meth:`segment` with the teacher's vocabulary only, as ids of its dictionary."""
         ids, words = self.segment(types, np.ones(len(types), dtype=bool))
-        return self._union_to["teacher"][ids], words
+        return self._from_union[0][ids], words
 
     def student(self, types: Integers) -> tuple[Integers, Integers]:
         """As :meth:`segment` with the student's vocabulary only, as ids of its dictionary."""
         ids, words = self.segment(types, np.zeros(len(types), dtype=bool))
-        return self._union_to["student"][ids], words
+        return self._from_union[1][ids], words
 
     @cached_property
-    def _union_to(self) -> dict[str, Integers]:
-        inverse: dict[str, Integers] = {}
-        for name, to_union in zip(VOCABULARIES, (self.teacher_to_union, self.student_to_union), strict=True):
-            inverse[name] = np.full(self.entries["union"], UNK, dtype=np.int32)
-            inverse[name][to_union] = np.arange(len(to_union), dtype=np.int32)
+    def _from_union(self) -> Integers:
+        inverse = np.full((2, self.entries["union"]), UNK, dtype=np.int32)
+        for row, to_union in zip(inverse, (self.teacher_to_union, self.student_to_union), strict=True):
+            row[to_union] = np.arange(len(to_union), dtype=np.int32)
         return inverse
 
     def _map(self, name: str, dtype: type[np.integer[Any]], count: int) -> Integers:

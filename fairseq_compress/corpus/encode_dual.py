@@ -131,8 +131,8 @@ def _write_text(segmenter: DualSegmenter, path: str, total: int, table: _TypeTab
 
 def _flush(values: list[int], stream: Any, dtype: str) -> int:
     """Write the numbers, empty the list, and return their count."""
-    stream.write(np.array(values, dtype=dtype).tobytes())
     count = len(values)
+    stream.write(np.array(values, dtype=dtype).tobytes())
     values.clear()
     return count
 

@@ -17,7 +17,7 @@ from sacrebleu.metrics import BLEU, CHRF
 
 from fairseq_compress.corpus.bleu_tokenizer import bleu_tokenizer
 from fairseq_compress.corpus.cleaning import PIECE_SPACE
-from fairseq_compress.corpus.nbest import NBestEntry, NBestList
+from fairseq_compress.corpus.nbest import NBestList
 from fairseq_compress.corpus.segmentation import Segmenter
 from fairseq_compress.corpus.selection_rules import SelectionRules
 from fairseq_compress.errors import ConfigError, DataError
@@ -76,7 +76,8 @@ class Chooser:
             return Choice("untranslated")
         if not item.source.strip():
             return Choice("empty_source")
-        texts = self._texts(item.nbest.hypotheses)
+        texts = [entry.text for entry in item.nbest.hypotheses]
+        texts = texts if self._segmenter is None else list(self._segmenter.decode(texts))
         first: dict[str, int] = {}  # place of the first of each text
         for place, text in enumerate(texts):
             if text.strip():
@@ -114,10 +115,6 @@ class Chooser:
             )
         score: float = self._metric.sentence_score(text, [reference]).score
         return score
-
-    def _texts(self, entries: Sequence[NBestEntry]) -> list[str]:
-        texts = [entry.text for entry in entries]
-        return texts if self._segmenter is None else list(self._segmenter.decode(texts))
 
     @property
     def signature(self) -> str | None:

@@ -120,9 +120,8 @@ class _Places:
             return space + 1
         while at > start and is_joined(self._text, at):
             at -= 1
-        if at <= start:
-            at = next((place for place in range(start + 1, end) if not is_joined(self._text, place)), end)
-        return at
+        first = (place for place in range(start + 1, end) if not is_joined(self._text, place))
+        return at if at > start else next(first, end)
 
     def _last_that_fits(
         self, places: Sequence[int], first: int, start: int, limit: int, length: Callable[[str], int]

@@ -172,7 +172,7 @@ def build_vocabulary(
     vocab, dictionary, model_file = (f"{output_prefix}.{suffix}" for suffix in ("vocab", "dict.txt", "model"))
     check_distinct(inputs, [vocab, dictionary, model_file])
     total = sum([check_not_empty(path) for path in inputs])
-    if _has_non_joiner(inputs):
+    if any(NON_JOINER in line and NON_JOINER in normalize_line(line) for path in inputs for line in read_lines(path)):
         settings = replace(settings, symbols=(*settings.symbols, NON_JOINER))
     lines = (normalize_line(line) for path in inputs for line in read_lines(path))
     model = train_model(progress(lines, total, "read"), settings, counts)
@@ -185,11 +185,6 @@ def build_vocabulary(
     with atomic_write(model_file, "wb") as stream:
         stream.write(model)
     return len(entries)
-
-
-def _has_non_joiner(inputs: Sequence[PathLike]) -> bool:
-    lines = (line for path in inputs for line in read_lines(path))
-    return any(NON_JOINER in line and NON_JOINER in normalize_line(line) for line in lines)
 
 
 def _keep_failure(lines: Iterable[str], failures: list[DataError]) -> Iterator[str]:

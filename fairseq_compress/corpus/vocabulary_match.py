@@ -51,7 +51,7 @@ def mismatch(entries: Entries, model: Segmenter) -> str | None:
     """Why a dictionary does not belong to a model, as half a sentence about the model, or None."""
     if problem := _foreign(entries, [model]):
         return problem
-    listed, pieces = set(entries.symbols), _text(model.entries())
+    listed, pieces = set(entries.symbols), [piece for piece in model.entries() if not NOT_TEXT.fullmatch(piece)]
     if len(set(entries.counts)) == 1 and (absent := [piece for piece in pieces if piece not in listed]):
         return f"the dictionary lacks {len(absent):,} of its {len(pieces):,} pieces, such as {absent[0]!r}"
     if missing := _missing_merges(model, entries):
@@ -65,10 +65,6 @@ def joint_mismatch(entries: Entries, source: Segmenter, target: Segmenter) -> st
         return problem
     alone = [model.path for model in (source, target) if _foreign(entries, [model]) is None]
     return f"all entries are pieces of {alone[0]} by itself" if len(alone) == 1 else None
-
-
-def _text(symbols: Sequence[str]) -> list[str]:
-    return [symbol for symbol in symbols if not NOT_TEXT.fullmatch(symbol)]
 
 
 def _foreign(entries: Entries, models: Sequence[Segmenter]) -> str | None:
