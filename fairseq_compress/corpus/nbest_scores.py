@@ -41,11 +41,10 @@ class ScoreReader:
     def __init__(self, path: PathLike, nbest: PathLike) -> None:
         self.path = os.fspath(path)
         self._sidecar = ScoresManifest.of(path)
-        ours, theirs = NBestManifest.of(nbest).sha256, self._sidecar.nbest_sha256
-        if ours != theirs:
+        if (found := NBestManifest.of(nbest).sha256) != (expected := self._sidecar.nbest_sha256):
             raise DataError(
                 f"{self.path} holds the scores of another n-best file than {os.fspath(nbest)}: "
-                f"of the one with SHA-256 {theirs}, this one has {ours}"
+                f"of the one with SHA-256 {expected}, this one has {found}"
             )
         self._digest = hashlib.sha256()
         self._lines = read_lines(path, self._digest)

@@ -68,7 +68,7 @@ def cut_text(text: str, limit: int, length: Callable[[str], int], language: str 
 
 
 def sentence_ends(text: str, language: str | None = None) -> list[int]:
-    """Where sentences end, behind the white space after them; the end of the text is left out."""
+    """Ends of sentences, behind the white space after them, without the end of the text."""
     try:
         from sentencex import segment
     except ImportError:

@@ -44,7 +44,7 @@ class VocabularySettings:
     )
     seed: int = option(1, "of the sample; nothing else is random")
     input_sentence_size: int = option(0, "train on a random sample of N lines; 0 takes all", range="[0, inf)")
-    symbols: tuple[str, ...] = ()  # pieces of their own, which the rules of the model do not touch
+    symbols: tuple[str, ...] = ()  # user-defined symbols, which the rules of the model do not change
 
     def __post_init__(self) -> None:
         check(self, spelling=lambda name: flag("vocab_size" if name == "size" else name))
@@ -66,8 +66,8 @@ class LineCounts:
             f"longer than {MAX_LINE_BYTES:,} bytes (cut into parts)": self.cut,
             "with U+2585, which sentencepiece reserves (trained on without it)": self.reserved,
         }
-        told = ", ".join(f"{count:,} {kind}" for kind, count in kinds.items() if count)
-        return f"{self.read:,} lines read, {told}" if told else ""
+        changed = ", ".join(f"{count:,} {kind}" for kind, count in kinds.items() if count)
+        return f"{self.read:,} lines read, {changed}" if changed else ""
 
 
 def train_model(lines: Iterable[str], settings: VocabularySettings, counts: LineCounts | None = None) -> bytes:

@@ -52,7 +52,7 @@ def make_records(
     teachers: FrozenTeachers, dataset: LanguagePairDataset, indices: Sequence[int], tokens: Sequence[int],
     record: np.dtype[Any], options: CacheOptions,
 ) -> np.ndarray:  # fmt: skip
-    """Records of a batch of sentences, each with so many target ``tokens``, without padding."""
+    """Records of the sentences ``indices``, with the numbers ``tokens`` of target tokens, without padding."""
     sample = dataset.collater([dataset[index] for index in indices])
     width, row = sample["target"].size(1), {index: number for number, index in enumerate(sample["id"].tolist())}
     # of the flattened (B * T) output, the rows of the target tokens of each sentence

@@ -56,8 +56,8 @@ def matched_weights(student: nn.Module, teacher: nn.Module, layer_map: LayerMap 
     models = unwrapped(student), unwrapped(teacher)
     parameters = [plain_parameters(model) for model in models]
     found: list[MatchedWeight] = []
-    for part, number, theirs in pairs_of(layer_map):
-        prefixes = f"{part}.layers.{number}.", f"{part}.layers.{theirs}."
+    for part, number, teacher_number in pairs_of(layer_map):
+        prefixes = f"{part}.layers.{number}.", f"{part}.layers.{teacher_number}."
         for name, parameter in parameters[0].items():
             teacher_name = name.replace(*prefixes, 1)
             match = parameters[1].get(teacher_name)

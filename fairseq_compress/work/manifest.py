@@ -68,7 +68,7 @@ class Manifest:
         return made
 
     def problems(self) -> Iterator[str]:
-        """A message for each rule between fields that is broken; subclasses add theirs."""
+        """A message for each broken rule between fields, of subclasses."""
         yield from ()
 
     def to_json(self) -> str:

@@ -1,1 +1,1 @@
-"""Loss terms, one file each: options, their rules, what is recorded of the models, the loss, its metrics."""
+"""Loss terms, one file each: options, their rules, the hidden states to record, the loss, its metrics."""

@@ -1,4 +1,4 @@
-"""Cross-entropies of a student and a teacher with vocabularies of their own, trained together."""
+"""Cross-entropies of a student and a teacher with different vocabularies, trained together."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""The references and the teacher's word distributions, each with a weight of its own."""
+"""The references and the teacher's word distributions, each with a weight."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
