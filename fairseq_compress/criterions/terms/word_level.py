@@ -112,8 +112,10 @@ class WordLevel(Term):
     def __init__(self, cfg: Any, task: Any) -> None:
         super().__init__(cfg, task)
         divergence = Divergence(str(cfg.kd_divergence), cfg.jsd_beta, cfg.kd_ranking)
-        fixed = {"temperature": cfg.kd_temperature, "label_smoothing": cfg.label_smoothing}
-        self._loss = partial(word_level_kd_loss, divergence=divergence, padding_idx=self.padding_idx, **fixed)
+        self._loss = partial(
+            word_level_kd_loss, temperature=cfg.kd_temperature, divergence=divergence,
+            label_smoothing=cfg.label_smoothing, padding_idx=self.padding_idx,
+        )  # fmt: skip
         self.select = TokenSelection(str(cfg.selective_kd), cfg.selective_kd_rate, cfg.selective_kd_queue, task)
         self.teachers: FrozenTeachers | None = None
         """None with a cache."""
@@ -163,8 +165,10 @@ class WordLevel(Term):
                     return self._gold(student, target), 0
                 if number == 0:
                     weights = self.select(student, target, self.padding_idx, batch.training)
-                parts = {"gold_weight": gold_weight, "kd_weight": kd_weight / passes}
-                found.append(self._loss(student, teachers, target, weights=weights, **parts))
+                losses = self._loss(
+                    student, teachers, target, gold_weight=gold_weight, kd_weight=kd_weight / passes, weights=weights
+                )
+                found.append(losses)
                 gold_weight = 0.0
                 if number + 1 < passes:
                     sample = _continued(sample, best_entries(student))
