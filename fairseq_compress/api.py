@@ -55,17 +55,10 @@ class Translator:
     """
 
     def __init__(
-        self,
-        model: PathLike,
-        *,
-        threads: int | None = None,
-        longest: int = 256,
-        split: bool = True,
-        data: PathLike | None = None,
-        sentencepiece_model: PathLike | None = None,
-        target_sentencepiece_model: PathLike | None = None,
-        **search: int | float,
-    ) -> None:
+        self, model: PathLike, *, threads: int | None = None, longest: int = 256, split: bool = True,
+        data: PathLike | None = None, sentencepiece_model: PathLike | None = None,
+        target_sentencepiece_model: PathLike | None = None, **search: int | float,
+    ) -> None:  # fmt: skip
         from fairseq_compress import runtimes
         from fairseq_compress.runtimes.opened import RuntimeOptions
 

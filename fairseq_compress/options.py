@@ -17,8 +17,6 @@ Example::
 
     check(Search(beam=0, k=4))
     # ConfigError: --beam: must be in [1, inf), got 0; --k: requires --mode k-best, got best
-
-Rules between options are functions that yield a message for each rule that is broken; :func:`check` takes them.
 """
 
 import argparse
@@ -35,11 +33,10 @@ from fairseq_compress.errors import ConfigError
 from fairseq_compress.shipped import did_you_mean
 
 T = TypeVar("T")
-Spelling = Callable[[str], str]
-"""The name of a field as a message shows it."""
-
+Spelling = Callable[[str], str]  # name of a field -> its form in messages
 _INTERVAL = re.compile(r"([\[(])\s*(\S+)\s*,\s*(\S+)\s*([\])])")
 _EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
+_types = cache(get_type_hints)
 _KINDS = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
 
 
@@ -50,28 +47,22 @@ def option(
     """A field of a dataclass that is an option.
 
     Args:
-        default: of the option; without one it is required. A value of None is allowed where None is the default.
-        help: what it does; range and default are added where the help is shown.
+        default: without it the option is required; None is a valid value only where it is the default.
+        help: description, to which range and default are added.
         range: an interval as in ``"(0, 1]"`` or ``"[1, inf)"``. A bracket at inf allows inf; NaN is in none.
-        choices: the values that are allowed.
         needs: ``"other"`` (an option that must differ from its default) or ``"other=a|b"`` (one of these values): this
             option may differ from its own default only then.
-        metavar: the name of the value in the help.
-        factory: in place of ``default``, a function that makes it.
+        factory: a function that makes the default.
     """
     if range is not None:
         interval(range)
-    metadata = {
-        "help": help, "range": range, "choices": None if choices is None else tuple(choices), "needs": needs,
-        "metavar": metavar,
-    }  # fmt: skip
-    if factory is not MISSING:
-        return field(default_factory=factory, metadata=metadata)
-    return field(default=default, metadata=metadata)
+    allowed = None if choices is None else tuple(choices)
+    metadata = {"help": help, "range": range, "choices": allowed, "needs": needs, "metavar": metavar}
+    return field(default=default, default_factory=factory, metadata=metadata)
 
 
 class Interval(NamedTuple):
-    """Numbers from ``least`` to ``most``; whether the ends belong to it."""
+    """Numbers from ``least`` to ``most``, with or without the ends."""
 
     least: float
     most: float
@@ -88,14 +79,13 @@ class Interval(NamedTuple):
 @cache
 def interval(text: str) -> Interval:
     """The interval of a text such as ``"[0, 1)"``."""
-    parts = _INTERVAL.fullmatch(text)
-    if parts is None:
+    if (parts := _INTERVAL.fullmatch(text)) is None:
         raise ValueError(f"interval: must be as in '[0, 1)', got {text!r}")
     return Interval(float(parts[2]), float(parts[3]), parts[1] == "[", parts[4] == "]")
 
 
 def flag(name: str) -> str:
-    """The option of a field on a command line: ``max_len`` is ``--max-len``."""
+    """``max_len`` -> ``--max-len``."""
     return "--" + name.replace("_", "-")
 
 
@@ -110,36 +100,26 @@ def default_of(each: Field[Any]) -> Any:
 
 
 def plain(value: Any) -> Any:
-    """The value of a member of fairseq's ``ChoiceEnum``; every other value as it is."""
+    """The value of a member of fairseq's ``ChoiceEnum``; any other value unchanged."""
     return value.value if isinstance(value, Enum) else value
 
 
 def problems(values: Any, spelling: Spelling = flag) -> Iterator[str]:
-    """A message for each value out of its range or choices, and for each option whose requirement is not met.
-
-    Args:
-        values: an instance of a dataclass with options.
-        spelling: how messages name a field.
-    """
+    """A message for each option of a dataclass whose value, or what it requires, is wrong."""
     for each in options_of(values):
         value = plain(getattr(values, each.name))
-        if value is None and each.default is None:
-            continue
-        yield from _wrong_value(each, value, spelling)
-        yield from _wrong_need(each, value, values, spelling)
+        if value is not None or each.default is not None:
+            yield from _wrong_value(each, value, spelling)
+            yield from _wrong_need(each, value, values, spelling)
 
 
 def check(values: Any, *rules: Iterable[str], spelling: Spelling = flag, origin: str = "") -> None:
-    """Check the values of a dataclass with options.
-
-    Raises:
-        ConfigError: every problem of :func:`problems` and of the ``rules``, in one message that starts with ``origin``.
-    """
+    """Raise one :class:`ConfigError` with every problem of :func:`problems` and of the ``rules`` between options."""
     raise_problems([*problems(values, spelling), *(message for rule in rules for message in rule)], origin)
 
 
 def raise_problems(found: Iterable[str], origin: str = "") -> None:
-    """Raise one :class:`ConfigError` with all messages, if there is any."""
+    """Raise one :class:`ConfigError` with all messages, after ``origin``, if there is any."""
     if messages := "; ".join(dict.fromkeys(found)):
         raise ConfigError(f"{origin}: {messages}" if origin else messages)
 
@@ -148,10 +128,8 @@ def _wrong_value(each: Field[Any], value: Any, spelling: Spelling) -> Iterator[s
     name, choices, within = spelling(each.name), each.metadata["choices"], each.metadata["range"]
     if choices is not None and value not in choices:
         yield f"{name}: must be one of {', '.join(map(str, choices))}, got {value!r}"
-    if within is None:
-        return
     for number in value if isinstance(value, tuple | list) else (value,):
-        if number not in interval(within):
+        if within is not None and number not in interval(within):
             yield f"{name}: must be in {within}, got {number}"
 
 
@@ -173,35 +151,32 @@ def add_arguments(
     """Declare the options of a dataclass.
 
     Args:
-        parser: a parser or a group of one.
         kind: the dataclass, or an instance whose values are the defaults.
         names: the fields to declare; default: all options.
         suppress: an option that is not given leaves no attribute; :func:`from_arguments` then takes the default.
     """
-    kinds, chosen = _types(kind if isinstance(kind, type) else type(kind)), None if names is None else set(names)
+    kinds = _types(kind if isinstance(kind, type) else type(kind))
+    chosen = {each.name for each in options_of(kind)} if names is None else set(names)
     for each in options_of(kind):
-        if chosen is not None and each.name not in chosen:
+        if each.name not in chosen:
             continue
         default = default_of(each) if isinstance(kind, type) else getattr(kind, each.name)
         value, many = _value_type(kinds[each.name])
-        settings: dict[str, Any] = {"help": help_of(each).replace("%", "%%"), "default": default}
+        settings = {"help": help_of(each).replace("%", "%%"), "default": default}
         if value is bool:
             settings["action"] = argparse.BooleanOptionalAction if default else "store_true"
         else:
             settings |= {"type": value, "metavar": each.metadata["metavar"], "choices": each.metadata["choices"]}
-            if many:
-                settings["nargs"] = "+"
+            settings |= {"nargs": "+"} if many else {}
             if many and default in ((), None, MISSING):  # it may be repeated
                 settings |= {"action": "extend", "default": [] if default == () else default}
-        if default is MISSING:
-            settings |= {"default": None, "required": True}
-        if suppress:
-            settings["default"] = argparse.SUPPRESS
+        settings |= {"default": None, "required": True} if default is MISSING else {}
+        settings |= {"default": argparse.SUPPRESS} if suppress else {}
         parser.add_argument(flag(each.name), **settings)
 
 
 def from_arguments(kind: type[T], args: Any, **others: Any) -> T:
-    """An instance of a dataclass from parsed arguments, with ``others`` in place of what was not declared."""
+    """An instance of a dataclass from parsed arguments; ``others`` are the values of undeclared fields."""
     names = [each.name for each in options_of(kind) if each.name not in others and hasattr(args, each.name)]
     return kind(**{name: getattr(args, name) for name in names}, **others)
 
@@ -214,20 +189,16 @@ def help_of(each: Field[Any]) -> str:
 
 
 def read(kind: type[T], values: Any, found: list[str], place: str = "") -> T | None:
-    """An instance of a dataclass from a mapping that came from JSON or YAML; nested dataclasses and tuples too.
+    """A dataclass, nested ones included, from a mapping of JSON or YAML; None if there was a problem.
 
     Args:
-        kind: the dataclass.
         values: a mapping; unknown and missing keys, wrong types, ranges and choices are problems.
-        found: gets a message for each problem; those of the method ``problems`` too, if the dataclass has one.
-        place: the key of the value in the whole, for messages.
-
-    Returns:
-        The instance, None if there was a problem.
+        found: gets a message for each problem, those of the method ``problems`` of the dataclass included.
+        place: key of the mapping within the file, for messages.
     """
     where = f"{place}." if place else ""
     if not isinstance(values, Mapping):
-        found.append(f"{place or 'the value'}: must be a table of keys, got {_shown(values)}")
+        found.append(f"{place or 'the value'}: must be a table of keys, got {values!r:.50}")
         return None
     kinds, known, before = _types(kind), {each.name: each for each in fields(kind)}, len(found)  # type: ignore[arg-type]
     found += [f"{where}{key}: unknown key{did_you_mean(str(key), known)}" for key in values if key not in known]
@@ -237,27 +208,26 @@ def read(kind: type[T], values: Any, found: list[str], place: str = "") -> T | N
     if len(found) > before:
         return None
     made = kind(**given)
-    found += problems(made, lambda name: f"{where}{name}")
-    if hasattr(made, "problems"):
-        found += [f"{where}{message}" for message in made.problems()]
+    own = made.problems() if hasattr(made, "problems") else ()
+    found += [*problems(made, lambda name: f"{where}{name}"), *(f"{where}{message}" for message in own)]
     return made if len(found) == before else None
 
 
 def convert(kind: Any, value: Any, found: list[str], place: str) -> Any:
     """``value`` as a ``kind``: int, float, str, bool, a tuple, list or dict of a kind, a dataclass, or one and None."""
     if get_origin(kind) in (UnionType, Union):
-        inner = [each for each in get_args(kind) if each is not NoneType]
-        return None if value is None else convert(inner[0], value, found, place)
+        inner = next(each for each in get_args(kind) if each is not NoneType)
+        return None if value is None else convert(inner, value, found, place)
     if get_origin(kind) in (tuple, list):
         if not isinstance(value, list | tuple):
-            found.append(f"{place}: must be a list, got {_shown(value)}")
+            found.append(f"{place}: must be a list, got {value!r:.50}")
             return ()
         item = get_args(kind)[0]
         made = (convert(item, each, found, f"{place}[{number}]") for number, each in enumerate(value))
         return get_origin(kind)(made)
     if get_origin(kind) is dict:
         if not isinstance(value, Mapping):
-            found.append(f"{place}: must be a table of keys, got {_shown(value)}")
+            found.append(f"{place}: must be a table of keys, got {value!r:.50}")
             return {}
         return {key: convert(get_args(kind)[1], each, found, f"{place}.{key}") for key, each in value.items()}
     if is_dataclass(kind):
@@ -265,14 +235,9 @@ def convert(kind: Any, value: Any, found: list[str], place: str) -> Any:
     if kind is float and (type(value) is int or (isinstance(value, str) and _EXPONENT.fullmatch(value))):
         return float(value)  # YAML 1.1 takes 1e-05, as JSON writes it, for a text
     if kind in _KINDS and type(value) is not kind:
-        found.append(f"{place}: must be {_KINDS[kind]}, got {_shown(value)}")
+        found.append(f"{place}: must be {_KINDS[kind]}, got {value!r:.50}")
         return None
     return value
-
-
-@cache
-def _types(kind: type) -> dict[str, Any]:
-    return get_type_hints(kind)
 
 
 def _value_type(kind: Any) -> tuple[Any, bool]:
@@ -282,7 +247,3 @@ def _value_type(kind: Any) -> tuple[Any, bool]:
     if get_origin(kind) in (tuple, list):
         return _value_type(get_args(kind)[0])[0], True
     return (str if isinstance(kind, type) and issubclass(kind, Enum) else kind), False
-
-
-def _shown(value: Any) -> str:
-    return repr(value)[:50]

@@ -42,7 +42,6 @@ class Options:
 
 
 def run(args: Options) -> None:
-    """Average, write the checkpoint and print what it was made of."""
     from fairseq_compress.checkpoint.average import select_checkpoints, write_average
 
     paths: Sequence[str | os.PathLike[str]] = args.checkpoint

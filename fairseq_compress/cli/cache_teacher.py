@@ -47,7 +47,6 @@ class Options:
 
 
 def run(args: Options) -> int:
-    """Write this process's shard of every split, and join what is finished."""
     if args.processes != 1 and not args.join_only:
         splits = [flat_values(replace(args, splits=(split,))) for split in args.splits]
         runs = (run_processes("cache-teacher", args.processes, values) for values in splits)

@@ -20,7 +20,6 @@ class Options:
 
 
 def run(args: Options) -> None:
-    """Decode and print the count."""
     from fairseq_compress.corpus.segmentation import decode_file
 
     count = decode_file(args.sentencepiece_model, args.input, args.output)

@@ -24,7 +24,6 @@ class Options:
 
 
 def run(args: Options) -> None:
-    """Print the tables."""
     register()
     from fairseq_compress.checkpoint.pack import pack_model
     from fairseq_compress.checkpoint.packed_file import packed_bytes, size_table

@@ -23,7 +23,6 @@ class Options:
 
 
 def run(args: Options) -> None:
-    """Encode and print the count."""
     from fairseq_compress.corpus.segmentation import encode_file
 
     count = encode_file(args.sentencepiece_model, args.input, args.output)

@@ -39,7 +39,6 @@ class Options:
 
 
 def run(args: Options) -> None:
-    """Encode and print the counts."""
     from fairseq_compress.corpus.encode_dual import VocabularyFiles, encode_dual
 
     prefixes = {"train": [args.trainpref] if args.trainpref else []}

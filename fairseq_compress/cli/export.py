@@ -36,7 +36,6 @@ class Options:
 
 
 def run(args: Options) -> None:
-    """Export, check and print what the check measured."""
     from fairseq_compress.export.exporter import export
     from fairseq_compress.export.fastest import export_fastest
 

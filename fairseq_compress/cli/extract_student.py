@@ -28,7 +28,6 @@ class Options:
 
 
 def run(args: Options) -> None:
-    """Extract, write and print what the student is."""
     register()
     from fairseq_compress.checkpoint.average import count_parameters
     from fairseq_compress.checkpoint.extract_student import write_student

@@ -42,7 +42,6 @@ class Options:
 
 
 def run(args: Options) -> None:
-    """Factorize, write, and print what became of each layer."""
     register()
     from fairseq_compress.checkpoint.factorize import write_factorized
     from fairseq_compress.surgery.factorize import MODULES, RankChoice

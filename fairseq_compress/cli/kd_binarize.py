@@ -30,7 +30,6 @@ class Options:
 
 
 def run(args: Options) -> None:
-    """Binarize and print the counts."""
     register()
     from fairseq_compress.datasets.binarize_hypotheses import binarize_hypotheses
 

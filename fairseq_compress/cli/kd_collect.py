@@ -34,7 +34,6 @@ class Options:
 
 
 def run(args: Options) -> None:
-    """Collect, write and print the count."""
     from fairseq_compress.corpus.hypotheses import collect_hypotheses, write_hypotheses
     from fairseq_compress.work.files import check_distinct, check_not_empty
 

@@ -53,7 +53,6 @@ class Options:
 
 
 def run(args: Options) -> None:
-    """Run the steps."""
     from fairseq_compress.corpus.segmentation import encode_file
 
     source_lang, target_lang = kd_binarize.languages_of(args.data)

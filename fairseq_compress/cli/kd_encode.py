@@ -24,7 +24,6 @@ class Options:
 
 
 def run(args: Options) -> None:
-    """Encode and print the count."""
     from fairseq_compress.corpus.nbest_pieces import encode_nbest
 
     count = encode_nbest(args.sentencepiece_model, args.nbest, args.source, args.pieces, args.output)

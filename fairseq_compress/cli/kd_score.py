@@ -43,7 +43,6 @@ class Options:
 
 
 def run(args: Options) -> int:
-    """Score this process's shard, and join the shards when all are there."""
     if args.processes != 1 and not args.join_only:
         return run_processes("kd-data score", args.processes, flat_values(args))
     die_with_parent()

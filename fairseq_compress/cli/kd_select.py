@@ -30,16 +30,13 @@ class Options:
     reverse_scores: str | None = option(None, "scores of a reverse model, from kd-data score", metavar="FILE")
     output_source: str = common.output("sources that stay, unchanged")
     output_target: str = common.output("their (best) chosen hypotheses")
-    output_nbest: str | None = option(
-        None, "all their chosen hypotheses with scores, as n-best file", metavar="FILE"
-    )  # fmt: skip
+    output_nbest: str | None = option(None, "all their chosen hypotheses with scores, as n-best file", metavar="FILE")
     report: str | None = option(None, "counts and examples of what was dropped, as JSON", metavar="FILE")
     processes: int = common.number(1, "compute similarities in N processes")
     rules: SelectionRules = part(SelectionRules, "rules")
 
 
 def run(args: Options) -> None:
-    """Select, write and print the report."""
     from fairseq_compress.corpus.kd_data_files import Inputs, Outputs, select_corpus
 
     inputs = Inputs(args.nbest, args.source, args.reference, args.sentencepiece_model, args.reverse_scores)

@@ -114,12 +114,10 @@ def _overview(arguments: list[str]) -> int:
         for title, group in GROUPS.items()
     )
     parser = argparse.ArgumentParser(
-        prog=PROGRAM,
-        usage=f"{PROGRAM} [--help] [--version] VERB ...",
-        description="Distilled and compressed translation models for fairseq.",
-        epilog="\n\n".join(groups),
+        prog=PROGRAM, usage=f"{PROGRAM} [--help] [--version] VERB ...",
+        description="Distilled and compressed translation models for fairseq.", epilog="\n\n".join(groups),
         formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    )  # fmt: skip
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
     words = [word for word in arguments if word != "--help"] if arguments[1:] else arguments  # help NO-VERB
     _, rest = parser.parse_known_args(words)

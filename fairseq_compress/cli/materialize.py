@@ -20,7 +20,6 @@ class Options:
 
 
 def run(args: Options) -> None:
-    """Materialize, write and print the shape."""
     register()
     from fairseq_compress.checkpoint.average import count_parameters
     from fairseq_compress.checkpoint.materialize import write_materialized

@@ -35,15 +35,10 @@ class Options:
 
 
 def run(args: Options) -> None:
-    """Clean the pairs and print the counts."""
     check_language("--source-lang", args.source_lang)
     check_language("--target-lang", args.target_lang)
     report = clean_parallel(
-        args.source,
-        args.target,
-        f"{args.output}.{args.source_lang}",
-        f"{args.output}.{args.target_lang}",
-        args.report or f"{args.output}.report.json",
-        PairCleaner(args.rules, drop=not args.no_filter),
-    )
+        args.source, args.target, f"{args.output}.{args.source_lang}", f"{args.output}.{args.target_lang}",
+        args.report or f"{args.output}.report.json", PairCleaner(args.rules, drop=not args.no_filter),
+    )  # fmt: skip
     common.tell(f"{args.output}: {report.summary()}")

@@ -85,7 +85,6 @@ class Options:
 
 
 def run(args: Options) -> None:
-    """Quantize, and print the path of the result."""
     register()
     if not args.packs:
         _quantize(args, args.output)

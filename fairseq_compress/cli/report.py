@@ -26,7 +26,6 @@ class Options:
 
 
 def run(args: Options) -> None:
-    """Write the report and print where it is."""
     from fairseq_compress.evaluation.report import write_report
 
     print(*write_report(args.scores, args.output, args.title, args.note), sep="\n")

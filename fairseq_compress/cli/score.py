@@ -37,12 +37,8 @@ class Options:
     timed_sentences: int | None = option(
         None, "sentences that were translated each time; default: all", needs="translation_seconds", metavar="N"
     )
-    baseline: str | None = option(
-        None, "another translation: adds a paired bootstrap test against it", metavar="FILE"
-    )  # fmt: skip
-    tokenized: bool = option(
-        False, "add BLEU on Moses tokens, for comparison with older papers", needs="target_lang"
-    )  # fmt: skip
+    baseline: str | None = option(None, "another translation: adds a paired bootstrap test against it", metavar="FILE")
+    tokenized: bool = option(False, "add BLEU on Moses tokens, for comparison with older papers", needs="target_lang")
     set: tuple[str, ...] = option(
         (), "facts to keep, such as hardware, seed, updates; role=teacher marks what the report compares with",
         metavar="KEY=VALUE",
@@ -50,26 +46,17 @@ class Options:
 
 
 def run(args: Options) -> None:
-    """Score, write the record and print the three scores."""
     from fairseq_compress.evaluation.scores import parse_facts, system_record, write_record
     from fairseq_compress.work.files import check_distinct
 
     inputs = (args.hypothesis, args.reference, args.source, args.baseline, args.checkpoint)
     check_distinct([path for path in inputs if path is not None], [args.output])
     record = system_record(
-        args.hypothesis,
-        args.reference,
-        args.source_lang,
-        args.target_lang,
-        name=args.name,
-        source=args.source,
-        baseline=args.baseline,
-        checkpoint=args.checkpoint,
-        cost_tokens=args.cost_tokens,
-        translation_seconds=args.translation_seconds,
-        timed_sentences=args.timed_sentences,
+        args.hypothesis, args.reference, args.source_lang, args.target_lang, name=args.name, source=args.source,
+        baseline=args.baseline, checkpoint=args.checkpoint, cost_tokens=args.cost_tokens,
+        translation_seconds=args.translation_seconds, timed_sentences=args.timed_sentences,
         facts=parse_facts(args.set),
-    )
+    )  # fmt: skip
     if args.tokenized and args.target_lang is not None:
         from fairseq_compress.evaluation.tokenized import tokenized_bleu
 

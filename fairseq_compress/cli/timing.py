@@ -45,7 +45,6 @@ class Options:
 
 
 def run(args: Options) -> int:
-    """Translate, then time."""
     if args.checkpoint is None or args.source is None:
         return _generate(args)
     from fairseq_compress.evaluation.timed_translation import translate_and_time

@@ -19,9 +19,7 @@ EXAMPLES = (
 @dataclass(frozen=True, kw_only=True)
 class Options:
     input: tuple[str, ...] = option(help="text of both languages", metavar="FILE")
-    vocab_size: int = option(
-        help="subwords, with 3 control symbols and 256 bytes", range="[1, inf)", metavar="N"
-    )  # fmt: skip
+    vocab_size: int = option(help="subwords, with 3 control symbols and 256 bytes", range="[1, inf)", metavar="N")
     output: str = common.output("start of the names of the outputs", "PREFIX")
     model_type: str = option("bpe", "kind of subwords", choices=("bpe", "unigram"))
     character_coverage: float = option(1.0, "fraction of characters that get a subword", range="[0.98, 1]")
@@ -30,16 +28,12 @@ class Options:
 
 
 def run(args: Options) -> None:
-    """Train, write the three files and print the size."""
     from fairseq_compress.corpus.vocabulary import LineCounts, VocabularySettings, build_vocabulary
 
     settings = VocabularySettings(
-        size=args.vocab_size,
-        model_type=args.model_type,
-        character_coverage=args.character_coverage,
-        seed=args.seed,
+        size=args.vocab_size, model_type=args.model_type, character_coverage=args.character_coverage, seed=args.seed,
         input_sentence_size=args.input_sentence_size,
-    )
+    )  # fmt: skip
     counts = LineCounts()
     entries = build_vocabulary(args.input, args.output, settings, counts)
     common.tell(f"{args.output}.dict.txt: {entries} entries (fairseq adds 4 symbols)")

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from fairseq_compress.cli import common
 from fairseq_compress.cli.parser import part
-from fairseq_compress.decoding.line_options import LineOptions
-from fairseq_compress.decoding.search_options import SearchOptions
+from fairseq_compress.decoding.search_options import LineOptions, SearchOptions
 from fairseq_compress.options import option
 
 if TYPE_CHECKING:
@@ -42,7 +41,6 @@ class Options:
 
 
 def run(args: Options) -> None:
-    """Translate stdin to stdout."""
     from fairseq_compress import runtimes
     from fairseq_compress.decoding.line_input import read_lines, read_lines_as_they_come
     from fairseq_compress.decoding.translation_lines import LINES_AT_ONCE

@@ -18,5 +18,4 @@ class Options:
 
 
 def run(args: Options) -> None:
-    """Print it."""
     print(Path(fairseq_compress.__file__).resolve().parent)

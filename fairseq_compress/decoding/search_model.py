@@ -55,7 +55,6 @@ class SearchModel(ABC):
         self.longest, self._longest_target = (position - 1 for position in positions)
 
     def translate(self, sentences: list[list[str]]) -> list[list[Hypothesis[list[str]]]]:
-        """See :class:`SubwordTranslator`."""
         source, target, symbols = self._dictionaries
         ids = [[*(source.get(piece, symbols.unk) for piece in sentence), symbols.eos] for sentence in sentences]
         batches = cut_batches([len(sentence) for sentence in ids], self._max_tokens)

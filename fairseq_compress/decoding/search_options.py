@@ -1,11 +1,10 @@
-"""Options of beam search for every runtime, named and defined as in fairseq-generate."""
+"""Options of beam search for every runtime, named and defined as in fairseq-generate, and of text in lines."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from fairseq_compress.errors import ConfigError
-from fairseq_compress.options import check, option, options_of
+from fairseq_compress.options import check, option
 
 
 @dataclass(frozen=True)
@@ -13,20 +12,18 @@ class SearchOptions:
     """How translations are searched for."""
 
     beam: int = option(5, "hypotheses followed at a time", range="[1, inf)", metavar="N")
-    lenpen: float = option(
-        1.0, "score = log-probability / length**P, EOS counted", range="(-inf, inf)", metavar="P"
-    )  # fmt: skip
+    lenpen: float = option(1.0, "score = log-probability / length**P, EOS counted", range="(-inf, inf)", metavar="P")
     max_len_a: float = option(
         0.0, "at most A * source length + B tokens; EOS counts in the source alone", range="[0, inf)", metavar="A"
-    )  # fmt: skip
+    )
     max_len_b: int = option(200, "see --max-len-a", range="[1, inf)", metavar="B")
     min_len: int = option(1, "at least N tokens, EOS not counted", range="[0, inf)", metavar="N")
     unkpen: float = option(
         0.0, "subtracted from the log-probability of an unknown word", range="[-inf, inf]", metavar="P"
-    )  # fmt: skip
+    )
     no_repeat_ngram_size: int = option(
         0, "no sequence of N tokens occurs twice in a translation; 0: any may", range="[0, inf)", metavar="N"
-    )  # fmt: skip
+    )
 
     def __post_init__(self) -> None:
         check(self, self._rules())
@@ -50,7 +47,18 @@ class SearchOptions:
         return int(self.max_len_a * source_length + self.max_len_b)
 
 
-def given_search(args: Any) -> dict[str, Any]:
-    """The values of the command line, but for options that were declared with ``suppress`` and not given."""
-    names = [each.name for each in options_of(SearchOptions)]
-    return {name: getattr(args, name) for name in names if hasattr(args, name)}
+@dataclass(frozen=True)
+class LineOptions:
+    """How lines of text become sentences of a model."""
+
+    nbest: int = option(1, "hypotheses of each line", range="[1, inf)", metavar="K")
+    longest: int = option(256, "subwords of a line that are translated at once", range="[1, inf)", metavar="N")
+    long_lines: str = option(
+        "split", "cut longer ones at ends of sentences, clauses or words, or stop there", choices=("split", "refuse")
+    )
+    source_lang: str | None = None
+    """For the abbreviations of the language; with ``target_lang`` for the white space between parts of a line."""
+    target_lang: str | None = None
+
+    def __post_init__(self) -> None:
+        check(self)

@@ -7,8 +7,8 @@ from fairseq_compress.corpus.cleaning import normalize_line
 from fairseq_compress.corpus.segmentation import Segmenter
 from fairseq_compress.corpus.text_cutting import cut_text
 from fairseq_compress.decoding.hypothesis import Hypothesis
-from fairseq_compress.decoding.line_options import LineOptions
 from fairseq_compress.decoding.search_model import SubwordTranslator
+from fairseq_compress.decoding.search_options import LineOptions
 from fairseq_compress.errors import DataError
 from fairseq_compress.languages import has_sentence_spaces, is_unspaced
 from fairseq_compress.work.windows import groups
@@ -35,13 +35,9 @@ class _Part(NamedTuple):
 
 
 def translate_lines(
-    lines: Iterable[bytes | None],
-    model: SubwordTranslator,
-    segmenter: Segmenter,
-    options: LineOptions,
-    report: Callable[[str], None] | None = None,
-    lines_at_once: int = LINES_AT_ONCE,
-) -> Iterator[Translation]:
+    lines: Iterable[bytes | None], model: SubwordTranslator, segmenter: Segmenter, options: LineOptions,
+    report: Callable[[str], None] | None = None, lines_at_once: int = LINES_AT_ONCE,
+) -> Iterator[Translation]:  # fmt: skip
     """Translate lines (without their line feeds), each one in its place.
 
     Empty lines stay empty. A line that is not UTF-8 is reported and passed through. One of more than

@@ -107,20 +107,12 @@ def translation_speed(
 
 
 def system_record(
-    hypothesis: PathLike,
-    reference: PathLike,
-    source_lang: str | None = None,
-    target_lang: str | None = None,
-    *,
-    name: str | None = None,
-    source: PathLike | None = None,
-    baseline: PathLike | None = None,
-    checkpoint: PathLike | None = None,
-    cost_tokens: int | None = None,
-    translation_seconds: Sequence[float] | None = None,
-    timed_sentences: int | None = None,
+    hypothesis: PathLike, reference: PathLike, source_lang: str | None = None, target_lang: str | None = None, *,
+    name: str | None = None, source: PathLike | None = None, baseline: PathLike | None = None,
+    checkpoint: PathLike | None = None, cost_tokens: int | None = None,
+    translation_seconds: Sequence[float] | None = None, timed_sentences: int | None = None,
     facts: Mapping[str, str] | None = None,
-) -> dict[str, Any]:
+) -> dict[str, Any]:  # fmt: skip
     """The record of one system, written by ``fairseq-compress score`` and read by ``report``.
 
     ``checkpoint`` and ``speed`` are None where they were not measured. Only ``checkpoint`` loads torch.

@@ -46,12 +46,9 @@ class Comparison(NamedTuple):
 
 
 def compare(
-    system: Sequence[str],
-    baseline: Sequence[str],
-    references: Sequence[str],
-    metric: Metric,
+    system: Sequence[str], baseline: Sequence[str], references: Sequence[str], metric: Metric,
     resamples: int = RESAMPLES,
-) -> Comparison:
+) -> Comparison:  # fmt: skip
     """Test the difference of two translations of one text, from the metric's sufficient statistics of each sentence."""
     seed = _seed()
     statistics = [np.array(metric._extract_corpus_statistics(text, [references])) for text in (system, baseline)]

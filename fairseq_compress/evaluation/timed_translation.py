@@ -21,7 +21,6 @@ class Stopwatch:
         self._model, self.longest, self.seconds = model, model.longest, 0.0
 
     def translate(self, sentences: list[list[str]]) -> list[list[Hypothesis[list[str]]]]:
-        """See :class:`fairseq_compress.decoding.search_model.SubwordTranslator`."""
         begin = time.perf_counter()
         found = self._model.translate(sentences)
         self.seconds += time.perf_counter() - begin

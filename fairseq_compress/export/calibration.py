@@ -28,7 +28,6 @@ class _Observed(Float32):
     """In float32, with the least and greatest input of every linear layer as one more output, ``(2,)``."""
 
     def linear(self, graph: GraphBuilder, name: str, x: str, weight: Floats, bias: Floats | None) -> str:
-        """See :class:`fairseq_compress.export.onnx_linear.Float32`."""
         extremes = [
             graph.node("Reshape", graph.node(operator, x, keepdims=0), graph.integers(1))
             for operator in ("ReduceMin", "ReduceMax")

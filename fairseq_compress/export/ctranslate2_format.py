@@ -13,7 +13,7 @@ from fairseq.data import Dictionary
 from fairseq_compress.architecture.configuration import architecture_of
 from fairseq_compress.architecture.stock import why_not_stock
 from fairseq_compress.errors import ConfigError
-from fairseq_compress.export.limits import unsupported_options
+from fairseq_compress.export.model_writer import unsupported_options
 
 ACTIVATIONS = {
     "gelu": common_spec.Activation.GELU,

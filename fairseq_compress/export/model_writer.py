@@ -1,4 +1,4 @@
-"""Making a model directory: complete, or not there."""
+"""Writing a model directory, complete or not at all, and what all its writers share."""
 
 import errno
 import glob
@@ -7,7 +7,7 @@ import os
 import shutil
 import socket
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,21 @@ def create_directory(output: PathLike, fill: Callable[[Path], dict[str, Any]]) -
         if lock is not None:
             os.close(lock)
     return ModelDirectory(path, whole)
+
+
+def unsupported_options(values: dict[str, Any], activations: Collection[str], switches: Iterable[str]) -> list[str]:
+    """Options of a transformer that a runtime does not support.
+
+    Args:
+        values: of :func:`fairseq_compress.checkpoint.materialize.model_values`.
+        activations: those that the runtime supports.
+        switches: options that must be off.
+    """
+    reasons = []
+    if values["activation_fn"] not in activations:
+        reasons.append(f"--activation-fn {values['activation_fn']}")
+    reasons += [f"--{option.replace('_', '-')}" for option in switches if values.get(option)]
+    return reasons + ["--adaptive-softmax-cutoff"] * bool(values.get("adaptive_softmax_cutoff"))
 
 
 def _fill(folder: Path, fill: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from fairseq_compress.architecture.configuration import architecture_of
 from fairseq_compress.decoding.beam_search import Floats
 from fairseq_compress.decoding.vocabulary import write_symbols
 from fairseq_compress.errors import ConfigError
-from fairseq_compress.export.limits import unsupported_options
+from fairseq_compress.export.model_writer import unsupported_options
 from fairseq_compress.export.onnx_graph import WeightFile
 from fairseq_compress.export.onnx_layers import ACTIVATIONS, Weights
 from fairseq_compress.export.onnx_linear import Float32, Int8, Range

@@ -52,20 +52,17 @@ class Int8(Float32):
         self._limit = WEIGHT_LIMIT["int8" if ranges is None else "int8_calibrated"]
 
     def linear(self, graph: GraphBuilder, name: str, x: str, weight: Floats, bias: Floats | None) -> str:
-        """See :class:`Float32`."""
         integers, scales = quantize_rows(weight, self._limit)
         stored = graph.weight(f"{name}.weight", np.ascontiguousarray(integers.T))
         return self._product(graph, name, x, stored, scales, bias)
 
     def tied_linear(self, graph: GraphBuilder, name: str, x: str, weight: Floats, bias: Floats) -> str:
-        """See :class:`Float32`."""
         integers, scales = quantize_rows(weight, self._limit)
         stored = graph.weight(f"{name}.weight", integers)
         transposed = graph.node("Transpose", stored, perm=[1, 0])  # once, when it is loaded
         return self._product(graph, name, x, transposed, scales, bias)
 
     def rows(self, graph: GraphBuilder, name: str, indices: str, table: Floats, scale: float) -> str:
-        """See :class:`Float32`."""
         integers, scales = quantize_rows(table, self._limit)
         found = graph.node("Cast", graph.node("Gather", graph.weight(f"{name}.weight", integers), indices), to=1)
         factors = graph.node("Gather", graph.weight(f"{name}.scale", scales), indices)

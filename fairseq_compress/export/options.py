@@ -27,7 +27,7 @@ class ExportOptions:
         "onnx",
         "what runs the model; auto: the fastest on this machine, of all that lose no more BLEU than allowed",
         metavar=f"{{{','.join((*runtimes.exported(), AUTO))}}}",
-    )  # fmt: skip
+    )
     optimize_for: str = option(
         "batches", "sentences a second of many at once, or the time of one alone", choices=OBJECTIVES,
         needs="runtime=auto",

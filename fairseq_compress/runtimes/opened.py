@@ -6,9 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fairseq_compress.corpus.segmentation import Segmenter
-from fairseq_compress.decoding.line_options import LineOptions
 from fairseq_compress.decoding.search_model import SubwordTranslator
-from fairseq_compress.decoding.search_options import SearchOptions
+from fairseq_compress.decoding.search_options import LineOptions, SearchOptions
 from fairseq_compress.decoding.translation_lines import LINES_AT_ONCE, Translation, translate_lines
 from fairseq_compress.decoding.vocabulary import read_symbols
 from fairseq_compress.errors import ConfigError

@@ -4,8 +4,7 @@ import pytest
 
 from fairseq_compress.decoding import translation_lines
 from fairseq_compress.decoding.hypothesis import Hypothesis
-from fairseq_compress.decoding.line_options import LineOptions
-from fairseq_compress.decoding.search_options import SearchOptions
+from fairseq_compress.decoding.search_options import LineOptions, SearchOptions
 from fairseq_compress.decoding.translation_lines import translate_lines
 from fairseq_compress.errors import ConfigError, DataError
 

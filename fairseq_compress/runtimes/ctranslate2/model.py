@@ -18,7 +18,6 @@ _ERRORS = (RuntimeError, ValueError, IndexError, TypeError, MemoryError)
 
 
 def open_model(directory: ModelDirectory, options: RuntimeOptions) -> OpenedModel:
-    """See :func:`fairseq_compress.runtimes.open`."""
     return open_directory(directory, options, CTranslate2Model)
 
 
@@ -53,7 +52,6 @@ class CTranslate2Model:
             raise self._problem("load", error) from None
 
     def translate(self, sentences: list[list[str]]) -> list[list[Hypothesis[list[str]]]]:
-        """See :class:`fairseq_compress.decoding.search_model.SubwordTranslator`."""
         options = self._options
         groups: dict[int, list[int]] = {}  # places of the sentences by the greatest length of their translations
         for place, sentence in enumerate(sentences):

@@ -51,7 +51,6 @@ class OnnxMetadata:
 
 
 def open_model(directory: ModelDirectory, options: RuntimeOptions) -> OpenedModel:
-    """See :func:`fairseq_compress.runtimes.open`."""
     return open_directory(directory, options, OnnxModel)
 
 
@@ -90,7 +89,6 @@ class OnnxModel(SearchModel):
         self._verified = self._background.submit(directory.verify)
 
     def search_all(self, batches: Sequence[Sentences]) -> list[Found]:
-        """See :class:`fairseq_compress.decoding.search_model.SearchModel`."""
         if len(batches) == 1:
             found = [self.search(batches[0], self._threads_of_one)]
         else:
@@ -101,14 +99,12 @@ class OnnxModel(SearchModel):
         return found
 
     def search(self, sentences: Sentences, threads: int = 1) -> Found:
-        """See :class:`fairseq_compress.decoding.search_model.SearchModel`."""
         try:
             return super().search(sentences, threads)
         except _ERRORS as error:
             raise self._problem("translate with", error) from None
 
     def start(self, tokens: Ints, lengths: Ints, steps: int, threads: int) -> OnnxSteps:
-        """See :class:`fairseq_compress.decoding.search_model.SearchModel`."""
         encoder, step = self._open(threads)
         mask = (np.arange(tokens.shape[1]) < lengths[:, None]).astype(np.int32)
         positions = self._positions["encoder"].first(tokens.shape[1])

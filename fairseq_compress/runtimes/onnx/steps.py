@@ -69,8 +69,6 @@ class OnnxSteps:
         self._binding: Any = None
 
     def candidates(self, tokens: Ints, scores: Floats, choice: Choice) -> Candidates:
-        """See :class:`fairseq_compress.decoding.beam_search.Steps`."""
-
         def best(count: int) -> Best:
             return self._run(tokens, choice.penalties, count)
 
@@ -92,7 +90,6 @@ class OnnxSteps:
         return Best(self._lprobs, self._best, self._eos)
 
     def reorder(self, parents: Ints) -> None:
-        """See :class:`fairseq_compress.decoding.beam_search.Steps`."""
         batch, group = parents.shape
         if group != self._path.shape[1]:  # after the first step
             self._path = np.zeros((batch, group, self._path.shape[2]), np.int32)
@@ -105,7 +102,6 @@ class OnnxSteps:
             path[...] = pick(path, parents)
 
     def keep(self, rows: Ints) -> None:
-        """See :class:`fairseq_compress.decoding.beam_search.Steps`."""
         group = self._path.shape[1]
         self._source = [part.take(rows, axis=1) for part in self._source]  # contiguous, as bound memory must be
         self._source_mask = self._source_mask.take(rows, axis=0)

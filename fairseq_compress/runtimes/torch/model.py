@@ -17,7 +17,6 @@ from fairseq_compress.teachers.loading import LoadedModels, load_models, pick_de
 
 
 def open_model(path: str | os.PathLike[str], options: RuntimeOptions) -> OpenedModel:
-    """See :func:`fairseq_compress.runtimes.open`."""
     name = os.fspath(path)
     if missing := [part for part in name.split(":") if part and not os.path.exists(part)]:
         raise CheckpointError(f"checkpoint {missing[0]}: no such file, and no directory of fairseq-compress export")
@@ -63,7 +62,6 @@ class TorchModel(SearchModel):
 
     @torch.inference_mode()
     def search(self, sentences: Sentences, threads: int = 1) -> Found:
-        """See :class:`SearchModel`."""
         return super().search(sentences, threads)
 
     def greatest_lengths(self, lengths: Ints) -> Ints:
@@ -71,7 +69,6 @@ class TorchModel(SearchModel):
         return np.full_like(lengths, self.options.greatest_length(int(lengths.max())))
 
     def start(self, tokens: Ints, lengths: Ints, steps: int, threads: int) -> TorchSteps:
-        """See :class:`SearchModel`."""
         source, sizes = (torch.from_numpy(part).to(self._device) for part in (tokens, lengths))
         states = [decoder.start(source, sizes) for decoder in self._decoders]
         return TorchSteps(states, self.loaded.target.eos(), self._device)

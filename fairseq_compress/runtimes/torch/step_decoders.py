@@ -115,7 +115,6 @@ class GeneralState:
         self._group = 1
 
     def log_probs(self, tokens: Tensor) -> Tensor:
-        """See :class:`State`."""
         new = tokens.reshape(-1, 1)
         self._tokens = new if self._tokens is None else torch.cat([self._tokens, new], dim=1)
         self._group = tokens.size(1)
@@ -126,13 +125,11 @@ class GeneralState:
         return output[:, -1].float()
 
     def reorder(self, parents: Tensor) -> None:
-        """See :class:`State`."""
         first = torch.arange(parents.size(0), device=parents.device)[:, None] * self._group
         self._select((first + parents).flatten())
         self._group = parents.size(1)
 
     def keep(self, rows: Tensor) -> None:
-        """See :class:`State`."""
         self._select((rows[:, None] * self._group + torch.arange(self._group, device=rows.device)).flatten())
 
     def _select(self, order: Tensor) -> None:

@@ -31,7 +31,6 @@ class TorchSteps:
         self._states, self._eos, self._device = states, eos, device
 
     def candidates(self, tokens: Ints, scores: Floats, choice: Choice) -> Candidates:
-        """See :class:`fairseq_compress.decoding.beam_search.Steps`."""
         hypotheses, forbidden = choice.repeated
         parts: list[tuple[Tensor, ...]] = []
         first = 0  # sentence of the part
@@ -51,12 +50,10 @@ class TorchSteps:
         return Candidates(*(torch.cat(columns).cpu().numpy() for columns in zip(*parts, strict=True)))
 
     def reorder(self, parents: Ints) -> None:
-        """See :class:`fairseq_compress.decoding.beam_search.Steps`."""
         for state in self._states:
             state.reorder(self._put(parents))
 
     def keep(self, rows: Ints) -> None:
-        """See :class:`fairseq_compress.decoding.beam_search.Steps`."""
         for state in self._states:
             state.keep(self._put(rows))
 

@@ -235,12 +235,8 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
 def _layer(module: Any, project: MakeProjection) -> DecoderWeights:
     own, cross = module.self_attn, module.encoder_attn
     return DecoderWeights(
-        module,
-        self_qkv=project(*side_by_side(own.q_proj, own.k_proj, own.v_proj)),
-        self_out=project(*side_by_side(own.out_proj)),
-        cross_q=project(*side_by_side(cross.q_proj)),
-        cross_kv=project(*side_by_side(cross.k_proj, cross.v_proj)),
-        cross_out=project(*side_by_side(cross.out_proj)),
-        fc1=project(*side_by_side(module.fc1)),
-        fc2=project(*side_by_side(module.fc2)),
-    )
+        module, self_qkv=project(*side_by_side(own.q_proj, own.k_proj, own.v_proj)),
+        self_out=project(*side_by_side(own.out_proj)), cross_q=project(*side_by_side(cross.q_proj)),
+        cross_kv=project(*side_by_side(cross.k_proj, cross.v_proj)), cross_out=project(*side_by_side(cross.out_proj)),
+        fc1=project(*side_by_side(module.fc1)), fc2=project(*side_by_side(module.fc2)),
+    )  # fmt: skip
