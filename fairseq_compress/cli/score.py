@@ -46,7 +46,7 @@ class Options:
 
 
 def run(args: Options) -> None:
-    from fairseq_compress.evaluation.scores import parse_facts, system_record, write_record
+    from fairseq_compress.evaluation.scores import parse_facts, system_record, tokenized_bleu, write_record
     from fairseq_compress.work.files import check_distinct
 
     inputs = (args.hypothesis, args.reference, args.source, args.baseline, args.checkpoint)
@@ -58,8 +58,6 @@ def run(args: Options) -> None:
         facts=parse_facts(args.set),
     )  # fmt: skip
     if args.tokenized and args.target_lang is not None:
-        from fairseq_compress.evaluation.tokenized import tokenized_bleu
-
         record["bleu_tokenized"] = tokenized_bleu(args.hypothesis, args.reference, args.target_lang)
     write_record(record, args.output)
     for caution in record["cautions"]:

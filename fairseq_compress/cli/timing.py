@@ -47,7 +47,7 @@ class Options:
 def run(args: Options) -> int:
     if args.checkpoint is None or args.source is None:
         return _generate(args)
-    from fairseq_compress.evaluation.timed_translation import translate_and_time
+    from fairseq_compress.evaluation.timing import translate_and_time
     from fairseq_compress.runtimes.opened import RuntimeOptions
     from fairseq_compress.work.files import read_lines
 

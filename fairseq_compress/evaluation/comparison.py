@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from statistics import mean, stdev
 
 from fairseq_compress.errors import DataError
-from fairseq_compress.evaluation.markdown import NOT_MEASURED, markdown_table, speed_cell
 from fairseq_compress.evaluation.records import Record, Test, adjusted_tests, fact, speed_of, weight_bytes
 from fairseq_compress.evaluation.significance import LEVEL, METHOD
 
+NOT_MEASURED = "–"
 METRICS = {"bleu": "BLEU", "chrf2": "chrF2"}
 TEXTS = ("System", "Data", "Criterion", "Seeds")
 SIZES = ("Bytes", "Times smaller")
@@ -19,7 +19,7 @@ def has_comparison(records: Sequence[Record]) -> bool:
 
 
 def comparison_blocks(records: Sequence[Record]) -> list[str]:
-    """The table of :func:`comparison_table` and how to read it, in Markdown."""
+    """The table of :func:`comparison_table` with explanations, in Markdown."""
     header, rows = comparison_table(records)
     blocks = [markdown_table(header, rows, texts=sum(column in TEXTS for column in header))]
     systems = _systems(records)
@@ -38,13 +38,10 @@ def comparison_blocks(records: Sequence[Record]) -> list[str]:
 def comparison_table(records: Sequence[Record]) -> tuple[list[str], list[list[str]]]:
     """Header and rows. Records with the same fact ``system`` (or else the same name) are seeds of one system.
 
-    BLEU and chrF2 are means over the seeds, with the sample standard deviation where there are several. ΔBLEU is the
-    mean of the differences to the baseline's run with the same seed, p that of the paired bootstrap for each seed, also
-    with Holm's correction. Bytes are those of the first run's weights, which are so many times smaller than its
-    parameters in float32; they are shown where systems differ in them, as is the share of embeddings and output layer
-    in the parameters. Multiply-adds are in millions; where they are known, the speed on the test text is shown too.
-    A column that is empty in all rows is left out. Where systems were tested against several baselines, each row
-    names its own.
+    BLEU and chrF2 are means over the seeds, with the sample standard deviation. ΔBLEU is the mean difference to the
+    baseline's run with the same seed, p that of the paired bootstrap for each seed, also with Holm's correction. Bytes
+    (of the first run's weights) and the fraction of embeddings and output layer in the parameters are shown where
+    systems differ in them, the speed where multiply-adds are known. Columns that are empty in all rows are omitted.
     """
     systems = _systems(records)
     baselines = _baselines(systems)
@@ -60,6 +57,23 @@ def comparison_table(records: Sequence[Record]) -> tuple[list[str], list[list[st
     }
     header = [column for column in table[0] if column not in hidden]
     return header, [[row[column] for column in header] for row in table]
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], texts: int = 1) -> str:
+    """A table in Markdown; after the first ``texts`` columns all others are numbers, aligned right."""
+    rule = ["---"] * texts + ["---:"] * (len(header) - texts)
+    lines = [[cell(value) for value in row] for row in (header, *rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in (lines[0], rule, *lines[1:]))
+
+
+def cell(text: object) -> str:
+    """Text with bars and line breaks escaped."""
+    return " ".join(str(text).split()).replace("|", "\\|")
+
+
+def speed_cell(speed: tuple[float, float, float] | None) -> str:
+    """Median, and in brackets minimum and maximum."""
+    return NOT_MEASURED if speed is None else f"{speed[0]:.1f} ({speed[1]:.1f} to {speed[2]:.1f})"
 
 
 def _systems(records: Sequence[Record]) -> dict[str, list[Record]]:
@@ -128,8 +142,8 @@ def _speed(runs: Sequence[Record]) -> str:
     speeds = [speed for run in runs if (speed := speed_of(run))]
     if not speeds:
         return NOT_MEASURED
-    middle, least, greatest = zip(*speeds, strict=True)
-    return speed_cell((mean(middle), min(least), max(greatest)))
+    medians, least, greatest = zip(*speeds, strict=True)
+    return speed_cell((mean(medians), min(least), max(greatest)))
 
 
 def _share(size: Mapping[str, float]) -> str:
@@ -140,5 +154,4 @@ def _share(size: Mapping[str, float]) -> str:
 
 
 def _spread(scores: Sequence[float]) -> str:
-    spread = f" ± {stdev(scores):.1f}" if len(scores) > 1 else ""
-    return f"{mean(scores):.1f}{spread}"
+    return f"{mean(scores):.1f}" + (f" ± {stdev(scores):.1f}" if len(scores) > 1 else "")

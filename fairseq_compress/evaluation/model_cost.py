@@ -1,4 +1,4 @@
-"""What a model costs, whatever compresses its weights: parameters, bytes at each precision, multiply-adds."""
+"""The cost of a model: parameters, bytes at each precision, multiply-adds."""
 
 import os
 from collections import Counter
@@ -31,16 +31,14 @@ from fairseq_compress.weights.rules import Plan
 KINDS = ("attention", "ffn", "norm", "other")
 FLOATS = {"float32": 4, "float16": 2}
 INTEGERS = {"int8": 8, "int4": 4}
-_NAME = {
-    "float32": "all parameters in float32",
-    "float16": "all parameters in float16",
-    "int8": "int8 of linear layers and embeddings, a float32 scale a row; other parameters in float32",
-    "int4": "int4 of linear layers and embeddings, a float32 scale a row; other parameters in float32",
+_NAME = {name: f"all parameters in {name}" for name in FLOATS} | {
+    name: f"{name} of linear layers and embeddings, a float32 scale a row; other parameters in float32"
+    for name in INTEGERS
 }
 
 
 def plain_model(path: str | os.PathLike[str]) -> nn.Module:
-    """The model of a checkpoint, packed or not, with no plan attached and no weight loaded."""
+    """The model of a checkpoint, packed or not, without plan and with untrained weights."""
     state, cfg = load_upgraded(path)
     set_plan(cfg.model, Plan())
     return new_model(path, cfg, *dictionaries_of(state["model"]))
@@ -58,10 +56,9 @@ def decoding_cost(path: str | os.PathLike[str], tokens: int) -> int:
 
 
 def parameters_by_part(model: nn.Module) -> dict[str, Counter[str]]:
-    """Numbers of trained parameters: part -> kind (:data:`KINDS`) -> number.
+    """Numbers of parameters: part -> kind (:data:`KINDS`) -> number; shared ones count once, for their first name.
 
-    ``embeddings`` includes the output layer. A shared parameter counts once, for its first name. What replaces an
-    attention, under its name, counts as ``attention``.
+    ``embeddings`` includes the output layer.
     """
     parts: dict[str, Counter[str]] = {part: Counter() for part in (EMBEDDINGS, ENCODER, DECODER)}
     for name, tensor in _stored(model):
@@ -73,7 +70,7 @@ def parameters_by_part(model: nn.Module) -> dict[str, Counter[str]]:
 
 
 def bytes_by_precision(model: nn.Module) -> dict[str, int]:
-    """Bytes of all parameters and buffers at each precision, as packed: shared ones once.
+    """Packed bytes of all parameters and buffers at each precision; shared ones count once.
 
     A matrix R × C of a linear layer or embedding in b bits takes ⌈R C b / 8⌉ bytes and 4 R for its scales; other
     parameters are in float32 then. Buffers do not change.
@@ -91,13 +88,9 @@ def bytes_by_precision(model: nn.Module) -> dict[str, int]:
 
 
 def cost_lines(model: nn.Module, source_tokens: int, target_tokens: int, packed: int | None = None) -> list[str]:
-    """Tables of parameters, of multiply-adds of a sentence and of bytes, with an empty line between them.
-
-    Where multiply-adds are not known, a line says why.
+    """Tables of parameters, of multiply-adds of a sentence (S and T include EOS) and of bytes.
 
     Args:
-        source_tokens: S, with the end symbol.
-        target_tokens: T, with the end symbol.
         packed: bytes of the packed checkpoint, for the last line.
     """
     check_positive(source_tokens=source_tokens, target_tokens=target_tokens)
@@ -141,10 +134,9 @@ def _parameter_lines(model: nn.Module) -> list[str]:
 
 def _multiply_add_lines(model: nn.Module, source: int, target: int) -> list[str]:
     try:
+        forward = forward_multiply_adds(model, source, target)
         found = {
-            f"teacher-forced forward, {source} source and {target} target tokens": forward_multiply_adds(
-                model, source, target
-            ),
+            f"teacher-forced forward, {source} source and {target} target tokens": forward,
             "decoding of these, beam 1": decoding_multiply_adds(model, source, target),
             f"step {target} of it": step_multiply_adds(model, source, target),
         }

@@ -1,20 +1,17 @@
-r"""The exact multiply-adds of a translation model of fairseq's form, from its modules, without running it.
+r"""The exact multiply-adds of an encoder-decoder model of fairseq, from its modules, without running it.
 
-Counted are the products of matrices: linear layers, attention's scores and weighted sums, structured layers and
-embeddings, the output layer. Not counted: additions of biases, norms, softmax, gates, means and all other elementwise
-work, and lookups. A sparse layer counts with the entries that it keeps, though kernels without a form for them, those
-of training among them, multiply by the zeros too. Decoding counts as ``make_generation_fast_`` leaves the model, which
-keeps the table of a tensor train; in a forward pass it counts for each row on its own, whatever rows share.
-One multiply-add is two FLOPs.
+Counted are matrix products: linear layers, attention's scores and weighted sums, structured layers and embeddings, the
+output layer; not biases, norms, softmax, gates, other elementwise operations and lookups. A sparse layer counts with
+its nonzero entries. Decoding counts the model after ``make_generation_fast_``, which caches a tensor train;
+a forward pass counts it for each row. One multiply-add is two FLOPs.
 
-For S source tokens and T target tokens, each with its end symbol, one sentence costs
+For S source tokens and T target tokens, EOS included, one sentence costs
 
 .. math:: a S + b S^2 + c T + d\,T S + e\,P
 
-with coefficients that the modules tell: a linear layer has in · out a row, attention over H heads of width D has
-2 · H · D for each pair of a query and a key. P, the pairs in the self-attention of the decoder, are T² in a
-teacher-forced forward, whose kernels compute the masked half too, and T (T + 1) / 2 in decoding with cached keys and
-values. Keys and values of the source are projected once a sentence, however many hypotheses there are.
+where a linear layer adds in · out a row, and attention over H heads of width D adds 2 · H · D for each pair of a query
+and a key. P, the pairs in the self-attention of the decoder, are T² in a teacher-forced forward, masked half included,
+and T (T + 1) / 2 in decoding with cached keys and values. Keys and values of the source are projected once a sentence.
 """
 
 from collections import Counter
@@ -37,22 +34,18 @@ _EMBEDDING_MODULES = ("embed_tokens", "embed_positions", "layernorm_embedding", 
 class MultiplyAdds:
     """Multiply-adds by part of the model."""
 
-    embeddings: int
-    """What makes vectors of tokens, on both sides."""
+    embeddings: int  # of both sides
     encoder: int
-    decoder: int
-    """Its layers, with the keys and values of the source."""
-    output: int
-    """Features to logits."""
+    decoder: int  # with the keys and values of the source
+    output: int  # features to logits
 
     @property
     def total(self) -> int:
-        """Their sum."""
         return sum(astuple(self))
 
 
 class _Times(Enum):
-    """What a product is repeated for."""
+    """The number of times that a product is computed."""
 
     SOURCE = "source tokens"
     TARGET = "target tokens"
@@ -65,44 +58,27 @@ _Work = Counter[tuple[str, _Times]]
 
 
 def forward_multiply_adds(model: nn.Module, source_tokens: int, target_tokens: int) -> MultiplyAdds:
-    """Of a teacher-forced forward pass of one sentence.
-
-    Args:
-        source_tokens: S, with the end symbol.
-        target_tokens: T, with the end symbol.
-    """
+    """Multiply-adds of a teacher-forced forward pass of one sentence; EOS counts in S and T."""
     check_positive(source_tokens=source_tokens, target_tokens=target_tokens)
     return _sum(_work(model), _times(source_tokens, target_tokens, target_tokens**2))
 
 
 def decoding_multiply_adds(model: nn.Module, source_tokens: int, target_tokens: int, beam: int = 1) -> MultiplyAdds:
-    """Of the translation of one sentence in T steps, with cached keys and values.
-
-    Args:
-        source_tokens: S, with the end symbol.
-        target_tokens: T, the steps, with that of the end symbol.
-        beam: K hypotheses, in every step; what the encoder and the keys and values of the source cost stays.
-    """
+    """Multiply-adds of decoding one sentence in T steps with cached keys and values; EOS counts in S and T."""
     check_positive(source_tokens=source_tokens, target_tokens=target_tokens, beam=beam)
     pairs = target_tokens * (target_tokens + 1) // 2
     return _sum(_work(model, generation=True), _times(source_tokens, beam * target_tokens, beam * pairs))
 
 
 def step_multiply_adds(model: nn.Module, source_tokens: int, position: int, beam: int = 1) -> MultiplyAdds:
-    """Of one step of decoding, which has the encoder's output and the keys and values of the source already.
-
-    Args:
-        source_tokens: S, with the end symbol.
-        position: t, from 1: the step attends to t target positions, its own among them.
-        beam: K hypotheses.
-    """
+    """Multiply-adds of decoding step t (``position``, from 1), which attends to t target positions."""
     check_positive(source_tokens=source_tokens, position=position, beam=beam)
     once = {_Times.SOURCE: 0, _Times.SOURCE_PAIRS: 0}
     return _sum(_work(model, generation=True), _times(source_tokens, beam, beam * position) | once)
 
 
 def part_of(name: str) -> str:
-    """The part that a module or parameter belongs to, by its name; the name's start for one beside both sides."""
+    """The part of a module or parameter, by its name; the first part of the name if it is in neither side."""
     side, _, rest = name.partition(".")
     place = rest.partition(".")[0]
     if side not in (ENCODER, DECODER):
@@ -113,20 +89,14 @@ def part_of(name: str) -> str:
 
 
 def check_positive(**values: int) -> None:
-    """ """
+    """Refuse values below 1."""
     for name, value in values.items():
         if value < 1:
             raise ConfigError(f"{name}: must be at least 1, got {value}")
 
 
 def _times(source: int, target: int, target_pairs: int) -> dict[_Times, int]:
-    return {
-        _Times.SOURCE: source,
-        _Times.TARGET: target,
-        _Times.SOURCE_PAIRS: source**2,
-        _Times.CROSS_PAIRS: target * source,
-        _Times.TARGET_PAIRS: target_pairs,
-    }
+    return dict(zip(_Times, (source, target, source**2, target * source, target_pairs), strict=True))
 
 
 def _sum(work: _Work, times: Mapping[_Times, int]) -> MultiplyAdds:
@@ -137,7 +107,7 @@ def _sum(work: _Work, times: Mapping[_Times, int]) -> MultiplyAdds:
 
 
 def _work(model: nn.Module, generation: bool = False) -> _Work:
-    """The coefficients: multiply-adds by part and by what they are repeated for."""
+    """The coefficients: multiply-adds by part and factor."""
     work: _Work = Counter()
     of_source: set[str] = set()
     counted = ""
@@ -162,12 +132,12 @@ def _work(model: nn.Module, generation: bool = False) -> _Work:
 
 
 def _products_per_row(name: str, module: nn.Module, generation: bool) -> int | None:
-    """Multiply-adds of a module and all in it for one row of its input; None where its children tell."""
+    """Multiply-adds of a module and its children for one row of its input; None: count the children."""
     if generation and isinstance(module, StructuredWeight):
         return module.generation_multiply_adds
-    if hasattr(type(module), "multiply_adds"):  # structured layers; embeddings tell it for a token
-        told: int = module.multiply_adds  # type: ignore[assignment]
-        return told
+    if hasattr(type(module), "multiply_adds"):  # structured layers, and embeddings for a token
+        products: int = module.multiply_adds  # type: ignore[assignment]
+        return products
     if isinstance(module, nn.Linear):
         return module.in_features * module.out_features
     if isinstance(module, (nn.Embedding, nn.LayerNorm)):
@@ -182,13 +152,12 @@ def _products_per_row(name: str, module: nn.Module, generation: bool) -> int | N
 
 
 def _pairs(model: nn.Module, name: str, attention: MultiheadAttention) -> _Times:
-    """What the scores of an attention are for."""
     if attention.bias_k is not None or attention.add_zero_attn or getattr(attention, "use_xformers", False):
         raise _unknown(name, attention, "it has more keys than tokens, or a kernel of xformers")
     if attention.encoder_decoder_attention:
         return _Times.CROSS_PAIRS
     layer, _, place = name.rpartition(".")
-    # The flag of self-attention is off where keys and values have inputs of their own, as in layers with bottlenecks.
+    # The flag of self-attention is off in layers with bottlenecks, whose keys and values have other inputs.
     if place != "self_attn" or getattr(model.get_submodule(layer), "cross_self_attention", False):
         raise _unknown(name, attention, "it is no self-attention, and none to the source alone")
     return _Times.SOURCE_PAIRS if name.startswith(f"{ENCODER}.") else _Times.TARGET_PAIRS

@@ -4,7 +4,7 @@ import math
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import IO
+from typing import IO, NamedTuple
 
 from matplotlib import style
 from matplotlib.axes import Axes
@@ -45,8 +45,7 @@ def point_of(record: Record) -> Point:
     return Point(record["name"], record["bleu"]["score"], megabytes, speed and speed[0], is_teacher)
 
 
-@dataclass(frozen=True)
-class _Mark:
+class _Mark(NamedTuple):
     """A system in one panel."""
 
     name: str

@@ -31,12 +31,10 @@ class Test(NamedTuple):
     baseline: str
     difference: float
     p_value: float
-    p_holm: float
-    """Adjusted by Holm's correction for all tests of this metric in the table."""
+    p_holm: float  # adjusted by Holm's correction for all tests of this metric in the table
 
     @property
     def significant(self) -> bool:
-        """At the level 0.05, of the adjusted p."""
         return self.p_holm <= LEVEL
 
 
@@ -56,18 +54,17 @@ def load_records(paths: Sequence[PathLike]) -> list[dict[str, Any]]:
 
 
 def check_comparable(records: Sequence[Record]) -> None:
-    """Scores can stand in one table only if they were computed in one way on one test set."""
+    """Refuse records whose direction, reference or signatures differ."""
     first = records[0]
     for other in records[1:]:
-        for (what, mine), its in zip(_basis(first).items(), _basis(other).values(), strict=True):
-            if mine != its:
-                raise DataError(
-                    f"systems {first['name']!r} and {other['name']!r} cannot be compared: {what} is {mine} and {its}"
-                )
+        for (what, one), two in zip(_basis(first).items(), _basis(other).values(), strict=True):
+            if one != two:
+                names = f"{first['name']!r} and {other['name']!r}"
+                raise DataError(f"systems {names} cannot be compared: {what} is {one} and {two}")
 
 
 def adjusted_tests(records: Sequence[Record]) -> list[dict[str, Test]]:
-    """The tests of each record by metric; p values are adjusted over all records, each metric apart."""
+    """The tests of each record by metric; p values are adjusted for each metric over all records."""
     found: list[dict[str, Test]] = [{} for _ in records]
     for metric in TESTED:
         tests = [(test or {}).get(metric) for test in (record.get("paired_bootstrap") for record in records)]
@@ -81,12 +78,12 @@ def adjusted_tests(records: Sequence[Record]) -> list[dict[str, Test]]:
 
 
 def weight_bytes(record: Record) -> int | None:
-    """Of the weights as they are stored, without optimizer, names and configuration."""
+    """Bytes of the stored weights, without optimizer, names and configuration."""
     return (record.get("checkpoint") or {}).get("bytes")
 
 
 def speed_of(record: Record) -> tuple[float, float, float] | None:
-    """Sentences a second: median, least and greatest of the timings."""
+    """Sentences a second: median, minimum and maximum of the timings."""
     speed = record.get("speed")
     return None if not speed else (speed["sentences_per_second"], *speed["sentences_per_second_range"])
 
@@ -98,7 +95,7 @@ def fact(record: Record, key: str) -> str | None:
 
 
 def facts_of(record: Record) -> dict[str, str]:
-    """What the checkpoint says about its model, then the facts that were given; the checkpoint takes precedence."""
+    """Metadata of the checkpoint, then the facts that were given; the checkpoint takes precedence."""
     told = record.get("checkpoint") or {}
     layers = [told[key] for key in ("encoder_layers", "decoder_layers") if key in told]
     found = {"architecture": told.get("architecture"), "layers": "+".join(map(str, layers))}

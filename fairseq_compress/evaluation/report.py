@@ -5,8 +5,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fairseq_compress.evaluation.comparison import comparison_blocks, comparison_table, has_comparison
-from fairseq_compress.evaluation.markdown import NOT_MEASURED, cell, markdown_table, speed_cell
+from fairseq_compress.evaluation.comparison import (
+    NOT_MEASURED,
+    cell,
+    comparison_blocks,
+    comparison_table,
+    has_comparison,
+    markdown_table,
+    speed_cell,
+)
 from fairseq_compress.evaluation.records import (
     METRICS,
     Record,
@@ -29,11 +36,10 @@ KEPT = ("name", "lines", "files", "checkpoint", "speed", "facts", "cautions", *M
 def write_report(
     inputs: Sequence[PathLike], outputs: Sequence[PathLike], title: str, note: str | None = None
 ) -> list[Path]:
-    """Write the files of a report, each atomically, and return them.
+    """Write a report on records of ``fairseq-compress score`` and return its files.
 
     Args:
-        inputs: records of ``fairseq-compress score``.
-        outputs: files whose suffix tells what they get, or folders, which get ``report.md``, ``.png`` and ``.json``.
+        outputs: files named ``.md``, ``.png`` or ``.json``, or folders for ``report.md``, ``.png`` and ``.json``.
     """
     paths = [path for output in outputs for path in _files(Path(output))]
     pictures = [path for path in paths if path.suffix == ".png"]
@@ -57,7 +63,7 @@ def write_report(
 def render_page(records: Sequence[Record], title: str, note: str | None = None, picture: str | None = None) -> str:
     """The page: the comparison over seeds and against baselines, if there is one; then every record.
 
-    Ratios are against the first system whose facts say ``role=teacher``. ``picture`` is the file to show.
+    Ratios are against the first system with the fact ``role=teacher``. ``picture`` is the file to show.
     """
     blocks = [f"# {title}"]
     if note:
@@ -70,11 +76,9 @@ def render_page(records: Sequence[Record], title: str, note: str | None = None, 
         blocks.append(f"![BLEU against size and speed]({picture})")
     blocks.append("Signatures (sacreBLEU), the same for all systems:")
     blocks.append("\n".join(f"- {label}: `{records[0][metric]['signature']}`" for metric, label in METRICS.items()))
-    cautions = [
-        f"- {cell(record['name'])}: {cell(each)}" for record in records for each in record.get("cautions") or []
-    ]
+    cautions = [(record["name"], each) for record in records for each in record.get("cautions") or []]
     if cautions:
-        blocks += ["**Cautions:**", "\n".join(cautions)]
+        blocks += ["**Cautions:**", "\n".join(f"- {cell(name)}: {cell(each)}" for name, each in cautions)]
     return "\n\n".join(blocks) + "\n"
 
 
@@ -98,7 +102,7 @@ def score_table(records: Sequence[Record]) -> tuple[list[str], list[list[str]]]:
 
 
 def tables_json(records: Sequence[Record], title: str, note: str | None) -> str:
-    """The tables for programs: the cells as they are shown, and the numbers behind them; keys sorted, no paths."""
+    """The tables as JSON: their cells, and the numbers of each record; no paths."""
     systems = []
     for record, tests in zip(records, adjusted_tests(records), strict=True):
         tested = {metric: test._asdict() | {"significant": test.significant} for metric, test in tests.items()}
@@ -126,13 +130,13 @@ def _named(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[dict[st
 
 
 def _explanation(teacher: Record | None) -> str:
-    lines = [
+    text = (
         "Parameters: tied ones counted once. MB of weights: 1,000,000 bytes of the weights as they are stored, without "
         "the optimizer's state. Sentences/s: the median of the timings, in brackets the least and the greatest."
-    ]
-    if teacher is not None:
-        lines.append(f"Times smaller (bytes of the weights) and faster (sentences/s): against {cell(teacher['name'])}.")
-    return " ".join(lines)
+    )
+    if teacher is None:
+        return text
+    return f"{text} Times smaller (bytes of the weights) and faster (sentences/s): against {cell(teacher['name'])}."
 
 
 def _facts(records: Sequence[Record]) -> list[str]:
@@ -146,10 +150,8 @@ def _facts(records: Sequence[Record]) -> list[str]:
         listed = "; ".join(f"{cell(key)} = {cell(facts[0][key])}" for key in shared)
         blocks.append(f"The same for all systems: {listed}.")
     if varying:
-        rows = [
-            [record["name"], *(str(each.get(key, NOT_MEASURED)) for key in varying)]
-            for record, each in zip(records, facts, strict=True)
-        ]
+        cells = [[str(each.get(key, NOT_MEASURED)) for key in varying] for each in facts]
+        rows = [[record["name"], *row] for record, row in zip(records, cells, strict=True)]
         blocks.append(markdown_table(["System", *varying], rows, texts=1 + len(varying)))
     return blocks
 
@@ -159,9 +161,7 @@ def _number(value: float | None, form: str) -> str:
 
 
 def _ratio(numerator: float | None, denominator: float | None) -> str:
-    if numerator is None or denominator is None:
-        return NOT_MEASURED
-    return f"{numerator / denominator:.1f}×"
+    return NOT_MEASURED if numerator is None or denominator is None else f"{numerator / denominator:.1f}×"
 
 
 def _teacher(records: Sequence[Record]) -> Record | None:

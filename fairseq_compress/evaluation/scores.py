@@ -8,6 +8,7 @@ compared. The tokenizer of BLEU follows the target language (:mod:`fairseq_compr
 import json
 import math
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
@@ -16,18 +17,19 @@ from typing import Any
 from sacrebleu.metrics import BLEU, CHRF
 from sacrebleu.metrics.base import Metric
 
-from fairseq_compress.corpus.bleu_tokenizer import bleu_tokenizer
+from fairseq_compress.corpus.bleu_tokenizer import DEFAULT, Tokenizer, bleu_tokenizer
 from fairseq_compress.corpus.words import count_words
 from fairseq_compress.errors import ConfigError
 from fairseq_compress.evaluation import significance
-from fairseq_compress.evaluation.cautions import score_cautions
 from fairseq_compress.evaluation.timing import check_timings
-from fairseq_compress.languages import check_language
-from fairseq_compress.work.files import atomic_write, check_parallel, file_sha256, read_lines
-
-PathLike = str | os.PathLike[str]
+from fairseq_compress.languages import base_language, check_language, unspaced_share
+from fairseq_compress.work.files import PathLike, atomic_write, check_parallel, file_sha256, read_lines
 
 UNDETERMINED = "und"  # ISO 639-2, of a language that was not given
+# A subword of SentencePiece, of BPE, or a byte of SentencePiece's byte fallback. In text they come once in many lines.
+SUBWORD = re.compile(r"\u2581|@@(?=\s|$)|<0x[0-9A-F]{2}>")
+TOLERATED_LINES = 0.01
+MOST_LETTERS = 0.5
 
 
 def score_files(
@@ -59,6 +61,45 @@ def score_files(
         "files": {kind: {"name": Path(path).name, "sha256": file_sha256(path)} for kind, path in files.items()},
         "cautions": score_cautions(hypotheses, references, tokenizer),
     }
+
+
+def score_cautions(hypotheses: Sequence[str], references: Sequence[str], tokenizer: Tokenizer) -> list[str]:
+    """Warnings about a BLEU score: text that was not decoded, or a tokenizer that does not split the script."""
+    found = [tokenizer.caution] if tokenizer.caution is not None else []
+    for name, lines in (("hypothesis", hypotheses), ("reference", references)):
+        filled = [line for line in lines if line.strip()]
+        share = sum(bool(SUBWORD.search(line)) for line in filled) / max(1, len(filled))
+        if share > TOLERATED_LINES:
+            found.append(
+                f"{share:.0%} of the lines of the {name} are subword pieces, not text: a BLEU of pieces cannot be "
+                "compared with one of words; decode them first (fairseq-compress decode)"
+            )
+    share = unspaced_share(" ".join(references))
+    if tokenizer.name == DEFAULT and share > MOST_LETTERS:
+        found.append(
+            f"{share:.0%} of the letters of the reference are of a script without spaces between words, of which the "
+            f"tokenizer {DEFAULT} makes one word a sentence: give the language with --target-lang"
+        )
+    return found
+
+
+def tokenized_bleu(hypothesis: PathLike, reference: PathLike, language: str) -> dict[str, Any]:
+    """Cased BLEU of Moses-tokenized text (no escapes, no aggressive dash splitting), to compare with older papers.
+
+    Returns:
+        ``score`` (0 to 100), sacreBLEU's ``signature`` (``tok:none``), and the ``tokenizer``.
+    """
+    from sacremoses import MosesTokenizer
+
+    check_parallel(hypothesis, reference)
+    moses = MosesTokenizer(lang=base_language(language))
+    output, expected = (
+        [moses.tokenize(line, escape=False, return_str=True) for line in read_lines(path)]
+        for path in (hypothesis, reference)
+    )
+    metric = BLEU(tokenize="none", force=True)  # force: sacreBLEU warns of tokenized text
+    score = _score(metric, output, expected)
+    return {"score": score["score"], "signature": score["signature"], "tokenizer": f"sacremoses:{language}"}
 
 
 def paired_bootstrap(
@@ -127,9 +168,7 @@ def system_record(
         raise ConfigError(f"--cost-tokens: must be given with --checkpoint, got {cost_tokens} alone")
     if timed_sentences is not None and translation_seconds is None:
         raise ConfigError(f"--timed-sentences: requires --translation-seconds, got {timed_sentences} alone")
-    speed = None
-    if translation_seconds is not None:
-        speed = translation_speed(hypothesis, translation_seconds, timed_sentences)
+    timed = translation_seconds
     record = {
         "name": name or Path(hypothesis).stem,
         "direction": f"{source_lang or UNDETERMINED}-{target_lang or UNDETERMINED}",
@@ -137,7 +176,7 @@ def system_record(
         "target_lang": target_lang,
         **score_files(hypothesis, reference, source, target_lang),
         "checkpoint": None if checkpoint is None else _checkpoint(checkpoint, cost_tokens),
-        "speed": speed,
+        "speed": None if timed is None else translation_speed(hypothesis, timed, timed_sentences),
         "facts": dict(facts or {}),
     }
     if baseline is not None:
@@ -146,7 +185,7 @@ def system_record(
 
 
 def write_record(record: Mapping[str, Any], path: PathLike) -> None:
-    """Write a record as JSON, atomically."""
+    """Write a record as JSON."""
     with atomic_write(path) as file:
         json.dump(record, file, ensure_ascii=False, indent=2)
         file.write("\n")

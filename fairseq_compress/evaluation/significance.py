@@ -32,17 +32,13 @@ class Comparison(NamedTuple):
     """A system against a baseline, by one metric."""
 
     baseline_score: float
-    difference: float
-    """System minus baseline."""
+    difference: float  # system minus baseline
     p_value: float
-    mean: float
-    """Of the system's score over the resamples."""
-    confidence_95: float
-    """Half the width of its 95% interval."""
+    mean: float  # of the system's score over the resamples
+    confidence_95: float  # half the width of its 95% interval
     baseline_mean: float
     baseline_confidence_95: float
-    signature: str
-    """sacreBLEU's, with the number of resamples and the seed."""
+    signature: str  # sacreBLEU's, with the number of resamples and the seed
 
 
 def compare(
@@ -71,16 +67,12 @@ def compare(
 def resampled_scores(
     statistics: Sequence[np.ndarray], score: Callable[[np.ndarray], float], resamples: int, seed: int | None
 ) -> list[np.ndarray]:
-    """Scores of B resamples of N sentences, the same sentences for every system.
+    """Scores of B resamples of N sentences for each system, the same sentences for every system.
 
     Args:
-        statistics: of each system, N x K numbers; those of a resample are the sums of its sentences'.
-        score: of K sums.
-        resamples: B.
-        seed: None draws others each time.
-
-    Returns:
-        B scores for each system.
+        statistics: of each system, N x K numbers, summed over the sentences of a resample.
+        score: a function of K sums.
+        seed: None: not reproducible.
     """
     found: list[list[float]] = [[] for _ in statistics]
     for counts in _draws(len(statistics[0]), resamples, np.random.default_rng(seed)):

@@ -1,4 +1,4 @@
-"""What a checkpoint says about its model: parameters, bytes of the weights without the optimizer's, architecture."""
+"""Metadata of a checkpoint: parameters, bytes of the weights without the optimizer's state, architecture."""
 
 import math
 import os
@@ -24,13 +24,10 @@ def checkpoint_facts(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Sizes and architecture of the model in a checkpoint, packed or not, or in a directory of an export.
 
     Returns:
-        ``parameters``: the number of trained numbers, those that several keys share counted once;
-        ``bytes``: of the weights as they are stored, shared ones once; not of optimizer, configuration and names;
-        ``bytes_on_disk``: of the whole file or directory;
-        ``bytes_float32``: 4 for each parameter;
-        ``bytes_float32_of_embeddings``: how many of these are of embeddings and output layer, where the names tell;
-        and, where known, ``architecture`` (its name), ``encoder_layers``, ``decoder_layers``, ``width``, ``updates``;
-        of an export also its ``runtime`` and ``quantization``.
+        ``parameters``, shared ones counted once; ``bytes`` of the stored weights, without optimizer, configuration and
+        names; ``bytes_on_disk`` of the whole file or directory; ``bytes_float32``, 4 for each parameter, and
+        ``bytes_float32_of_embeddings`` and output layer; where known, ``architecture`` (its name), ``encoder_layers``,
+        ``decoder_layers``, ``width``, ``updates``; of an export also its ``runtime`` and ``quantization``.
     """
     if os.path.isdir(path):
         return _directory_facts(ModelDirectory.open(path))
@@ -49,10 +46,10 @@ def checkpoint_facts(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def _stored_bytes(weights: Mapping[str, Tensor]) -> int:
-    """Of all entries but those that only mark a format."""
     markers = (VERSION_BUFFER, PLACEHOLDER_BUFFER)
-    kept = {name: tensor for name, tensor in weights.items() if name.rpartition(".")[2] not in markers}
-    return sum(kept[names[0]].numel() * kept[names[0]].element_size() for names in tied_groups(kept, by_value=True))
+    stored = {name: tensor for name, tensor in weights.items() if name.rpartition(".")[2] not in markers}
+    first = (stored[names[0]] for names in tied_groups(stored, by_value=True))
+    return sum(tensor.numel() * tensor.element_size() for tensor in first)
 
 
 def _entry_bytes(entries: list[Entry]) -> int:
@@ -100,12 +97,12 @@ def _directory_facts(directory: ModelDirectory) -> dict[str, Any]:
 
 
 def packed_weight_bytes(path: str | os.PathLike[str]) -> int:
-    """The bytes of the weights of a checkpoint as ``pack`` stores them, without what describes them."""
+    """The bytes of the weights of a checkpoint in packed form, without metadata."""
     return _entry_bytes(size_table(pack_model(path), 0))
 
 
 def size_lines(entries: list[Entry]) -> list[str]:
-    """A table of what a packed checkpoint stores: bytes and bits per weight, and a last line with their sum."""
+    """A table of a packed checkpoint: bytes and bits per weight, and a last line with their sum."""
     lines = [f"{'bytes':>13}  {'bits/weight':>11}  {'shape':<14}  {'name':<50}  stored as"]
     for entry in entries:
         count = math.prod(entry.shape) if entry.kind != HEADER else 0

@@ -1,7 +1,4 @@
-"""fairseq-generate in this process, and then the same search on a sample of its batches, several times, for the speed.
-
-What is timed is what fairseq times, the search alone (:mod:`fairseq_compress.evaluation.timing`).
-"""
+"""fairseq-generate in this process, and then its search alone on a sample of its batches, several times."""
 
 import time
 from collections.abc import Callable, Sequence

@@ -25,7 +25,7 @@ PREFIX = "range of "
 
 
 class _Observed(Float32):
-    """In float32, with the least and greatest input of every linear layer as one more output, ``(2,)``."""
+    """In float32, with the least and greatest input of every linear layer as an additional output, ``(2,)``."""
 
     def linear(self, graph: GraphBuilder, name: str, x: str, weight: Floats, bias: Floats | None) -> str:
         extremes = [
@@ -37,7 +37,7 @@ class _Observed(Float32):
 
 
 class _ObservedSession:
-    """A session of such a graph that records the extremes and gives the other outputs, as an ordinary one does."""
+    """A session of such a graph that records the extremes and returns the other outputs."""
 
     def __init__(self, session: Any, ranges: dict[str, Range]) -> None:
         self._session, self._ranges = session, ranges
@@ -45,20 +45,17 @@ class _ObservedSession:
         self._watched = {name: np.empty(2, np.float32) for name in self._names if name.startswith(PREFIX)}
 
     def run(self, names: None, feeds: dict[str, Any]) -> list[Any]:
-        """All outputs but the extremes."""
         outputs = dict(zip(self._names, self._session.run(names, feeds), strict=True))
         self._record({name: outputs.pop(name) for name in self._watched})
         return list(outputs.values())
 
     def io_binding(self) -> Any:
-        """A binding with memory for the extremes."""
         binding = self._session.io_binding()
         for name, array in self._watched.items():
             binding.bind_output(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
         return binding
 
     def run_with_iobinding(self, binding: Any) -> None:
-        """Run and widen the ranges."""
         self._session.run_with_iobinding(binding)
         self._record(self._watched)
 
@@ -70,7 +67,7 @@ class _ObservedSession:
 
 
 class _ObservedModel(OnnxModel):
-    """Decodes as an exported model does, and records the ranges."""
+    """An exported model that records the ranges."""
 
     def __init__(self, directory: ModelDirectory, options: SearchOptions) -> None:
         super().__init__(directory, options, threads=1)
@@ -82,11 +79,7 @@ class _ObservedModel(OnnxModel):
 
 
 def learned_ranges(largest: dict[str, float]) -> dict[str, Range]:
-    """The symmetric ranges of quantization-aware training, by the names that the layers have in the graphs.
-
-    Args:
-        largest: the largest magnitude of the input of each linear layer, by its name.
-    """
+    """Symmetric ranges by layer name in the graphs, from the largest input magnitude of each linear layer."""
     found = {name: (-value, value) for name, value in largest.items()}
     if "decoder.output_projection" in found:  # in the graphs the table that it shares has the name
         tables = (f"{side}.embed_tokens" for side in ("encoder", "decoder"))
@@ -97,12 +90,7 @@ def learned_ranges(largest: dict[str, float]) -> dict[str, Range]:
 def find_ranges(
     plain: Materialized, models: LoadedModels, segmenter: Segmenter, text: PathLike, options: SearchOptions
 ) -> dict[str, Range]:
-    """The least and greatest value that each linear layer gets, for the first sentences of a text.
-
-    Args:
-        text: raw source text that the model is meant for, better not that of a test.
-        options: of the search, whose hypotheses all count.
-    """
+    """The least and greatest input of each linear layer while the first sentences of a raw text are translated."""
     lines = [line for line in islice(read_lines(text), SENTENCES) if line.strip()]
     most = models.max_source_positions - 1
     sentences = [cut for sentence in segmenter.encode(lines) if (cut := sentence.split()[:most])]

@@ -26,7 +26,7 @@ VERSION = ctranslate2.__version__
 
 
 def why_not(values: dict[str, Any]) -> list[str]:
-    """All reasons why CTranslate2 does not support a transformer with these options."""
+    """The options of a transformer that CTranslate2 does not support."""
     switches = ("no_token_positional_embeddings", "no_cross_attention", "cross_self_attention", "adaptive_input")
     reasons = unsupported_options(values, ACTIVATIONS, switches)
     if values["encoder_normalize_before"] != values["decoder_normalize_before"]:
@@ -34,10 +34,9 @@ def why_not(values: dict[str, Any]) -> list[str]:
     reasons += why_not_stock(architecture_of(argparse.Namespace(**values)))
     if values["encoder_attention_heads"] != values["decoder_attention_heads"]:
         reasons.append("another number of --encoder-attention-heads than of --decoder-attention-heads")
-    if values["decoder_input_dim"] != values["decoder_embed_dim"]:
-        reasons.append("--decoder-input-dim unlike --decoder-embed-dim")
-    if values["decoder_output_dim"] != values["decoder_embed_dim"]:
-        reasons.append("--decoder-output-dim unlike --decoder-embed-dim")
+    for side in ("input", "output"):
+        if values[f"decoder_{side}_dim"] != values["decoder_embed_dim"]:
+            reasons.append(f"--decoder-{side}-dim unlike --decoder-embed-dim")
     return reasons
 
 
@@ -45,17 +44,7 @@ def write_model(
     folder: Path, model: Any, values: dict[str, Any], source: Dictionary, target: Dictionary, quantization: str,
     ranges: None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Write the model's files into a folder that is there.
-
-    Args:
-        model: fairseq's ``TransformerModel``.
-        values: its options, of :func:`fairseq_compress.checkpoint.materialize.model_values`.
-        quantization: one that the runtime declares.
-        ranges: not used.
-
-    Returns:
-        metadata that the runtime needs: none.
-    """
+    """As :func:`fairseq_compress.export.onnx_format.write_model`; ``ranges`` is not used."""
     if reasons := why_not(values):
         raise ConfigError(f"--runtime ctranslate2: does not support {'; '.join(reasons)}")
     kind = None if quantization == "float32" else quantization
@@ -64,7 +53,7 @@ def write_model(
 
 
 class _InMemory(Converter):
-    """CTranslate2's converter of fairseq models, for a model that is loaded already."""
+    """CTranslate2's converter of fairseq models, for a model in memory."""
 
     def __init__(self, model: Any, values: dict[str, Any], source: Dictionary, target: Dictionary) -> None:
         self._model, self._values, self._source, self._target = model, values, source, target

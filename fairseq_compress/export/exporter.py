@@ -1,4 +1,4 @@
-"""A checkpoint to a model directory: converted, compared with the checkpoint, described, and only then there."""
+"""Export of a checkpoint to a model directory, which is verified against the checkpoint before it is written."""
 
 import importlib
 import os
@@ -26,7 +26,7 @@ from fairseq_compress.runtimes.opened import OpenedModel, RuntimeOptions
 from fairseq_compress.runtimes.torch.model import TorchModel
 from fairseq_compress.work.files import PathLike, file_sha256
 
-_TRAINING = {  # options that a reader of a paper would ask for
+_TRAINING = {  # options of the training that go into the metadata
     "optimization": ("max_epoch", "max_update", "lr", "update_freq", "clip_norm"),
     "dataset": ("max_tokens", "batch_size"),
     "common": ("seed", "fp16"),
@@ -34,26 +34,19 @@ _TRAINING = {  # options that a reader of a paper would ask for
 
 
 class Exporter:
-    """A checkpoint, read once, for exports of several kinds.
-
-    Args:
-        options: those of them that are the same for all kinds count here.
-        check: without a text nothing is compared, and the metadata say so.
-    """
+    """A checkpoint, loaded once, for exports of several kinds; ``options`` are those common to all kinds."""
 
     def __init__(self, options: ExportOptions, check: CheckOptions) -> None:
-        if ":" in options.checkpoint or os.path.isdir(options.checkpoint):
-            raise ConfigError(
-                f"--checkpoint: must be one model, no ensemble and no directory, got {options.checkpoint}"
-            )
+        path = options.checkpoint
+        if ":" in path or os.path.isdir(path):
+            raise ConfigError(f"--checkpoint: must be one model, no ensemble and no directory, got {path}")
         self._options, self._search = options, asdict(options.search)
         self._original = runtimes.open(
-            options.checkpoint,
-            RuntimeOptions(self._search, data=options.data, sentencepiece=options.sentencepiece, device="cpu"),
+            path, RuntimeOptions(self._search, data=options.data, sentencepiece=options.sentencepiece, device="cpu")
         )
         assert isinstance(self._original.translator, TorchModel)
         self._models = self._original.translator.loaded
-        self._plain = materialize(options.checkpoint, any_shape=True)
+        self._plain = materialize(path, any_shape=True)
         self.check = None if check.no_check else SelfCheck(self._original, check)
 
     def fill(self, folder: Path, options: ExportOptions) -> tuple[dict[str, Any], OpenedModel | None]:
@@ -73,7 +66,7 @@ class Exporter:
         return metadata | {"check": self.check.compare(exported, quantization)}, exported
 
     def _ranges(self, options: ExportOptions) -> dict[str, Range]:
-        """Of the inputs of the linear layers: of a text, else what the training learned."""
+        """Of the inputs of the linear layers: from the calibration text, else those learned in training."""
         plain = self._plain
         if options.calibration is not None:
             assert self._original.segmenter is not None
@@ -88,7 +81,7 @@ class Exporter:
         return learned_ranges(plain.ranges)
 
     def _describe(self, options: ExportOptions) -> dict[str, Any]:
-        """The metadata but for files and check, as JSON can hold them."""
+        """The metadata except files and check."""
         models, state = self._models, self._plain.state
         sentencepiece = {
             name.replace(".model", "_sha256"): file_sha256(path) for name, path in self._sentencepiece_files().items()
@@ -117,23 +110,19 @@ class Exporter:
     def _sentencepiece_files(self) -> dict[str, PathLike]:
         """Name in the directory -> file, for one model of both sides or one of each."""
         source, target = self._options.sentencepiece
-        return (
-            {VOCABULARY: source} if target is None else dict(zip(VOCABULARIES.values(), (source, target), strict=True))
-        )
+        if target is None:
+            return {VOCABULARY: source}
+        return {VOCABULARIES["source"]: source, VOCABULARIES["target"]: target}
 
 
 def export(options: ExportOptions, output: PathLike, check: CheckOptions) -> ModelDirectory:
-    """Write a model directory.
-
-    Args:
-        output: the directory, which must not be there yet.
-    """
+    """Write a model directory to ``output``, which must not exist."""
     exporter = Exporter(options, check)
     return create_directory(output, lambda folder: exporter.fill(folder, options)[0])
 
 
 def _writer(runtime: str) -> ModuleType:
-    """The module that writes the files of a runtime, which is imported only when it is asked for."""
+    """The module that writes the files of a runtime."""
     return importlib.import_module(runtimes.RUNTIMES[runtime].writer)
 
 

@@ -1,4 +1,4 @@
-"""``--runtime auto``: which runtime is the fastest for this model on this machine? All are exported, checked, timed."""
+"""``--runtime auto``: export to every runtime, and keep the fastest for this model on this machine."""
 
 import shutil
 import statistics
@@ -22,23 +22,23 @@ SENTENCES = {"batches": 256, "sentence": 24}
 
 
 def candidates(options: ExportOptions) -> list[ExportOptions]:
-    """The exports that are tried: of the quantization, or of all, calibrated only where there is a calibration text."""
+    """The exports to compare: of one quantization or of all; calibrated ones only with a calibration text."""
     found = []
     for name, runtime in runtimes.exported().items():
         for kind in runtime.automatic:
             wanted = kind == options.quantization if options.quantization else kind != CALIBRATED or options.calibration
             if wanted:
                 text = options.calibration if kind == CALIBRATED else None
-                each = replace(options, runtime=name, optimize_for="batches", quantization=kind, calibration=text)
-                found.append(each)
+                found.append(
+                    replace(options, runtime=name, optimize_for="batches", quantization=kind, calibration=text)
+                )
     return found
 
 
 def export_fastest(options: ExportOptions, output: PathLike, check: CheckOptions) -> ModelDirectory:
-    """Write the model directory of the fastest candidate that loses no more BLEU than it may.
+    """Write the model directory of the fastest candidate that passes the check.
 
-    All are timed in turns, three rounds of the check's sentences; the medians of all, and why some were dropped, are
-    in the metadata.
+    The metadata hold the median timings of all candidates, and why some were dropped.
     """
     if check.no_check:
         raise ConfigError("--runtime auto: requires --source and --reference, which it times too")

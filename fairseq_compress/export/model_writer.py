@@ -18,11 +18,11 @@ from fairseq_compress.work.files import PathLike, file_sha256
 
 
 def create_directory(output: PathLike, fill: Callable[[Path], dict[str, Any]]) -> ModelDirectory:
-    """Make a model directory under a temporary name, and rename it when all is written.
+    """Write a model directory under a temporary name, and rename it when it is complete.
 
     Args:
-        output: must not be there.
-        fill: writes the files into the folder it is given, and returns the metadata but for format and files.
+        output: must not exist.
+        fill: writes the files into a folder, and returns the metadata except format and files.
     """
     path = Path(output)
     try:
@@ -67,7 +67,7 @@ def unsupported_options(values: dict[str, Any], activations: Collection[str], sw
 
 
 def _fill(folder: Path, fill: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
-    """Write all files, to the disk itself, and return the metadata."""
+    """Write all files, synced to disk, and return the metadata."""
     metadata = fill(folder)
     files = sorted(file for file in folder.rglob("*") if file.is_file())
     facts: dict[str, dict[str, Any]] = {
@@ -90,7 +90,7 @@ def _temporary_start(path: Path) -> str:
 
 
 def _remove_stale(path: Path) -> None:
-    """Remove what killed exports to ``path`` left: temporary folders whose locks nobody holds."""
+    """Remove the temporary folders of killed exports to ``path``: those whose locks nobody holds."""
     for stale in path.parent.glob(glob.escape(_temporary_start(path)) + "?" * 8):
         if (lock := _lock(stale)) is not None:
             shutil.rmtree(stale, ignore_errors=True)

@@ -26,7 +26,7 @@ VERSION: str = onnxruntime.__version__
 
 
 def why_not(values: dict[str, Any]) -> list[str]:
-    """All reasons why our graphs do not support a transformer with these options."""
+    """The options of a transformer that our graphs do not support."""
     switches = ("no_cross_attention", "cross_self_attention", "adaptive_input", "tie_adaptive_weights")
     return unsupported_options(values, ACTIVATIONS, switches)
 
@@ -35,16 +35,13 @@ def write_model(
     folder: Path, model: Any, values: dict[str, Any], source: Dictionary, target: Dictionary, quantization: str,
     ranges: dict[str, Range] | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Write the model's files into a folder that is there.
+    """Write a model into an existing folder and return the metadata of its runtime.
 
     Args:
         model: fairseq's ``TransformerModel``.
         values: its options, of :func:`fairseq_compress.checkpoint.materialize.model_values`.
-        quantization: one that the runtime declares.
+        quantization: one of the runtime's.
         ranges: of the inputs of the linear layers, for ``int8_calibrated``.
-
-    Returns:
-        metadata for :class:`fairseq_compress.runtimes.onnx.model.OnnxModel`.
     """
     precision = Float32() if quantization == "float32" else Int8(ranges)
     return write_graphs(folder, model, values, source, target, precision)
@@ -53,7 +50,7 @@ def write_model(
 def write_graphs(
     folder: Path, model: Any, values: dict[str, Any], source: Dictionary, target: Dictionary, precision: Float32
 ) -> dict[str, Any]:
-    """:func:`write_model` with a precision of any kind."""
+    """:func:`write_model` with any precision."""
     if reasons := why_not(values):
         raise ConfigError(f"--runtime onnx: does not support {'; '.join(reasons)}")
     state: dict[str, Tensor] = model.state_dict()
@@ -71,14 +68,13 @@ def write_graphs(
     write_symbols(folder, source.symbols, target.symbols)
     architecture = architecture_of(argparse.Namespace(**values))
     attentions = [layer.self_attention for layer in architecture.decoder.layers]
-    rows = len(weights["decoder.output_projection.weight"])
     return {
         "symbols": {"pad": target.pad(), "eos": target.eos(), "unk": target.unk()},
         "decoder": {
             "layers": len(attentions),
             "heads": _one_or_all([attention.heads for attention in attentions]),
             "head_width": _one_or_all([attention.head_width for attention in attentions]),
-            "entries": rows,
+            "entries": len(weights["decoder.output_projection.weight"]),
         },
         "positions": positions,
         "widths": {part: architecture.stack(part).width for part in PARTS},

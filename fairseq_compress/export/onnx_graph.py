@@ -15,11 +15,7 @@ ALIGNMENT = 64  # bytes, a cache line
 
 
 class WeightFile:
-    """The file of external data that the graphs of a model share.
-
-    Args:
-        path: written from its start.
-    """
+    """The file of external data that the graphs of a model share."""
 
     def __init__(self, path: Path) -> None:
         self.name = path.name
@@ -44,12 +40,11 @@ class WeightFile:
         return tensor
 
     def close(self) -> None:
-        """Write what is left."""
         self._file.close()
 
 
 class GraphBuilder:
-    """Nodes, one after the other, and the weights that they use."""
+    """The nodes of a graph and their weights."""
 
     def __init__(self, weights: WeightFile) -> None:
         self._weights = weights
@@ -76,34 +71,27 @@ class GraphBuilder:
         return name
 
     def integers(self, *values: int) -> str:
-        """A one-dimensional constant, of shapes and axes."""
+        """A one-dimensional constant, for shapes and axes."""
         return self.constant(np.array(values, np.int64))
 
     def node(
         self, operator: str, *inputs: str, outputs: int | list[str] = 1, domain: str = "", **attributes: Any
     ) -> Any:
-        """Append an operator; its output, or the list of them if there are several.
-
-        Args:
-            outputs: how many, or their names.
-        """
+        """Append an operator with ``outputs`` (number or names); return its output, or the list of several."""
         number = len(self._nodes)
         names = [f"n{number}_{place}" for place in range(outputs)] if isinstance(outputs, int) else outputs
         self._nodes.append(helper.make_node(operator, list(inputs), names, domain=domain, **attributes))
         return names[0] if len(names) == 1 else names
 
     def reshape(self, value: str, *shape: int) -> str:
-        """One size may be -1: what is left."""
         return self.node("Reshape", value, self.integers(*shape))
 
     def scaled(self, value: str, scale: float) -> str:
         """A float32 tensor times a constant."""
-        if scale == 1:
-            return value
-        return self.node("Mul", value, self.constant(np.asarray(scale, np.float32)))
+        return value if scale == 1 else self.node("Mul", value, self.constant(np.asarray(scale, np.float32)))
 
     def shape(self, of: str, *more: int) -> str:
-        """The sizes of a tensor, and more of them; made once."""
+        """The sizes of a tensor followed by ``more``, cached."""
         key: tuple[str | int, ...] = (of, *more)
         if key not in self._shapes:
             inputs = (self.shape(of), self.integers(*more)) if more else (of,)
@@ -113,11 +101,7 @@ class GraphBuilder:
     def save(
         self, path: Path, inputs: dict[str, tuple[Any, list[Any]]], outputs: dict[str, tuple[Any, list[Any]]]
     ) -> None:
-        """Write the graph.
-
-        Args:
-            inputs, outputs: for each name the dtype and the shape, sizes by number or by name.
-        """
+        """Write the graph; ``inputs`` and ``outputs`` map names to dtype and shape (numbers or names)."""
         described = [
             [
                 helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(np.dtype(dtype)), shape)

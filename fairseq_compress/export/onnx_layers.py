@@ -1,4 +1,4 @@
-"""What the graphs of encoder and decoder have in common: embeddings, norms, projections, attention.
+"""Embeddings, norms, projections and attention of the graphs of encoder and decoder.
 
 Shapes: B sentences, N tokens of each, C the width of the stream, H heads of width D.
 """
@@ -26,11 +26,7 @@ Weights = dict[str, Floats]
 
 
 class Side:
-    """What encoder and decoder have in common.
-
-    Args:
-        side: ``encoder`` or ``decoder``.
-    """
+    """Builder of the layers of one side, ``encoder`` or ``decoder``."""
 
     def __init__(
         self, side: str, graph: GraphBuilder, weights: Weights, values: dict[str, Any], precision: Float32
@@ -42,7 +38,7 @@ class Side:
         self.layers, self.width = stack.layers, stack.width
 
     def linear(self, x: str, *names: str, scales: tuple[float, ...] = ()) -> str:
-        """Projections of one input side by side, each times its scale."""
+        """Concatenated projections of one input, each times its scale."""
         factors = scales or (1.0,) * len(names)
 
         def joined(part: str) -> Floats:
@@ -54,10 +50,8 @@ class Side:
 
     def norm(self, x: str, name: str) -> str:
         """A layer norm."""
-        scale, bias = (
-            self.graph.weight(f"{name}.{part}", self.weights[f"{name}.{part}"]) for part in ("weight", "bias")
-        )
-        return self.graph.node("LayerNormalization", x, scale, bias, axis=-1, epsilon=EPSILON)
+        affine = [self.graph.weight(key, self.weights[key]) for key in (f"{name}.weight", f"{name}.bias")]
+        return self.graph.node("LayerNormalization", x, *affine, axis=-1, epsilon=EPSILON)
 
     def embed(self, tokens: str, positions: str) -> str:
         """Tokens ``(B, N)`` and rows of positions to ``(B N, C)``."""
@@ -86,7 +80,6 @@ class Side:
         return x if self.before else self.norm(x, norm)
 
     def feed_forward(self, x: str, layer: str) -> str:
-        """The two linear layers and the activation between them."""
         x = self.linear(x, f"{layer}.fc1")
         operator, domain, attributes = ACTIVATIONS[self.values["activation_fn"]]
         return self.linear(self.graph.node(operator, x, domain=domain, **attributes), f"{layer}.fc2")

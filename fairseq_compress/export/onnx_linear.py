@@ -4,8 +4,8 @@
     ``Gemm``.
 ``int8``
     ``DynamicQuantizeMatMul``: weights of each row over max|w| / 64, activations of 8 bits with the range of the whole
-    tensor, found each time. Only 7 bits of weights: on processors without VNNI the product of 8 by 8 bits adds
-    pairs in 16 bits, which overflow without a word (512 products of 255 and 127 give half their sum).
+    tensor, computed each time. Only 7 bits of weights: on processors without VNNI the product of 8 by 8 bits adds
+    pairs in 16 bits, which saturate silently (512 products of 255 and 127 give half their sum).
 ``int8_calibrated``
     ``QuantizeLinear`` with a range found beforehand, and ``MatMulIntegerToFloat``: weights of each row over
     max|w| / 127, activations of 7 bits, for the same reason. A sentence's translation does not depend on its batch.
@@ -24,7 +24,7 @@ Range = tuple[float, float]  # least and greatest value
 
 
 class Float32:
-    """Matrices as they were trained; the base of other precisions."""
+    """Unquantized matrices; the base of other precisions."""
 
     def linear(self, graph: GraphBuilder, name: str, x: str, weight: Floats, bias: Floats | None) -> str:
         """``x (N, in)`` times ``weight (out, in)`` transposed, plus bias."""
@@ -32,7 +32,7 @@ class Float32:
         return graph.node("Gemm", x, graph.weight(f"{name}.weight", weight), *biases, transB=1)
 
     def tied_linear(self, graph: GraphBuilder, name: str, x: str, weight: Floats, bias: Floats) -> str:
-        """The same with the table that :meth:`rows` reads, which is stored once."""
+        """:meth:`linear` with the table of :meth:`rows`, which is stored once."""
         return self.linear(graph, name, x, weight, bias)
 
     def rows(self, graph: GraphBuilder, name: str, indices: str, table: Floats, scale: float) -> str:

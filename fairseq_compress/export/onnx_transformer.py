@@ -1,9 +1,9 @@
 """fairseq's transformer as two ONNX graphs: the encoder, and one decoding step.
 
-The encoder gives for every decoder layer the keys and values of the source, once a sentence. A step takes them and the
-last tokens, writes its own keys and values behind those of the steps before (``past``, whose memory the caller binds as
-output ``new`` too), and gives the best next tokens. Hypotheses find the past of their path through ``path``, so that no
-key or value is copied when the beam is reordered. That is ONNX Runtime's ``DecoderMaskedMultiHeadAttention``.
+The encoder computes the keys and values of the source for every decoder layer. A step takes them and the last tokens,
+appends its keys and values to ``past`` (whose memory the caller binds as output ``new`` too), and returns the best next
+tokens. ``path`` tells which past belongs to a hypothesis, so that reordering the beam copies no keys and values: ONNX
+Runtime's ``DecoderMaskedMultiHeadAttention``.
 
 Shapes: B sentences, S source tokens, G hypotheses of a sentence, P steps, C the width of the stream, H heads of width D
 (in each layer its own), V entries.
@@ -45,11 +45,8 @@ def write_encoder(path: Path, file: WeightFile, weights: Weights, values: dict[s
         kv = graph.node("Reshape", decoder.linear(x, f"{cross}.k_proj", f"{cross}.v_proj"), sizes)
         graph.node("Transpose", kv, outputs=[f"source_{number}"], perm=[2, 0, 3, 1, 4])
         outputs[f"source_{number}"] = (np.float32, [2, "B", shape.heads, "S", shape.head_width])
-    inputs: dict[str, Any] = {
-        "tokens": (np.int64, ["B", "S"]),
-        "positions": (np.float32, [1, "S", side.width]),
-        "mask": (np.int32, ["B", "S"]),
-    }
+    positions = (np.float32, [1, "S", side.width])
+    inputs: dict[str, Any] = {"tokens": (np.int64, ["B", "S"]), "positions": positions, "mask": (np.int32, ["B", "S"])}
     graph.save(path, inputs, outputs)
 
 
@@ -106,18 +103,17 @@ def write_step(
         "penalty": (np.float32, ["V"]),
         "count": (np.int64, [1]),
     }
-    caches = [["B G", own.heads, "P", own.head_width] for own, _ in attentions(side)]
-    sources = [["B", cross.heads, "S", cross.head_width] for _, cross in attentions(side)]
-    for kind, all_sizes in (("past", caches), ("source", sources)):
-        for number, sizes in enumerate(all_sizes):
-            inputs |= {f"{kind}_{number}_{part}": (np.float32, sizes) for part in ("k", "v")}
     outputs: dict[str, Any] = {
         "log_probs": (np.float32, ["B", "G", "K"]),
         "best": (np.int64, ["B", "G", "K"]),
         "eos": (np.float32, ["B", "G"]),
     }
-    for number, cache in enumerate(caches):
-        outputs |= {f"new_{number}_{part}": (np.float32, cache) for part in ("k", "v")}
+    for number, (own, cross) in enumerate(attentions(side)):
+        past = (np.float32, ["B G", own.heads, "P", own.head_width])
+        source = (np.float32, ["B", cross.heads, "S", cross.head_width])
+        for part in "kv":
+            inputs |= {f"past_{number}_{part}": past, f"source_{number}_{part}": source}
+            outputs[f"new_{number}_{part}"] = past
     graph.save(path, inputs, outputs)
 
 
@@ -128,7 +124,7 @@ def attentions(decoder: Side) -> list[tuple[Attention, Attention]]:
 
 
 def _choose(side: Side, x: str, entries: int, eos: int) -> None:
-    """From features ``(B G, C)`` to the best tokens; the matrix has rows of zeros behind the V entries."""
+    """From features ``(B G, C)`` to the best tokens; the matrix is padded with rows of zeros."""
     graph = side.graph
     output = side.weights["decoder.output_projection.weight"]
     padding: Floats = np.where(np.arange(len(output)) < entries, 0, -np.inf).astype(np.float32)

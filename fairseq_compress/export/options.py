@@ -1,4 +1,4 @@
-"""Options of ``fairseq-compress export``: what is written, and how it is compared with the checkpoint."""
+"""Options of ``fairseq-compress export``."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -53,10 +53,8 @@ class ExportOptions:
         if self.runtime not in (*known, AUTO):
             yield f"--runtime: must be one of {', '.join((*known, AUTO))}, got {self.runtime}"
             return
-        if self.runtime == AUTO:
-            kinds = list(dict.fromkeys(kind for each in known.values() for kind in each.automatic))
-        else:
-            kinds = list(known[self.runtime].quantizations)
+        automatic = dict.fromkeys(kind for each in known.values() for kind in each.automatic)
+        kinds = list(automatic if self.runtime == AUTO else known[self.runtime].quantizations)
         if self.quantization not in (*kinds, None):
             must = f"must be one of {', '.join(kinds)} with --runtime {self.runtime}"
             yield f"--quantization: {must}, got {self.quantization}"
@@ -66,7 +64,7 @@ class ExportOptions:
 
 @dataclass(frozen=True)
 class CheckOptions:
-    """The text that checkpoint and exported model translate, and what may be lost."""
+    """How the exported model is compared with the checkpoint."""
 
     source: str | None = option(None, "required, unless --no-check is given", metavar="FILE")
     reference: str | None = option(None, "its translation", metavar="FILE")
@@ -74,9 +72,8 @@ class CheckOptions:
     max_bleu_loss: float | None = option(
         None,
         f"BLEU that may be lost; default: {MAX_BLEU_LOSS['float32']} for float32, else {MAX_BLEU_LOSS_QUANTIZED}",
-        range="[0, inf)",
-        metavar="X",
-    )
+        range="[0, inf)", metavar="X",
+    )  # fmt: skip
     no_check: bool = option(False, "convert without verification")
 
     def __post_init__(self) -> None:
@@ -90,6 +87,5 @@ class CheckOptions:
 
     def allowed(self, quantization: str) -> float:
         """BLEU that may be lost."""
-        if self.max_bleu_loss is not None:
-            return self.max_bleu_loss
-        return MAX_BLEU_LOSS.get(quantization, MAX_BLEU_LOSS_QUANTIZED)
+        default = MAX_BLEU_LOSS.get(quantization, MAX_BLEU_LOSS_QUANTIZED)
+        return default if self.max_bleu_loss is None else self.max_bleu_loss

@@ -1,4 +1,4 @@
-"""Does an exported model translate as the checkpoint does? The same sentences through both, and what differs."""
+"""Verification of an exported model: its translations of a text compared with those of the checkpoint."""
 
 from functools import cached_property
 from itertools import islice
@@ -17,11 +17,7 @@ LEAST_BLEU = 1.0  # of the checkpoint; below it a loss of BLEU proves nothing
 
 
 class SelfCheck:
-    """A text, and the checkpoint's translation of it, which is made once for all exports.
-
-    Args:
-        original: the checkpoint.
-    """
+    """A text and its translation by the checkpoint ``original``, computed once for all exports."""
 
     def __init__(self, original: OpenedModel, options: CheckOptions) -> None:
         assert options.source is not None
@@ -82,7 +78,7 @@ class SelfCheck:
         return found
 
     def subwords(self) -> list[list[str]]:
-        """The sentences of the text that are not empty."""
+        """The nonempty sentences of the text."""
         assert self._original.segmenter is not None
         return [cut for sentence in self._original.segmenter.encode(self._source) if (cut := sentence.split())]
 

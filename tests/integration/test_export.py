@@ -18,7 +18,7 @@ from fairseq_compress.corpus.nbest import read_nbest
 from fairseq_compress.corpus.segmentation import Segmenter
 from fairseq_compress.decoding.search_options import SearchOptions
 from fairseq_compress.errors import ConfigError, DataError
-from fairseq_compress.evaluation.timed_translation import translate_and_time
+from fairseq_compress.evaluation.timing import translate_and_time
 from fairseq_compress.export import ctranslate2_format, onnx_format
 from fairseq_compress.export.calibration import find_ranges
 from fairseq_compress.runtimes.model_directory import ModelDirectory

@@ -10,7 +10,7 @@ from fairseq_compress import runtimes
 from fairseq_compress.corpus.vocabulary import VocabularySettings, train_model
 from fairseq_compress.decoding.hypothesis import Hypothesis
 from fairseq_compress.errors import CheckpointError, ConfigError, DataError
-from fairseq_compress.evaluation.timed_translation import translate_and_time
+from fairseq_compress.evaluation.timing import translate_and_time
 from fairseq_compress.export.model_writer import create_directory
 from fairseq_compress.export.options import ExportOptions
 from fairseq_compress.runtimes import Runtime

@@ -9,7 +9,7 @@ from fairseq_compress import runtimes
 from fairseq_compress.decoding.hypothesis import Hypothesis
 from fairseq_compress.decoding.search_options import SearchOptions
 from fairseq_compress.errors import ConfigError
-from fairseq_compress.evaluation import timed_translation
+from fairseq_compress.evaluation import timing
 from fairseq_compress.evaluation.timing import Timings, check_timings, evenly
 from fairseq_compress.runtimes.opened import OpenedModel
 
@@ -47,7 +47,7 @@ def test_segmentation_is_not_timed(monkeypatch):
 
     monkeypatch.setattr(runtimes, "open", open_model)
     lines = ["a b", "", "c", " ".join("ab" * 35)]
-    translated, timings = timed_translation.translate_and_time("model", lines, 3)
+    translated, timings = timing.translate_and_time("model", lines, 3)
     assert opened == ["model"]
     assert translated == ["A B", "", "C", lines[3].upper()]
     assert (timings.sentences, len(timings.seconds)) == (4, 3)

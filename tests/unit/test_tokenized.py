@@ -6,7 +6,7 @@ import pytest
 from sacrebleu.metrics import BLEU
 
 from fairseq_compress.cli.main import main
-from fairseq_compress.evaluation.tokenized import tokenized_bleu
+from fairseq_compress.evaluation.scores import tokenized_bleu
 
 
 def write(path, *lines):
