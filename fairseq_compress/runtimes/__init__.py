@@ -1,4 +1,4 @@
-"""What runs a model: torch, ONNX Runtime, CTranslate2, and :func:`open` for a model of any of them.
+"""Runtimes of models: torch, ONNX Runtime, CTranslate2, and :func:`open` for a model of any of them.
 
 A new runtime is a folder and an entry in :data:`RUNTIMES`. What it needs is imported when a model is opened.
 """
@@ -18,18 +18,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Runtime:
-    """What the rest of the package knows of a runtime."""
+    """The modules and properties of a runtime."""
 
     module: str
     """Has ``open_model(path, options)`` as :func:`open`; the path is a ModelDirectory if there is a writer."""
     writer: str = ""
-    """The module that writes its directories: ``VERSION``, and ``write_model`` as of ``export/onnx_format.py``."""
+    """The module that writes its directories: ``VERSION``, and ``write_model`` as in ``export/onnx_format.py``."""
     quantizations: tuple[str, ...] = ()
-    """That a model can be exported in."""
-    automatic: tuple[str, ...] = ()
-    """Those of them that ``export --runtime auto`` tries."""
-    weight_files: tuple[str, ...] = ()
-    """Files of a directory that hold weights."""
+    automatic: tuple[str, ...] = ()  # the quantizations that ``export --runtime auto`` tries
+    weight_files: tuple[str, ...] = ()  # files of a directory that hold weights
 
 
 ONNX_FILES = ("encoder.onnx", "step.onnx", "weights.bin", "encoder_positions.npy", "decoder_positions.npy")

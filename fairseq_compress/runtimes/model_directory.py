@@ -109,12 +109,12 @@ class ModelDirectory:
                 raise DataError(f"{self.path / name}: was altered, its SHA-256 is not that of {METADATA}")
 
     def weight_bytes(self) -> int:
-        """Bytes of the files that hold the weights; not of vocabularies, sentencepiece models and configuration."""
+        """Bytes of the files that hold the weights."""
         files, weights = self.metadata["files"], RUNTIMES[self.metadata["runtime"]].weight_files
         return sum(files[name]["bytes"] for name in weights if name in files)
 
     def identity(self) -> dict[str, Any]:
-        """Checksums of the model and its dictionaries, as JSON can hold them."""
+        """Checksums of the model and its dictionaries."""
         metadata = self.metadata
         files = json.dumps(metadata.get("files"), sort_keys=True)
         return {
@@ -126,12 +126,11 @@ class ModelDirectory:
         }
 
     def sentencepiece_model(self, side: str) -> Path:
-        """The sentencepiece model of a side, ``source`` or ``target``; most directories have one for both."""
+        """The SentencePiece model of a side, ``source`` or ``target``; most directories have one for both."""
         own = self.path / VOCABULARIES[side]
         return own if own.is_file() else self.path / VOCABULARY
 
     def segmenter(self) -> Segmenter:
-        """Raw text to subwords of the source, and subwords of the target to raw text."""
         source, target = map(self.sentencepiece_model, ("source", "target"))
         return Segmenter(source, None if target == source else target)
 

@@ -1,4 +1,4 @@
-"""How a model is opened, and what it gives then, whatever its runtime."""
+"""Options to open a model, and the opened model, of any runtime."""
 
 import os
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
@@ -17,12 +17,12 @@ from fairseq_compress.work.files import PathLike, file_sha256
 
 @dataclass(frozen=True)
 class RuntimeOptions:
-    """How a model is opened."""
+    """How a model is opened; ``data``, ``precision`` and ``max_tokens`` are for checkpoints."""
 
     search: Mapping[str, Any] = field(default_factory=dict)
-    """Options of the search in place of those of the export, or of the defaults."""
+    """Options of the search that replace those of the export or the defaults."""
     nbest: int | None = 1
-    """Hypotheses of each sentence; None: as many as the beam has."""
+    """Hypotheses of each sentence; None: the beam."""
     threads: int | None = None
     """None: ``OMP_NUM_THREADS`` if it is set, else all cores."""
     text: bool = True
@@ -30,17 +30,14 @@ class RuntimeOptions:
     sentencepiece: tuple[PathLike, PathLike | None] | None = None
     """Models of the source, and of the target if it has its own; None: those of the model directory."""
     languages: tuple[str | None, str | None] = (None, None)
-    """Of source and target, that the model must have; None: any."""
+    """Required source and target language; None: any."""
     device: str = "auto"
-    data: str | None = None
-    """Of a checkpoint: the folder with ``dict.LANG.txt``."""
-    precision: str = "float32"
-    """Of a checkpoint: a key of :data:`fairseq_compress.teachers.loading.PRECISIONS`."""
-    max_tokens: int | None = None
-    """Of a checkpoint: source tokens of a batch."""
+    data: str | None = None  # folder with dict.LANG.txt
+    precision: str = "float32"  # a key of teachers.loading.PRECISIONS
+    max_tokens: int | None = None  # source tokens of a batch
 
     def search_options(self, exported: Mapping[str, Any] = {}) -> SearchOptions:
-        """The options of the search, over those of an export."""
+        """The options of the search, with ``exported`` as defaults."""
         search = SearchOptions(**{**exported, **self.search})
         search.check_nbest(self.nbest or 1)
         return search
@@ -52,16 +49,13 @@ class OpenedModel:
 
     translator: SubwordTranslator
     search: SearchOptions
-    languages: tuple[str, str]
-    """Of source and target."""
-    segmenter: Segmenter | None
-    """None where subwords go in and out."""
-    source_entries: Container[str]
-    """Of the dictionary."""
+    languages: tuple[str, str]  # source and target
+    segmenter: Segmenter | None  # None: subwords in and out
+    source_entries: Container[str]  # of the source dictionary
     metadata: dict[str, Any]
     """``metadata.json`` of a directory; of a checkpoint its runtime and languages."""
     identity: dict[str, Any]
-    """Checksums of the model and its dictionaries, as JSON can hold them."""
+    """Checksums of the model and its dictionaries."""
     precision: str = "float32"
     device: str = "cpu"
     verify: Callable[[], None] = lambda: None
@@ -71,12 +65,7 @@ class OpenedModel:
         self, lines: Iterable[bytes | None], *, report: Callable[[str], None] | None = None,
         lines_at_once: int = LINES_AT_ONCE, translator: SubwordTranslator | None = None, **options: Any,
     ) -> Iterator[Translation]:  # fmt: skip
-        """:func:`translate_lines` with this model.
-
-        Args:
-            translator: in place of the model itself.
-            options: of :class:`LineOptions`.
-        """
+        """:func:`translate_lines` with this model, or with ``translator``; ``options`` are of :class:`LineOptions`."""
         assert self.segmenter is not None
         source, target = self.languages
         whole = LineOptions(source_lang=source, target_lang=target, **options)
@@ -86,11 +75,7 @@ class OpenedModel:
 def open_directory(
     directory: ModelDirectory, options: RuntimeOptions, model: Callable[..., SubwordTranslator]
 ) -> OpenedModel:
-    """Open a model directory; no translation is given before every file was compared with its checksum.
-
-    Args:
-        model: makes a translator of the directory, SearchOptions, the number of hypotheses, and the number of threads.
-    """
+    """Open a model directory as a ``model(directory, search options, nbest, threads)``."""
     _check_directory(directory, options)
     metadata, languages = directory.metadata, directory.metadata["languages"]
     search = options.search_options(metadata["search"])
@@ -103,7 +88,7 @@ def open_directory(
 
 
 def _check_directory(directory: ModelDirectory, options: RuntimeOptions) -> None:
-    """Raise a ConfigError for an option that does not fit a directory."""
+    """Refuse options that do not fit a directory."""
     path = directory.path
     for option, given, default in (("--data", options.data, None), ("--precision", options.precision, "float32")):
         if given != default:

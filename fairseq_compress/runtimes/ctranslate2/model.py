@@ -22,15 +22,7 @@ def open_model(directory: ModelDirectory, options: RuntimeOptions) -> OpenedMode
 
 
 class CTranslate2Model:
-    """Beam search in CTranslate2.
-
-    Args:
-        directory: of the runtime ``ctranslate2``.
-        options: of the search.
-        nbest: hypotheses of each sentence.
-        threads: workers of one thread each, which translate batches side by side; None:
-            :func:`fairseq_compress.system.default_threads`.
-    """
+    """Beam search in CTranslate2, by ``threads`` workers of one thread each, which translate batches in parallel."""
 
     def __init__(
         self, directory: ModelDirectory, options: SearchOptions, nbest: int = 1, threads: int | None = None
@@ -53,7 +45,7 @@ class CTranslate2Model:
 
     def translate(self, sentences: list[list[str]]) -> list[list[Hypothesis[list[str]]]]:
         options = self._options
-        groups: dict[int, list[int]] = {}  # places of the sentences by the greatest length of their translations
+        groups: dict[int, list[int]] = {}  # indices of the sentences by the maximum length of their translations
         for place, sentence in enumerate(sentences):
             length = min(options.greatest_length(len(sentence) + 1), self._longest_target)
             groups.setdefault(length, []).append(place)

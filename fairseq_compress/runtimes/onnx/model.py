@@ -42,7 +42,7 @@ class _Widths:
 
 @dataclass(frozen=True)
 class OnnxMetadata:
-    """What ``metadata.json`` has for this runtime."""
+    """The part of ``metadata.json`` for this runtime."""
 
     symbols: Symbols
     decoder: Shape
@@ -57,12 +57,7 @@ def open_model(directory: ModelDirectory, options: RuntimeOptions) -> OpenedMode
 class OnnxModel(SearchModel):
     """Beam search over the graphs of :mod:`fairseq_compress.export.onnx_transformer`.
 
-    Args:
-        directory: of the runtime ``onnx``.
-        options: of the search.
-        nbest: hypotheses of each sentence.
-        threads: batches are translated side by side, by one thread each; a single batch by all of them if the model is
-            large, else by one; None: :func:`fairseq_compress.system.default_threads`.
+    Batches are translated in parallel, by one thread each; a single batch by all ``threads`` if the model is large.
     """
 
     def __init__(
@@ -113,26 +108,25 @@ class OnnxModel(SearchModel):
         return OnnxSteps(step, self._shape, self._entries, source, mask, rows)
 
     def _open(self, threads: int) -> tuple[Any, Any]:
-        """The sessions of encoder and step, which compute with so many threads."""
+        """The sessions of encoder and step with a number of threads."""
         if threads not in self._sessions:
             try:
                 with ThreadPoolExecutor(2) as pool:
-                    encoder, step = pool.map(
-                        lambda name: _session(self._path / name, threads, name == STEP), (ENCODER, STEP)
-                    )
-            except Exception as error:  # ONNX Runtime has a dozen classes of its own
+                    paths = (self._path / name for name in (ENCODER, STEP))
+                    encoder, step = pool.map(lambda path: _session(path, threads, path.name == STEP), paths)
+            except Exception as error:  # ONNX Runtime has a dozen exception classes
                 raise self._problem("load", error) from None
             self._sessions[threads] = (encoder, step)
         return self._sessions[threads]
 
     def _problem(self, what: str, error: Exception) -> DataError:
-        """The error to raise; that of an altered file goes first."""
+        """The error to raise; that of an altered file takes precedence."""
         self._verified.result()
         return DataError(f"{self._path}: ONNX Runtime cannot {what} it: {str(error).splitlines()[0]}")
 
 
 def _session(path: Path, threads: int, spinning: bool) -> Any:
-    """A session. Only one may let its threads spin: those of another would take the cores from it."""
+    """A session; only one may let its threads spin, as spinning threads take the cores from the other."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -149,15 +143,13 @@ class _PositionRows:
         self._rows: Floats = np.load(folder / f"{side}_positions.npy") if kind == "learned" else self._make(1)
 
     def first(self, count: int) -> Floats:
-        """Those of the first tokens."""
         if count > len(self._rows):  # learned ones are there for all lengths that the model takes
             self._rows = self._make(2 * count)
         return self._rows[:count]
 
     def _make(self, count: int) -> Floats:
-        if self._kind == "sinusoidal":
-            return sinusoids(count, self._width)
-        return np.zeros((count, self._width), np.float32)
+        shape = (count, self._width)
+        return sinusoids(*shape) if self._kind == "sinusoidal" else np.zeros(shape, np.float32)
 
 
 def sinusoids(count: int, width: int) -> Floats:

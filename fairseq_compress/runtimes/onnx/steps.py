@@ -1,8 +1,8 @@
-"""Decoding steps of an exported model in ONNX Runtime: its memory, and nothing else between two steps.
+"""Decoding steps of an exported model in ONNX Runtime.
 
-Every hypothesis has a row of keys and values, into which a step writes those of its own token, in place: the session is
-bound to that memory, and nothing is copied. When the beam is reordered, the rows stay where they are; ``path[b, g, t]``
-tells in which row of its sentence hypothesis g finds the keys and values of step t.
+The session is bound to the memory of keys and values, into which a step writes those of its tokens in place. When the
+beam is reordered, nothing is copied: ``path[b, g, t]`` is the row of sentence b with the keys and values of step t of
+hypothesis g.
 """
 
 from collections.abc import Iterator
@@ -20,18 +20,15 @@ STEPS_AT_FIRST = 32  # for which there is room; it doubles when they are over
 
 @dataclass(frozen=True)
 class Shape:
-    """Of a decoder."""
+    """Shape of a decoder."""
 
     layers: int
-    heads: Any
-    """H of self-attention: a number, or one of each layer where they differ."""
-    head_width: Any
-    """D, likewise."""
-    entries: int
-    """Of its dictionary, with those that pad its output."""
+    heads: Any  # H of self-attention: a number, or one of each layer where they differ
+    head_width: Any  # D, likewise
+    entries: int  # of the dictionary and the padding of the output
 
     def problems(self) -> Iterator[str]:
-        """A message for each field that is damaged."""
+        """A message for each damaged field."""
         for name in ("heads", "head_width"):
             sizes = self._of_layers(getattr(self, name))
             if len(sizes) != self.layers or not all(type(size) is int for size in sizes):
@@ -53,7 +50,7 @@ class OnnxSteps:
         entries: of the dictionary; the output of the graph may have more.
         source: for each layer keys and values of the source, ``(2, B, H, S, D)``.
         source_mask: ``(B, S)``, 1 for tokens, 0 for padding.
-        positions: a row for each step, ``(.., C)``.
+        positions: vectors of the steps, ``(.., C)``.
     """
 
     def __init__(
@@ -69,10 +66,7 @@ class OnnxSteps:
         self._binding: Any = None
 
     def candidates(self, tokens: Ints, scores: Floats, choice: Choice) -> Candidates:
-        def best(count: int) -> Best:
-            return self._run(tokens, choice.penalties, count)
-
-        return candidates(best, scores, choice, self._entries - 1)
+        return candidates(lambda k: self._run(tokens, choice.penalties, k), scores, choice, self._entries - 1)
 
     def _run(self, tokens: Ints, penalties: dict[int, float], count: int) -> Best:
         if self._step == self._room:
@@ -114,9 +108,8 @@ class OnnxSteps:
 
     def _empty(self, hypotheses: int) -> list[Floats]:
         """For each layer keys and values, ``(2, B G, H, P, D)`` with room for P steps."""
-        return [
-            np.empty((2, hypotheses, heads, self._room, width), np.float32) for heads, width in self._shape.caches()
-        ]
+        sizes = ((2, hypotheses, heads, self._room, width) for heads, width in self._shape.caches())
+        return [np.empty(size, np.float32) for size in sizes]
 
     def _grow(self) -> None:
         all_old, path = self._past, self._path

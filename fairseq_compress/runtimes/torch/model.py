@@ -40,12 +40,7 @@ def open_model(path: str | os.PathLike[str], options: RuntimeOptions) -> OpenedM
 
 
 class TorchModel(SearchModel):
-    """Beam search with the models of an ensemble, whose probabilities are averaged.
-
-    Args:
-        loaded: the models.
-        max_tokens: of a batch; None: as for the device.
-    """
+    """Beam search with an ensemble, whose probabilities are averaged."""
 
     def __init__(
         self, loaded: LoadedModels, options: SearchOptions, nbest: int = 1, max_tokens: int | None = None
@@ -65,7 +60,7 @@ class TorchModel(SearchModel):
         return super().search(sentences, threads)
 
     def greatest_lengths(self, lengths: Ints) -> Ints:
-        """As in fairseq: for the whole batch that of its longest source."""
+        """As in fairseq, those of the longest source of the batch."""
         return np.full_like(lengths, self.options.greatest_length(int(lengths.max())))
 
     def start(self, tokens: Ints, lengths: Ints, steps: int, threads: int) -> TorchSteps:

@@ -9,10 +9,8 @@ from torch import Tensor, nn
 from fairseq_compress.errors import CheckpointError
 
 # With 7 bits for the activations a sum of two products fits 16 bits (2 · 127 · 127 < 2**15), so that processors without
-# VNNI, which add such pairs in 16 bits, saturate nowhere and every processor finds the same integers.
+# VNNI, which add such pairs in 16 bits, do not saturate, and every processor computes the same integers.
 SEVEN_BITS = True
-
-
 Projection = Callable[[Tensor], Tensor]  # x ↦ x Wᵀ + b, (N, in) -> (N, out)
 MakeProjection = Callable[[Tensor, Tensor | None], Projection]  # of W (out, in) and b (out,) or None
 
@@ -28,11 +26,10 @@ class Affine:
 
 
 class Int8Affine:
-    """The product of integers, dequantized to float32, on a CPU.
+    """Dynamic int8 quantization on a CPU: the product of integers, accumulated in 32 bits and dequantized to float32.
 
-    Row i of the weight is round(W_i / s_i) with s_i = max_j |W_ij| / 127. The input is quantized when it comes, to 7
-    bits, with one scale and zero point for all of it: a result depends a little on what else is in a batch. Sums are
-    exact, in 32 bits.
+    Row i of the weight is round(W_i / s_i) with s_i = max_j |W_ij| / 127. The input is quantized to 7 bits with one
+    scale and zero point, so a result depends slightly on the rest of its batch.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
@@ -40,7 +37,7 @@ class Int8Affine:
             raise CheckpointError("the model has weights that are NaN or infinite: it is damaged")
         scales = weight.abs().amax(1).double().clamp_min(1e-30) / 127
         zeros = torch.zeros(weight.size(0), dtype=torch.long)
-        with warnings.catch_warnings():  # torch means to give these types up; linear_dynamic takes no others
+        with warnings.catch_warnings():  # torch deprecates these types; linear_dynamic takes no others
             warnings.filterwarnings("ignore", "torch.quantize_per")
             rows = torch.quantize_per_channel(weight, scales, zeros, 0, torch.qint8)
         self._packed = torch.ops.quantized.linear_prepack(rows, bias)
@@ -50,7 +47,7 @@ class Int8Affine:
 
 
 def side_by_side(*linears: nn.Linear) -> tuple[Tensor, Tensor | None]:
-    """Weight and bias of several linear layers of one input as those of one."""
+    """Concatenated weight and bias of several linear layers of one input."""
     weight = torch.cat([linear.weight.detach() for linear in linears])
     if all(linear.bias is None for linear in linears):
         return weight, None

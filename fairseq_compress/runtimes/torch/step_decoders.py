@@ -42,7 +42,7 @@ class State(Protocol):
 
 
 def step_decoder(model: BaseFairseqModel, precision: str = "float32") -> "TreeDecoder | GeneralDecoder":
-    """The decoder for a model; why it is not the fast one, if it is not, is logged."""
+    """The fast decoder if the model allows it, else the general one, with a warning that tells why."""
     reason = why_not_fast(model)
     if reason is None:
         return TreeDecoder(model, Int8Affine if precision == "int8" else Affine)
@@ -53,7 +53,7 @@ def step_decoder(model: BaseFairseqModel, precision: str = "float32") -> "TreeDe
 
 
 def why_not_fast(model: Any) -> str | None:
-    """Why a model cannot be decoded by :class:`TreeDecoder`: the first reason found, or None if it can."""
+    """The first reason why :class:`TreeDecoder` does not support a model, or None."""
     decoder: Any = getattr(model, "decoder", None)
     if type(decoder) not in DECODERS:
         return f"its decoder is a {type(decoder).__name__}"
@@ -105,7 +105,7 @@ class GeneralDecoder:
 
 
 class GeneralState:
-    """See :class:`State`: every hypothesis is a row with keys, values and encoder output of its own."""
+    """See :class:`State`; every hypothesis is a row with its own keys, values and encoder output."""
 
     def __init__(self, model: Any, encoded: dict[str, list[Tensor]]) -> None:
         self._model = model

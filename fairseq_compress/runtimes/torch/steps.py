@@ -1,7 +1,7 @@
-"""Decoding steps of a model or an ensemble in torch: the candidates are found where the model is, numpy gets the best.
+"""Decoding steps of a model or an ensemble in torch; candidates are selected on the device of the model.
 
-Compared with fairseq's ``SequenceGenerator``, it saves time in the decoding step (``tree_decoder.py``), in one cheap
-pass over the vocabulary (:func:`best_candidates`), and in one row a sentence at first.
+Faster than fairseq's ``SequenceGenerator`` in the decoding step (``tree_decoder.py``), in one cheap pass over the
+vocabulary (:func:`best_candidates`), and by one row a sentence in the first step.
 """
 
 import math
@@ -19,13 +19,7 @@ LOGITS_AT_ONCE = {"cpu": 1 << 22, "cuda": 1 << 27}
 
 
 class TorchSteps:
-    """See :class:`fairseq_compress.decoding.beam_search.Steps`.
-
-    Args:
-        states: of each model of the ensemble, whose probabilities are averaged.
-        eos: id of EOS.
-        device: of the models.
-    """
+    """See :class:`fairseq_compress.decoding.beam_search.Steps`; the probabilities of the ensemble are averaged."""
 
     def __init__(self, states: Sequence[State], eos: int, device: torch.device) -> None:
         self._states, self._eos, self._device = states, eos, device
@@ -80,8 +74,8 @@ class TorchSteps:
 def best_candidates(lprobs: Tensor, scores: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
     """The best of ``scores[b, g] + lprobs[b, g, v]`` over g and v for each b, ``lprobs`` ``(B, G, V)``.
 
-    One pass over the vocabulary takes the greatest of each block of 64 entries; the best ``count`` entries are in the
-    best ``count`` blocks, which alone are looked at more closely. Where V is no multiple of 64: one plain ``topk``.
+    One pass over the vocabulary takes the maximum of each block of 64 entries; the best ``count`` entries are in the
+    best ``count`` blocks. Where V is no multiple of 64: one plain ``topk``.
 
     Returns:
         cumulated scores, tokens v and parents g, ``(B, K)`` each, best first.

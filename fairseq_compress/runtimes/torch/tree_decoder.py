@@ -1,13 +1,12 @@
-"""A fast decoding step for fairseq's transformer decoders, for hypotheses that share most of their past.
+"""Tree attention: a fast decoding step for fairseq's transformer decoders.
 
-The hypotheses of a beam are the leaves of a tree: they differ in their last tokens and share what was before. fairseq
-keeps the keys and values of every hypothesis and copies them all in each step. Here each node of the tree keeps its
-own once; a hypothesis attends to the nodes on its path, through a mask, and nothing is copied when the beam is
-reordered. Every few steps the nodes that no hypothesis can reach any more are dropped. Keys and values of the source
-are those of the sentence, shared by its hypotheses. The arithmetic is that of fairseq's layers, in the same order.
+The hypotheses of a beam are the leaves of a tree, in which each node stores its keys and values once. A hypothesis
+attends to the nodes on its path through a mask, so that reordering the beam copies nothing, while fairseq copies the
+keys and values of every hypothesis in each step. Every few steps unreachable nodes are dropped. Keys and values of the
+source are shared by the hypotheses of a sentence. The arithmetic is that of fairseq's layers, in the same order.
 
 Shapes: B sentences, G hypotheses a sentence (1 in the first step, then the beam), M nodes, S source length, C the width
-of the decoder, H heads of width D (in each attention its own), V entries of the dictionary.
+of the decoder, H heads of width D (per attention), V entries of the dictionary.
 """
 
 import math
@@ -25,7 +24,7 @@ COLUMNS = 64  # the output matrix is padded to a multiple of it: with an odd num
 
 
 class DecoderWeights(NamedTuple):
-    """The weights of a decoder layer with the projections of one input side by side."""
+    """The weights of a decoder layer with the projections of one input concatenated."""
 
     module: Any  # for its norms and its activation
     self_qkv: Projection
@@ -38,11 +37,11 @@ class DecoderWeights(NamedTuple):
 
 
 class TreeDecoder:
-    """The weights of a model's decoder, laid out for :class:`TreeState`.
+    """The weights of a decoder, laid out for :class:`TreeState`.
 
     Args:
-        model: one for which :func:`fairseq_compress.runtimes.torch.step_decoders.why_not_fast` has no objection.
-        project: what makes a projection of weight ``(out, in)`` and bias, see ``projections.py``.
+        model: one that :func:`fairseq_compress.runtimes.torch.step_decoders.why_not_fast` allows.
+        project: makes a projection from weight ``(out, in)`` and bias, see ``projections.py``.
     """
 
     def __init__(self, model: BaseFairseqModel, project: MakeProjection = Affine) -> None:
@@ -82,7 +81,7 @@ class TreeDecoder:
         return x
 
     def leave(self, x: Tensor) -> Tensor:
-        """What follows the last layer, but for the output matrix."""
+        """The norm and projection between the last layer and the output matrix."""
         if self.module.layer_norm is not None:
             x = self.module.layer_norm(x)
         if self.module.project_out_dim is not None:
@@ -91,10 +90,9 @@ class TreeDecoder:
 
 
 class TreeState:
-    """A batch of sentences in the middle of decoding.
+    """See :class:`fairseq_compress.runtimes.torch.step_decoders.State`.
 
     Args:
-        decoder: whose weights are used.
         encoded: ``(S, B, C_encoder)``.
         padding: ``(B, S)``, true at padding, or None.
     """
@@ -118,18 +116,13 @@ class TreeState:
         self._nodes = 0
         # For each hypothesis 0 at the nodes on its path and -inf elsewhere, (B, G, M).
         self._paths = torch.zeros(batch, 1, 0, dtype=encoded.dtype, device=encoded.device)
-        attentions = [layer.module.self_attn for layer in decoder.layers]
-        self._tree = [  # for each layer keys and values of the nodes and room for more, (2, B, H, M', D)
-            encoded.new_empty(2, batch, attention.num_heads, STEPS_BETWEEN_CLEANINGS, attention.head_dim)
-            for attention in attentions
-        ]
+        attentions = (layer.module.self_attn for layer in decoder.layers)
+        sizes = ((each.num_heads, STEPS_BETWEEN_CLEANINGS, each.head_dim) for each in attentions)
+        # For each layer keys and values of the nodes and room for more, (2, B, H, M', D).
+        self._tree = [encoded.new_empty(2, batch, *size) for size in sizes]
 
     def hidden(self, tokens: Tensor) -> Tensor:
-        """Go one step on with the last tokens ``(B, G)`` of the hypotheses.
-
-        Returns:
-            the features ``(B G, C)`` that the output matrix takes.
-        """
+        """Append the last tokens ``(B, G)``: features ``(B G, C)``, the input of the output matrix."""
         batch, group = tokens.shape
         self._grow(group)
         x = self.decoder.embed(tokens.reshape(-1), self._step)
@@ -140,16 +133,13 @@ class TreeState:
         return self.decoder.leave(x)
 
     def log_probs(self, tokens: Tensor) -> Tensor:
-        """The same, as log-probabilities of the next tokens ``(B G, V)``."""
         logits = self.decoder.logits(self.hidden(tokens))
         return torch.log_softmax(logits[:, : self.decoder.entries], dim=-1)
 
     def reorder(self, parents: Tensor) -> None:
-        """Let the new hypotheses continue the hypotheses ``parents`` ``(B, beam)`` of their sentence."""
         self._paths = self._paths.gather(1, parents[:, :, None].expand(-1, -1, self._nodes))
 
     def keep(self, rows: Tensor) -> None:
-        """Go on with the sentences ``rows`` only."""
         self._source = [part.index_select(1, rows) for part in self._source]
         if self._source_mask is not None:
             self._source_mask = self._source_mask.index_select(0, rows)
@@ -157,7 +147,7 @@ class TreeState:
         self._clean(rows, 0)
 
     def _grow(self, group: int) -> None:
-        """Add a node for each hypothesis, which only the hypothesis itself sees."""
+        """Add a node for each hypothesis, visible to it alone."""
         if self._nodes + group > self._tree[0].size(3):
             self._clean(None, group)
         own = self._paths.new_full((group, group), -math.inf).fill_diagonal_(0).expand(self._paths.size(0), -1, -1)
