@@ -3,8 +3,8 @@
 In each step a sentence has G hypotheses (1 at first, then ``beam``) with cumulated log-probabilities s. Its candidates
 are the 2·beam best of s + log p(token) over all hypotheses and tokens. A candidate that ends in EOS and is among the
 first ``beam`` is a finished hypothesis with the score s / length**lenpen, where the length counts EOS; the first
-``beam`` others continue. A sentence is done with ``beam`` finished hypotheses, or at its greatest length, where EOS is
-forced. The bookkeeping is numpy on small arrays, once a step for the whole batch; the model finds the candidates.
+``beam`` others continue. A sentence is done with ``beam`` finished hypotheses, or at its maximum length, where EOS is
+forced. The model computes the candidates; the rest is numpy on small arrays, once a step for the whole batch.
 
 Shapes: B sentences in the batch, G hypotheses of each, K candidates of a sentence.
 """
@@ -37,10 +37,8 @@ class Symbols:
 class Choice(NamedTuple):
     """Which tokens may continue the hypotheses in a step."""
 
-    most: int
-    """Candidates of a sentence, K; a model may give fewer."""
-    penalties: dict[int, float]
-    """Subtracted from the log-probability of a token; inf forbids it."""
+    most: int  # candidates of a sentence, K; a model may return fewer
+    penalties: dict[int, float]  # subtracted from the log-probability of a token; inf forbids it
     repeated: tuple[Ints, Ints]
     """Forbidden pairs: numbers of hypotheses, ``b * G + g``, and tokens that would repeat an n-gram."""
 
@@ -48,20 +46,17 @@ class Choice(NamedTuple):
 class Candidates(NamedTuple):
     """The best continuations of each sentence, best first."""
 
-    scores: Floats
-    """Cumulated log-probabilities, ``(B, K)``."""
+    scores: Floats  # cumulated log-probabilities, (B, K)
     tokens: Ints
-    parents: Ints
-    """The hypotheses that they continue, numbered within the sentence."""
-    eos: Floats
-    """Log-probability of EOS after each hypothesis, without penalties, ``(B, G)``."""
+    parents: Ints  # the hypotheses that they continue, numbered within the sentence
+    eos: Floats  # log-probability of EOS after each hypothesis, without penalties, (B, G)
 
 
 class Steps(Protocol):
     """A batch of encoded sentences in the middle of decoding."""
 
     def candidates(self, tokens: Ints, scores: Floats, choice: Choice) -> Candidates:
-        """Append the last tokens ``(B, G)`` to hypotheses with cumulated ``scores (B, G)`` and find what continues."""
+        """Append the last tokens ``(B, G)`` to hypotheses with cumulated ``scores (B, G)``; return what continues."""
 
     def reorder(self, parents: Ints) -> None:
         """Let the new hypotheses continue the hypotheses ``parents (B, beam)`` of their sentence."""
@@ -78,13 +73,10 @@ def pick(values: NDArray[Any], index: Ints) -> NDArray[Any]:
 def beam_search(
     steps: Steps, longest: Ints, options: SearchOptions, symbols: Symbols
 ) -> list[list[Hypothesis[list[int]]]]:
-    """Decode a batch.
+    """Decode a batch: at most ``beam`` hypotheses of each sentence, best first.
 
     Args:
-        longest: the most tokens of each sentence's translation, EOS not counted, ``(B,)``.
-
-    Returns:
-        for each sentence its hypotheses, best first: ``beam`` of them, fewer if the greatest length cut it short.
+        longest: maximum length of each translation, EOS not counted, ``(B,)``.
     """
     beam = options.beam
     book, history = _Book(longest, options), History(len(longest), options.no_repeat_ngram_size)
@@ -116,7 +108,7 @@ def beam_search(
 
 
 def _force_eos(found: Candidates, scores: Floats, eos: int, rows: NDArray[np.bool_]) -> None:
-    """Of the sentences ``rows`` let every hypothesis end, and nothing else, in place."""
+    """Let every hypothesis of the sentences ``rows`` end, in place."""
     if not rows.any():
         return
     ended = (found.eos + scores)[rows]
@@ -128,10 +120,9 @@ def _force_eos(found: Candidates, scores: Floats, eos: int, rows: NDArray[np.boo
 
 
 class _Book:
-    """What a batch has decoded: tokens and parents of every step, and the finished hypotheses.
+    """Tokens and back pointers of every step of a batch, and its finished hypotheses.
 
-    Tokens are stored with back pointers, so a step writes one number for each hypothesis; rows are those of the whole
-    batch, whichever sentences still continue.
+    Rows are those of the whole batch, whichever sentences continue.
     """
 
     def __init__(self, longest: Ints, options: SearchOptions) -> None:
@@ -170,7 +161,6 @@ class _Book:
             history.append(values)
 
     def keep(self, rows: Ints) -> None:
-        """Continue with the sentences ``rows`` of those that continued so far."""
         self._rows, self._counts, self.longest = self._rows[rows], self._counts[rows], self.longest[rows]
 
     def hypotheses(self) -> list[list[Hypothesis[list[int]]]]:

@@ -1,7 +1,4 @@
-"""From the best tokens after each hypothesis to the best candidates of each sentence.
-
-For runtimes that choose tokens hypothesis by hypothesis, inside their graph, before scores are added.
-"""
+"""The best candidates of each sentence, from the best tokens after each hypothesis that a graph computes."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -10,7 +7,7 @@ import numpy as np
 
 from fairseq_compress.decoding.beam_search import Candidates, Choice, Floats, Ints, pick
 
-BANNED_AT_ONCE = 8  # tokens that replace those of repeated n-grams are asked for in such numbers
+BANNED_AT_ONCE = 8  # tokens that replace those of repeated n-grams are requested in multiples of it
 
 
 class Best(NamedTuple):
@@ -25,9 +22,9 @@ def candidates(best: Callable[[int], Best], scores: Floats, choice: Choice, most
     """The candidates of a step.
 
     Args:
-        best: computes the step and gives so many tokens after each hypothesis; is called once.
+        best: computes the step and returns a number of tokens after each hypothesis; is called once.
         scores: of the hypotheses, ``(B, G)``.
-        most: tokens that it can give.
+        most: the largest number that it accepts.
     """
     count = min(choice.most, most)
     hypotheses, forbidden = choice.repeated
@@ -46,7 +43,7 @@ def candidates(best: Callable[[int], Best], scores: Floats, choice: Choice, most
 
 
 def _without(best: Best, hypotheses: Ints, forbidden: Ints, count: int) -> Best:
-    """The first ``count`` tokens but for the forbidden pairs."""
+    """The first ``count`` tokens without the forbidden pairs."""
     batch, group, width = best.tokens.shape
     tokens = best.tokens.reshape(batch * group, width)
     banned = np.zeros(tokens.shape, np.bool_)

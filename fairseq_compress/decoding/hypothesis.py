@@ -8,10 +8,8 @@ Output = TypeVar("Output")
 class Hypothesis(NamedTuple, Generic[Output]):
     """One translation."""
 
-    score: float
-    """Log-probability / length**lenpen in nats, EOS counted; higher is better."""
-    output: Output
-    """Token ids or subwords, without EOS; or text, one line."""
+    score: float  # log-probability / length**lenpen in nats, EOS counted; higher is better
+    output: Output  # token ids or subwords, without EOS; or text, one line
 
     @property
     def text(self) -> Output:

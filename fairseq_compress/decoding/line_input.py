@@ -1,4 +1,4 @@
-"""Lines of a stream when they arrive, with the pauses between them."""
+"""Read lines as they arrive, with the pauses between them."""
 
 import os
 import select
@@ -15,13 +15,11 @@ CHUNK = 1 << 16
 def read_lines_as_they_come(stream: IO[bytes], before_waiting: Callable[[], None]) -> Iterator[bytes | None]:
     """Yield the lines without their ends (LF or CRLF), and None when the input pauses after at least one line.
 
-    Only the time in which it waits for input counts. A pipe that always has some never pauses, however long the caller
-    takes for the lines, so what is translated at once does not depend on the speed of the model.
-
-    A regular file has no pauses, nor has any stream on Windows, where nothing tells that a pipe is empty.
+    Only time spent waiting for input counts, so that the batches do not depend on the speed of the model. A regular
+    file has no pauses, nor has any stream on Windows, where an empty pipe cannot be detected.
 
     Args:
-        before_waiting: called before it waits for input; what was written must be flushed then.
+        before_waiting: called before waiting for input, to flush the output.
     """
     if not _may_pause(stream):
         yield from read_lines(stream)
@@ -54,7 +52,7 @@ def read_lines_as_they_come(stream: IO[bytes], before_waiting: Callable[[], None
 
 
 def read_lines(stream: IO[bytes]) -> Iterator[bytes]:
-    """Yield the lines without their ends."""
+    """The lines without their ends."""
     return map(_without_end, stream)
 
 
@@ -68,7 +66,7 @@ def _may_pause(stream: IO[bytes]) -> bool:
 
 
 def _is_ready(file: int, seconds: float) -> bool:
-    """Whether there is something to read, the end of the input included, in so many seconds."""
+    """Whether input, or its end, arrives within ``seconds``."""
     return bool(select.select([file], [], [], seconds)[0])
 
 

@@ -1,4 +1,4 @@
-"""No n-gram twice in a translation (arXiv:1705.04304): which tokens would repeat one."""
+"""Blocking of repeated n-grams (arXiv:1705.04304)."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,10 +11,10 @@ def repeating_tokens(history: Ints, size: int) -> tuple[Ints, Ints]:
 
     Args:
         history: the tokens of N hypotheses so far, without the EOS that fairseq begins with, ``(N, T)``.
-        size: n, at least 1; 0 forbids nothing.
+        size: n; 0 forbids nothing.
 
     Returns:
-        forbidden pairs: numbers of hypotheses and, for each, a token; a pair may be there several times.
+        forbidden pairs: numbers of hypotheses and, for each, a token; pairs may repeat.
     """
     steps = history.shape[1]
     if size == 0 or steps < size:
@@ -26,12 +26,7 @@ def repeating_tokens(history: Ints, size: int) -> tuple[Ints, Ints]:
 
 
 class History:
-    """The tokens of the hypotheses of a batch, B sentences of G hypotheses; nothing is stored if nothing is forbidden.
-
-    Args:
-        batch: B; at first a sentence has one hypothesis without tokens.
-        size: n of the n-grams, 0 to forbid nothing.
-    """
+    """The tokens of a batch, ``(B, G, T)``; nothing is stored if the size n of the n-grams is 0."""
 
     def __init__(self, batch: int, size: int) -> None:
         self._size = size
@@ -44,7 +39,6 @@ class History:
             self._tokens = np.concatenate([continued, tokens[:, :, None]], axis=2)
 
     def keep(self, rows: Ints) -> None:
-        """Continue with the sentences ``rows`` only."""
         self._tokens = self._tokens[rows]
 
     def repeating(self) -> tuple[Ints, Ints]:

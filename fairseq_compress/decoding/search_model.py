@@ -1,4 +1,4 @@
-"""Subwords to subwords by beam search, in batches of similar length: what every runtime with our search shares."""
+"""Subwords to subwords by beam search, in batches of similar length, for every runtime with our search."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,11 +20,10 @@ Found = list[list[Hypothesis[list[int]]]]  # of each sentence, best first
 class SubwordTranslator(Protocol):
     """A model as a function of subwords."""
 
-    longest: int
-    """Subwords that it takes, EOS not counted."""
+    longest: int  # maximum source length in subwords, EOS not counted
 
     def translate(self, sentences: list[list[str]]) -> list[list[Hypothesis[list[str]]]]:
-        """The hypotheses of each sentence, best first; no sentence is empty."""
+        """The hypotheses of each nonempty sentence, best first."""
 
 
 class Dictionaries(NamedTuple):
@@ -39,9 +38,7 @@ class SearchModel(ABC):
     """A model that decodes by :func:`beam_search`.
 
     Args:
-        dictionaries: of the model.
-        positions: the longest source and target that it takes, in tokens with EOS.
-        options: of the search.
+        positions: maximum lengths of source and target in tokens, EOS included.
         nbest: hypotheses of each sentence.
         max_tokens: source tokens of a batch, padding counted.
     """
@@ -72,11 +69,7 @@ class SearchModel(ABC):
         return map(self.search, batches)
 
     def search(self, sentences: Sentences, threads: int = 1) -> Found:
-        """The hypotheses of a batch, best first.
-
-        Args:
-            threads: that a step computes with, in a runtime where each batch has its own.
-        """
+        """The hypotheses of a batch, best first; ``threads`` of a step, where each batch has its own."""
         pad = self._dictionaries.symbols.pad
         lengths = np.array([len(sentence) for sentence in sentences])
         tokens = np.full((len(sentences), lengths.max()), pad)
@@ -87,9 +80,9 @@ class SearchModel(ABC):
         return beam_search(steps, longest, self.options, self._dictionaries.symbols)
 
     def greatest_lengths(self, lengths: Ints) -> Ints:
-        """Tokens of the longest translations of sources of these lengths; EOS counts in the source alone."""
+        """Maximum lengths of translations; EOS counts in the source alone."""
         return np.array([self.options.greatest_length(length) for length in lengths.tolist()])
 
     @abstractmethod
     def start(self, tokens: Ints, lengths: Ints, steps: int, threads: int) -> Steps:
-        """Encode the sources ``(B, S)``, padded on the right, to make at most so many decoding steps."""
+        """Encode the sources ``(B, S)``, padded on the right, for at most ``steps`` decoding steps."""

@@ -9,7 +9,7 @@ from fairseq_compress.options import check, option
 
 @dataclass(frozen=True)
 class SearchOptions:
-    """How translations are searched for."""
+    """Options of beam search."""
 
     beam: int = option(5, "hypotheses followed at a time", range="[1, inf)", metavar="N")
     lenpen: float = option(1.0, "score = log-probability / length**P, EOS counted", range="(-inf, inf)", metavar="P")
@@ -33,7 +33,7 @@ class SearchOptions:
             yield f"--min-len: must be at most --max-len-b ({self.max_len_b}), got {self.min_len}"
 
     def check_beam(self, entries: int) -> None:
-        """Refuse a beam larger than the entries besides padding and EOS, which the first step cannot fill."""
+        """Refuse a beam larger than the number of entries besides padding and EOS."""
         if self.beam > entries - 2:
             raise ConfigError(f"--beam: must be at most {entries - 2} with this dictionary, got {self.beam}")
 
@@ -43,7 +43,7 @@ class SearchOptions:
             raise ConfigError(f"--nbest: must be at most --beam ({self.beam}), got {nbest}")
 
     def greatest_length(self, source_length: int) -> int:
-        """Tokens of the longest translation of a source of that length, EOS counted in the source alone."""
+        """Maximum length of a translation; EOS counts in the source alone."""
         return int(self.max_len_a * source_length + self.max_len_b)
 
 

@@ -1,4 +1,4 @@
-"""Raw text through a model, line by line, in bounded memory and in order, whatever the lines are like."""
+"""Translation of raw text line by line, in bounded memory and in order."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
@@ -20,17 +20,14 @@ BYTES_AT_ONCE = 1 << 19  # memory grows by some 100 bytes for each
 class Translation(NamedTuple):
     """The result for one line."""
 
-    raw: bytes | None
-    """The line itself, if it is not UTF-8."""
-    hypotheses: list[Hypothesis[str]]
-    """Best first; of an empty line one of score 0."""
+    raw: bytes | None  # the line itself, if it is not UTF-8
+    hypotheses: list[Hypothesis[str]]  # best first; of an empty line one of score 0
 
 
 class _Part(NamedTuple):
     """A part of a line that is translated at once."""
 
-    gap: str
-    """Between the translation of the part before and this one's."""
+    gap: str  # white space before its translation
     subwords: list[str]
 
 
@@ -38,16 +35,16 @@ def translate_lines(
     lines: Iterable[bytes | None], model: SubwordTranslator, segmenter: Segmenter, options: LineOptions,
     report: Callable[[str], None] | None = None, lines_at_once: int = LINES_AT_ONCE,
 ) -> Iterator[Translation]:  # fmt: skip
-    """Translate lines (without their line feeds), each one in its place.
+    """Translate lines (without their line feeds) in order.
 
     Empty lines stay empty. A line that is not UTF-8 is reported and passed through. One of more than
     ``options.longest`` subwords is cut (:func:`fairseq_compress.corpus.text_cutting.cut_text`) and translated part by
-    part; the translations are joined as the parts were, and the score is the mean of theirs.
+    part; its score is the mean of theirs.
 
     Args:
-        lines: a None among them stands for a pause: what came before it is translated then.
+        lines: None stands for a pause, at which the lines before it are translated.
         report: called with a message for each line that is not UTF-8.
-        lines_at_once: read before they are translated, or as many as have half a megabyte.
+        lines_at_once: maximum number of lines translated together, of at most half a megabyte.
     """
     limit = min(options.longest, model.longest)
     number = 0
@@ -82,7 +79,7 @@ def _decode(
 def _cut(
     text: str, subwords: list[str], limit: int, segmenter: Segmenter, options: LineOptions, number: int
 ) -> list[_Part]:
-    """The parts of a line; none if it is empty."""
+    """The parts of a line, none if it is empty."""
     if len(subwords) <= limit:
         return [_Part("", subwords)] if subwords else []
     if options.long_lines == "refuse":
@@ -104,7 +101,7 @@ def _cut(
 
 
 def _gap(before: str, behind: str, source: str | None, target: str | None) -> str:
-    """The white space between translations of two parts: that of the parts, unless the languages differ in it."""
+    """The white space between translations of two parts: that of the parts, if both languages use spaces or none."""
     gap = " " if before.endswith(" ") else ""
     if source is None or target is None or is_unspaced(source) == is_unspaced(target):
         return gap

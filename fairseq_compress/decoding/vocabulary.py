@@ -1,4 +1,4 @@
-"""The dictionaries of a model directory: lists of entries, in the order of their ids."""
+"""The dictionaries of a model directory: lists of entries in the order of their ids."""
 
 import json
 from pathlib import Path
