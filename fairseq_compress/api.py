@@ -33,15 +33,14 @@ PathLike = str | os.PathLike[str]
 class Translator:
     """A model as a function on lines of text.
 
-    Of a directory of ``fairseq-compress export`` it loads ONNX Runtime or CTranslate2, neither torch nor fairseq. As
-    with ``fairseq-compress translate``, empty lines stay empty, and long ones are split at ends of sentences and
-    joined again.
+    A directory of ``fairseq-compress export`` needs ONNX Runtime or CTranslate2, neither torch nor fairseq. Empty
+    lines stay empty, and long ones are split at ends of sentences and joined again.
 
     Args:
         model: the directory, or a checkpoint, packed or not.
         threads: None: ``OMP_NUM_THREADS`` if it is set, else all cores.
-        longest: subwords of a line that are translated at once.
-        split: what has more is split; False: it is refused.
+        longest: maximum number of subwords that are translated at once.
+        split: split longer lines; False: refuse them.
         data: of a checkpoint: folder with ``dict.LANG.txt``; None: next to it, else the folder that it was trained on.
         sentencepiece_model: of a checkpoint.
         target_sentencepiece_model: of a checkpoint, if the target side has its own.
@@ -68,7 +67,7 @@ class Translator:
         self._model = runtimes.open(model, options)
         self._lines: dict[str, Any] = {"longest": longest, "long_lines": "split" if split else "refuse"}
         self.metadata: dict[str, Any] = self._model.metadata
-        """``metadata.json``: languages, architecture, parameters, quantization, what the check measured."""
+        """``metadata.json``: languages, architecture, parameters, quantization, results of the check."""
 
     def __call__(self, lines: Iterable[str]) -> list[str]:
         """The best translation of each line.
@@ -95,16 +94,13 @@ class Translator:
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A trained model with what belongs to it."""
+    """A trained model with its dictionaries and training configuration."""
 
-    model: BaseFairseqModel
-    """In evaluation mode; ``model.train()`` to continue training."""
-    task: FairseqTask
-    """Of its training, without data."""
+    model: BaseFairseqModel  # in evaluation mode; ``model.train()`` to continue training
+    task: FairseqTask  # of its training, without data
     source_dictionary: Dictionary
     target_dictionary: Dictionary
     cfg: DictConfig
-    """The configuration of its training."""
 
 
 def load(path: PathLike, data: PathLike | None = None) -> LoadedModel:

@@ -33,7 +33,6 @@ class Options:
     )  # fmt: skip
 
     def problems(self) -> Iterator[str]:
-        """One directory and --last belong together."""
         directory = len(self.checkpoint) == 1 and os.path.isdir(self.checkpoint[0])
         if directory and self.last is None:
             yield f"--last: must be given with the directory {self.checkpoint[0]}"

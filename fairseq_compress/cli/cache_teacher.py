@@ -1,4 +1,4 @@
-"""``fairseq-compress cache-teacher``: what teachers say of every target token of a binarized corpus -> files."""
+"""``fairseq-compress cache-teacher``: store the teachers' output for every target token of a binarized corpus."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -95,7 +95,7 @@ def run(args: Options) -> int:
 
 
 def _task(args: Options) -> Any:
-    """fairseq's translation task over the data, with the languages of the teacher unless they are given."""
+    """fairseq's translation task over the data; default languages: those of the teacher."""
     from fairseq import utils
     from fairseq.tasks.translation import TranslationConfig, TranslationTask
 
@@ -121,7 +121,7 @@ def _task(args: Options) -> Any:
 
 
 def _load(task: Any, split: str, teacher_path: str) -> tuple[Any, dict[str, Any]]:
-    """A split as training loads it, and the checksums of everything that its records are made from."""
+    """A split as training loads it, and the checksums of its inputs."""
     from fairseq_compress.datasets.teacher_cache import loaded_parts
     from fairseq_compress.errors import DataError
     from fairseq_compress.teachers.cache_checksums import split_facts

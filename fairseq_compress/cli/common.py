@@ -1,8 +1,4 @@
-"""The options that verbs share: one name for one thing everywhere.
-
-``--checkpoint`` a model, ``--data`` a binarized folder, ``--sentencepiece-model``, ``--source`` and ``--reference``
-text, ``--output`` what is written.
-"""
+"""The options that verbs share, with the same name for the same thing everywhere."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -13,7 +9,7 @@ from fairseq_compress.options import option
 
 
 def _noun(metavar: str, help: str = "", required: bool = True) -> Callable[..., Any]:
-    """A function that declares an option, with the help and metavar of the verb in place of these."""
+    """A function that declares an option, with defaults for help and metavar."""
 
     def declare(help: str = help, metavar: str = metavar, required: bool = required) -> Any:
         return option(MISSING if required else None, help, metavar=metavar)
@@ -37,34 +33,27 @@ def number(default: int | None, help: str) -> Any:
 
 
 def window(of: str) -> Any:
-    """``--window``."""
     return number(65_536, f"{of} that are sorted by length at a time")
 
 
 def threads() -> Any:
-    """``--threads``."""
     return number(None, "default: OMP_NUM_THREADS if set, else all cores")
 
 
 def processes() -> Any:
-    """``--processes``, of a verb that :mod:`fairseq_compress.cli.local_ranks` starts several times."""
-    return number(
-        1, "share work and cores between N processes on this machine; torchrun and srun start them themselves"
-    )
+    help = "share work and cores between N processes on this machine; torchrun and srun start them themselves"
+    return number(1, help)
 
 
 def device() -> Any:
-    """``--device``."""
     return option("auto", "where the model runs", choices=("auto", "cpu", "cuda"))
 
 
 def precision(of: str) -> Any:
-    """``--precision``."""
     return option("float32", f"type {of}", choices=("float32", "bfloat16"))
 
 
 def join_only() -> Any:
-    """``--join-only``."""
     return option(False, "compute nothing, only join what the processes of a run have written")
 
 
@@ -79,15 +68,15 @@ class SentencePieceModels:
     target_sentencepiece_model: str | None = option(None, "that of the target alone", metavar="M.model")
 
     def given(self) -> tuple[str, str | None] | None:
-        """The model of the source, and that of the target or None if it is the same; None without any of them."""
+        """The model of the source, and that of the target, None if it is the same; None without models."""
         source, target = self._both()
         return None if source is None else (source, None if target == source else target)
 
     def problems(self) -> Iterator[str]:
-        """One side alone has a model."""
-        for side, own, other in zip(("source", "target"), self._both(), reversed(self._both()), strict=True):
-            if own is None and other is not None:
-                yield f"--{side}-sentencepiece-model: must be given too, or --sentencepiece-model for both sides"
+        source, target = self._both()
+        if (source is None) != (target is None):
+            side = "source" if source is None else "target"
+            yield f"--{side}-sentencepiece-model: must be given too, or --sentencepiece-model for both sides"
 
     def _both(self) -> tuple[str | None, str | None]:
         both = self.sentencepiece_model
@@ -95,5 +84,5 @@ class SentencePieceModels:
 
 
 def tell(message: str) -> None:
-    """Print a result for people, on the standard error."""
+    """Print a message on the standard error."""
     print(message, file=sys.stderr)

@@ -24,8 +24,6 @@ def _dictionary(of: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Options of the verb; the prefixes are named as in fairseq-preprocess."""
-
     source_lang: str = common.language("source language, suffix of the files", required=True)
     target_lang: str = common.language("target language, suffix of the files", required=True)
     trainpref: str | None = option(None, "the training text, PREFIX.SRC and PREFIX.TGT", metavar="PREFIX")

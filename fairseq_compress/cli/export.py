@@ -30,7 +30,6 @@ class Options:
     search: SearchOptions = part(SearchOptions, "search of the check, which translate then has as its default")
 
     def problems(self) -> Iterator[str]:
-        """Without a SentencePiece model no raw text can be translated."""
         if self.sentencepiece.given() is None:
             yield "--sentencepiece-model: must be given, or one for each side"
 
@@ -42,14 +41,11 @@ def run(args: Options) -> None:
     models = args.sentencepiece.given() or ("", None)
     options = ExportOptions(models, **args.what, search=args.search)
     directory = (export_fastest if options.runtime == AUTO else export)(options, args.output, args.check)
-    if auto := directory.metadata.get("auto"):
+    metadata = directory.metadata
+    if auto := metadata.get("auto"):
         _tell_candidates(auto)
-    _tell_result(args.output, directory.metadata)
-
-
-def _tell_result(output: str, metadata: dict[str, Any]) -> None:
     common.tell(
-        f"{output}: {metadata['runtime']} {metadata['quantization']}, {metadata['parameters']:,} parameters, "
+        f"{args.output}: {metadata['runtime']} {metadata['quantization']}, {metadata['parameters']:,} parameters, "
         f"{metadata['bytes']:,} bytes"
     )
     if found := metadata["check"]:
@@ -63,7 +59,6 @@ def _tell_result(output: str, metadata: dict[str, Any]) -> None:
 
 
 def _tell_candidates(auto: dict[str, Any]) -> None:
-    """A line each of what was tried."""
     for each in auto["candidates"]:
         name = f"{each['runtime']} {each['quantization']}"
         if "dropped" in each:

@@ -40,7 +40,7 @@ def run(args: Options) -> None:
 
 
 def languages_of(data: str, source: str | None = None, target: str | None = None) -> tuple[str, str]:
-    """The languages that are given, else those of a binarized folder."""
+    """The given languages; default: those of a binarized folder."""
     from fairseq.data import data_utils
 
     from fairseq_compress.errors import ConfigError

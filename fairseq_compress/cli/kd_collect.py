@@ -28,7 +28,6 @@ class Options:
     )
 
     def problems(self) -> Iterator[str]:
-        """The number of lines comes from one of two."""
         if (self.source is None) == (self.expected_lines is None):
             yield "--source, --expected-lines: exactly one must be given"
 

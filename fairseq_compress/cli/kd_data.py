@@ -43,7 +43,6 @@ class Options:
     rules: SelectionRules = part(SelectionRules, "rules")
 
     def problems(self) -> Iterator[str]:
-        """What the rules require, and the place of the output."""
         if (self.reverse_checkpoint is None) != (self.rules.drop_worst == 0):
             yield "--reverse-checkpoint: must be given with --drop-worst above 0, and not without"
         if (self.reference is None) != (self.rules.mode != "interpolate"):
@@ -61,12 +60,10 @@ def run(args: Options) -> None:
     pieces, nbest, scores, chosen = (str(steps / name) for name in ("source", "nbest", "scores", "train.nbest"))
     source, target = (str(steps / f"train.{language}") for language in (source_lang, target_lang))
     encode_file(args.sentencepiece_model, args.source, pieces)
+    model = args.sentencepiece_model
     kd_encode.run(
-        kd_encode.Options(
-            nbest=args.nbest, source=args.source, pieces=pieces, sentencepiece_model=args.sentencepiece_model,
-            output=nbest,
-        )
-    )  # fmt: skip
+        kd_encode.Options(nbest=args.nbest, source=args.source, pieces=pieces, sentencepiece_model=model, output=nbest)
+    )
     if args.reverse_checkpoint is not None:
         reverse = kd_score.Options(
             checkpoint=args.reverse_checkpoint, nbest=nbest, source=pieces, output=scores, data=args.data,
@@ -75,7 +72,7 @@ def run(args: Options) -> None:
         kd_score.run(reverse)
     kd_select.run(
         kd_select.Options(
-            nbest=nbest, source=pieces, reference=args.reference, sentencepiece_model=args.sentencepiece_model,
+            nbest=nbest, source=pieces, reference=args.reference, sentencepiece_model=model,
             reverse_scores=scores if args.reverse_checkpoint else None, output_source=source, output_target=target,
             output_nbest=chosen if args.rules.mode == "k-best" else None, report=str(steps / "report.json"),
             processes=args.processes, rules=args.rules,
@@ -94,7 +91,7 @@ def run(args: Options) -> None:
 
 
 def _binarize(args: Options, languages: tuple[str, str], prefix: str, folder: str) -> None:
-    """The selected text by fairseq-preprocess, and everything else of the corpus next to it."""
+    """Binarize the selected text by fairseq-preprocess, and copy validation and test sets."""
     register()
     from fairseq import options
     from fairseq_cli import preprocess

@@ -1,4 +1,4 @@
-"""``--processes N``: a verb that shares work by RANK and WORLD_SIZE, started N times on this machine."""
+"""``--processes N``: start a verb that shares work by RANK and WORLD_SIZE N times on this machine."""
 
 import ctypes
 import os
@@ -15,12 +15,9 @@ PR_SET_PDEATHSIG = 1  # of Linux's prctl
 
 
 def run_processes(verb: str, processes: int, values: Mapping[str, object]) -> int:
-    """Start the verb ``processes`` times and wait; return 0, or the status of the first that failed.
+    """Start the verb with options ``values`` several times and wait; return 0, or the status of the first that failed.
 
-    When one fails, or this process is told to end, the others are ended too; killed, it takes them along.
-
-    Args:
-        values: of its options, by name.
+    All processes end when one fails or this process ends.
     """
     from fairseq_compress.errors import ConfigError
     from fairseq_compress.system import available_cores
@@ -48,15 +45,12 @@ def run_processes(verb: str, processes: int, values: Mapping[str, object]) -> in
 
 
 def make_products_reproducible() -> None:
-    """Let matrix products of MKL round alike with any number of threads; to be called before torch is imported.
-
-    Otherwise the last digit of a score depends on how many cores a process has. It costs no measurable time.
-    """
+    """Make MKL's matrix products independent of the number of threads, at no cost; call before torch is imported."""
     os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
 
 
 def die_with_parent() -> None:
-    """In a process of :func:`run_processes`: end when the parent ends, however it ends."""
+    """In a process of :func:`run_processes`: end with the parent."""
     parent = os.environ.get(PARENT)
     if parent is None:
         return

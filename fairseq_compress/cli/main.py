@@ -1,4 +1,4 @@
-"""``fairseq-compress VERB ...``: finds the verb's module, parses its options, turns errors into one line.
+"""``fairseq-compress VERB ...``: imports the verb's module, parses its options, reports errors in one line.
 
 Exit status: 0 done, 1 an error that the message explains, 2 a wrong command line, 130 interrupted (Ctrl-C),
 141 the reader of our output went away (``| head``), 143 terminated.
@@ -95,7 +95,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def load_verb(verb: str) -> ModuleType:
-    """Import the module of a verb of :data:`VERBS`."""
     return importlib.import_module(f"fairseq_compress.cli.{VERBS[verb][0]}")
 
 

@@ -1,4 +1,4 @@
-"""``fairseq-compress materialize``: a checkpoint of ours -> one of fairseq's plain ``transformer``."""
+"""``fairseq-compress materialize``: any checkpoint -> one of fairseq's plain ``transformer``."""
 
 from dataclasses import dataclass
 

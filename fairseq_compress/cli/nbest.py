@@ -62,12 +62,15 @@ def run(args: Options) -> int:
     from fairseq_compress.decoding.search_model import MAX_TOKENS
     from fairseq_compress.jobs.nbest import Corpus, NBestJob, NBestOptions
     from fairseq_compress.runtimes.opened import RuntimeOptions
+    from fairseq_compress.work.files import check_distinct
+    from fairseq_compress.work.manifest import sidecar_path
     from fairseq_compress.work.sharded import run_job, shard_from_environment
 
     models = args.sentencepiece.given()
     max_tokens = MAX_TOKENS["cpu"] if args.max_tokens is None else args.max_tokens
     options = NBestOptions(args.search, args.nbest, max_tokens, args.window, args.long_lines)
-    _check_files(args)
+    paths = [args.source, *args.checkpoint.split(":"), *(path for path in models or () if path)]
+    check_distinct(paths, [args.output, sidecar_path(args.output)])
     shard = shard_from_environment()
     teacher = runtimes.open(
         args.checkpoint,
@@ -92,7 +95,7 @@ def run(args: Options) -> int:
 
 
 def _metadata(args: Options, options: Any, teacher: Any) -> dict[str, Any]:
-    """Everything that decides the output's bytes."""
+    """Everything that determines the output."""
     from fairseq_compress.work.files import file_sha256
 
     checksums = {
@@ -100,23 +103,9 @@ def _metadata(args: Options, options: Any, teacher: Any) -> dict[str, Any]:
         for side, path in zip(("", "target_"), args.sentencepiece.given() or (), strict=False)
         if path is not None
     }
+    source, target = teacher.languages
     return {
-        "work": "nbest 1",
-        "source": file_sha256(args.source),
-        **teacher.identity,
-        "sentencepiece_model": None,
-        **checksums,
-        "source_lang": teacher.languages[0],
-        "target_lang": teacher.languages[1],
-        **options.metadata(),
-        "precision": teacher.precision,
-        "device": teacher.device,
-    }
-
-
-def _check_files(args: Options) -> None:
-    from fairseq_compress.work.files import check_distinct
-    from fairseq_compress.work.manifest import sidecar_path
-
-    models = [path for path in args.sentencepiece.given() or () if path]
-    check_distinct([args.source, *args.checkpoint.split(":"), *models], [args.output, sidecar_path(args.output)])
+        "work": "nbest 1", "source": file_sha256(args.source), **teacher.identity, "sentencepiece_model": None,
+        **checksums, "source_lang": source, "target_lang": target, **options.metadata(),
+        "precision": teacher.precision, "device": teacher.device,
+    }  # fmt: skip

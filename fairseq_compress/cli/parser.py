@@ -31,19 +31,17 @@ PROGRAM = "fairseq-compress"
 
 
 def part(kind: type, title: str, *, values: bool = False, given: bool = False) -> Any:
-    """A field that holds a dataclass of options of its own, which the help shows as a group.
+    """A field that holds a dataclass ``kind`` of options, a group in the help.
 
     Args:
-        kind: the dataclass.
-        title: of the group.
-        values: the field is a dictionary of the values, of which ``run`` makes the instance.
-        given: it has only those options that were given, without defaults.
+        values: the field is a dictionary of the values, from which ``run`` makes the instance.
+        given: as ``values``, with only the options that were given.
     """
     return field(metadata={"part": kind, "title": title, "values": values or given, "given": given})
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Shows defaults that say something, and leaves indented lines (the examples) as they are."""
+    """Omits defaults such as None and False, and does not wrap indented lines (the examples)."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         if action.default is None or isinstance(action.default, bool) or action.default == []:
@@ -58,7 +56,7 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
 
 
 class VerbParser(argparse.ArgumentParser):
-    """Reads the options of one verb; tells all unknown and missing ones, and all problems of values, at once."""
+    """Parses the options of one verb; reports all unknown and missing ones, or all problems of values, at once."""
 
     def __init__(self, name: str, module: ModuleType) -> None:
         examples = "\n".join(f"  {PROGRAM} {name} {example}" for example in module.EXAMPLES)
@@ -91,14 +89,13 @@ class VerbParser(argparse.ArgumentParser):
         return self._checked(values, {} if self._rest is None else {"rest": tuple(rest)})
 
     def error(self, message: str) -> NoReturn:
-        """Print the message and how to get help, without the usage, and exit."""
         self.exit(2, f"{self.prog}: error: {message} ({self.prog} --help shows the options)\n")
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
-        """Choices are checked with everything else, by :func:`fairseq_compress.options.problems`."""
+        """Choices are checked by :func:`fairseq_compress.options.problems`."""
 
     def _unknown(self, values: argparse.Namespace, extra: Sequence[str]) -> Iterator[str]:
-        """A message for each unknown option; else positional words become values."""
+        """A message for each unknown option; without any, set the positional options."""
         unknown = [word.partition("=")[0] for word in extra if word.startswith("-") and word != "-"]
         for word in unknown:
             yield f"unknown option {word}{did_you_mean(word, self._option_string_actions, listed=False)}"

@@ -30,7 +30,7 @@ SUFFIX = ".safetensors"
 
 @dataclass(frozen=True)
 class CalibrationOptions:
-    """Which inputs set the ranges of activations."""
+    """Sentences that determine the ranges of activations."""
 
     calibration_data: str | None = option(None, "a folder of fairseq-preprocess", metavar="DATA")
     calibration_subset: str = option("train", "the part of it", metavar="NAME")
@@ -70,11 +70,9 @@ class Options:
 
     @property
     def packs(self) -> bool:
-        """Whether the output is a packed file."""
         return self.output.endswith(SUFFIX) if self.format is None else self.format == "packed"
 
     def problems(self) -> Iterator[str]:
-        """What needs a plan, and what needs a training."""
         if self.plan is None and not self.packs:
             yield f"--plan: must be given, unless the output is packed (its name ends in {SUFFIX})"
         if self.plan is None and (self.rest or self.calibration.calibration_data):

@@ -7,14 +7,11 @@ from typing import NamedTuple
 
 
 class Renamed(NamedTuple):
-    """The verb that does the work of an old one."""
+    """The new verb (one or two words), its renamed options (old to new), and words to add."""
 
     verb: str
-    """One or two words."""
     options: Mapping[str, str] = MappingProxyType({})
-    """Old to new."""
     added: tuple[str, ...] = ()
-    """Words that make the new verb do it."""
 
 
 VERBS = {
@@ -46,7 +43,7 @@ OPTIONS = {
 
 
 def with_new_names(arguments: Sequence[str]) -> list[str]:
-    """A command line in the names of this version; where it had old ones, one line on the standard error tells so."""
+    """A command line with old names replaced, which one line on the standard error tells."""
     verb, *words = arguments
     new = VERBS.get(verb, Renamed(verb, OPTIONS.get(verb, {})))
     end = words.index("--") if "--" in words else len(words)

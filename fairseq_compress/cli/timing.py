@@ -37,7 +37,6 @@ class Options:
     rest: tuple[str, ...] = ()
 
     def problems(self) -> Iterator[str]:
-        """A model and a text, or the arguments of fairseq-generate."""
         if (self.checkpoint is None) != bool(self.rest):
             yield "CHECKPOINT: exactly one of it and the arguments of fairseq-generate, after --, must be given"
         if (self.checkpoint is None) != (self.source is None):
@@ -68,7 +67,7 @@ def _generate(args: Options) -> int:
 
 
 def _without_plugin(arguments: Sequence[str]) -> list[str]:
-    """The arguments but ``--user-dir`` where it names this package, which is loaded already."""
+    """The arguments without the ``--user-dir`` of this package, which is already loaded."""
     package = Path(__file__).resolve().parents[1]
     for place, word in enumerate(arguments[:-1]):
         if word == "--user-dir" and os.path.realpath(arguments[place + 1]) == str(package):

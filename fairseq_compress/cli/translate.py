@@ -64,14 +64,13 @@ def run(args: Options) -> None:
 
 
 def _line(number: int, translation: "Translation", numbered: bool) -> bytes:
-    """What is written for a line of the input."""
     if numbered:
         return "".join(f"{number}\t{score:.6f}\t{text}\n" for score, text in translation.hypotheses).encode()
     return (translation.raw or translation.hypotheses[0][1].encode()) + b"\n"
 
 
 def _progress(items: Iterable[Any]) -> Iterable[Any]:
-    """A counter on a terminal, when the translations go elsewhere."""
+    """Show a progress bar on a terminal, unless the translations go there."""
     if not sys.stderr.isatty() or sys.stdout.isatty():
         return items
     from fairseq_compress.work.files import progress

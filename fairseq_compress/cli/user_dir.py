@@ -1,4 +1,4 @@
-"""``fairseq-compress user-dir``: where fairseq finds this package."""
+"""``fairseq-compress user-dir``: the folder of this package."""
 
 from dataclasses import dataclass
 from pathlib import Path

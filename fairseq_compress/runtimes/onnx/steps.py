@@ -87,10 +87,7 @@ class OnnxSteps:
         batch, group = parents.shape
         if group != self._path.shape[1]:  # after the first step
             self._path = np.zeros((batch, group, self._path.shape[2]), np.int32)
-            first, self._past = self._past, self._empty(batch * group)
-            for new, old in zip(self._past, first, strict=True):
-                new[:, ::group, :, : self._step] = old[:, :, :, : self._step]
-            self._binding = None
+            self._renew_past(batch * group, to=slice(None, None, group))
         elif group > 1:
             path = self._path[:, :, : self._step]
             path[...] = pick(path, parents)
@@ -101,25 +98,26 @@ class OnnxSteps:
         self._source_mask = self._source_mask.take(rows, axis=0)
         self._path = self._path.take(rows, axis=0)
         hypotheses = (rows[:, None] * group + np.arange(group)).ravel()
-        all_old, self._past = self._past, self._empty(len(hypotheses))
-        for new, old in zip(self._past, all_old, strict=True):
-            new[:, :, :, : self._step] = old[:, hypotheses, :, : self._step]
-        self._binding = None
+        self._renew_past(len(hypotheses), chosen=hypotheses)
 
     def _empty(self, hypotheses: int) -> list[Floats]:
         """For each layer keys and values, ``(2, B G, H, P, D)`` with room for P steps."""
         sizes = ((2, hypotheses, heads, self._room, width) for heads, width in self._shape.caches())
         return [np.empty(size, np.float32) for size in sizes]
 
+    def _renew_past(self, hypotheses: int, to: slice = slice(None), chosen: Any = slice(None)) -> None:
+        """Copy the ``chosen`` rows of the past to the rows ``to`` of new memory."""
+        past, self._past = self._past, self._empty(hypotheses)
+        for new, old in zip(self._past, past, strict=True):
+            new[:, to, :, : self._step] = old[:, chosen, :, : self._step]
+        self._binding = None
+
     def _grow(self) -> None:
-        all_old, path = self._past, self._path
+        path = self._path
         self._room *= 2
-        self._past = self._empty(path.shape[0] * path.shape[1])
-        for new, old in zip(self._past, all_old, strict=True):
-            new[:, :, :, : self._step] = old
+        self._renew_past(path.shape[0] * path.shape[1])
         self._path = np.zeros((*path.shape[:2], self._room), np.int32)
         self._path[:, :, : self._step] = path
-        self._binding = None
 
     def _bind(self, batch: int, group: int, count: int) -> None:
         self._binding = self._session.io_binding()

@@ -172,32 +172,25 @@ class TreeState:
         """fairseq's ``TransformerDecoderLayerBase.forward`` for one step; ``x`` is ``(B G, C)``."""
         batch, group = shape
         module = layer.module
-        heads, cross_heads = module.self_attn.num_heads, module.encoder_attn.num_heads
-        before: bool = module.normalize_before
 
-        residual = x
-        if before:
-            x = module.self_attn_layer_norm(x)
-        qkv = layer.self_qkv(x).view(batch, group, 3, heads, -1).permute(2, 0, 3, 1, 4)  # (3, B, H, G, D)
-        tree[:, :, :, self._nodes - group : self._nodes] = qkv[1:]
-        keys, values = tree[:, :, :, : self._nodes]
-        x = layer.self_out(_attend(qkv[0], keys, values, mask)) + residual
-        if not before:
-            x = module.self_attn_layer_norm(x)
+        def self_attention(x: Tensor) -> Tensor:
+            qkv = layer.self_qkv(x).view(batch, group, 3, module.self_attn.num_heads, -1)
+            qkv = qkv.permute(2, 0, 3, 1, 4)  # (3, B, H, G, D)
+            tree[:, :, :, self._nodes - group : self._nodes] = qkv[1:]
+            keys, values = tree[:, :, :, : self._nodes]
+            return layer.self_out(_attend(qkv[0], keys, values, mask))
 
-        residual = x
-        if before:
-            x = module.encoder_attn_layer_norm(x)
-        q = layer.cross_q(x).view(batch, group, cross_heads, -1).transpose(1, 2)
-        x = layer.cross_out(_attend(q, source[0], source[1], self._source_mask)) + residual
-        if not before:
-            x = module.encoder_attn_layer_norm(x)
+        def cross_attention(x: Tensor) -> Tensor:
+            q = layer.cross_q(x).view(batch, group, module.encoder_attn.num_heads, -1).transpose(1, 2)
+            return layer.cross_out(_attend(q, source[0], source[1], self._source_mask))
 
-        residual = x
-        if before:
-            x = module.final_layer_norm(x)
-        x = layer.fc2(module.activation_fn(layer.fc1(x))) + residual
-        return x if before else module.final_layer_norm(x)
+        def feed_forward(x: Tensor) -> Tensor:
+            return layer.fc2(module.activation_fn(layer.fc1(x)))
+
+        norms = (module.self_attn_layer_norm, module.encoder_attn_layer_norm, module.final_layer_norm)
+        for norm, block in zip(norms, (self_attention, cross_attention, feed_forward), strict=True):
+            x = block(norm(x)) + x if module.normalize_before else norm(block(x) + x)
+        return x
 
 
 def _copied(tree: Tensor, rows: Tensor, nodes: Tensor, room: int) -> Tensor:
