@@ -1,4 +1,4 @@
-"""The Python API, whose names :mod:`fairseq_compress` gives too; docs/api.md shows it.
+"""The Python API, whose names :mod:`fairseq_compress` exports; see docs/api.md.
 
 Importing this module imports neither torch nor fairseq: :class:`Translator` works without them.
 """

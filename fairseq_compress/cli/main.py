@@ -77,7 +77,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     previous = signal.signal(signal.SIGTERM, _terminate)
     try:
         with explained():
-            return _run_verb(verb, arguments[len(verb.split()) :])
+            module = load_verb(verb)
+            status: int = module.run(VerbParser(verb, module).read(arguments[len(verb.split()) :])) or 0
+        sys.stdout.flush()  # here, so that a closed pipe is handled below
+        return status
     except FairseqCompressError as error:
         message = str(error)
         for other, own in getattr(load_verb(verb), "SPELLING", {}).items():
@@ -96,13 +99,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def load_verb(verb: str) -> ModuleType:
     return importlib.import_module(f"fairseq_compress.cli.{VERBS[verb][0]}")
-
-
-def _run_verb(verb: str, arguments: list[str]) -> int:
-    module = load_verb(verb)
-    status: int = module.run(VerbParser(verb, module).read(arguments)) or 0
-    sys.stdout.flush()  # here, so that a closed pipe is met inside the try of main
-    return status
 
 
 def _overview(arguments: list[str]) -> int:

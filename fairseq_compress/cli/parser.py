@@ -135,7 +135,8 @@ class VerbParser(argparse.ArgumentParser):
             options = from_arguments(self._kind, values, **others)
             found += _problems(options)
         else:  # the rules between options may read the parts that could not be made
-            found = [*_problems_of_values(self._kind, values), *found]
+            placeholder = {each.name: None for each in fields(self._kind) if "needs" not in each.metadata}
+            found = [*problems(from_arguments(self._kind, values, **placeholder)), *found]
         raise_problems(found)
         return options
 
@@ -161,8 +162,3 @@ def flat_values(options: Any) -> dict[str, Any]:
 
 def _problems(values: Any) -> list[str]:
     return [*problems(values), *(values.problems() if hasattr(values, "problems") else ())]
-
-
-def _problems_of_values(kind: Any, values: argparse.Namespace) -> Iterator[str]:
-    placeholder = {each.name: None for each in fields(kind) if "needs" not in each.metadata}
-    yield from problems(from_arguments(kind, values, **placeholder))

@@ -47,13 +47,13 @@ def with_new_names(arguments: Sequence[str]) -> list[str]:
     verb, *words = arguments
     new = VERBS.get(verb, Renamed(verb, OPTIONS.get(verb, {})))
     end = words.index("--") if "--" in words else len(words)
-    told = {verb: new.verb} if new.verb != verb else {}
+    renamed = {verb: new.verb} if new.verb != verb else {}
     for place, word in enumerate(words[:end]):
         name, equals, value = word.partition("=")
         if name in new.options:
             words[place] = f"{new.options[name]}{equals}{value}"
-            told[name] = new.options[name]
-    if told:
-        names = ", ".join(f"{old} is now {other}" for old, other in told.items())
+            renamed[name] = new.options[name]
+    if renamed:
+        names = ", ".join(f"{old} is now {other}" for old, other in renamed.items())
         print(f"fairseq-compress {verb}: {names}; version 0.3 drops the old names", file=sys.stderr)
     return [*new.verb.split(), *new.added, *words]

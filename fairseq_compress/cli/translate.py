@@ -55,7 +55,10 @@ def run(args: Options) -> None:
     model = runtimes.open(args.checkpoint, options)
     output = sys.stdout.buffer
     source = read_lines_as_they_come(sys.stdin.buffer, output.flush) if every is None else read_lines(sys.stdin.buffer)
-    found = model.translate(source, report=_report, lines_at_once=every or LINES_AT_ONCE, **args.lines)
+    found = model.translate(
+        source, report=lambda message: common.tell(f"fairseq-compress translate: {message}"),
+        lines_at_once=every or LINES_AT_ONCE, **args.lines,
+    )  # fmt: skip
     for number, translation in enumerate(_progress(found)):
         output.write(_line(number, translation, args.scores or "nbest" in args.lines))
         if every is not None and (number + 1) % every == 0:
@@ -76,7 +79,3 @@ def _progress(items: Iterable[Any]) -> Iterable[Any]:
     from fairseq_compress.work.files import progress
 
     return progress(items, None, "translate")
-
-
-def _report(message: str) -> None:
-    common.tell(f"fairseq-compress translate: {message}")

@@ -56,10 +56,7 @@ def decoding_cost(path: str | os.PathLike[str], tokens: int) -> int:
 
 
 def parameters_by_part(model: nn.Module) -> dict[str, Counter[str]]:
-    """Numbers of parameters: part -> kind (:data:`KINDS`) -> number; shared ones count once, for their first name.
-
-    ``embeddings`` includes the output layer.
-    """
+    """Parameters by part and kind (:data:`KINDS`), shared ones once; ``embeddings`` includes the output layer."""
     parts: dict[str, Counter[str]] = {part: Counter() for part in (EMBEDDINGS, ENCODER, DECODER)}
     for name, tensor in _stored(model):
         if isinstance(tensor, nn.Parameter):
@@ -88,11 +85,7 @@ def bytes_by_precision(model: nn.Module) -> dict[str, int]:
 
 
 def cost_lines(model: nn.Module, source_tokens: int, target_tokens: int, packed: int | None = None) -> list[str]:
-    """Tables of parameters, of multiply-adds of a sentence (S and T include EOS) and of bytes.
-
-    Args:
-        packed: bytes of the packed checkpoint, for the last line.
-    """
+    """Tables of parameters, of multiply-adds of a sentence, and of bytes, ``packed`` ones in the last line."""
     check_positive(source_tokens=source_tokens, target_tokens=target_tokens)
     work = _multiply_add_lines(model, source_tokens, target_tokens)
     sizes = [_row([size], _NAME[precision]) for precision, size in bytes_by_precision(model).items()]

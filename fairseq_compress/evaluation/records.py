@@ -96,10 +96,10 @@ def fact(record: Record, key: str) -> str | None:
 
 def facts_of(record: Record) -> dict[str, str]:
     """Metadata of the checkpoint, then the facts that were given; the checkpoint takes precedence."""
-    told = record.get("checkpoint") or {}
-    layers = [told[key] for key in ("encoder_layers", "decoder_layers") if key in told]
-    found = {"architecture": told.get("architecture"), "layers": "+".join(map(str, layers))}
-    found |= {key: told.get(key) for key in ("width", "updates", "runtime", "quantization")}
+    stored = record.get("checkpoint") or {}
+    layers = [stored[key] for key in ("encoder_layers", "decoder_layers") if key in stored]
+    found = {"architecture": stored.get("architecture"), "layers": "+".join(map(str, layers))}
+    found |= {key: stored.get(key) for key in ("width", "updates", "runtime", "quantization")}
     own = {key: str(value) for key, value in found.items() if value}
     return own | {key: value for key, value in (record.get("facts") or {}).items() if key not in own}
 

@@ -84,11 +84,7 @@ def score_cautions(hypotheses: Sequence[str], references: Sequence[str], tokeniz
 
 
 def tokenized_bleu(hypothesis: PathLike, reference: PathLike, language: str) -> dict[str, Any]:
-    """Cased BLEU of Moses-tokenized text (no escapes, no aggressive dash splitting), to compare with older papers.
-
-    Returns:
-        ``score`` (0 to 100), sacreBLEU's ``signature`` (``tok:none``), and the ``tokenizer``.
-    """
+    """Cased BLEU of Moses-tokenized text (no escapes, no aggressive dash splitting), to compare with older papers."""
     from sacremoses import MosesTokenizer
 
     check_parallel(hypothesis, reference)
@@ -116,19 +112,15 @@ def paired_bootstrap(
     metrics: dict[str, Metric] = {"bleu": BLEU(tokenize=bleu_tokenizer(target_lang).name), "chrf2": CHRF()}
     test: dict[str, Any] = {"baseline": {"name": Path(baseline).name, "sha256": file_sha256(baseline)}}
     for name, metric in metrics.items():
-        test[name] = significance.as_json(significance.compare(system, other, references, metric))
+        found = significance.compare(system, other, references, metric)
+        test[name] = found._asdict() | {"method": significance.METHOD}
     return test
 
 
 def translation_speed(
     hypothesis: PathLike, seconds: Sequence[float], sentences: int | None = None
 ) -> dict[str, float | list[float]]:
-    """Median, minimum and maximum of several timings, in sentences and words (of the detokenized output) a second.
-
-    Args:
-        seconds: of each timing.
-        sentences: translated in each timing; None: all.
-    """
+    """Median, minimum and maximum speed of several timings, in sentences and (median) detokenized words a second."""
     check_timings("--translation-seconds", len(seconds))
     for value in seconds:
         if not (math.isfinite(value) and value > 0):
@@ -139,12 +131,10 @@ def translation_speed(
         raise ConfigError(f"--timed-sentences: must be in [1, {len(words)}], the lines of the hypothesis, got {timed}")
     rates = [timed / value for value in seconds]
     return {
-        "timings": list(seconds),
-        "timed_sentences": timed,
-        "sentences_per_second": median(rates),
+        "timings": list(seconds), "timed_sentences": timed, "sentences_per_second": median(rates),
         "sentences_per_second_range": [min(rates), max(rates)],
         "words_per_second": median(rates) * sum(words) / len(words),
-    }
+    }  # fmt: skip
 
 
 def system_record(

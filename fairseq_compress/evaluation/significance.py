@@ -13,7 +13,7 @@ sacreBLEU 2.6 shifts :math:`|d_b|` instead, which loses one side: its p is about
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from sacrebleu.metrics.base import Metric
@@ -98,11 +98,6 @@ def holm(p_values: Sequence[float]) -> list[float]:
         largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[place]))
         adjusted[place] = largest
     return adjusted
-
-
-def as_json(comparison: Comparison) -> dict[str, Any]:
-    """A comparison for a record."""
-    return comparison._asdict() | {"method": METHOD}
 
 
 def _draws(sentences: int, resamples: int, generator: np.random.Generator) -> Iterator[np.ndarray]:

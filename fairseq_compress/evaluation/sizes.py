@@ -80,7 +80,7 @@ def _layers(names: Mapping[str, Any], side: str) -> int:
 
 def _directory_facts(directory: ModelDirectory) -> dict[str, Any]:
     metadata = directory.metadata
-    told = metadata.get("architecture") or {}
+    stored = metadata.get("architecture") or {}
     known = {name: name for name in ("encoder_layers", "decoder_layers")}
     known |= {"arch": "architecture", "encoder_embed_dim": "width"}
     parameters = metadata["parameters"]
@@ -91,7 +91,7 @@ def _directory_facts(directory: ModelDirectory) -> dict[str, Any]:
         "bytes_float32": FLOAT32_BYTES * parameters,
         "runtime": metadata["runtime"],
         "quantization": metadata["quantization"],
-        **{name: told[option] for option, name in known.items() if told.get(option)},
+        **{name: stored[option] for option, name in known.items() if stored.get(option)},
         **{name: value for name, value in metadata.get("training", {}).items() if name == "updates" and value},
     }
 

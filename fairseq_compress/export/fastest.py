@@ -36,10 +36,7 @@ def candidates(options: ExportOptions) -> list[ExportOptions]:
 
 
 def export_fastest(options: ExportOptions, output: PathLike, check: CheckOptions) -> ModelDirectory:
-    """Write the model directory of the fastest candidate that passes the check.
-
-    The metadata hold the median timings of all candidates, and why some were dropped.
-    """
+    """Write the model directory of the fastest candidate that passes the check, with the timings of all."""
     if check.no_check:
         raise ConfigError("--runtime auto: requires --source and --reference, which it times too")
     tried = candidates(options)

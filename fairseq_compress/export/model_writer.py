@@ -1,4 +1,4 @@
-"""Writing a model directory, complete or not at all, and what all its writers share."""
+"""Atomic writing of a model directory, and unsupported options of a model."""
 
 import errno
 import glob

@@ -21,7 +21,7 @@ from fairseq_compress.export.onnx_transformer import write_encoder, write_step
 from fairseq_compress.functional.layer_map import PARTS
 from fairseq_compress.runtimes.onnx.model import ENCODER, STEP, WEIGHTS
 
-ROWS = 32  # tables have a multiple of so many: kernels are up to a fifth slower with an odd number
+ROWS = 32  # tables have a multiple of it: kernels are up to a fifth slower with an odd number
 VERSION: str = onnxruntime.__version__
 
 

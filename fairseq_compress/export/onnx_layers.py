@@ -87,10 +87,7 @@ class Side:
     def projections(
         self, x: str, name: str, shape: Attention, parts: str, sizes: tuple[int, int] | None = None
     ) -> list[str]:
-        """The parts ``q`` or ``qkv`` of an attention: from ``(B N, C)`` to ``(B, N, H D)`` each, or to other sizes.
-
-        Queries are divided by the root of D here, so that attention need not.
-        """
+        """``q`` or ``qkv`` of an attention, ``(B N, C)`` to ``(B, N, H D)`` or other sizes; queries are over √D."""
         scales = (shape.head_width**-0.5, *(1.0,) * (len(parts) - 1))
         x = self.linear(x, *(f"{name}.{part}_proj" for part in parts), scales=scales)
         width = len(parts) * shape.width

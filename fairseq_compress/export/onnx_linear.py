@@ -41,11 +41,7 @@ class Float32:
 
 
 class Int8(Float32):
-    """Integer weights; activations quantized dynamically, or with calibrated ranges.
-
-    Args:
-        ranges: of the inputs of each linear layer; None: computed each time.
-    """
+    """Integer weights; activations quantized with calibrated ``ranges`` of the layers, or dynamically."""
 
     def __init__(self, ranges: dict[str, Range] | None = None) -> None:
         self._ranges = ranges

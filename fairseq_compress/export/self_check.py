@@ -35,7 +35,7 @@ class SelfCheck:
         """Translate the text with the exported model too.
 
         Returns:
-            the number of sentences, the share with equal output, BLEU and chrF2 of both, their differences (exported
+            the number of sentences, the fraction with equal output, BLEU and chrF2 of both, their differences (exported
             minus original) and the signatures; ``cautions``: why the check proves nothing, if so, a line each.
         """
         allowed = self._options.allowed(quantization)

@@ -101,7 +101,7 @@ class ModelDirectory:
         return directory
 
     def verify(self, most: int | None = None) -> None:
-        """Compare every file with its checksum, or every one of at most so many bytes."""
+        """Compare every file with its checksum, or every one of at most ``most`` bytes."""
         for name, facts in self.metadata.get("files", {}).items():  # there are none while it is being made
             if most is not None and facts["bytes"] > most:
                 continue
