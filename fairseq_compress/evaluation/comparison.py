@@ -10,7 +10,6 @@ from fairseq_compress.evaluation.significance import LEVEL, METHOD
 NOT_MEASURED = "–"
 METRICS = {"bleu": "BLEU", "chrf2": "chrF2"}
 TEXTS = ("System", "Data", "Criterion", "Seeds")
-SIZES = ("Bytes", "Times smaller")
 
 
 def has_comparison(records: Sequence[Record]) -> bool:
@@ -49,7 +48,7 @@ def comparison_table(records: Sequence[Record]) -> tuple[list[str], list[list[st
     table = [_row(name, runs, tests, baselines.get(name, NOT_MEASURED)) for name, runs in systems.items()]
     hidden = {column for column in table[0] if all(row[column] == NOT_MEASURED for row in table)}
     if len({row["Bytes"] for row in table}) == 1:
-        hidden |= set(SIZES)
+        hidden |= {"Bytes", "Times smaller"}
     if all(row["Times smaller"] in ("1.0", NOT_MEASURED) for row in table):
         hidden.add("Times smaller")
     hidden |= {

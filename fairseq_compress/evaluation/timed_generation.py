@@ -19,10 +19,7 @@ class _Call(NamedTuple):
 
 
 def generate_and_time(runs: int = LEAST_TIMINGS) -> Timings:
-    """Run fairseq-generate by ``sys.argv``, and time the sample of :func:`spread` ``runs`` times afterwards.
-
-    The batches stay in memory until the end: those of a test set, not of a training corpus.
-    """
+    """Run fairseq-generate by ``sys.argv`` with its batches in memory, and time a sample of them ``runs`` times."""
     calls: list[_Call] = []
     original = tasks.setup_task
 

@@ -66,9 +66,8 @@ def export_fastest(options: ExportOptions, output: PathLike, check: CheckOptions
         for number, found in _measure(models, sentences).items():
             results[number] |= found
         objective = options.optimize_for
-        best = (min if objective == "sentence" else max)(
-            models, key=lambda number: results[number][OBJECTIVES[objective]]
-        )
+        speed = OBJECTIVES[objective]
+        best = (min if objective == "sentence" else max)(models, key=lambda number: results[number][speed])
         models.clear()
         for file in (folder / str(best)).iterdir():
             file.rename(folder / file.name)

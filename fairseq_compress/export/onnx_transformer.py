@@ -93,6 +93,11 @@ def write_step(
     if "decoder.project_out_dim.weight" in weights:
         x = side.linear(x, "decoder.project_out_dim")
     _choose(side, x, entries, eos)
+    graph.save(path, *_step_tensors(side))
+
+
+def _step_tensors(side: Side) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Inputs and outputs of a step: name -> dtype and shape."""
     inputs: dict[str, Any] = {
         "tokens": (np.int64, ["B", "G"]),
         "position": (np.float32, [1, 1, side.width]),
@@ -114,7 +119,7 @@ def write_step(
         for part in "kv":
             inputs |= {f"past_{number}_{part}": past, f"source_{number}_{part}": source}
             outputs[f"new_{number}_{part}"] = past
-    graph.save(path, inputs, outputs)
+    return inputs, outputs
 
 
 def attentions(decoder: Side) -> list[tuple[Attention, Attention]]:

@@ -41,24 +41,19 @@ class SelfCheck:
         allowed = self._options.allowed(quantization)
         outputs = [self._expected, self._translate(exported)]
         equal = sum(one == two for one, two in zip(*outputs, strict=True))
-        result: dict[str, Any] = {
-            "sentences": len(self._references),
-            "equal": round(equal / len(self._references), 4),
-            "max_bleu_loss": allowed,
-        }
+        count = len(self._references)
+        result: dict[str, Any] = {"sentences": count, "equal": round(equal / count, 4), "max_bleu_loss": allowed}
         for name, metric in (("bleu", BLEU(tokenize=self._tokenizer.name)), ("chrf2", CHRF())):
             before, after = (metric.corpus_score(output, [self._references]).score for output in outputs)
             result[name] = {
-                "checkpoint": round(before, 3),
-                "exported": round(after, 3),
-                "difference": round(after - before, 3),
+                "checkpoint": round(before, 3), "exported": round(after, 3), "difference": round(after - before, 3),
                 "signature": str(metric.get_signature()),
-            }
+            }  # fmt: skip
         bleu = result["bleu"]
         if not bleu["difference"] >= -allowed:
             raise CheckError(
                 f"the exported model loses {-bleu['difference']:.3f} BLEU ({bleu['exported']:.2f}, the checkpoint "
-                f"{bleu['checkpoint']:.2f}; {result['equal']:.1%} of {len(self._references)} outputs are equal), more "
+                f"{bleu['checkpoint']:.2f}; {result['equal']:.1%} of {count} outputs are equal), more "
                 f"than --max-bleu-loss {allowed:g}; nothing was written"
             )
         return result | {"cautions": self._cautions(bleu["checkpoint"], equal)}
