@@ -15,7 +15,7 @@ from fairseq_compress.corpus.nbest import NBestEntry, NBestList, read_nbest, sou
 from fairseq_compress.corpus.nbest_scores import ScoreReader
 from fairseq_compress.corpus.segmentation import Segmenter
 from fairseq_compress.jobs import reverse_scores
-from fairseq_compress.teachers import segmenters
+from fairseq_compress.teachers import loading
 from tests.conftest import PLUGIN, TINY, run_command
 from tests.helpers.k_best_corpus import binarize_lines, write_nbest
 
@@ -169,7 +169,7 @@ def test_text_is_cut_into_pieces(
     options = ("--sentencepiece-model", f"{prefix}.model")
     assert reverse.score(tmp_path / "one", *options) == 1
     assert f"{prefix}.model does not belong to its source dictionary" in capsys.readouterr().err
-    monkeypatch.setattr(segmenters, "mismatch", lambda *arguments: None)
+    monkeypatch.setattr(loading, "mismatch", lambda *arguments: None)
     assert reverse.score(tmp_path / "one", *options) == 0
     assert reverse.score(tmp_path / "two", "--nbest", pieces, "--source", f"{pieces}.src") == 0
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes() != scores.read_bytes()

@@ -1,6 +1,5 @@
 """``fairseq-compress extract-student``: the student alone, as an ordinary checkpoint, with its dictionaries."""
 
-import argparse
 from types import SimpleNamespace
 
 import pytest
@@ -14,7 +13,7 @@ from omegaconf import OmegaConf
 import fairseq_compress
 from fairseq_compress.checkpoint.extract_student import extract_student, write_student
 from fairseq_compress.checkpoint.load import load_upgraded
-from fairseq_compress.cli import extract_student as verb
+from fairseq_compress.cli.main import main
 from fairseq_compress.errors import CheckpointError, ConfigError, DataError
 from fairseq_compress.models.dual_vocabulary import DualVocabularyModel
 from fairseq_compress.modules.projected_embedding import ProjectedTable
@@ -81,9 +80,7 @@ def logits(model):
 
 
 def call(*arguments):
-    parser = argparse.ArgumentParser()
-    verb.add_arguments(parser)
-    return verb.run(parser.parse_args([str(argument) for argument in arguments]))
+    return main(["extract-student", *map(str, arguments)])
 
 
 @pytest.mark.parametrize(
