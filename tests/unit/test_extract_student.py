@@ -1,5 +1,6 @@
 """``fairseq-compress extract-student``: the student alone, as an ordinary checkpoint, with its dictionaries."""
 
+import argparse
 from types import SimpleNamespace
 
 import pytest
