@@ -38,6 +38,13 @@ class Options:
             yield f"--last: must be given with the directory {self.checkpoint[0]}"
         if self.last is not None and len(self.checkpoint) > 1:
             yield f"--last: requires one directory, got {len(self.checkpoint)} paths"
+        elif self.last is not None and os.path.isfile(self.checkpoint[0]):
+            yield f"--last: requires a directory, got the file {self.checkpoint[0]}"
+        elif len(self.checkpoint) == 1 and not directory and os.path.exists(self.output):
+            yield (
+                f"--output: {self.output} exists, and there is one checkpoint; several are given by "
+                "--checkpoint A.pt B.pt --output AVERAGE.pt"
+            )
 
 
 def run(args: Options) -> None:

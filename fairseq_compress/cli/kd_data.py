@@ -53,7 +53,11 @@ class Options:
 
 def run(args: Options) -> None:
     from fairseq_compress.corpus.segmentation import encode_file
+    from fairseq_compress.errors import ConfigError
+    from fairseq_compress.work.sharded import shard_from_environment
 
+    if (shards := shard_from_environment().world_size) > 1:
+        raise ConfigError(f"kd-data: must run in one process, got {shards}; its steps can run in several")
     source_lang, target_lang = kd_binarize.languages_of(args.data)
     steps = Path(f"{args.output}.steps")
     steps.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
 """``fairseq-compress VERB ...``: imports the verb's module, parses its options, reports errors in one line.
 
-Exit status: 0 done, 1 an error that the message explains, 2 a wrong command line, 130 interrupted (Ctrl-C),
-141 the reader of our output went away (``| head``), 143 terminated.
+Exit status: 0 done, 1 an error that the message explains, 2 a command line that cannot be parsed, 130 interrupted
+(Ctrl-C), 141 the reader of our output went away (``| head``), 143 terminated.
 """
 
 import argparse
@@ -66,12 +66,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb and return the exit status of the process."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments[:1] == ["help"]:
-        arguments = [*arguments[1:], "--help"]
+        arguments = ["--help"] if arguments == ["help", "help"] else [*arguments[1:], "--help"]
     if arguments:
         arguments = with_new_names(arguments)
     verb = next((name for name in (" ".join(arguments[:2]), *arguments[:1]) if name in VERBS), None)
     if verb is None:
         return _overview(arguments)
+    if verb == "kd-data" and arguments[1:] and not arguments[1].startswith("-"):
+        steps = [name.split()[1] for name in STEPS]
+        VerbParser(verb, load_verb(verb)).error(f"unknown step {arguments[1]!r}{did_you_mean(arguments[1], steps)}")
     # A verb that imports fairseq need not say that one of its speech tasks lacks a package.
     logging.getLogger("fairseq.tasks.text_to_speech").setLevel(logging.WARNING)
     previous = signal.signal(signal.SIGTERM, _terminate)

@@ -17,7 +17,7 @@ HELP = (
 EXAMPLES = (
     "--checkpoint teacher.pt --data data-bin/en-cs --sentencepiece-model spm.model --source train.en "
     "--output train.nbest",
-    "--checkpoint teacher-int8 --source train.en --output train.nbest --beam 8 --nbest 4 --processes 4",
+    "--checkpoint teacher-int8 --sentencepiece-model spm.model --source train.en --output train.nbest --nbest 4",
 )
 
 

@@ -125,6 +125,7 @@ class VerbParser(argparse.ArgumentParser):
             if each.metadata["values"]:
                 names = [option.name for option in options_of(kind) if hasattr(values, option.name)]
                 others[each.name] = {name: getattr(values, name) for name in names}
+                found += problems(_unchecked(kind, others[each.name]))
                 continue
             try:
                 others[each.name] = from_arguments(kind, values)
@@ -148,6 +149,14 @@ class VerbParser(argparse.ArgumentParser):
                 words += [flag(each.name), str(action.metavar or each.name.upper())]
                 words += ["..."] if action.nargs == "+" else []
         return " ".join(["%(prog)s", *words, "[options]", *([f"[-- {self._rest}]"] if self._rest else [])])
+
+
+def _unchecked(kind: type, values: dict[str, Any]) -> Any:
+    """An instance of a dataclass whose own check does not run."""
+    made = object.__new__(kind)
+    for each in options_of(kind):
+        object.__setattr__(made, each.name, values.get(each.name, default_of(each)))
+    return made
 
 
 def flat_values(options: Any) -> dict[str, Any]:

@@ -73,6 +73,8 @@ class Options:
         return self.output.endswith(SUFFIX) if self.format is None else self.format == "packed"
 
     def problems(self) -> Iterator[str]:
+        if os.path.realpath(self.checkpoint) == os.path.realpath(self.output):
+            yield f"--output: must not be the checkpoint, got {self.output}"
         if self.plan is None and not self.packs:
             yield f"--plan: must be given, unless the output is packed (its name ends in {SUFFIX})"
         if self.plan is None and (self.rest or self.calibration.calibration_data):

@@ -69,7 +69,9 @@ def _generate(args: Options) -> int:
 def _without_plugin(arguments: Sequence[str]) -> list[str]:
     """The arguments without the ``--user-dir`` of this package, which is already loaded."""
     package = Path(__file__).resolve().parents[1]
-    for place, word in enumerate(arguments[:-1]):
-        if word == "--user-dir" and os.path.realpath(arguments[place + 1]) == str(package):
-            return [*arguments[:place], *arguments[place + 2 :]]
+    for place, word in enumerate(arguments):
+        option, equals, value = word.partition("=")
+        given = [value] if equals else arguments[place + 1 : place + 2]
+        if option == "--user-dir" and given and os.path.realpath(given[0]) == str(package):
+            return [*arguments[:place], *arguments[place + (1 if equals else 2) :]]
     return list(arguments)

@@ -40,6 +40,8 @@ def encode_nbest(model: PathLike, nbest: PathLike, source: PathLike, pieces: Pat
     check_distinct([model, nbest, source, pieces], [output, sidecar_path(output)])
     check_parallel(source, pieces)
     segmenter, manifest, digest = Segmenter(model), NBestManifest.of(nbest), hashlib.sha256()
+    if manifest.facts.get("sentencepiece_model", model) is None:
+        raise DataError(f"{os.fspath(nbest)}: must hold text, got subwords (nbest without --sentencepiece-model)")
     lists = progress(read_with_source(nbest, source), manifest.sentences, "encode")
     with atomic_write(output, "wb") as stream:
         writer = NBestWriter(stream)

@@ -92,7 +92,7 @@ def check_positive(**values: int) -> None:
     """Refuse values below 1."""
     for name, value in values.items():
         if value < 1:
-            raise ConfigError(f"{name}: must be at least 1, got {value}")
+            raise ConfigError(f"{name}: must be in [1, inf), got {value}")
 
 
 def _times(source: int, target: int, target_pairs: int) -> dict[_Times, int]:

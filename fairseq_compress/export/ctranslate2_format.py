@@ -46,7 +46,7 @@ def write_model(
 ) -> dict[str, Any]:  # fmt: skip
     """As :func:`fairseq_compress.export.onnx_format.write_model`; ``ranges`` is not used."""
     if reasons := why_not(values):
-        raise ConfigError(f"--runtime ctranslate2: does not support {'; '.join(reasons)}")
+        raise ConfigError(f"--runtime ctranslate2: cannot hold this model: {'; '.join(reasons)}")
     kind = None if quantization == "float32" else quantization
     _InMemory(model, values, source, target).convert(str(folder), quantization=kind, force=True)
     return {}

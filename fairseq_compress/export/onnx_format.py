@@ -52,7 +52,7 @@ def write_graphs(
 ) -> dict[str, Any]:
     """:func:`write_model` with any precision."""
     if reasons := why_not(values):
-        raise ConfigError(f"--runtime onnx: does not support {'; '.join(reasons)}")
+        raise ConfigError(f"--runtime onnx: cannot hold this model: {'; '.join(reasons)}")
     state: dict[str, Tensor] = model.state_dict()
     weights: Weights = {key: _padded(key, value.float().numpy()) for key, value in state.items()}
     file = WeightFile(folder / WEIGHTS)

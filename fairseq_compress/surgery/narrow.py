@@ -117,10 +117,11 @@ def _cuts(keep: Keep, sizes: dict[str, dict[str, int]], layers: Mapping[str, Any
 
 def _wrong_numbers(what: str, given: Numbers, known: Mapping[str, int]) -> Iterator[str]:
     for name, numbers in given.items():
+        numbers = [int(number) for number in numbers]
         if name not in known:
             yield f"{what}: unknown key {name}; expected one of {', '.join(known)}"
-        elif not numbers or list(numbers) != sorted(set(numbers)) or not 0 <= numbers[0] <= numbers[-1] < known[name]:
-            yield f"{what}: {name}: must be ascending numbers in [0, {known[name] - 1}], got {list(numbers)}"
+        elif not numbers or numbers != sorted(set(numbers)) or not 0 <= numbers[0] <= numbers[-1] < known[name]:
+            yield f"{what}: {name}: must be ascending numbers in [0, {known[name] - 1}], got {numbers}"
 
 
 def _renamed(key: str, kept_layers: Numbers) -> str | None:

@@ -96,7 +96,7 @@ def test_the_examples_of_every_verb_are_right(verb: str, tmp_path: Path, monkeyp
         (["decode", "--input", "i"], ["required: --sentencepiece-model, --output"]),
         (["export", "a", "b", "c"], ["unexpected argument 'c'"]),
         (["export", "a", "b", "--output", "c"], ["--output: is given twice, the other is 'b'"]),
-        (["kd-data", "slect"], ["unexpected argument 'slect'", "required: --nbest"]),
+        (["kd-data", "slect"], ["unknown step 'slect'; did you mean select? available: "]),
         (["factorize", "a", "b", "--rank", "many"], ["argument --rank: invalid int value: 'many'"]),
     ],
 )

@@ -1,5 +1,8 @@
 """Old names of verbs and options: they do the work of the new ones, and one line tells them."""
 
+import re
+from pathlib import Path
+
 import pytest
 
 from fairseq_compress.cli.main import VERBS, load_verb
@@ -70,3 +73,10 @@ def test_the_line(capsys):
         "fairseq-compress time-translation: time-translation is now time, --model is now --checkpoint; "
         "version 0.3 drops the old names\n"
     )
+
+
+def test_documentation_uses_the_new_names():
+    root = Path(__file__).resolve().parents[2]
+    old = re.compile(rf"(?:`|fairseq-compress )({'|'.join(OLD_VERBS)})(?:[ `]|$)", re.MULTILINE)
+    pages = [root / "README.md", *sorted((root / "docs").glob("*.md")), *sorted((root / "scripts").rglob("*.sh"))]
+    assert {page.name: found for page in pages if (found := old.findall(page.read_text()))} == {}

@@ -98,7 +98,7 @@ def test_stock_fairseq_computes_what_the_student_inside_does(tmp_path, capsys, o
     path = checkpoint(tmp_path, composite(student, teacher), cfg)
     output = tmp_path / "out" / "student.pt"
     assert call("--checkpoint", path, "--output", output) == 0
-    assert f"{output}: {cfg.arch}, 20 pieces, " in capsys.readouterr().err
+    assert f"{output}: {cfg.arch}, 20 subwords, " in capsys.readouterr().err
     assert sorted(file.name for file in output.parent.iterdir()) == ["dict.cs.txt", "dict.en.txt", "student.pt"]
     (loaded,), _, task = checkpoint_utils.load_model_ensemble_and_task(
         [str(output)], arg_overrides={"data": str(output.parent)}
