@@ -42,8 +42,6 @@ def load_state(path: PathLike) -> dict[str, Any]:
 
     Unpickles with ``weights_only=True`` and the exact classes of :data:`compat.CHECKPOINT_CLASSES`.
     """
-    if Path(path).is_dir():
-        raise CheckpointError(f"checkpoint {path}: must be a checkpoint file, got a directory")
     if is_packed(path):
         return unpacked_state(path)
     compat.allow_checkpoint_classes()

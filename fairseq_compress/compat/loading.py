@@ -3,6 +3,7 @@
 import argparse
 import collections
 import functools
+import os
 import pickle
 import re
 import struct
@@ -124,10 +125,9 @@ def guarded_load(path: str, load: Callable[[], dict[str, Any]]) -> dict[str, Any
         return state
     except CheckpointError as error:
         raise CheckpointError(f"checkpoint {path}: {error}") from None
-    except FileNotFoundError:
-        raise CheckpointError(f"checkpoint {path}: no such file") from None
-    except IsADirectoryError:
-        raise CheckpointError(f"checkpoint {path}: is a directory, a file is needed") from None
+    except (FileNotFoundError, IsADirectoryError):
+        problem = "is a directory, a file is needed" if os.path.isdir(path) else "no such file"
+        raise CheckpointError(f"checkpoint {path}: {problem}") from None
     except pickle.UnpicklingError as error:
         raise CheckpointError(f"checkpoint {path}: refused, {_refused_class(str(error))}") from None
     except _DAMAGED as error:
