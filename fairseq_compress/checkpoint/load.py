@@ -73,7 +73,8 @@ def _can_map(path: PathLike) -> bool:
 def load_upgraded(path: PathLike) -> tuple[dict[str, Any], DictConfig]:
     """A checkpoint upgraded to today's layout by fairseq, and its configuration (old ``args`` converted)."""
     if not Path(path).is_file():
-        raise CheckpointError(f"checkpoint {path}: no such file")
+        problem = "is a directory, a file is needed" if Path(path).is_dir() else "no such file"
+        raise CheckpointError(f"checkpoint {path}: {problem}")
     fairseq_compress.register()  # the classes of its model and task
     state = checkpoint_utils.load_checkpoint_to_cpu(str(path))
     if state.get("cfg") is not None:

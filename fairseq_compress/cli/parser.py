@@ -153,7 +153,7 @@ class VerbParser(argparse.ArgumentParser):
 
 def _unchecked(kind: type, values: dict[str, Any]) -> Any:
     """An instance of a dataclass whose own check does not run."""
-    made = object.__new__(kind)
+    made: Any = object.__new__(kind)
     for each in options_of(kind):
         object.__setattr__(made, each.name, values.get(each.name, default_of(each)))
     return made
