@@ -43,7 +43,7 @@ OPTIONS = {
 
 
 def with_new_names(arguments: Sequence[str]) -> list[str]:
-    """A command line with old names replaced, which one line on the standard error tells."""
+    """Replace old names in a command line and print the new ones in one line on the standard error."""
     verb, *words = arguments
     new = VERBS.get(verb, Renamed(verb, OPTIONS.get(verb, {})))
     end = words.index("--") if "--" in words else len(words)

@@ -34,7 +34,7 @@ def patch_checkpoint_copies() -> None:
 def patch_task_state() -> None:
     """Give a resumed training its task's state back. ``extra_state`` is what reaches every process.
 
-    What a task decided itself for options of its own (``task.resolved_options``) stands in the checkpoint's ``cfg``.
+    Values that a task resolved (``task.resolved_options``) are stored in the checkpoint's ``cfg``.
     """
     save, load = Trainer.state_dict, Trainer.load_checkpoint
     if is_replaced(load):

@@ -37,7 +37,7 @@ _UNSPACED = f"[{LOGOGRAPHS}{KANA}{ABUGIDAS}]"
 _BETWEEN = re.compile(f"(?<={_UNSPACED})(?=[^ ])|(?<=[^ ])(?={_UNSPACED})|(?<=[、。，．：；？！・」』）］｝])(?=[^ ])")
 _KATAKANA = re.compile("[\u30a1-\u30ff\uff66-\uff9f]{2}")
 _SMALL_SIGNS = frozenset("ぁぃぅぇぉっゃゅょゎゕゖァィゥェォッャュョヮヵヶー々〻ゝゞヽヾ゛゜")
-# Thai and Lao: vowels that are written before their consonant, and signs behind it that are no marks.
+# Thai and Lao: vowels that are written before their consonant, and signs behind it that are not marks.
 _LEADING_VOWELS = frozenset("\u0e40\u0e41\u0e42\u0e43\u0e44\u0ec0\u0ec1\u0ec2\u0ec3\u0ec4")
 _TRAILING_SIGNS = frozenset("\u0e2f\u0e30\u0e32\u0e33\u0e45\u0e46\u0eb0\u0eb2\u0eb3\u0ebd\u0ec6")
 _TIBETAN, _TIBETAN_MARKS = re.compile("[\u0f00-\u0fff]{2}"), re.compile("[\u0f08\u0f0b-\u0f14]")

@@ -34,7 +34,7 @@ NOT_TEXT = re.compile(
 # Unknown shares. With the usual coverage of characters 0.0005 of a text is unknown to its own model.
 MOST_UNKNOWN_COUNTS = 0.1  # of the counts of a dictionary; more are of another model
 MOST_UNKNOWN_WORDS = 0.5  # of the words of a text; more are text for a model of pieces, or pieces of another model
-MANY_UNKNOWN_WORDS = 0.05  # of which a warning tells
+MANY_UNKNOWN_WORDS = 0.05  # from here on there is a warning
 CHANCE = 1e-6
 RARE = 2  # times the count of the rarest entry
 WINDOW = 20  # merges before the missing ones: few, as their counts must be nearly the same
@@ -68,7 +68,7 @@ def joint_mismatch(entries: Entries, source: Segmenter, target: Segmenter) -> st
 
 
 def _foreign(entries: Entries, models: Sequence[Segmenter]) -> str | None:
-    """A message about entries that are no pieces of the models, or None."""
+    """A message about entries that are not subwords of the models, or None."""
     known = {piece for model in models for piece in model.entries()}
     others = [
         (symbol, count)

@@ -90,7 +90,7 @@ def _temporary_start(path: Path) -> str:
 
 
 def _remove_stale(path: Path) -> None:
-    """Remove the temporary folders of killed exports to ``path``: those whose locks nobody holds."""
+    """Remove the temporary folders of killed exports to ``path``: those that no process has locked."""
     for stale in path.parent.glob(glob.escape(_temporary_start(path)) + "?" * 8):
         if (lock := _lock(stale)) is not None:
             shutil.rmtree(stale, ignore_errors=True)
@@ -109,7 +109,7 @@ def _make_temporary(path: Path) -> tuple[Path, int | None]:
 
 
 def _lock(folder: Path, wait: bool = False) -> int | None:
-    """An open file that holds the folder's lock; None if somebody else holds it, or there are no locks here."""
+    """An open file that holds the folder's lock; None if another process holds it, or the system has no locks."""
     try:
         file = os.open(folder, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOFOLLOW", 0))
     except OSError:  # Windows opens no folders

@@ -2,7 +2,7 @@
 
 The encoder computes the keys and values of the source for every decoder layer. A step takes them and the last tokens,
 appends its keys and values to ``past`` (whose memory the caller binds as output ``new`` too), and returns the best next
-tokens. ``path`` tells which past belongs to a hypothesis, so that reordering the beam copies no keys and values: ONNX
+tokens. ``path`` selects the past of each hypothesis, so that reordering the beam copies no keys and values: ONNX
 Runtime's ``DecoderMaskedMultiHeadAttention``.
 
 Shapes: B sentences, S source tokens, G hypotheses of a sentence, P steps, C the width of the stream, H heads of width D

@@ -33,7 +33,7 @@ from fairseq_compress.work.windows import WINDOW, Batch, in_order, iterate_batch
 from fairseq_compress.work.work_folder import work_folder
 
 Translate = Callable[[list[list[str]]], list[list[Hypothesis[list[str]]]]]
-SPECIAL = {"<s>", "</s>", "<pad>"}  # entries of dictionaries that are no text
+SPECIAL = {"<s>", "</s>", "<pad>"}  # dictionary entries that are not text
 
 
 @dataclass(frozen=True)

@@ -166,7 +166,7 @@ class CompressedTransformerModel(TransformerModel):
         architecture = _prepared(known)
         model = super().build_model(known, task)
         if known is not args:
-            with open_dict(args):  # what fairseq filled in: a checkpoint tells it, as one of the command line does
+            with open_dict(args):  # fairseq's defaults, so that a checkpoint records them
                 args.update(vars(known))
         construction.finish(architecture, model, known)
         for module in model.modules():  # --retain-dropout-modules knows the modules by fairseq's names

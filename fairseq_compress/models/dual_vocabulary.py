@@ -1,4 +1,4 @@
-"""A student and a teacher with vocabularies of their own, trained together (arXiv:1909.11687)."""
+"""A student and a teacher with different vocabularies, trained together (arXiv:1909.11687)."""
 
 from typing import Any
 

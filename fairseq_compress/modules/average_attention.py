@@ -61,7 +61,7 @@ class AverageAttention(RecurrentUnit):
         average = (sums / counts.clamp_min(1.0)).to(x.dtype)
         if self.ffn_embed_dim:
             average = self.fc2(self.dropout_module(self.activation_fn(self.fc1(average))))
-        average = average.to(x.dtype)  # under autocast a product has a type of its own
+        average = average.to(x.dtype)  # under autocast a product has another dtype
         of_input, of_average = torch.sigmoid(self.gates(torch.cat([x, average], dim=-1))).chunk(2, dim=-1)
         return of_input * x + of_average * average, {"sum": sums[-1], "count": counts[-1]}
 

@@ -1,4 +1,4 @@
-r"""MobileBERT's layers: attention and FFNs at a width of their own, the bottleneck (Sun et al., arXiv:2004.02984).
+r"""MobileBERT's layers: attention and FFNs inside a narrower bottleneck (Sun et al., arXiv:2004.02984).
 
 It is narrow in MobileBERT and wide in its teacher IB-BERT; the streams between layers have one width in both, so that
 feature maps are compared without projections.
@@ -10,7 +10,7 @@ feature maps are compared without projections.
     y &= norm(x + dropout(W_o h_F + \beta_o))
 
 In a decoder there is :math:`norm(h_0 + attention(q = h_0, k = v = encoded))` in place of :math:`h_0` before the FFNs.
-As in MobileBERT there is no dropout inside of a layer but that of attention maps and of activations.
+As in MobileBERT the only dropouts inside a layer are those of attention maps and activations.
 """
 
 from collections.abc import Sequence
@@ -43,7 +43,7 @@ class _BottleneckLayer(nn.Module):
         norm, width = self.shape.norm, self.shape.width
         self.bottleneck_in = Bottleneck(self.embed_dim, width, make_norm(norm, width, cfg.export))
         self.bottleneck_shared = Bottleneck(self.embed_dim, width, make_norm(norm, width, cfg.export))
-        # Neither self- nor encoder-decoder attention to fairseq's class: keys and values have inputs of their own.
+        # Neither self- nor encoder-decoder attention for fairseq's class: keys and values have separate inputs.
         self.self_attn = make_attention(width, layer.self_attention, cfg, part, vdim=self.embed_dim)
         self.self_attn_norm = make_norm(norm, width, cfg.export)
         self.ffns = nn.ModuleList(

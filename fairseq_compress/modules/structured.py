@@ -1,6 +1,6 @@
 """Layers whose weight W is computed from fewer numbers: low-rank, sparse, tensor-train.
 
-W is no parameter. A state dict with a dense ``weight`` loads as its best approximation.
+W is not a parameter. A state dict with a dense ``weight`` loads as its best approximation.
 """
 
 import logging

@@ -19,7 +19,7 @@ from fairseq_compress.functional.layers.tensor_train import (
 from fairseq_compress.modules.evaluation_cache import EvaluationCache
 from fairseq_compress.modules.structured import StructuredWeight
 
-LEAST_MODES = 3  # of two, W is no more than a table of low rank with its rows in another order
+LEAST_MODES = 3  # with two, W is only a low-rank table with permuted rows
 MODES, RANK = "--tensor-train-modes", "--tensor-train-rank"
 
 

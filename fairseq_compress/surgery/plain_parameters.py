@@ -24,7 +24,7 @@ class PlainParameter(NamedTuple):
     identity: Identity
     """Equal for names that share tensors."""
     axes: Axes | None
-    """None if nobody declares them."""
+    """None if no module declares them."""
 
 
 def plain_parameters(model: nn.Module) -> dict[str, PlainParameter]:

@@ -10,7 +10,7 @@ def choose_layers(given: LayerMap, student: nn.Module, teacher: nn.Module) -> tu
     """The given layers, evenly spread ones for a part that is not given, and how they break the depths.
 
     Layers that share their parameters start from the layer of the first of them. If there are more layers than in the
-    teacher, the ones with parameters of their own are spread.
+    teacher, the unshared ones are spread.
     """
     depths = [{part: len(getattr(model, part).layers) for part in PARTS} for model in (student, teacher)]
     chosen: LayerMap = {}

@@ -50,7 +50,7 @@ class _Start(NamedTuple):
 def size_problems(teacher: Any, student: Any, layers: LayerMap, widths: str) -> list[str]:
     """Reasons why a student of this shape cannot start from this teacher."""
     depths = {part: len(getattr(teacher, part).layers) for part in PARTS}
-    inside: LayerMap = {  # a map that breaks the depths has problems of its own
+    inside: LayerMap = {  # a map of wrong depths is reported apart
         part: [None if layer is None else min(layer, depths[part] - 1) for layer in layers[part]] for part in PARTS
     }
     of_teacher = plain_parameters(teacher)
@@ -161,7 +161,7 @@ def _starts(
 
 
 def _sliced(axis: Axis, size: int, of_teacher: Axis, teacher_size: int) -> Reduction | None:
-    """The leading entries of an axis of the teacher's; None if there is no rule."""
+    """The leading entries of an axis of the teacher's; None without a rule."""
     if (size, axis.blocks) == (teacher_size, of_teacher.blocks):
         return WHOLE
     narrower = axis.blocks <= of_teacher.blocks and size // axis.blocks <= teacher_size // of_teacher.blocks

@@ -140,7 +140,7 @@ def _factors(tall: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     else:
         directions = torch.linalg.svd(tall, full_matrices=False)[2][:rank].t()
     left = tall @ directions  # U S; rows of zeros stay exactly that
-    # A singular vector has no sign of its own.
+    # The sign of a singular vector is arbitrary.
     signs = directions.gather(0, directions.abs().argmax(0, keepdim=True)).sign()
     roots = left.norm(dim=0).sqrt()
     inverse = torch.where(roots > 0, roots.reciprocal(), 0.0)

@@ -38,7 +38,7 @@ def gated_recurrence(forget: Tensor, values: Tensor, start: Tensor | None = None
     dtype = _sum_type(forget, values)
     if start is None:
         start = values.new_zeros(values.shape[1:], dtype=dtype)
-    # A step of decoding is so small that a graph that nobody needs would take half of its time.
+    # In decoding, building an unused autograd graph would take half of the time of a step.
     compute = _GatedRecurrence.apply if torch.is_grad_enabled() else _states
     return compute(forget.to(dtype), values.to(dtype), start.to(dtype))
 
@@ -50,7 +50,7 @@ def running_sums(
 
     Args:
         x: (T, B, C).
-        padding: (B, T), true at positions that are no term.
+        padding: (B, T), true at positions that are not terms.
         start: initial sum (B, C) and number (B, 1); zeros by default.
     """
     if x.dim() != 3:

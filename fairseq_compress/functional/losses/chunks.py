@@ -102,7 +102,7 @@ class _SumRows(torch.autograd.Function):
         with torch.autocast(output.device.type, enabled=False):  # the types of all products are chosen here
             sums, ctx.gradients = _run(job, student, needs)
         ctx.dtypes = [None if tensor is None else tensor.dtype for tensor in (output, weight, bias)]
-        # Tensors of their own, no views: fairseq multiplies the loss of a batch that does not count by 0, in place.
+        # Copies, not views: fairseq multiplies the loss of a batch that does not count by 0, in place.
         values = tuple(value.clone() for value in sums.to(compute_dtype(student)))
         ctx.mark_non_differentiable(*values[1:])
         return values

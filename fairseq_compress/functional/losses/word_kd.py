@@ -79,7 +79,7 @@ def log1mexp(x: Tensor) -> Tensor:
     log(-expm1(x)) above -log 2, log1p(-exp(x)) below (M. Mächler, Accurately computing log(1 - exp(-|a|)), 2012).
     """
     near = x > -math.log(2)
-    # Both branches get an argument of their own range: a NaN in the one not taken would enter the gradient.
+    # Each branch gets arguments in its own range: a NaN in the one not taken would enter the gradient.
     above = torch.log(-torch.expm1(torch.where(near, x, -1.0)))
     below = torch.log1p(-torch.exp(torch.where(near, -1.0, x)))
     return torch.where(near, above, below)

@@ -42,7 +42,7 @@ class State(Protocol):
 
 
 def step_decoder(model: BaseFairseqModel, precision: str = "float32") -> "TreeDecoder | GeneralDecoder":
-    """The fast decoder if the model allows it, else the general one, with a warning that tells why."""
+    """The fast decoder if the model allows it, else the general one, with a warning that gives the reason."""
     reason = why_not_fast(model)
     if reason is None:
         return TreeDecoder(model, Int8Affine if precision == "int8" else Affine)
