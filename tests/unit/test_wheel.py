@@ -67,7 +67,7 @@ def relative(folder, *suffixes):
 
 def test_the_wheel_has_code_types_and_configurations(wheel):
     expected = {name for name in relative("fairseq_compress", ".py") if "__pycache__" not in name}
-    expected |= {f"fairseq_compress/{name}" for name in relative("configs", ".env", ".yaml")}
+    expected |= {f"fairseq_compress/{name}" for name in relative("configs", ".env", ".json", ".yaml")}
     expected |= {"fairseq_compress/py.typed"}
     found = {name for name in wheel.namelist() if ".dist-info/" not in name}
     assert found == expected
