@@ -102,7 +102,7 @@ def test_a_score_tells_the_costs_of_its_model(teacher, tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [(["--cost-tokens", "20"], "--cost-tokens: requires --checkpoint, got 20 alone"), (None, "at least 1, got 0")],
+    [(["--cost-tokens", "20"], "--cost-tokens: requires --checkpoint, got 20 alone"), (None, "in [1, inf), got 0")],
 )
 def test_costs_that_cannot_be_told(options, message, teacher, tmp_path, capsys):
     (tmp_path / "text").write_text("a b c d e\n")
