@@ -10,6 +10,7 @@ from fairseq_compress.functional.quantization.linear import LinearScheme, fake_q
 from fairseq_compress.modules.activation_quantizer import ActivationQuantizer, step_ranges
 from fairseq_compress.modules.positions import Positions, within
 from tests.conftest import PLUGIN, TINY, run_command, train_in_two_processes
+from tests.helpers.generation import generated
 
 PLAN = """
 weights:
@@ -206,16 +207,6 @@ def test_the_average_of_quantized_models_is_that_of_their_master_weights(quantiz
     for key, weight in state["model"].items():
         torch.testing.assert_close(mean["model"][key], weight if "version" in key else weight * 1.5, msg=key)
     assert mean["cfg"]["model"].compression == state["cfg"]["model"].compression
-
-
-def generated(path, data_bin):
-    log = run_command(
-        "fairseq-generate", data_bin, "--user-dir", PLUGIN, "-s", "en", "-t", "cs", "--cpu", "--path", path,
-        "--gen-subset", "test2", "--beam", 3, "--max-len-b", 6,
-    ).stdout  # fmt: skip
-    found = re.findall(r"^[HP]-\d+\t.*$", log, re.MULTILINE)
-    assert len(found) == 18
-    return found
 
 
 def test_a_packed_checkpoint_gives_the_same_translations(quantized, data_bin, tmp_path):

@@ -1,12 +1,11 @@
 """A fixed random mask with int8 fake quantization on every weight: train, resume, average, pack, translate."""
 
-import re
-
 import pytest
 import torch
 
 from fairseq_compress.checkpoint.load import load_upgraded
-from tests.conftest import PLUGIN, TINY, run_command
+from tests.conftest import TINY, run_command
+from tests.helpers.generation import generated
 
 PLAN = "weights: [{modules: ['*'], method: mask, sparsity: 0.4}, {modules: ['*'], bits: 8}]"
 BITS = ".weight_mask.bits"
@@ -29,16 +28,6 @@ def trainings(train_arguments, tmp_path_factory):
             run_command("fairseq-train", *base, *options, "--max-update", updates, "--save-dir", folder / name)
     (folder / "plan.yaml").unlink()
     return folder
-
-
-def generated(path, data_bin):
-    log = run_command(
-        "fairseq-generate", data_bin, "--user-dir", PLUGIN, "-s", "en", "-t", "cs", "--cpu", "--path", path,
-        "--gen-subset", "test2", "--beam", 3, "--max-len-b", 6,
-    ).stdout  # fmt: skip
-    found = re.findall(r"^[HP]-\d+\t.*$", log, re.MULTILINE)
-    assert len(found) == 18
-    return found
 
 
 def test_every_weight_is_masked_and_trained(trainings):

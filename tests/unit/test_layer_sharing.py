@@ -3,12 +3,10 @@
 import argparse
 import copy
 import io
-from types import SimpleNamespace
 
 import pytest
 import torch
 from fairseq import models
-from fairseq.data import Dictionary
 
 import fairseq_compress.models as our_models  # noqa: F401 - registers them
 from fairseq_compress.architecture.configuration import sharing_leaders
@@ -19,11 +17,8 @@ from fairseq_compress.surgery.teacher_layers import choose_layers
 from fairseq_compress.surgery.teacher_start import initialize_from
 from fairseq_compress.weights.attach import attach_plan
 from fairseq_compress.weights.reading import parse_plan
+from tests.helpers.structures import TASK
 
-DICTIONARY = Dictionary()
-for number in range(30 - len(DICTIONARY)):
-    DICTIONARY.add_symbol(f"w{number}")
-TASK = SimpleNamespace(source_dictionary=DICTIONARY, target_dictionary=DICTIONARY)
 SIZES = {
     "encoder_layers": 4, "decoder_layers": 3, "encoder_embed_dim": 8, "encoder_ffn_embed_dim": 12, "dropout": 0.0,
     "encoder_attention_heads": 2, "decoder_attention_heads": 2,
