@@ -1,7 +1,6 @@
 """Loading checkpoints, plain or packed, and their models."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -72,9 +71,6 @@ def _can_map(path: PathLike) -> bool:
 
 def load_upgraded(path: PathLike) -> tuple[dict[str, Any], DictConfig]:
     """A checkpoint upgraded to today's layout by fairseq, and its configuration (old ``args`` converted)."""
-    if not Path(path).is_file():
-        problem = "is a directory, a file is needed" if Path(path).is_dir() else "no such file"
-        raise CheckpointError(f"checkpoint {path}: {problem}")
     fairseq_compress.register()  # the classes of its model and task
     state = checkpoint_utils.load_checkpoint_to_cpu(str(path))
     if state.get("cfg") is not None:
