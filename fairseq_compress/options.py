@@ -113,9 +113,18 @@ def problems(values: Any, spelling: Spelling = flag) -> Iterator[str]:
             yield from _wrong_need(each, value, values, spelling)
 
 
-def check(values: Any, *rules: Iterable[str], spelling: Spelling = flag, origin: str = "") -> None:
+def all_problems(values: Any, where: str | None = None) -> Iterator[str]:
+    """:func:`problems`, and those of the method ``problems`` of the dataclass, if it has one.
+
+    ``where`` precedes the names of fields; with None messages name options of a command line.
+    """
+    yield from problems(values, flag if where is None else f"{where}{{}}".format)
+    yield from (f"{where or ''}{message}" for message in getattr(values, "problems", tuple)())
+
+
+def check(values: Any, *rules: Iterable[str], spelling: Spelling = flag) -> None:
     """Raise one :class:`ConfigError` with every problem of :func:`problems` and of the ``rules`` between options."""
-    raise_problems([*problems(values, spelling), *(message for rule in rules for message in rule)], origin)
+    raise_problems([*problems(values, spelling), *(message for rule in rules for message in rule)])
 
 
 def raise_problems(found: Iterable[str], origin: str = "") -> None:
@@ -145,22 +154,15 @@ def _wrong_need(each: Field[Any], value: Any, values: Any, spelling: Spelling) -
         yield f"{spelling(each.name)}: requires {spelling(other)}, got {value} alone"
 
 
-def add_arguments(
-    parser: argparse._ActionsContainer, kind: Any, *, names: Iterable[str] | None = None, suppress: bool = False
-) -> None:
-    """Declare the options of a dataclass.
+def add_arguments(parser: argparse._ActionsContainer, kind: Any, *, suppress: bool = False) -> None:
+    """Declare the options of a dataclass ``kind``.
 
     Args:
-        kind: the dataclass, or an instance whose values are the defaults.
-        names: the fields to declare; default: all options.
         suppress: an option that is not given leaves no attribute; :func:`from_arguments` then takes the default.
     """
-    kinds = _types(kind if isinstance(kind, type) else type(kind))
-    chosen = {each.name for each in options_of(kind)} if names is None else set(names)
+    kinds = _types(kind)
     for each in options_of(kind):
-        if each.name not in chosen:
-            continue
-        default = default_of(each) if isinstance(kind, type) else getattr(kind, each.name)
+        default = default_of(each)
         value, many = _value_type(kinds[each.name])
         settings = {"help": help_of(each).replace("%", "%%"), "default": default}
         if value is bool:
@@ -208,8 +210,7 @@ def read(kind: type[T], values: Any, found: list[str], place: str = "") -> T | N
     if len(found) > before:
         return None
     made = kind(**given)
-    own = made.problems() if hasattr(made, "problems") else ()
-    found += [*problems(made, lambda name: f"{where}{name}"), *(f"{where}{message}" for message in own)]
+    found += all_problems(made, where)
     return made if len(found) == before else None
 
 

@@ -31,7 +31,7 @@ class Options:
         range="(0, 1]", metavar="E",
     )  # fmt: skip
     size: int | None = option(
-        None, "the ranks that keep most energy in a model of at most so many bytes in float32", metavar="BYTES"
+        None, "the ranks that keep most energy in a model of at most this size in float32", metavar="BYTES"
     )
     modules: tuple[str, ...] | None = option(
         None, "linear layers; default: feed-forward networks and projections of attentions", metavar="PATTERN"

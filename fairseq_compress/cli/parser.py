@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 from fairseq_compress.errors import ConfigError
 from fairseq_compress.options import (
     add_arguments,
+    all_problems,
     default_of,
     flag,
     from_arguments,
@@ -129,12 +130,12 @@ class VerbParser(argparse.ArgumentParser):
                 continue
             try:
                 others[each.name] = from_arguments(kind, values)
-                found += _problems(others[each.name])
+                found += all_problems(others[each.name])
             except ConfigError as error:  # a kind that checks itself
                 found.append(str(error))
         if not found:
             options = from_arguments(self._kind, values, **others)
-            found += _problems(options)
+            found += all_problems(options)
         else:  # the rules between options may read the parts that could not be made
             placeholder = {each.name: None for each in fields(self._kind) if "needs" not in each.metadata}
             found = [*problems(from_arguments(self._kind, values, **placeholder)), *found]
@@ -167,7 +168,3 @@ def flat_values(options: Any) -> dict[str, Any]:
             inner = getattr(options, each.name)
             found |= inner if each.metadata["values"] else flat_values(inner)
     return found
-
-
-def _problems(values: Any) -> list[str]:
-    return [*problems(values), *(values.problems() if hasattr(values, "problems") else ())]

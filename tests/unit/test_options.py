@@ -88,11 +88,9 @@ def test_arguments_of_a_parser():
 
 def test_arguments_that_are_not_given_leave_no_trace():
     parser = argparse.ArgumentParser()
-    add_arguments(parser, Search(beam=7), names=["beam", "k"], suppress=True)
+    add_arguments(parser, Search, suppress=True)
     assert vars(parser.parse_args(["--k", "2"])) == {"k": 2}
-    parser = argparse.ArgumentParser()
-    add_arguments(parser, Search(beam=7), names=["beam"])
-    assert vars(parser.parse_args([])) == {"beam": 7}
+    assert vars(parser.parse_args([])) == {}
 
 
 def test_read_nested():

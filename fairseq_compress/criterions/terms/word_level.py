@@ -72,7 +72,7 @@ class TeacherOptions(TermOptions):
         0.0, "fraction of the batches in which the teacher judges samples of the student", range="[0, 1]"
     )
     teacher_dropout_passes: int = option(
-        0, "the teacher is the mean over so many passes with dropout (0: one without)", range="[0, inf)"
+        0, "number of passes with dropout over which the teacher is averaged (0: one without dropout)", range="[0, inf)"
     )
 
 

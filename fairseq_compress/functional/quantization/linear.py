@@ -46,7 +46,7 @@ class LinearScheme:
 
     def check(self, shape: torch.Size | tuple[int, ...]) -> None:
         """Raise ``ValueError`` if a matrix ``(R, C)`` cannot be quantized so."""
-        found = [*options.problems(self, str), *self.problems()]
+        found = list(options.all_problems(self, ""))
         if len(shape) != 2:
             found.append(f"weight: must be a matrix, got the shape {tuple(shape)}")
         elif not found and self.granularity == "group" and shape[1] % self.group_size:
