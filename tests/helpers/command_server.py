@@ -96,12 +96,17 @@ def _status(children: set[int]) -> int:
 
 def _run(arguments: list[str], request: dict) -> None:
     """What the interpreter does with a script, in this process, which ends."""
-    os.chdir(request["folder"])
-    os.environ.clear()
-    os.environ.update(request["environment"])
     output = os.open(request["output"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(output, 1)
-    os.dup2(output, 2)
+    os._exit(run_script(arguments, request["folder"], request["environment"], {1: output, 2: output}))
+
+
+def run_script(arguments: list[str], folder: str, environment: dict[str, str], descriptors: dict[int, int]) -> int:
+    """The status of a script that runs in this process, after which nothing else may; ``descriptors``: 1 -> a file."""
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    for ours, theirs in descriptors.items():
+        os.dup2(theirs, ours)
     sys.argv = arguments
     sys.path[0] = str(Path(sys.argv[0]).parent)  # of a script it is its folder
     status = 0
@@ -122,4 +127,4 @@ def _run(arguments: list[str], request: dict) -> None:
         atexit._run_exitfuncs()
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(status)
+    return status
