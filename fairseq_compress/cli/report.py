@@ -11,18 +11,26 @@ HELP = (
 EXAMPLES = (
     "--scores teacher.json student.json student-int8.json --output report",
     "--scores runs/*/scores.json --output comparison.md comparison.json --title 'Losses on Multi30k'",
+    "--scores report/report.json --output quality.svg    # a new picture of an earlier report",
 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    scores: tuple[str, ...] = option(help="records of score, in the order of the table", metavar="SCORES.json")
+    scores: tuple[str, ...] = option(
+        help="records of score, in the order of the table; or a report.json, which has several", metavar="SCORES.json"
+    )
     output: tuple[str, ...] = option(
-        help="a folder, which gets report.md, report.png and report.json, or single files, named .md, .png or .json",
+        help="a folder, which gets report.md, report.png and report.json, or single files, named .md, .png, .svg or "
+        ".json",
         metavar="PATH",
     )
-    title: str = option("Systems compared", "heading of page and picture", metavar="TEXT")
-    note: str | None = option(None, "a caution on page and picture, such as 'synthetic data'", metavar="TEXT")
+    title: str | None = option(
+        None, "heading of page and picture (default: the one in report.json, else 'Systems compared')", metavar="TEXT"
+    )
+    note: str | None = option(
+        None, "a caution on page and picture, such as 'one run' (default: the one in report.json)", metavar="TEXT"
+    )
 
 
 def run(args: Options) -> None:

@@ -26,9 +26,10 @@ def comparison_blocks(records: Sequence[Record]) -> list[str]:
         blocks.append("± is the standard deviation over the seeds; p is given seed by seed.")
     if baselines := _baselines(systems):
         tests = [record["paired_bootstrap"]["bleu"] for record in records if record.get("paired_bootstrap")]
+        signature = f", `{tests[0]['signature']}`" if "signature" in tests[0] else ""
         named = next(iter(baselines.values())) if "Against" not in header else "the system named"
         blocks.append(
-            f"ΔBLEU and p are against {named}, each seed against the same seed: {METHOD}, `{tests[0]['signature']}`. "
+            f"ΔBLEU and p are against {named}, each seed against the same seed: {METHOD}{signature}. "
             f"p (Holm): corrected for the {len(tests)} tests of this page; *: at most {LEVEL}."
         )
     return blocks

@@ -13,6 +13,8 @@ Record = Mapping[str, Any]
 
 METRICS = {"bleu": "BLEU", "bleu_lowercase": "BLEU, lowercase", "chrf2": "chrF2"}
 TESTED = ("bleu", "chrf2")
+TABLE_FORMAT = "fairseq-compress table 1"
+"""Value of ``format`` in a ``report.json``."""
 
 # What a record must hold to be compared: the path of keys to it and its type.
 REQUIRED_FIELDS: tuple[tuple[tuple[str, ...], type | tuple[type, ...]], ...] = (
@@ -38,19 +40,35 @@ class Test(NamedTuple):
         return self.p_holm <= LEVEL
 
 
-def load_records(paths: Sequence[PathLike]) -> list[dict[str, Any]]:
-    """Read the JSON records that ``fairseq-compress score`` wrote."""
+class Systems(NamedTuple):
+    """The records of a report, and the title and note of the ``report.json`` that they come from, if any."""
+
+    records: list[dict[str, Any]]
+    title: str | None
+    note: str | None
+
+
+def read_systems(paths: Sequence[PathLike]) -> Systems:
+    """Read the JSON records that ``fairseq-compress score`` wrote, and those in a ``report.json``."""
     if not paths:
         raise ConfigError("--scores: must name at least one file, got none")
     records: dict[str, dict[str, Any]] = {}
     origins: dict[str, PathLike] = {}
+    titles, notes = [], []
     for path in paths:
-        record = _load_record(path)
-        name = record["name"]
-        if name in records:
-            raise DataError(f"{origins[name]} and {path} both describe a system named {name!r}; score with --name")
-        records[name], origins[name] = record, path
-    return list(records.values())
+        content = _read_json(path)
+        is_table = isinstance(content, dict) and content.get("format") == TABLE_FORMAT
+        for record in _systems_of(path, content) if is_table else [content]:
+            _check_record(path, record)
+            name = record["name"]
+            if name in records:
+                raise DataError(f"{origins[name]} and {path} both describe a system named {name!r}; score with --name")
+            records[name], origins[name] = record, path
+        if is_table:
+            titles.append(content.get("title"))
+            notes.append(content.get("note"))
+    notes = list(dict.fromkeys(filter(None, notes)))
+    return Systems(list(records.values()), next(filter(None, titles), None), " ".join(notes) or None)
 
 
 def check_comparable(records: Sequence[Record]) -> None:
@@ -111,13 +129,40 @@ def _basis(record: Record) -> dict[str, str]:
     return {"the direction": record["direction"], "the SHA-256 of the reference": reference, **signatures}
 
 
-def _load_record(path: PathLike) -> dict[str, Any]:
+def _read_json(path: PathLike) -> Any:
     try:
-        record = json.loads(Path(path).read_text(encoding="utf-8"))
+        return json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise DataError(f"scores {path}: cannot be read: {error.strerror}") from None
     except ValueError as error:
         raise DataError(f"scores {path}: is not JSON ({error})") from None
+
+
+def _systems_of(path: PathLike, table: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The records in a ``report.json``."""
+    systems = table.get("systems")
+    if not isinstance(systems, list) or not systems or not all(isinstance(each, dict) for each in systems):
+        raise DataError(f"scores {path}: lacks systems; 'fairseq-compress report' writes such files")
+    records = []
+    for system in systems:
+        record = {"direction": table.get("direction")} | system
+        tests = record.pop("tests", None) or {}
+        if tests and not record.get("paired_bootstrap"):  # of version 0.2 before the records were kept whole
+            method = (table.get("significance") or {}).get("method")
+            record["paired_bootstrap"] = {"baseline": {"name": next(iter(tests.values()))["baseline"]}} | {
+                metric: {
+                    "baseline_score": record[metric]["score"] - test["difference"],
+                    "p_value": test["p_value"],
+                    "method": method,
+                }
+                for metric, test in tests.items()
+            }
+        records.append(record)
+    return records
+
+
+def _check_record(path: PathLike, record: Any) -> None:
+    """Refuse a record that lacks what a comparison needs."""
     for keys, kind in REQUIRED_FIELDS:
         value = record
         for key in keys:
@@ -125,7 +170,6 @@ def _load_record(path: PathLike) -> dict[str, Any]:
         if not isinstance(value, kind):
             raise DataError(f"scores {path}: lacks {'.'.join(keys)}; 'fairseq-compress score' writes such files")
     _refuse_earlier(path, record)
-    return record
 
 
 def _refuse_earlier(path: PathLike, record: Record) -> None:

@@ -16,44 +16,62 @@ from fairseq_compress.evaluation.comparison import (
 )
 from fairseq_compress.evaluation.records import (
     METRICS,
+    TABLE_FORMAT,
     Record,
     adjusted_tests,
     check_comparable,
     fact,
     facts_of,
-    load_records,
+    read_systems,
     speed_of,
     weight_bytes,
 )
 from fairseq_compress.evaluation.significance import LEVEL, METHOD
 from fairseq_compress.work.files import PathLike, atomic_write, check_distinct
 
-SUFFIXES = (".md", ".png", ".json")
+SUFFIXES = (".md", ".png", ".json")  # in a folder
+PICTURES = (".png", ".svg")
+TITLE = "Systems compared"
 BYTES_PER_MB = 1_000_000
-KEPT = ("name", "lines", "files", "checkpoint", "speed", "facts", "cautions", *METRICS)  # of a record, in the JSON
+KEPT = (
+    "name",
+    "lines",
+    "files",
+    "checkpoint",
+    "speed",
+    "facts",
+    "cautions",
+    "paired_bootstrap",
+    *METRICS,
+)  # in the JSON
 
 
 def write_report(
-    inputs: Sequence[PathLike], outputs: Sequence[PathLike], title: str, note: str | None = None
+    inputs: Sequence[PathLike], outputs: Sequence[PathLike], title: str | None = None, note: str | None = None
 ) -> list[Path]:
     """Write a report on records of ``fairseq-compress score`` and return its files.
 
     Args:
-        outputs: files named ``.md``, ``.png`` or ``.json``, or folders for ``report.md``, ``.png`` and ``.json``.
+        inputs: records, or a ``report.json`` with all of them.
+        outputs: files named ``.md``, ``.png``, ``.svg`` or ``.json``, or folders for ``report.md``, ``.png``
+            and ``.json``.
+        title: None: that of the ``report.json``.
+        note: None: that of the ``report.json``.
     """
     paths = [path for output in outputs for path in _files(Path(output))]
-    pictures = [path for path in paths if path.suffix == ".png"]
+    pictures = [path for path in paths if path.suffix in PICTURES]
     if pictures:
         from fairseq_compress.evaluation.picture import draw_comparison, point_of
-    records = load_records(inputs)
+    systems = read_systems(inputs)
+    records, title, note = systems.records, title or systems.title or TITLE, note or systems.note
     check_comparable(records)
     check_distinct(inputs, paths)
     page = render_page(records, title, note, pictures[0].name if pictures else None)
     texts = {".md": page, ".json": tables_json(records, title, note)}
     for path in paths:
-        if path.suffix == ".png":
+        if path in pictures:
             with atomic_write(path, "wb") as file:
-                draw_comparison([point_of(record) for record in records], title, note, file)
+                draw_comparison([point_of(record) for record in records], title, note, file, path.suffix[1:])
         else:
             with atomic_write(path) as file:
                 file.write(texts[path.suffix])
@@ -106,9 +124,12 @@ def tables_json(records: Sequence[Record], title: str, note: str | None) -> str:
     systems = []
     for record, tests in zip(records, adjusted_tests(records), strict=True):
         tested = {metric: test._asdict() | {"significant": test.significant} for metric, test in tests.items()}
-        systems.append({key: record.get(key) for key in KEPT} | {"tests": tested})
+        system = {key: record.get(key) for key in KEPT} | {"tests": tested}
+        if record.get("paired_bootstrap"):  # whole, so that a report can be made from this one
+            system["paired_bootstrap"] = record["paired_bootstrap"]
+        systems.append(system)
     content: dict[str, Any] = {
-        "format": "fairseq-compress table 1",
+        "format": TABLE_FORMAT,
         "title": title,
         "note": note,
         "direction": records[0]["direction"],
@@ -122,7 +143,7 @@ def tables_json(records: Sequence[Record], title: str, note: str | None) -> str:
 
 
 def _files(output: Path) -> list[Path]:
-    return [output] if output.suffix in SUFFIXES else [output / f"report{suffix}" for suffix in SUFFIXES]
+    return [output] if output.suffix in (*SUFFIXES, *PICTURES) else [output / f"report{suffix}" for suffix in SUFFIXES]
 
 
 def _named(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[dict[str, str]]:

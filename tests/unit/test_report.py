@@ -5,14 +5,15 @@ import io
 import json
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 from matplotlib.image import imread
 
 from fairseq_compress.cli.main import main
 from fairseq_compress.errors import DataError
-from fairseq_compress.evaluation.picture import Point, draw_comparison
-from fairseq_compress.evaluation.records import facts_of, load_records
+from fairseq_compress.evaluation.picture import Point, comparison_figure, draw_comparison, pareto_front, point_of
+from fairseq_compress.evaluation.records import facts_of, read_systems
 from fairseq_compress.evaluation.report import render_page, write_report
 from fairseq_compress.evaluation.significance import METHOD
 
@@ -160,12 +161,12 @@ def test_files_that_are_no_records_are_refused(tmp_path: Path) -> None:
     (tmp_path / "list.json").write_text("[1]")
     for name, message in (("half", "is not JSON"), ("list", "lacks name"), ("none", "cannot be read")):
         with pytest.raises(DataError, match=rf"{name}\.json: {message}"):
-            load_records([tmp_path / f"{name}.json"])
+            read_systems([tmp_path / f"{name}.json"])
 
 
 def test_picture_is_deterministic_and_carries_the_note() -> None:
     points = [
-        Point("teacher", 30, 124.0, 20.0, True),
+        Point("teacher", 30, 124.0, 20.0, "teacher"),
         Point("student", 27, 15.5, 90.0),
         Point("unmeasured", 26, None, None),
     ]
@@ -183,6 +184,40 @@ def test_picture_is_deterministic_and_carries_the_note() -> None:
 
 def test_nothing_measured_still_draws() -> None:
     draw_comparison([Point("a", 0.0, None, None)], "Systems", None, io.BytesIO())
+
+
+def test_axis_data_equal_the_records() -> None:
+    exported = make_record("exported", 26.8, 4_000_000, 400.0, role="exported")
+    figure = comparison_figure([point_of(record) for record in (TEACHER, STUDENT, exported, UNKNOWN)], "T", None)
+    want = {
+        "teacher": (124.0, 20.0, 30.04), "student | tiny": (15.5, 90.0, 27.0), "exported": (4.0, 400.0, 26.8),
+    }  # fmt: skip
+    markers = []
+    axes: Any
+    for place, axes in enumerate(figure.axes):
+        drawn = {str(mark.get_label()): mark.get_offsets()[0].tolist() for mark in axes.collections}
+        assert drawn == {name: [values[place], values[2]] for name, values in want.items()}
+        markers.append([len(mark.get_paths()[0].vertices) for mark in axes.collections])
+        (front,) = axes.lines
+        by_x = sorted((values[place], values[2]) for values in want.values())
+        assert list(zip(*front.get_data(), strict=True)) == by_x  # no system is worse than another in both
+    assert figure.axes[0].get_xscale() == "log"
+    assert len(set(markers[0])) == 3
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [
+        "teacher", "student", "exported", "system", "Pareto front: no system is better in both",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("smaller_is_better", "front"),
+    [(True, [(1, 5), (2, 7), (4, 9)]), (False, [(4, 9), (6, 6), (8, 2)])],
+)
+def test_pareto_front_by_hand(smaller_is_better: bool, front: list[tuple[float, float]]) -> None:
+    points = [(4, 9), (2, 7), (1, 5), (2, 3), (6, 6), (8, 2), (4, 8), (5, 6), (2, 7)]
+    assert pareto_front(points, smaller_is_better=smaller_is_better) == front
+    for x, y in front:
+        beaten = [(a <= x if smaller_is_better else a >= x) and b >= y and (a, b) != (x, y) for a, b in points]
+        assert not any(beaten)
 
 
 def test_labels_do_not_overlap(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -206,6 +241,27 @@ def test_labels_do_not_overlap(monkeypatch: pytest.MonkeyPatch) -> None:
         assert box.x1 <= axes.bbox.x1
 
 
+def test_long_names_and_formulas() -> None:
+    name = "a-system-with-a-name-that-is-much-longer-than-any-panel-of-the-picture-is-wide"
+    figure = comparison_figure([Point(name, 20, 1.0, 5.0), Point("$5$", 21, 2.0, 100.0)], "T", None)
+    shown = [text.get_text() for text in figure.axes[1].texts if text.get_text()]
+    assert shown == ["a-system-with-a-…picture-is-wide", r"\$5\$"]
+    assert figure.axes[1].get_xscale() == "log"  # 20 times as fast
+
+
+def test_svg_is_deterministic_text_on_white() -> None:
+    drawn = []
+    for _ in range(2):
+        file = io.BytesIO()
+        draw_comparison([Point("teacher", 30, 124.0, 20.0, "teacher")], "Systems <1>", "one run", file, "svg")
+        drawn.append(file.getvalue())
+    assert drawn[0] == drawn[1]
+    svg = ElementTree.fromstring(drawn[0])
+    texts = {text.text for text in svg.iter("{http://www.w3.org/2000/svg}text")}
+    assert {"teacher", "Systems <1>", "one run", "BLEU"} <= texts
+    assert b'style="fill: #ffffff"' in drawn[0]
+
+
 def test_the_verb(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     inputs = [str(path) for path in save(tmp_path, TEACHER, STUDENT)]
     output = tmp_path / "deep" / "report"
@@ -214,7 +270,7 @@ def test_the_verb(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == "".join(f"{output / name}\n" for name in names)
     assert sorted(path.name for path in output.iterdir()) == sorted(names)
     assert "> **Note:** synthetic" in (output / "report.md").read_text(encoding="utf-8")
-    assert imread(output / "report.png").shape[:2] == (780, 1800)
+    assert imread(output / "report.png").shape[:2] == (720, 1500)
     assert main(["report", "--scores", str(tmp_path / "none.json"), "--output", str(output)]) == 1
     assert capsys.readouterr().err.startswith("fairseq-compress report: error: ")
 
@@ -236,3 +292,38 @@ def test_the_table_as_json(tmp_path: Path) -> None:
     }  # fmt: skip
     assert student["speed"]["sentences_per_second_range"] == [89.0, 92.0]
     assert student["bleu"]["signature"] == CASED
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_report_from_a_report(tmp_path: Path, kept: bool) -> None:
+    """Page, JSON and picture of a report.json are those of its records; also of one without the tests' records."""
+    records = save(tmp_path, TEACHER, with_test(STUDENT, 0.02), with_test(UNKNOWN, 0.03))
+    (first,) = write_report(records, [tmp_path / "first.json"], "T", "N")
+    if not kept:
+        table = json.loads(first.read_text(encoding="utf-8"))
+        for system in table["systems"]:
+            system.pop("paired_bootstrap", None)
+        first.write_text(json.dumps(table), encoding="utf-8")
+    names = ["page.md", "page.svg", "page.json"]
+    for source, folder in ((records, "a"), ([first], "b")):
+        given = ("T", "N") if folder == "a" else ()
+        write_report(source, [tmp_path / folder / name for name in names], *given)
+    for name in names if kept else ["page.svg"]:
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+    one, two = ((tmp_path / folder / "page.md").read_text(encoding="utf-8") for folder in "ab")
+    assert two == (one if kept else one.replace(", `bs:10000`", ""))
+    write_report([first], [tmp_path / "c" / "page.md"], "Other")
+    assert (tmp_path / "c" / "page.md").read_text(encoding="utf-8").startswith("# Other\n\n> **Note:** N\n")
+
+
+def test_reports_that_cannot_be_read(tmp_path: Path) -> None:
+    (path,) = write_report(save(tmp_path, TEACHER), [tmp_path / "report.json"])
+    table = json.loads(path.read_text(encoding="utf-8"))
+    assert table["title"] == "Systems compared"
+    for systems, message in (([], "lacks systems"), ([7], "lacks systems"), ([{"name": "a"}], "lacks bleu.score")):
+        path.write_text(json.dumps(table | {"systems": systems}), encoding="utf-8")
+        with pytest.raises(DataError, match=rf"report\.json: {message}"):
+            read_systems([path])
+    path.write_text(json.dumps(table), encoding="utf-8")
+    with pytest.raises(DataError, match=r"both describe a system named 'teacher'"):
+        read_systems([path, tmp_path / "0.json"])
