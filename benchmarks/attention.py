@@ -1,10 +1,10 @@
-"""Time of our attention and model against fairseq's, as ratios (under 1: ours is faster).
+"""Time of the package's attention and model relative to fairseq's, as ratios: below 1, this package is faster.
 
-Run:  python benchmarks/attention.py [--rounds N] [--threads N]
+    python benchmarks/attention.py [--rounds N] [--threads N]
 
-Every pair is timed in turns within one process, so that a noisy machine disturbs both alike; a line gives the median
-times and the median of the ratios of the rounds. With equal weights, both compute the same numbers
-(tests/unit/test_attention.py). Random text, no training: nothing here says how well a model translates.
+The two sides of a pair take turns within one process, so that other load on the machine disturbs both alike. A line
+gives the median times and the median ratio of the rounds. With equal weights both compute the same numbers
+(tests/unit/test_attention.py). The text is random and nothing is trained: translation quality is not measured.
 """
 
 import argparse

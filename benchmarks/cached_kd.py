@@ -1,9 +1,9 @@
-"""Time of word-level KD from a cached teacher's top k against plain label-smoothed cross-entropy, as ratios in one run.
+"""Time of word-level distillation from a teacher's cached top k relative to label-smoothed cross-entropy.
 
     python benchmarks/cached_kd.py [--tokens 3200] [--vocabulary 32000] [--k 8] [--temperature 1 2] [--runs 7]
 
-Plain is the faster of two: PyTorch's ``F.cross_entropy(label_smoothing=...)`` and fairseq's ``log_softmax`` with
-``label_smoothed_nll_loss``. Everything is float32, from logits to their gradient.
+The peer is the faster of two: PyTorch's ``F.cross_entropy(label_smoothing=...)``, and fairseq's ``log_softmax`` with
+``label_smoothed_nll_loss``. Ratios within one run, float32, from the logits to their gradient.
 """
 
 import argparse

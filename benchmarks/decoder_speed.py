@@ -1,14 +1,13 @@
-"""Speed of translation by what is in the decoder's layers, on a CPU, with fairseq's sequence generator.
+"""Translation speed of different decoder layers on a CPU, with fairseq's sequence generator.
 
     python benchmarks/decoder_speed.py [--sentences 64] [--length 25] [--beams 1 4] [--rounds 5] [--threads 1]
 
-Models of one width, all with random weights and through our registered model: a shallow decoder with SSRUs or (if
-asked for) average attention, one with self-attention, and a deep decoder with self-attention. Each translation has
-LENGTH tokens (min_len = max_len = LENGTH) and a forced EOS, so that all take equally many steps; that is checked. The
-sources are random tokens, and their batches are made before the clock starts. Parts of the table are for all sentences
-in one batch, and for some of them one at a time. A figure is the median of rounds in which the models take turns. The
-last column is for the decoder's layers alone, against those of self-attention 6+2.
-Nothing here says how well a model translates.
+The models have the same width and random weights: a shallow decoder with SSRUs (or average attention, on request), a
+shallow one with self-attention, and a deep one with self-attention. Every translation has LENGTH tokens (min_len =
+max_len = LENGTH) and a forced EOS, so that all models take equally many steps; this is checked. The sources are
+random tokens, batched before the clock starts. The table has all sentences in one batch, and some of them one by one.
+Figures are medians of rounds in which the models take turns; the last column is for the decoder layers alone, relative
+to self-attention 6+2. Translation quality is not measured.
 """
 
 import argparse

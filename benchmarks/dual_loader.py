@@ -1,12 +1,12 @@
-"""Sentences and tokens a second that the loader of dual-vocabulary training delivers, against fairseq's plain one, and
-against what training takes: forward and backward of the smallest student (width 64, 3+1 layers) and its teacher
-(transformer_small), without an optimizer's step, on all cores.
+"""Throughput of the data loader of dual-vocabulary training, relative to fairseq's loader and to a training step.
 
     python benchmarks/dual_loader.py --text data/raw/multi30k/train [--workers 2] [--runs 3]
 
-Both go through fairseq's EpochBatchIterator, over the same sentences in batches of the same size; the plain one is a
-LanguagePairDataset of the student's segmentation. Processor time is that of this process and its workers, their start
-included; ``--repeat`` makes the text longer, so that the start counts less.
+Sentences and tokens a second. Both loaders go through fairseq's EpochBatchIterator, over the same sentences in batches
+of the same size; fairseq's is a LanguagePairDataset of the student's segmentation. The training step is forward and
+backward of the smallest student (width 64, 3+1 layers) with its teacher (transformer_small), without the optimizer, on
+all cores. Processor time is the sum of this process and its workers, with their start; ``--repeat`` makes the text
+longer, so that the start counts less.
 """
 
 import argparse

@@ -1,11 +1,11 @@
-"""From a teacher in stock fairseq to an exported student: bytes, BLEU, chrF2, speed, in one run on a CPU.
+"""From a stock fairseq teacher to an exported student: bytes, BLEU, chrF2 and speed in one run on a CPU.
 
     python benchmarks/end_to_end.py --teacher T.pt --student S.pt --exported DIR --data DATA_BIN --text FILE
         --reference FILE --hypotheses TEACHER.cs STUDENT.cs EXPORTED.cs --beam 4 [--runs 3] [--output FILE]
 
-DATA_BIN holds the test part that the text was binarized to. ``fairseq-generate``, without the plugin, decodes it in
-batches (the better of two sizes) and sentence by sentence, and tells its time inside the generator; the exported model
-translates the same raw text, with segmentation and everything. Each measurement has a process of its own; medians.
+DATA_BIN has the binarized text as its test set. ``fairseq-generate`` without the plugin decodes it in batches (the
+better of two sizes) and one sentence at a time; its time is the time inside the generator, as it prints it. The
+exported model translates the raw text; its time includes segmentation. Each measurement has its own process; medians.
 """
 
 import argparse

@@ -1,10 +1,11 @@
-"""Losses from hidden states against the path through logits: time, and memory at two sizes of the vocabulary.
+"""Losses computed from hidden states relative to losses from logits: time, and memory at two vocabulary sizes.
 
     python benchmarks/hidden_states.py [--tokens 3200] [--width 256] [--vocabulary 8000 32000] [--runs 5]
 
-From hidden states to their gradient and the output matrix's, float32. Time: the same fused loss after ``F.linear`` is
-the peer, medians of interleaved runs in one process. Extra memory: the growth of the process's peak resident size,
-less the two gradients, each variant in a fresh process; from hidden states it must not depend on the vocabulary.
+float32, from the hidden states to their gradient and the gradient of the output matrix. Time: the peer is the same
+fused loss after ``F.linear``; medians of interleaved runs in one process. Extra memory: the growth of the peak resident
+size of the process without the two gradients, each variant in a new process. From hidden states it must not depend on
+the vocabulary size.
 """
 
 import argparse

@@ -1,11 +1,11 @@
-"""Time and extra memory of the fused word-level KD loss against naive PyTorch, as ratios in one run.
+"""Time and extra memory of the fused word-level distillation loss relative to plain PyTorch.
 
     python benchmarks/kd_loss.py [--tokens 3200] [--vocabulary 32000] [--temperature 1 2] [--runs 7]
 
-Naive is what one writes from the formula: ``log_softmax`` of the student, label-smoothed cross-entropy of fairseq,
-``F.kl_div`` with the softmax of the teacher, forward and backward, float32. Time: medians of interleaved runs in one
-process. Extra memory: the growth of the process's peak resident size above its size before the loss, each variant in
-a fresh process, so that neither can reuse what the other left.
+The peer follows the formula: ``log_softmax`` of the student, fairseq's label-smoothed cross-entropy, ``F.kl_div`` with
+the teacher's softmax; forward and backward in float32. Time: medians of interleaved runs in one process. Extra memory:
+the growth of the peak resident size of the process above its size before the loss, each variant in a new process, so
+that neither can reuse memory of the other.
 """
 
 import argparse

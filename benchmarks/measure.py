@@ -1,4 +1,4 @@
-"""What the benchmarks share: interleaved timing of variants, and peak memory in a process of its own."""
+"""Shared by the benchmarks: interleaved timing of variants, and peak memory in a separate process."""
 
 import statistics
 import time

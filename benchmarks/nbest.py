@@ -1,14 +1,14 @@
-"""Sentences a second of ``fairseq-compress nbest`` against ``fairseq-generate``, as ratios in one run, on a CPU.
+"""Sentences a second of ``fairseq-compress nbest`` relative to ``fairseq-generate``, on a CPU.
 
     python benchmarks/nbest.py --checkpoint C.pt --data DATA_BIN --source FILE [--reference FILE] [--beam 5]
         [--runs 3] [--lines N] [--precisions float32 int8] [--exported DIR ...]
 
-The DIRs are exports of the same model, which nbest decodes with too. The FILEs hold sentencepiece pieces, DATA_BIN the
-dictionaries. Both decode the same lines with the same model and beam.
-fairseq-generate has float32, all cores and its best of several batch sizes; ours one process with all cores, and a
-process with one thread on each core. Decoding only: of fairseq what it prints itself (time inside the generator), of
-ours from the first batch to the last, with everything that it does in between. Medians of interleaved runs.
-Then the hypotheses are compared, all of the beam, token for token, and with --reference by sacreBLEU.
+Each DIR is an export of the same model. The FILEs contain sentencepiece subwords, DATA_BIN the dictionaries. Both sides
+decode the same lines with the same model and beam: fairseq-generate in float32 on all cores with the best of several
+batch sizes, nbest in one process on all cores and with one single-threaded process for each core. Decoding only: for
+fairseq the time inside the generator, as it prints it; for nbest from the first batch to the last, with everything in
+between. Medians of interleaved runs. Then all hypotheses of the beam are compared, token for token, and with
+--reference by sacreBLEU.
 """
 
 import argparse

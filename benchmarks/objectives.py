@@ -1,10 +1,10 @@
-"""What a training step of each objective costs, as a ratio to word-level KD with a live teacher, in one run.
+"""Cost of a training step of each distillation objective, relative to word-level distillation with a live teacher.
 
     python benchmarks/objectives.py [--arch transformer_student_tiny] [--teacher transformer_student_base]
 
-A step is what fairseq does for one batch: criterion, backward, clipping, Adam. All students have the same weights and
-dropout, and the same teacher. On-policy samples in every batch here (``--on-policy-fraction 1``), from an untrained
-student, whose samples are as long as they may be: the most that it can cost. Random text.
+A step is what fairseq does for one batch: criterion, backward, clipping, Adam. All students have the same weights,
+dropout and teacher. On-policy samples are drawn in every batch (``--on-policy-fraction 1``) from an untrained student,
+whose samples have the greatest possible length: the highest cost. Random text.
 """
 
 import argparse

@@ -1,10 +1,10 @@
-"""Product quantization of one matrix against fairseq's own (``fairseq.modules.quantization.pq``): time and error.
+"""Product quantization of one matrix relative to fairseq's (``fairseq.modules.quantization.pq``): time and error.
 
     python benchmarks/product_quantization.py [--shape 512 2048] [--block 8] [--centroids 256]
 
-Both quantize the same random matrix, from the weights to the reconstructed matrix, each with its own default rounds of
-k-means, 30 and 20. Ours runs several times before and after the one run of fairseq's, and the median counts. Exits with
-1 below 100 times fairseq's speed, or with a larger squared error.
+Both quantize the same random matrix, from the weights to the reconstructed matrix, with their default number of k-means
+iterations: 30 here, 20 in fairseq. This package runs several times before and after the one run of fairseq; its median
+counts. Exits with status 1 below 100 times fairseq's speed, or with a larger squared error.
 """
 
 import argparse

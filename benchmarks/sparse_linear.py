@@ -1,10 +1,11 @@
-"""Sparse products against the dense one of the same weight: microseconds of ``nn.Linear``, and ratios to it.
+"""Sparse matrix products relative to the dense product of the same weight.
 
     python benchmarks/sparse_linear.py [--shapes 256x1536 512x2048] [--rows 1 16 512] [--runs 15] [--cpu-time]
 
-csr and bsr are torch's sparse matrices, blocks is our :func:`block_product`; float32, weights converted beforehand, a
-ratio under 1 is faster. The support is random. The layer is :class:`SparseLinear` as it generates; a star marks the
-kernel that it takes by :func:`sparse_is_faster`, without one that is the dense product.
+Microseconds of ``nn.Linear``, and ratios to it: below 1, the sparse product is faster. csr and bsr are torch's sparse
+formats, blocks is :func:`block_product`; float32, weights converted beforehand, random support. The layer is
+:class:`SparseLinear` in generation; a star marks the kernel that :func:`sparse_is_faster` selects, and without a star
+it is the dense product.
 """
 
 import argparse

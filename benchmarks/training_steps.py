@@ -1,10 +1,10 @@
-"""Whole training steps, as ratios in one run: our criterions against cross-entropy, ours against stock fairseq.
+"""Time of whole training steps: criterions of the package, and its model, relative to stock fairseq.
 
     python benchmarks/training_steps.py [--arch transformer_student_tiny] [--vocabulary 32000] [--runs 7]
 
 A step is what fairseq does for one batch: criterion, backward, clipping, Adam. The students have the same weights and
 dropout. Peers: fairseq's ``label_smoothed_cross_entropy`` on fairseq's ``transformer`` of the same shape (stock), and
-on our student. Random text: nothing here says how well a model translates.
+on the package's student. Ratios within one run. The text is random: translation quality is not measured.
 """
 
 import argparse

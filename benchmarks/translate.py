@@ -1,20 +1,20 @@
-"""Translation with a forced length on a CPU: stock fairseq, CTranslate2 at its best, our exported models, in one run.
+"""Translation of a fixed length on a CPU: stock fairseq, CTranslate2 at its best, and exported models, in one run.
 
     python benchmarks/translate.py [--arch transformer] [--vocabulary 8000] [--length 20] [--beams 1 4]
         [--quantizations float32 int8] [--work DIR] [--json FILE] [--quick]
     python benchmarks/translate.py --checkpoint C.pt --data DATA_BIN --sentencepiece-model M --source PIECES ...
 
-Without a checkpoint the weights are random, as fairseq initialises them, and the sources random pieces. All decode
-LENGTH + 1 steps: fairseq and ours LENGTH tokens and a forced EOS (min_len = max_len = LENGTH), CTranslate2 LENGTH + 1
-tokens without EOS (min = max_decoding_length = LENGTH + 1); every process checks what comes out.
+Without a checkpoint the weights are random, as fairseq initializes them, and the sources are random subwords. All
+decode LENGTH + 1 steps: fairseq and the exported models LENGTH tokens and a forced EOS (min_len = max_len = LENGTH),
+CTranslate2 LENGTH + 1 tokens without EOS (min = max_decoding_length = LENGTH + 1). Every process checks its output.
 
-Every figure comes from a process of its own, which loads the model, warms up, and then takes the time. Settings
-(threads, batches) are tuned for each contestant, scenario and beam; the best ones are measured in interleaved rounds.
-Of fairseq the batches are made before, and CTranslate2 gives no scores, both to their advantage. The scenarios:
-``batches``, all sentences at once; ``one``, one sentence at a time; ``first``, from the start of the command
-``fairseq-compress translate`` (of fairseq: ``fairseq-interactive``) to the translation of one line, of at most LENGTH
-tokens. In a folder --work the checkpoint and the exported models stay, and are taken as they are if they are there.
-Other work on the machine makes fairseq with several threads many times slower, the others less: there must be none.
+Every figure comes from a separate process, which loads the model, warms up and is then timed. Settings (threads,
+batches) are tuned for each contestant, scenario and beam; the best are measured in interleaved rounds. fairseq's
+batches are made beforehand, and CTranslate2 computes no scores: both are to their advantage. Scenarios: ``batches``, all
+sentences at once; ``one``, one sentence at a time; ``first``, from the start of the command ``fairseq-compress
+translate`` (for fairseq: ``fairseq-interactive``) to the translation of one line of at most LENGTH tokens. The folder
+--work keeps the checkpoint and the exported models, which later runs reuse. The machine must be idle: other work makes
+fairseq with several threads many times slower, and the others less so.
 """
 
 import argparse

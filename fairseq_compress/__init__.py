@@ -1,12 +1,12 @@
 """fairseq-compress: distil and compress fairseq translation models.
 
-Importing the package is cheap. It registers its tasks, criterions and models with fairseq, and fixes
-faults of fairseq, as soon as fairseq is imported: at once under ``--user-dir``. Code that imports a module of ours that
-needs fairseq, such as :mod:`fairseq_compress.criterions`, before fairseq itself must call :func:`register`. Verbs of
-``fairseq-compress`` that need neither fairseq nor torch never import them.
+Importing the package is cheap: it needs neither torch nor fairseq. When fairseq is imported, before or after this
+package, its tasks, criterions and models are registered and known faults of fairseq are fixed; ``--user-dir`` does the
+same. Code that imports a module of this package which needs fairseq, such as :mod:`fairseq_compress.criterions`, before
+it imports fairseq must call :func:`register`.
 
-The Python API (docs/api.md): :class:`Translator`, :func:`load`, :func:`quantize`, and the losses of
-:mod:`fairseq_compress.functional`.
+The Python API is :class:`Translator`, :func:`load`, :func:`quantize`, and the losses of
+:mod:`fairseq_compress.functional` (docs/api.md).
 """
 
 import importlib
@@ -37,7 +37,7 @@ def __getattr__(name: str) -> Any:
 
 
 def register() -> None:
-    """Fix fairseq (:mod:`fairseq_compress.compat`) and register every task, criterion and model. Idempotent."""
+    """Register all tasks, criterions and models, and fix fairseq (:mod:`fairseq_compress.compat`). Idempotent."""
     from fairseq_compress import compat
 
     compat.apply()
@@ -89,7 +89,7 @@ class _AfterFairseq(MetaPathFinder):
 
 
 def _is_importing() -> bool:
-    """Whether one of our modules is still being imported; its importer calls :func:`register`."""
+    """Whether a module of this package is still being imported; its importer calls :func:`register`."""
     ours = [module for name, module in sys.modules.items() if name.startswith("fairseq_compress.")]
     return any(getattr(module.__spec__, "_initializing", False) for module in ours)
 

@@ -1,6 +1,6 @@
-"""The Python API, whose names :mod:`fairseq_compress` exports; see docs/api.md.
+"""The Python API, exported by :mod:`fairseq_compress` (docs/api.md).
 
-Importing this module imports neither torch nor fairseq: :class:`Translator` works without them.
+Importing this module imports neither torch nor fairseq, and :class:`Translator` works without them.
 """
 
 from __future__ import annotations
@@ -31,25 +31,26 @@ PathLike = str | os.PathLike[str]
 
 
 class Translator:
-    """A model as a function on lines of text.
+    """Translates lines of text with a model directory or a checkpoint.
 
-    A directory of ``fairseq-compress export`` needs ONNX Runtime or CTranslate2, neither torch nor fairseq. Empty
-    lines stay empty, and long ones are split at ends of sentences and joined again.
+    A directory of ``fairseq-compress export`` needs ONNX Runtime or CTranslate2, but neither torch nor fairseq. Empty
+    lines stay empty. Long lines are split at sentence ends, and their translations joined.
 
     Args:
-        model: the directory, or a checkpoint, packed or not.
-        threads: None: ``OMP_NUM_THREADS`` if it is set, else all cores.
-        longest: maximum number of subwords that are translated at once.
-        split: split longer lines; False: refuse them.
-        data: of a checkpoint: folder with ``dict.LANG.txt``; None: next to it, else the folder that it was trained on.
-        sentencepiece_model: of a checkpoint.
-        target_sentencepiece_model: of a checkpoint, if the target side has its own.
+        model: a model directory, or a checkpoint, plain or packed.
+        threads: number of threads; default: ``OMP_NUM_THREADS`` if it is set, else all cores.
+        longest: maximum number of subwords translated at once.
+        split: split longer lines; with False they are refused.
+        data: for a checkpoint, the folder with ``dict.LANG.txt``; default: the folder of the checkpoint, else the one
+            that it was trained on.
+        sentencepiece_model: for a checkpoint, its sentencepiece model.
+        target_sentencepiece_model: for a checkpoint, the model of the target side if it has its own.
         search: options of the beam search (``beam``, ``lenpen``, ``max_len_a``, ``max_len_b``, ``min_len``, ``unkpen``,
-            ``no_repeat_ngram_size``) in place of those of the export.
+            ``no_repeat_ngram_size``); default: the options of the export.
 
     Raises:
         DataError, CheckpointError: the model is missing or damaged.
-        ConfigError: a value is out of its range.
+        ConfigError: a value is outside its range.
         MissingPackageError: the runtime is not installed.
     """
 
@@ -67,22 +68,22 @@ class Translator:
         self._model = runtimes.open(model, options)
         self._lines: dict[str, Any] = {"longest": longest, "long_lines": "split" if split else "refuse"}
         self.metadata: dict[str, Any] = self._model.metadata
-        """``metadata.json``: languages, architecture, parameters, quantization, results of the check."""
+        """``metadata.json``: languages, architecture, parameters, quantization, results of the verification."""
 
     def __call__(self, lines: Iterable[str]) -> list[str]:
         """The best translation of each line.
 
         Raises:
-            DataError: a line is too long and must not be split, or the files of the model were altered.
+            DataError: a line is too long and ``split`` is False, or the files of the model were altered.
         """
         return [best[0].text for best in self.nbest(lines, 1)]
 
     def nbest(self, lines: Iterable[str], n: int) -> list[list[Hypothesis[str]]]:
-        """The ``n`` best translations of each line, best first; of an empty line one, of score 0.
+        """The ``n`` best translations of each line, best first; an empty line has one, with score 0.
 
         Raises:
-            ConfigError: ``n`` is not in 1 to ``beam``.
-            DataError: as :meth:`__call__`.
+            ConfigError: ``n`` is not in [1, beam].
+            DataError: see :meth:`__call__`.
         """
         if isinstance(lines, str):
             raise TypeError("lines must be an iterable of strings, got one string; give [line]")
@@ -97,24 +98,25 @@ class LoadedModel:
     """A trained model with its dictionaries and training configuration."""
 
     model: BaseFairseqModel  # in evaluation mode; ``model.train()`` to continue training
-    task: FairseqTask  # of its training, without data
+    task: FairseqTask  # the task of its training, without data
     source_dictionary: Dictionary
     target_dictionary: Dictionary
     cfg: DictConfig
 
 
 def load(path: PathLike, data: PathLike | None = None) -> LoadedModel:
-    """Load a checkpoint of fairseq, or a packed one of ``fairseq-compress quantize``, on the CPU.
+    """Load a fairseq checkpoint, or a packed one of ``fairseq-compress quantize``, on the CPU.
 
-    Nothing in the file is executed.
+    No code in the file is executed.
 
     Args:
         path: the checkpoint.
-        data: folder with ``dict.LANG.txt``; None: next to the checkpoint, else the folder that it was trained on.
+        data: folder with ``dict.LANG.txt``; default: the folder of the checkpoint, else the folder that it was trained
+            on.
 
     Raises:
         CheckpointError: the file is missing, damaged or unsafe.
-        ConfigError: there is no dictionary.
+        ConfigError: no dictionary was found.
         MissingPackageError: the extra ``train`` is not installed.
     """
     with explained():
@@ -132,18 +134,18 @@ def load(path: PathLike, data: PathLike | None = None) -> LoadedModel:
 
 
 def quantize(model: Model, plan: PathLike | Mapping[str, Any] | Plan) -> Model:
-    """A copy of a model whose weights are quantized by a plan, without training (docs/quantization.md).
+    """Quantize a copy of a model by a compression plan, without training (docs/quantization.md).
 
-    The copy computes with quantized weights, in training with straight-through gradients; its state dict has the keys
-    of the plain model.
+    The copy computes with quantized weights; in training, gradients are straight-through. Its state dict has the keys
+    of the original model.
 
     Args:
-        model: any module with linear layers and embeddings, such as ``load(path).model``. It must be plain: a
-            compressed one becomes so by ``fairseq-compress materialize``. It is not changed.
-        plan: a YAML file, the same as a mapping, or a :class:`fairseq_compress.weights.rules.Plan`.
+        model: any module with linear layers and embeddings, such as ``load(path).model``; it is not changed. A
+            compressed model must be made plain first (``fairseq-compress materialize``).
+        plan: a YAML file, the same content as a mapping, or a :class:`fairseq_compress.weights.rules.Plan`.
 
     Raises:
-        ConfigError: the plan breaks a rule, or does not fit the model, or the model is compressed already.
+        ConfigError: the plan is invalid or does not match the model, or the model is already compressed.
         MissingPackageError: the extra ``train`` is not installed.
     """
     with explained():

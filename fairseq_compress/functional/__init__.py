@@ -1,6 +1,6 @@
-"""Pure tensor mathematics: tensors in, tensors out. Nothing here knows fairseq.
+"""Tensor functions: tensors in, tensors out, without fairseq.
 
-The names below are the losses on plain tensors that docs/api.md documents; they stay when modules are rearranged.
+The names below are the public losses of docs/api.md; they keep their place when modules are rearranged.
 """
 
 from fairseq_compress.functional.losses.divergences import Divergence
