@@ -10,11 +10,11 @@ CTranslate2 LENGTH + 1 tokens without EOS (min = max_decoding_length = LENGTH + 
 
 Every figure comes from a separate process, which loads the model, warms up and is then timed. Settings (threads,
 batches) are tuned for each contestant, scenario and beam; the best are measured in interleaved rounds. fairseq's
-batches are made beforehand, and CTranslate2 computes no scores: both are to their advantage. Scenarios: ``batches``, all
-sentences at once; ``one``, one sentence at a time; ``first``, from the start of the command ``fairseq-compress
-translate`` (for fairseq: ``fairseq-interactive``) to the translation of one line of at most LENGTH tokens. The folder
---work keeps the checkpoint and the exported models, which later runs reuse. The machine must be idle: other work makes
-fairseq with several threads many times slower, and the others less so.
+batches are made beforehand, and CTranslate2 computes no scores: both are to their advantage. The scenarios are
+``batches``, all sentences at once; ``one``, one sentence at a time; ``first``, from the start of the command
+``fairseq-compress translate`` (for fairseq: ``fairseq-interactive``) to the translation of one line of at most LENGTH
+tokens. The folder --work keeps the checkpoint and the exported models, which later runs reuse. The machine must be
+idle: other work makes fairseq with several threads many times slower, and the others less so.
 """
 
 import argparse
