@@ -11,7 +11,7 @@ HELP = (
 EXAMPLES = (
     "--scores teacher.json student.json student-int8.json --output report",
     "--scores runs/*/scores.json --output comparison.md comparison.json --title 'Losses on Multi30k'",
-    "--scores report/report.json --output quality.svg    # a new picture of an earlier report",
+    "--scores report/report.json --output quality.svg",
 )
 
 
