@@ -10,7 +10,6 @@ HELP = (
 )
 EXAMPLES = (
     "--scores teacher.json student.json student-int8.json --output report",
-    "--scores runs/*/scores.json --output comparison.md comparison.json --title 'Losses on Multi30k'",
     "--scores report/report.json --output quality.svg",
 )
 
