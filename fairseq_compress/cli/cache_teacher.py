@@ -10,10 +10,10 @@ from fairseq_compress.cli.parser import flat_values
 from fairseq_compress.options import option
 
 HELP = (
-    "Store the output of teachers for every target token of a binarized corpus: the k most probable entries and the "
-    "tail mass, for word_level_kd --teacher-cache. Run it in several processes (--processes, torchrun, srun, or RANK "
-    "and WORLD_SIZE) to share the work; killed, it resumes at the batch where it stopped. The process that ends last "
-    "joins what all have written."
+    "Store the teacher's distribution for every target token of a binarized corpus: the k most probable entries and "
+    "the tail mass, for --criterion word_level_kd --teacher-cache. Run it in several processes (--processes, "
+    "torchrun, srun, or RANK and WORLD_SIZE) to share the work; killed, it resumes at the batch where it stopped. The "
+    "process that ends last joins the output of all."
 )
 EXAMPLES = (
     "--checkpoint teacher.pt --data data-bin/en-cs --output cache --top-k 8",
@@ -24,22 +24,27 @@ SPELLING = {"--teacher-path": "--checkpoint"}  # as trainings call it, in messag
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    checkpoint: str = common.checkpoint("the teacher; several are an ensemble", "A.pt[:B.pt]")
+    checkpoint: str = common.checkpoint("the teacher, or several as an ensemble", "A.pt[:B.pt]")
     data: str = common.data("the binarized corpus", required=True)
-    output: str = common.output("the cache; each split is a folder in it", "DIR")
+    output: str = common.output("the cache, with one folder for each split", "DIR")
     splits: tuple[str, ...] = option(
-        ("train", "valid"), "train includes train1, train2, ..., as in training", metavar="SPLIT"
+        ("train", "valid"), "splits to store; train includes train1, train2, ..., as in training", metavar="SPLIT"
     )
     top_k: int = option(8, "entries stored for each target token", range="[1, inf)", metavar="K")
-    temperature: float = option(1.0, "that of --kd-temperature", range="(0, inf)", metavar="T")
+    temperature: float = option(
+        1.0, "temperature of the distribution; must equal --kd-temperature in training", range="(0, inf)", metavar="T"
+    )
     dtype: str = option("float16", "type of the probabilities", choices=("float16", "float32"))
-    max_tokens: int = common.number(8000, "of a batch, padding counted")
+    max_tokens: int = common.number(8000, "target tokens in a batch, padding included")
     precision: str = common.precision("of the teacher's matrix products")
     teacher_data: str | None = common.data("folder with the teacher's dict.LANG.txt; default: next to the checkpoint")
-    source_lang: str | None = common.language("default: that of the teacher")
-    target_lang: str | None = common.language("default: that of the teacher")
+    source_lang: str | None = common.language("source language; default: the teacher's")
+    target_lang: str | None = common.language("target language; default: the teacher's")
     truncate_source: int | None = option(
-        None, "for training with --truncate-source --max-source-positions N", range="[2, inf)", metavar="N"
+        None,
+        "cut sources to N tokens, for training with --truncate-source --max-source-positions N",
+        range="[2, inf)",
+        metavar="N",
     )
     device: str = common.device()
     processes: int = common.processes()

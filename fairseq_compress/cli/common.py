@@ -23,7 +23,7 @@ source = _noun("FILE", "the text that was translated")
 reference = _noun("FILE")
 nbest = _noun("FILE", "n-best file, with FILE.json")
 data = _noun("DIR", "folder with dict.LANG.txt; default: next to the checkpoint", required=False)
-sentencepiece_model = _noun("M.model", "written by train-vocabulary")
+sentencepiece_model = _noun("M.model", "SentencePiece model")
 language = _noun("LANG", required=False)
 
 
@@ -33,7 +33,7 @@ def number(default: int | None, help: str) -> Any:
 
 
 def window(of: str) -> Any:
-    return number(65_536, f"{of} that are sorted by length at a time")
+    return number(65_536, f"number of {of} that are sorted by length together")
 
 
 def threads() -> Any:
@@ -41,7 +41,7 @@ def threads() -> Any:
 
 
 def processes() -> Any:
-    help = "share work and cores between N processes on this machine; torchrun and srun start them themselves"
+    help = "processes on this machine that share the work and its cores; not under torchrun or srun"
     return number(1, help)
 
 
@@ -54,7 +54,7 @@ def precision(of: str) -> Any:
 
 
 def join_only() -> Any:
-    return option(False, "compute nothing, only join what the processes of a run have written")
+    return option(False, "only verify and join the logs of a run")
 
 
 @dataclass(frozen=True)
@@ -64,8 +64,12 @@ class SentencePieceModels:
     sentencepiece_model: str | None = option(
         None, "SentencePiece model used to segment the training text", metavar="M.model"
     )
-    source_sentencepiece_model: str | None = option(None, "that of the source alone", metavar="M.model")
-    target_sentencepiece_model: str | None = option(None, "that of the target alone", metavar="M.model")
+    source_sentencepiece_model: str | None = option(
+        None, "SentencePiece model of the source, if each language has its own", metavar="M.model"
+    )
+    target_sentencepiece_model: str | None = option(
+        None, "SentencePiece model of the target, if each language has its own", metavar="M.model"
+    )
 
     def given(self) -> tuple[str, str | None] | None:
         """The model of the source, and that of the target, None if it is the same; None without models."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from fairseq_compress.cli import common
 from fairseq_compress.options import option
 
-HELP = "Join the subwords of each line to text, byte fallback included: one line in, one line out."
+HELP = "Join the subwords of each line to text, byte fallback included. Each input line gives one output line."
 EXAMPLES = (
     "--sentencepiece-model spm.model --input subwords/test.cs --output test.cs",
     "--sentencepiece-model spm.model --input hypotheses.subwords --output hypotheses.cs",
@@ -16,7 +16,7 @@ EXAMPLES = (
 class Options:
     sentencepiece_model: str = common.sentencepiece_model()
     input: str = option(help="subwords, separated by spaces", metavar="FILE")
-    output: str = common.output("text")
+    output: str = common.output("the text")
 
 
 def run(args: Options) -> None:

@@ -6,8 +6,8 @@ from fairseq_compress.cli import common
 from fairseq_compress.options import option
 
 HELP = (
-    "Normalize each line of a text and segment it by a SentencePiece model: subwords separated by spaces, one line "
-    "in, one line out."
+    "Normalize each line of a text and segment it with a SentencePiece model. Each input line gives one output line "
+    "of subwords, separated by spaces."
 )
 EXAMPLES = (
     "--sentencepiece-model spm.model --input train.en --output subwords/train.en",
@@ -19,7 +19,7 @@ EXAMPLES = (
 class Options:
     sentencepiece_model: str = common.sentencepiece_model()
     input: str = option(help="text, one sentence a line", metavar="FILE")
-    output: str = common.output("subwords")
+    output: str = common.output("the subwords")
 
 
 def run(args: Options) -> None:

@@ -6,8 +6,8 @@ from fairseq_compress.cli import common
 from fairseq_compress.options import option
 
 HELP = (
-    "Encode parallel text once for dual-vocabulary training: each word with its subwords in the teacher's and in the "
-    "student's vocabulary. Both models must normalize text alike, and their subwords must not cross white space "
+    "Encode parallel text for dual-vocabulary training: each word in the teacher's and in the student's vocabulary. "
+    "Both SentencePiece models must normalize text alike, and their subwords must not cross white space "
     "(train-vocabulary makes such models)."
 )
 EXAMPLES = tuple(
@@ -19,19 +19,19 @@ EXAMPLES = tuple(
 
 
 def _dictionary(of: str) -> str:
-    return option(help=f"dictionary of the {of}", metavar="P.dict.txt")
+    return option(help=f"fairseq dictionary of the {of}", metavar="P.dict.txt")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    source_lang: str = common.language("source language, suffix of the files", required=True)
-    target_lang: str = common.language("target language, suffix of the files", required=True)
-    trainpref: str | None = option(None, "the training text, PREFIX.SRC and PREFIX.TGT", metavar="PREFIX")
-    validpref: tuple[str, ...] = option((), "validation texts; become valid, valid1, ...", metavar="PREFIX")
-    testpref: tuple[str, ...] = option((), "test texts; become test, test1, ...", metavar="PREFIX")
-    teacher_sentencepiece_model: str = common.sentencepiece_model("that of the teacher")
+    source_lang: str = common.language("source language, the suffix of its files", required=True)
+    target_lang: str = common.language("target language, the suffix of its files", required=True)
+    trainpref: str | None = option(None, "training text: PREFIX.SRC and PREFIX.TGT", metavar="PREFIX")
+    validpref: tuple[str, ...] = option((), "validation texts, stored as valid, valid1, ...", metavar="PREFIX")
+    testpref: tuple[str, ...] = option((), "test texts, stored as test, test1, ...", metavar="PREFIX")
+    teacher_sentencepiece_model: str = common.sentencepiece_model("SentencePiece model of the teacher")
     teacher_dictionary: str = _dictionary("teacher")
-    student_sentencepiece_model: str = common.sentencepiece_model("that of the student")
+    student_sentencepiece_model: str = common.sentencepiece_model("SentencePiece model of the student")
     student_dictionary: str = _dictionary("student")
     output: str = common.output("new folder", "DIR")
 

@@ -8,8 +8,7 @@ from fairseq_compress.options import option
 
 HELP = (
     "Write the student of a dual-vocabulary training as an ordinary checkpoint of the task translation, without "
-    "teacher and optimizer, with dict.SRC.txt and dict.TGT.txt next to it. fairseq-generate and every other verb take "
-    "it."
+    "teacher and optimizer, with dict.SRC.txt and dict.TGT.txt next to it, for fairseq-generate and all other verbs."
 )
 EXAMPLES = (
     "checkpoints/checkpoint_best.pt student/student.pt",
@@ -21,9 +20,9 @@ POSITIONAL = ("checkpoint", "output")
 @dataclass(frozen=True, kw_only=True)
 class Options:
     checkpoint: str = common.checkpoint("a checkpoint of the task dual_vocab_translation")
-    output: str = common.output("the student, without optimizer", "STUDENT.pt")
+    output: str = common.output("checkpoint of the student, without optimizer state", "STUDENT.pt")
     dictionary: str | None = option(
-        None, "the student's dictionary; default: that in the data folder of the training", metavar="dict.student.txt"
+        None, "the student's dictionary; default: in the data folder of the training", metavar="dict.student.txt"
     )
 
 

@@ -8,8 +8,8 @@ from fairseq_compress.cli import common
 from fairseq_compress.options import option
 
 HELP = (
-    "Binarize the hypotheses of a selected n-best file for the criterion sequence_level_kd. The folder must hold the "
-    "text of the same selection, binarized by fairseq-preprocess: sources, and best hypotheses as targets."
+    "Binarize the hypotheses of a selected n-best file for --criterion sequence_level_kd. The folder must hold the "
+    "same selection, binarized by fairseq-preprocess: the sources, and the best hypotheses as targets."
 )
 EXAMPLES = (
     "--nbest kd/train.nbest --data data-bin/kd",
@@ -19,13 +19,13 @@ EXAMPLES = (
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    nbest: str = common.nbest("--output-nbest of kd-data select")
-    data: str = common.data("output folder of fairseq-preprocess", required=True)
-    split: str = option("train", "part of the data")
-    source_lang: str | None = common.language("default: found in the folder")
-    target_lang: str | None = common.language("default: found in the folder")
+    nbest: str = common.nbest("n-best file from kd-data select --output-nbest")
+    data: str = common.data("output folder of fairseq-preprocess; the files are added to it", required=True)
+    split: str = option("train", "split of the data")
+    source_lang: str | None = common.language("source language; default: found in the folder")
+    target_lang: str | None = common.language("target language; default: found in the folder")
     source: str | None = common.source(
-        "--output-source of kd-data select, to compare unknown words too", required=False
+        "text from kd-data select --output-source, to also compare sources with unknown words", required=False
     )
 
 

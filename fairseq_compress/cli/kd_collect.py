@@ -7,9 +7,9 @@ from fairseq_compress.cli import common
 from fairseq_compress.options import option
 
 HELP = (
-    "Take the translations (D- lines) out of the output of fairseq-generate and write them in source order. Each "
-    "source line must have exactly one. They stay as fairseq printed them: subwords, when it ran without --bpe. The "
-    "number of lines is that of --source, or --expected-lines."
+    "Extract the translations (D- lines) from the output of fairseq-generate and write them in source order. Each "
+    "source line must have exactly one. They are written as fairseq printed them: as subwords, if it ran without "
+    "--bpe. --source or --expected-lines gives the number of lines."
 )
 EXAMPLES = (
     "--input generate.log --source test.en --output hypotheses.subwords",
@@ -19,13 +19,11 @@ EXAMPLES = (
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    input: tuple[str, ...] = option(help="log of fairseq-generate, or its shards", metavar="LOG")
-    source: str | None = common.source("the source text, to count its lines", required=False)
+    input: tuple[str, ...] = option(help="output of fairseq-generate; several files if it ran in shards", metavar="LOG")
+    source: str | None = common.source("the source text, whose lines are counted", required=False)
     expected_lines: int | None = option(None, "number of source lines", metavar="N")
     output: str = common.output("translations, one a line")
-    scores: str | None = option(
-        None, "also write the scores, one a line: log2-probability divided by length", metavar="FILE"
-    )
+    scores: str | None = option(None, "also write the scores, one a line: log2-probability / length", metavar="FILE")
 
     def problems(self) -> Iterator[str]:
         if (self.source is None) == (self.expected_lines is None):

@@ -14,10 +14,10 @@ from fairseq_compress.options import option
 
 HELP = (
     "Make training data for a student from a teacher's n-best file of text (sequence-level distillation, "
-    "arXiv:1606.07947): segment it, score it by a reverse model where --drop-worst asks for that, select, and "
-    "binarize; with --mode k-best also all hypotheses, for sequence_level_kd. Validation and test sets are those of "
-    "--data. OUTPUT.steps keeps what the steps made. Each step can be called alone: kd-data encode, score, select, "
-    "binarize; and collect, for translations of fairseq-generate."
+    "arXiv:1606.07947): segment it, score it with a reverse model (with --drop-worst), select, and binarize; with "
+    "--mode k-best also all hypotheses, for sequence_level_kd. Validation and test sets are copied from --data. The "
+    "intermediate files are in OUTPUT.steps. Each step can run alone: kd-data encode, score, select, binarize; and "
+    "collect, for the output of fairseq-generate."
 )
 EXAMPLES = (
     "--mode best --nbest train.nbest --source train.en --sentencepiece-model spm.model --data data-bin/en-cs "
@@ -31,16 +31,16 @@ EXAMPLES = (
 class Options:
     nbest: str = common.nbest("n-best file of text, with FILE.json")
     source: str = common.source()
-    sentencepiece_model: str = common.sentencepiece_model("used to segment the training text")
+    sentencepiece_model: str = common.sentencepiece_model("SentencePiece model used to segment the training text")
     data: str = common.data("the binarized corpus, for dictionaries, validation and test sets", required=True)
-    output: str = common.output("must not exist", "DIR")
-    reference: str | None = common.reference("of --mode interpolate", required=False)
+    output: str = common.output("new data folder", "DIR")
+    reference: str | None = common.reference("reference translations, as text, for --mode interpolate", required=False)
     reverse_checkpoint: str | None = option(
-        None, "a model from the language of the hypotheses to that of the source, over the same subwords",
+        None, "model of the reverse direction (target to source), with the same subwords",
         metavar="R.pt[:S.pt]",
     )  # fmt: skip
-    processes: int = common.number(1, "select and binarize in N processes")
-    rules: SelectionRules = part(SelectionRules, "rules")
+    processes: int = common.number(1, "processes that select and binarize")
+    rules: SelectionRules = part(SelectionRules, "selection")
 
     def problems(self) -> Iterator[str]:
         if (self.reverse_checkpoint is None) != (self.rules.drop_worst == 0):

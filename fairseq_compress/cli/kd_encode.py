@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from fairseq_compress.cli import common
 from fairseq_compress.options import option
 
-HELP = "Segment the hypotheses of an n-best file of text by a SentencePiece model."
+HELP = "Segment the hypotheses of an n-best file of text with a SentencePiece model."
 EXAMPLES = (
     "--nbest train.nbest --source train.en --pieces subwords/train.en --sentencepiece-model spm.model "
     "--output subwords/train.nbest",
@@ -18,7 +18,7 @@ EXAMPLES = (
 class Options:
     nbest: str = common.nbest("n-best file of text, with FILE.json")
     source: str = common.source()
-    pieces: str = option(help="that text in subwords of the same model", metavar="FILE")
+    pieces: str = option(help="the source in subwords of the same model", metavar="FILE")
     sentencepiece_model: str = common.sentencepiece_model()
     output: str = common.output("n-best file of subwords, and FILE.json")
 

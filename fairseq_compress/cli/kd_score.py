@@ -8,10 +8,10 @@ from fairseq_compress.cli.local_ranks import die_with_parent, run_processes
 from fairseq_compress.cli.parser import flat_values, part
 
 HELP = (
-    "Score each hypothesis of an n-best file by the log-probability that a reverse model gives to its source, divided "
-    "by the length of the source, in nats, for kd-data select --drop-worst. Run it in several processes (--processes, "
-    "torchrun, srun, or RANK and WORLD_SIZE) to share the work; on a CPU each uses one core. Killed, it resumes where "
-    "it stopped."
+    "Score each hypothesis of an n-best file with a reverse model, for kd-data select --drop-worst: the "
+    "log-probability of the source given the hypothesis, divided by the length of the source, in nats. Run it in "
+    "several processes (--processes, torchrun, srun, or RANK and WORLD_SIZE) to share the work; on a CPU each uses one "
+    "core. Killed, it resumes where it stopped."
 )
 EXAMPLES = (
     "--checkpoint cs-en.pt --nbest train.nbest --source train.en --sentencepiece-model spm.model --output train.scores",
@@ -23,22 +23,23 @@ EXAMPLES = (
 @dataclass(frozen=True, kw_only=True)
 class Options:
     checkpoint: str = common.checkpoint(
-        "a model from the language of the hypotheses to that of the source, over the same subwords; or an ensemble",
+        "model of the reverse direction (target to source), with the same subwords; or several as an ensemble",
         "R.pt[:S.pt]",
     )
     nbest: str = common.nbest()
     source: str = common.source()
-    output: str = common.output("scores, one a hypothesis, and FILE.json")
+    output: str = common.output("one score for each hypothesis, and FILE.json")
     data: str | None = common.data()
     precision: str = common.precision("of the weights")
-    max_tokens: int = common.number(4000, "of a batch, padding counted")
-    max_sentences: int | None = common.number(None, "of a batch")
+    max_tokens: int = common.number(4000, "tokens in a batch, padding included")
+    max_sentences: int | None = common.number(None, "sentences in a batch")
     window: int = common.window("hypotheses")
     device: str = common.device()
     processes: int = common.processes()
     join_only: bool = common.join_only()
     sentencepiece: common.SentencePieceModels = part(
-        common.SentencePieceModels, "n-best file and source are text; without a model both are subwords"
+        common.SentencePieceModels,
+        "segmentation (with a model: n-best file and source are text; without one: subwords)",
     )
 
 

@@ -8,9 +8,9 @@ from fairseq_compress.corpus.selection_rules import SelectionRules
 from fairseq_compress.options import option
 
 HELP = (
-    "Choose what a student is trained on from a teacher's n-best file: the best hypothesis, the first K, or of the "
-    "first K the one most similar to the reference. Drops untranslated sources and repeated pairs, and on request the "
-    "pairs that a reverse model finds least likely. A report counts what was dropped and why."
+    "Select training data for a student from a teacher's n-best file: the best hypothesis, the first K, or the one of "
+    "the first K that is most similar to the reference. Drops untranslated sources and repeated pairs, and with "
+    "--drop-worst the pairs with the lowest reverse scores. A report counts what was dropped and why."
 )
 EXAMPLES = (
     "--mode best --nbest train.nbest --source train.en --output-source kd/train.en --output-target kd/train.cs",
@@ -23,17 +23,18 @@ EXAMPLES = (
 class Options:
     nbest: str = common.nbest()
     source: str = common.source()
-    reference: str | None = common.reference("of --mode interpolate: text, not subwords", required=False)
+    reference: str | None = common.reference("reference translations, as text, for --mode interpolate", required=False)
     sentencepiece_model: str | None = common.sentencepiece_model(
-        "the hypotheses are subwords of this model: they are joined to text to compare them", required=False
+        "SentencePiece model that joins hypotheses to text before they are compared; default: they are text",
+        required=False,
     )
-    reverse_scores: str | None = option(None, "scores of a reverse model, from kd-data score", metavar="FILE")
-    output_source: str = common.output("sources that stay, unchanged")
-    output_target: str = common.output("their (best) chosen hypotheses")
-    output_nbest: str | None = option(None, "all their chosen hypotheses with scores, as n-best file", metavar="FILE")
+    reverse_scores: str | None = option(None, "output of kd-data score, for --drop-worst", metavar="FILE")
+    output_source: str = common.output("the kept sources")
+    output_target: str = common.output("the (best) chosen hypothesis of each")
+    output_nbest: str | None = option(None, "n-best file of all chosen hypotheses, for --mode k-best", metavar="FILE")
     report: str | None = option(None, "counts and examples of what was dropped, as JSON", metavar="FILE")
-    processes: int = common.number(1, "compute similarities in N processes")
-    rules: SelectionRules = part(SelectionRules, "rules")
+    processes: int = common.number(1, "processes that compute similarities")
+    rules: SelectionRules = part(SelectionRules, "selection")
 
 
 def run(args: Options) -> None:

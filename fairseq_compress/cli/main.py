@@ -26,21 +26,21 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
     "data": {
         "prepare": ("prepare", "normalize, filter and deduplicate parallel text"),
         "train-vocabulary": ("train_vocabulary", "train a SentencePiece model and the fairseq dictionary for it"),
-        "encode": ("encode", "text to subwords, line by line"),
-        "decode": ("decode", "subwords back to text, line by line"),
-        "encode-dual": ("encode_dual", "text in the vocabularies of a teacher and a student"),
+        "encode": ("encode", "segment text into subwords, line by line"),
+        "decode": ("decode", "join subwords to text, line by line"),
+        "encode-dual": ("encode_dual", "encode text in the vocabularies of a teacher and a student"),
     },
     "teach": {
         "nbest": ("nbest", "translate a corpus into n-best lists with scores"),
-        "kd-data": ("kd_data", "training data for a student from n-best lists: all steps, or one"),
-        "cache-teacher": ("cache_teacher", "store the top k probabilities of a teacher for word_level_kd"),
+        "kd-data": ("kd_data", "make training data for a student from n-best lists"),
+        "cache-teacher": ("cache_teacher", "store the k largest probabilities of a teacher for word_level_kd"),
     },
     "compress": {
         "average": ("average", "average the weights of several checkpoints"),
         "quantize": ("quantize", "quantize by a plan, at once or in stages with training (iPQ), or pack"),
         "factorize": ("factorize", "replace dense layers by low-rank ones"),
         "materialize": ("materialize", "a checkpoint of fairseq's plain transformer"),
-        "extract-student": ("extract_student", "the student of a dual-vocabulary training alone"),
+        "extract-student": ("extract_student", "extract the student of a dual-vocabulary training"),
     },
     "deploy": {
         "export": ("export", "a model directory for a runtime without torch, checked against the checkpoint"),

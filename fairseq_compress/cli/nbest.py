@@ -12,7 +12,7 @@ from fairseq_compress.options import option
 HELP = (
     "Translate a corpus with one model or an ensemble into an n-best file. The hypotheses are those of "
     "fairseq-generate. Run it in several processes (--processes, torchrun, srun, or RANK and WORLD_SIZE) to share the "
-    "work; killed, it resumes at the batch where it stopped. The process that ends last joins what all have written."
+    "work; killed, it resumes at the batch where it stopped. The process that ends last joins the output of all."
 )
 EXAMPLES = (
     "--checkpoint teacher.pt --data data-bin/en-cs --sentencepiece-model spm.model --source train.en "
@@ -24,33 +24,33 @@ EXAMPLES = (
 @dataclass(frozen=True, kw_only=True)
 class Options:
     checkpoint: str = common.checkpoint(
-        "the model; several are an ensemble; a directory is one of fairseq-compress export", "A.pt[:B.pt]|DIR"
+        "checkpoint, several checkpoints as an ensemble, or a directory of fairseq-compress export", "A.pt[:B.pt]|DIR"
     )
-    source: str = common.source("text to translate, as subwords or raw")
+    source: str = common.source("text to translate, raw or as subwords")
     output: str = common.output("n-best file, and FILE.json")
     data: str | None = common.data()
-    source_lang: str | None = common.language("default: that of the checkpoint")
-    target_lang: str | None = common.language("default: that of the checkpoint")
+    source_lang: str | None = common.language("source language; default: the checkpoint's")
+    target_lang: str | None = common.language("target language; default: the checkpoint's")
     nbest: int | None = option(None, "hypotheses of each source; default: --beam", range="[1, inf)", metavar="K")
     precision: str = option(
-        "float32", "of the matrix products; int8 only those of the decoder, on a CPU",
+        "float32", "type of the matrix products; int8: in the decoder only, on a CPU",
         choices=("float32", "bfloat16", "int8"),
     )  # fmt: skip
     device: str = common.device()
     max_tokens: int | None = common.number(
-        None, "of a batch of sources, padding counted; default: 2000 on a CPU, 16000 on a GPU"
+        None, "source tokens in a batch, padding included; default: 2000 on a CPU, 16000 on a GPU"
     )
     window: int = common.window("lines")
     long_lines: str = option(
-        "refuse", "longer than the model takes: stop before any work, or leave such lines untranslated (score -inf)",
+        "refuse", "lines too long for the model: stop before any work, or leave them untranslated (score -inf)",
         choices=("refuse", "skip"),
     )  # fmt: skip
     processes: int = common.processes()
     join_only: bool = common.join_only()
     sentencepiece: common.SentencePieceModels = part(
-        common.SentencePieceModels, "raw text in, raw text out; without a model both are subwords"
+        common.SentencePieceModels, "segmentation (with a model: raw text in, raw text out; without one: subwords)"
     )
-    search: SearchOptions = part(SearchOptions, "search, as in fairseq-generate")
+    search: SearchOptions = part(SearchOptions, "beam search, as in fairseq-generate")
 
 
 def run(args: Options) -> int:

@@ -10,9 +10,9 @@ from fairseq_compress.options import option
 
 HELP = (
     "Normalize parallel text (Unicode NFC; control characters and odd spaces become one space, invisible characters "
-    "that carry nothing are dropped; case and quotes stay), drop empty, over-long, badly matched and duplicate pairs, "
-    "and write PREFIX.SRC, PREFIX.TGT and a JSON report. Text without spaces has words too: 1.5 logographs (Chinese) "
-    "or 3.5 letters of kana, Thai, Lao, Khmer, Burmese, Tibetan and the like count as one."
+    "without meaning are dropped; case and quotes stay), drop empty, over-long, badly matched and duplicate pairs, "
+    "and write PREFIX.SRC, PREFIX.TGT and a JSON report. In text without spaces 1.5 logographs (Chinese), or 3.5 "
+    "letters of kana, Thai, Lao, Khmer, Burmese, Tibetan and similar scripts, count as one word."
 )
 EXAMPLES = (
     "--source-lang en --target-lang cs --source raw.en --target raw.cs --output train",
@@ -22,16 +22,16 @@ EXAMPLES = (
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    source_lang: str = common.language("suffix of the source output, such as en, pt_BR, zho_Hans", required=True)
-    target_lang: str = common.language("suffix of the target output, such as cs", required=True)
-    source: tuple[str, ...] = common.source("source text, one sentence a line")
-    target: tuple[str, ...] = option(help="its translation, file by file", metavar="FILE")
-    output: str = common.output("start of the names of the outputs", "PREFIX")
-    no_filter: bool = option(
-        False, "for validation and test sets: normalize, drop nothing; a line over --max-words is an error"
+    source_lang: str = common.language(
+        "source language, the suffix of its output, such as en, pt_BR, zho_Hans", required=True
     )
-    report: str | None = option(None, "JSON counts of what was dropped; default: PREFIX.report.json", metavar="FILE")
-    rules: CleaningRules = part(CleaningRules, "rules")
+    target_lang: str = common.language("target language, the suffix of its output, such as cs", required=True)
+    source: tuple[str, ...] = common.source("source text, one sentence a line")
+    target: tuple[str, ...] = option(help="target text, file by file in the same order", metavar="FILE")
+    output: str = common.output("prefix of the output files", "PREFIX")
+    no_filter: bool = option(False, "only normalize, for validation and test sets; a line over --max-words is an error")
+    report: str | None = option(None, "counts of dropped pairs, as JSON; default: PREFIX.report.json", metavar="FILE")
+    rules: CleaningRules = part(CleaningRules, "filter")
 
 
 def run(args: Options) -> None:

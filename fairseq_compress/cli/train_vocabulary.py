@@ -18,13 +18,17 @@ EXAMPLES = (
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    input: tuple[str, ...] = option(help="text of both languages", metavar="FILE")
-    vocab_size: int = option(help="subwords, with 3 control symbols and 256 bytes", range="[1, inf)", metavar="N")
-    output: str = common.output("start of the names of the outputs", "PREFIX")
-    model_type: str = option("bpe", "kind of subwords", choices=("bpe", "unigram"))
-    character_coverage: float = option(1.0, "fraction of characters that get a subword", range="[0.98, 1]")
-    seed: int = option(1, "of the sample of --input-sentence-size")
-    input_sentence_size: int = option(0, "train on N random lines; 0 takes all", range="[0, inf)", metavar="N")
+    input: tuple[str, ...] = option(help="text files of both languages", metavar="FILE")
+    vocab_size: int = option(
+        help="size of the vocabulary, including 3 control symbols and 256 bytes", range="[1, inf)", metavar="N"
+    )
+    output: str = common.output("prefix of the output files", "PREFIX")
+    model_type: str = option("bpe", "byte-pair encoding or unigram language model", choices=("bpe", "unigram"))
+    character_coverage: float = option(
+        1.0, "fraction of the characters in the text that get a subword of their own", range="[0.98, 1]"
+    )
+    seed: int = option(1, "seed of the sample of --input-sentence-size")
+    input_sentence_size: int = option(0, "train on N random lines; 0 means all", range="[0, inf)", metavar="N")
 
 
 def run(args: Options) -> None:

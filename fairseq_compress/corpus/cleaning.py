@@ -31,11 +31,13 @@ DROP_REASONS = ("empty", "too_short", "too_long", "ratio", "identical", "duplica
 class CleaningRules:
     """Options of filtering; words are counted by :func:`count_words` in the normalized line."""
 
-    min_words: int = option(1, "drop pairs with a side of fewer words", range="[1, inf)")
-    max_words: int = option(250, "drop pairs with a side of more words")
-    max_ratio: float = option(3.0, "drop pairs over this ratio of words, if over 5 words apart", range="[1, inf)")
-    deduplicate: bool = option(True, "keep the first of equal pairs only")
-    drop_identical: bool = option(False, "drop pairs whose two sides are equal (names, numbers, untranslated text)")
+    min_words: int = option(1, "drop pairs with fewer words on a side", range="[1, inf)")
+    max_words: int = option(250, "drop pairs with more words on a side")
+    max_ratio: float = option(
+        3.0, "drop pairs with a greater ratio of words, if the difference is over 5 words", range="[1, inf)"
+    )
+    deduplicate: bool = option(True, "keep only the first of equal pairs")
+    drop_identical: bool = option(False, "drop pairs with equal sides (names, numbers, untranslated text)")
 
     def __post_init__(self) -> None:
         wrong = f"--max-words: must be at least --min-words ({self.min_words}), got {self.max_words}"

@@ -11,20 +11,23 @@ METRICS = ("bleu", "chrf")
 class SelectionRules:
     """Options of the selection."""
 
-    mode: str = option(help="what is chosen", choices=("best", "k-best", "interpolate"))
+    mode: str = option(
+        help="the best hypothesis, the first K, or the one of the first K that is most similar to the reference",
+        choices=("best", "k-best", "interpolate"),
+    )
     k: int | None = option(
-        None, "look at the first K distinct hypotheses; default: all", range="[1, inf)", metavar="K",
+        None, "number of distinct hypotheses to consider, best first; default: all", range="[1, inf)", metavar="K",
         needs="mode=k-best|interpolate",
     )  # fmt: skip
     metric: str | None = option(
-        None, "similarity for interpolate; default: bleu", choices=METRICS, needs="mode=interpolate"
+        None, "sentence-level similarity to the reference; default: bleu", choices=METRICS, needs="mode=interpolate"
     )
     drop_worst: float = option(
-        0.0, "drop this fraction of the chosen pairs, those of the lowest reverse scores", range="[0, 1)", metavar="P"
+        0.0, "fraction of the chosen pairs to drop: those with the lowest reverse scores", range="[0, 1)", metavar="P"
     )
-    keep_duplicates: bool = option(False, "keep pairs that occurred before")
+    keep_duplicates: bool = option(False, "keep repeated pairs")
     target_lang: str | None = option(
-        None, "language of the hypotheses, for the words of bleu; default: what the n-best file says", metavar="LANG"
+        None, "language of the hypotheses, for the tokenizer of bleu; default: the n-best file's", metavar="LANG"
     )
 
     def __post_init__(self) -> None:

@@ -11,18 +11,23 @@ from fairseq_compress.options import check, option
 class SearchOptions:
     """Options of beam search."""
 
-    beam: int = option(5, "hypotheses followed at a time", range="[1, inf)", metavar="N")
-    lenpen: float = option(1.0, "score = log-probability / length**P, EOS counted", range="(-inf, inf)", metavar="P")
+    beam: int = option(5, "beam size", range="[1, inf)", metavar="N")
+    lenpen: float = option(
+        1.0, "length penalty: score = log-probability / length**P, EOS counted", range="(-inf, inf)", metavar="P"
+    )
     max_len_a: float = option(
-        0.0, "at most A * source length + B tokens; EOS counts in the source alone", range="[0, inf)", metavar="A"
+        0.0,
+        "maximum length: A * source length + B tokens; EOS counts in the source length only",
+        range="[0, inf)",
+        metavar="A",
     )
     max_len_b: int = option(200, "see --max-len-a", range="[1, inf)", metavar="B")
-    min_len: int = option(1, "at least N tokens, EOS not counted", range="[0, inf)", metavar="N")
+    min_len: int = option(1, "minimum length in tokens, without EOS", range="[0, inf)", metavar="N")
     unkpen: float = option(
-        0.0, "subtracted from the log-probability of an unknown word", range="[-inf, inf]", metavar="P"
+        0.0, "penalty, subtracted from the log-probability of <unk>", range="[-inf, inf]", metavar="P"
     )
     no_repeat_ngram_size: int = option(
-        0, "no sequence of N tokens occurs twice in a translation; 0: any may", range="[0, inf)", metavar="N"
+        0, "forbid repeated sequences of N tokens in a translation; 0 allows all", range="[0, inf)", metavar="N"
     )
 
     def __post_init__(self) -> None:

@@ -37,9 +37,9 @@ class CompressedTranslationConfig(TranslationConfig):
 
     autocast_dtype: str = option(
         "none",
-        "run matrix products in this type (torch.autocast) in training, validation and generation; weights, gradients "
-        "and optimizer stay float32. auto: bfloat16 where the processor or GPU has instructions for it, else none; "
-        "emulated it is up to 20 times slower",
+        "type of matrix products (torch.autocast) in training, validation and generation; weights, gradients and "
+        "optimizer stay float32. auto: bfloat16 if the processor or GPU has instructions for it, else none; without "
+        "such instructions bfloat16 is up to 20 times slower",
         choices=AUTOCAST_DTYPES,
     )
     compression_plan: str | None = option(
@@ -49,24 +49,23 @@ class CompressedTranslationConfig(TranslationConfig):
     )
     init_from_teacher: str | None = option(
         None,
-        "checkpoint of a transformer of the same languages and dictionaries: a new model starts from its embeddings "
-        "and layers. Without effect on what --restore-file or --finetune-from-model then loads",
+        "checkpoint of a transformer with the same languages and dictionaries, whose embeddings and layers initialize "
+        "a new model; --restore-file and --finetune-from-model replace them",
     )
     init_layers: str | None = option(
         None,
-        "with --init-from-teacher: its layer for each layer of the model, from 0, as in 'encoder:0,2,4 decoder:0,2', "
-        "or none, as in 'decoder:none'. A part that is not named: all layers, or evenly spread ones",
+        "with --init-from-teacher: for each layer of the model, the teacher layer (from 0): 'encoder:0,2,4 "
+        "decoder:0,2'; or none for a whole part: 'decoder:none'. A part that is not named: layers spread evenly",
     )
     init_widths: str = option(
         "refuse",
-        "with --init-from-teacher, where the model is narrower: refuse; take leading slices of weights; or project the "
-        "residual stream on the main directions of the teacher's embeddings (svd), slices elsewhere",
+        "with --init-from-teacher, if the model is narrower: refuse; slices: leading rows and columns of weights; svd: "
+        "project the residual stream on the main directions of the teacher's embeddings, slices elsewhere",
         choices=WIDTHS,
     )
     init_teacher_data: str | None = option(
         None,
-        "folder with the dict.LANG.txt of --init-from-teacher, if they are neither next to it nor in the data folder "
-        "that it names",
+        "folder with the dict.LANG.txt of --init-from-teacher (default: next to it, then its training data folder)",
     )
 
 

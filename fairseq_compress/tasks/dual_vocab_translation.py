@@ -26,29 +26,30 @@ class DualVocabTranslationConfig(CompressedTranslationConfig):
     """Options of :class:`DualVocabTranslationTask`, besides those of ``compressed_translation``."""
 
     p_mix: float = option(
-        0.5, "probability that the teacher sees a word in the student's subwords, in training", range="[0, 1]"
+        0.5, "probability that a word of the teacher's training text is in the student's subwords", range="[0, 1]"
     )
-    mix_sides: str = option("both", "on which side the teacher's words are mixed", choices=("both", "source", "target"))
-    dual_teacher_arch: str | None = option(None, "architecture of a new teacher, such as transformer_small")
+    mix_sides: str = option(
+        "both", "sides of the teacher's text on which subwords are mixed", choices=("both", "source", "target")
+    )
+    dual_teacher_arch: str | None = option(
+        None, "architecture of a new teacher, such as transformer_small; or give --dual-teacher-path"
+    )
     dual_teacher_options: str | None = option(
-        None, "what differs from --dual-teacher-arch, as JSON: '{\"encoder_layers\": 3}'", needs="dual_teacher_arch"
+        None, "changes to --dual-teacher-arch, as JSON: '{\"encoder_layers\": 3}'", needs="dual_teacher_arch"
     )
-    dual_teacher_path: str | None = option(
-        None, "a trained teacher over the teacher's vocabulary, in place of a new one"
-    )
+    dual_teacher_path: str | None = option(None, "checkpoint of a trained teacher; or give --dual-teacher-arch")
     dual_teacher_model: str | None = option(
         None,
-        "SentencePiece model of --dual-teacher-path, by which new subwords are initialized",
+        "SentencePiece model of --dual-teacher-path, which initializes the embeddings of new subwords",
         needs="dual_teacher_path",
     )
     dual_teacher_data: str | None = option(
         None,
-        "folder with the dict.LANG.txt of --dual-teacher-path, if they are neither next to it nor in the data folder "
-        "that it names",
+        "folder with the dict.LANG.txt of --dual-teacher-path (default: next to it, then its training data folder)",
     )
     student_embeddings: str = option(
         "projected",
-        "the teacher's rows of the same subwords, projected, or a table of the student's own",
+        "projected: the teacher's embeddings of the same subwords through a learned projection; own: a separate table",
         choices=("projected", "own"),
     )
     seed: int = II("common.seed")

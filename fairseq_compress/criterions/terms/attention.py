@@ -19,24 +19,26 @@ from fairseq_compress.options import option
 class AttentionOptions(TransferOptions):
     """Options of :class:`Attention`."""
 
-    attention_weight: float = option(0.0, "weight of KL(teacher's || student's maps)", range="[0, inf)")
+    attention_weight: float = option(
+        0.0, "weight of the attention loss, KL(teacher || student) of attention maps", range="[0, inf)"
+    )
     attention_kinds: str = option(
         "encoder,decoder,cross",
-        "self-attention of the encoder, of the decoder, and from decoder to encoder",
+        "attention to compare: encoder and decoder self-attention, and encoder-decoder attention (cross)",
         needs="attention_weight",
     )
     # Not attention_heads: in fairseq's flat namespace that is a value of the model.
     attention_head_map: str = option(
         "group",
-        "group: one side has a multiple of the other's heads, maps of neighbouring heads are averaged; convolution: "
-        "align-to-distill, a learned pointwise convolution of the student's maps, from all heads of all its layers to "
-        "all of the teacher's; a sum over sentences and heads, so its weight is larger",
+        "group: average neighbouring heads; one model must have a multiple of the other's heads. convolution "
+        "(align-to-distill): a learned pointwise convolution maps all heads of all student layers to all of the "
+        "teacher's; the loss is a sum over sentences and heads, so use a larger weight",
         choices=("group", "convolution"),
         needs="attention_weight",
     )
     attention_decay: float | None = option(
         None,
-        "factor of --attention-weight for each epoch (default: 1, with convolution 0.9)",
+        "factor by which --attention-weight decays each epoch (default: 1; with convolution 0.9)",
         range="(0, 1]",
         needs="attention_weight",
     )

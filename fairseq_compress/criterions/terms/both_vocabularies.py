@@ -13,7 +13,7 @@ from fairseq_compress.options import option
 class BothVocabulariesOptions(TermOptions):
     """Options of :class:`BothVocabularies`."""
 
-    cross_entropy_weight: float = option(1.0, "epsilon, of both cross-entropies", range="[0, inf)")
+    cross_entropy_weight: float = option(1.0, "weight of the cross-entropies of student and teacher", range="[0, inf)")
 
 
 class BothVocabularies(Term):

@@ -18,7 +18,7 @@ class CosineOptions(TransferOptions):
     """Options of :class:`Cosine`."""
 
     cosine_weight: float = option(
-        0.0, "weight of 1 - cos of the last hidden states of encoder and decoder", range="[0, inf)"
+        0.0, "weight of the cosine loss of the last hidden states of encoder and decoder", range="[0, inf)"
     )
 
 

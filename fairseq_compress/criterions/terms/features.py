@@ -11,13 +11,13 @@ class FeatureOptions(TransferOptions):
     """Options of :class:`Feature`, :class:`FeatureMean` and :class:`FeatureVariance`."""
 
     feature_weight: float = option(
-        0.0, "weight of the squared distance of normalized outputs of layers", range="[0, inf)"
+        0.0, "weight of the squared distance between normalized layer outputs", range="[0, inf)"
     )
     feature_mean_weight: float = option(
-        0.0, "weight of the squared difference of the means of outputs of layers", range="[0, inf)"
+        0.0, "weight of the squared difference between the means of layer outputs", range="[0, inf)"
     )
     feature_variance_weight: float = option(
-        0.0, "weight of the difference of the variances of outputs of layers", range="[0, inf)"
+        0.0, "weight of the absolute difference between the variances of layer outputs", range="[0, inf)"
     )
 
 

@@ -20,10 +20,10 @@ class HypothesesOptions(TermOptions):
     """Options of :class:`Hypotheses`."""
 
     sequence_kd_temperature: float = option(
-        1.0, "temperature T over the teacher's scores; a small T is the best one only", range="(0, inf)"
+        1.0, "temperature of the weights of the hypotheses; a small T keeps only the best", range="(0, inf)"
     )
     k_best: int | None = option(
-        None, "train on the first K hypotheses of each source (default: all in the data)", range="[1, inf)"
+        None, "train on the K best hypotheses of each source (default: all in the data)", range="[1, inf)"
     )
 
 

@@ -21,24 +21,24 @@ class TransferOptions(TermOptions):
 
     layer_map: str | None = option(
         None,
-        "the teacher's layer, from 0, for each layer of the student in order, - for none: 'encoder:1,3,5 decoder:2,-' "
-        "(default: spread evenly, the last learns from the last)",
+        "for each student layer in order, the teacher layer it learns from (from 0, - for none): 'encoder:1,3,5 "
+        "decoder:2,-' (default: spread evenly, the last learns from the last)",
     )
     transfer: str = option(
         "auxiliary",
-        "auxiliary: all losses at once; joint: first a layer phase, with the losses of layers and no dropout, from "
-        "the teacher's embeddings (--init-from-teacher), then the losses of the output with a fresh optimizer and "
-        "schedule; progressive: the same, one layer after the other from the bottom up",
+        "auxiliary: all losses at once. joint: first a layer phase with the losses of layers, without dropout, on "
+        "the teacher's embeddings (--init-from-teacher); then the losses of the output, with a new optimizer and "
+        "schedule. progressive: as joint, one layer after the other from the bottom up",
         choices=("auxiliary", "joint", "progressive"),
     )
     transfer_updates: int = option(
         0,
-        "updates of the layer phase of --transfer joint and progressive, part of --max-update",
+        "length of the layer phase of --transfer joint or progressive in updates, a part of --max-update",
         needs="transfer=joint|progressive",
     )
     transfer_lower_lr: float = option(
         0.1,
-        "factor of the learning rate of what earlier stages of --transfer progressive have trained; 0 freezes it",
+        "learning rate factor for layers trained in earlier stages of --transfer progressive; 0 freezes them",
         range="[0, 1]",
         needs="transfer=progressive",
     )

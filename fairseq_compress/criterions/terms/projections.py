@@ -22,13 +22,14 @@ class ProjectionOptions(TermOptions):
 
     projection_loss: str = option(
         "none",
-        "distances between the weights of student and teacher through shared projections",
+        "penalize the distance of the teacher's weights, projected, to the student's (down), the reverse (up), or both",
         choices=("none", *DIRECTIONS),
     )
     projection_weight: float = option(1.0, "weight of the projection losses", range="[0, inf)")
     layer_map: str | None = option(
         None,
-        "the teacher's layer for each of the student's, as in 'encoder:1,3,5 decoder:2,-'",
+        "for each student layer in order, the teacher layer (from 0, - for none): 'encoder:1,3,5 decoder:2,-' "
+        "(default: spread evenly)",
         needs="projection_loss",
     )
 

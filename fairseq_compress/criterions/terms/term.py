@@ -24,8 +24,8 @@ class TermOptions(FairseqDataclass):
     label_smoothing: float = option(0.0, "epsilon of label smoothing", range="[0, 1)")
     loss_from: str = option(
         "auto",
-        "compute the loss from the last hidden states and the output matrix, so that the logits of a whole batch never "
-        "exist, or from logits; auto takes hidden states where the model allows it",
+        "hidden: compute the loss from the last hidden states and the output matrix, without the logits of a whole "
+        "batch in memory; logits: from the logits; auto: hidden where the model allows it",
         choices=SOURCES,
     )
     sentence_avg: bool = II("optimization.sentence_avg")

@@ -16,7 +16,7 @@ class WholeWordsOptions(TermOptions):
 
     word_kd_weight: float = option(
         0.0,
-        "weight of the distillation of whole words, whose probabilities are products over their subwords",
+        "weight of word distillation; the probability of a word is the product over its subwords",
         range="[0, inf)",
     )
 

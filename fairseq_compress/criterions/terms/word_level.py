@@ -31,48 +31,47 @@ class TeacherOptions(TermOptions):
     teacher_path: str | None = option(None, "checkpoint of the teacher; several, separated by ':', are an ensemble")
     teacher_data: str | None = option(
         None,
-        "folder with the teacher's dict.LANG.txt (default: next to the checkpoint, then the data folder that it was "
-        "trained on)",
+        "folder with the teacher's dict.LANG.txt (default: next to the checkpoint, then its training data folder)",
     )
     teacher_cache: str | None = option(
         None,
-        "output folder of 'fairseq-compress cache-teacher': no teacher is loaded; with --teacher-path, the cache must "
-        "be of that teacher, by checksum",
+        "output folder of 'fairseq-compress cache-teacher', in place of the teacher; with --teacher-path, "
+        "the checksums of the cache must match that teacher",
     )
-    kd_temperature: float = option(
-        1.0, "temperature T of both distributions in the distillation term", range="(0, inf)"
-    )
-    kd_alpha: float = option(0.5, "weight of the references; the teacher's weight is 1 - alpha", range="[0, 1]")
+    kd_temperature: float = option(1.0, "temperature of both distributions in the distillation loss", range="(0, inf)")
+    kd_alpha: float = option(0.5, "weight of the references; the distillation loss has 1 - alpha", range="[0, 1]")
     kd_divergence: str = option(
         "forward_kl",
-        "from the teacher q to the student p: KL(q|p), KL(p|q), or Jensen-Shannon with --jsd-beta",
+        "divergence between teacher q and student p: KL(q|p), KL(p|q), or Jensen-Shannon with --jsd-beta",
         choices=KINDS,
     )
     jsd_beta: float = option(
         0.5, "beta of b KL(q|m) + (1-b) KL(p|m), m = bq + (1-b)p", range="(0, 1)", needs="kd_divergence=jsd"
     )
     kd_ranking: int = option(
-        0, "add the hinge loss on the order of the teacher's k best words (TIE-KD: 5)", range="[0, inf)"
+        0, "add a hinge loss on the order of the teacher's k best words (TIE-KD: 5; 0: off)", range="[0, inf)"
     )
     kd_iterations: int = option(
-        1, "decoder passes N; from the second on, the student's best words are the prefix (TIE-KD: 3)", range="[1, inf)"
+        1,
+        "decoder passes; from the second on, the student's most probable words are the prefix (TIE-KD: 3)",
+        range="[1, inf)",
     )
     selective_kd: str = option(
         "none",
-        "distil only the tokens that the student finds hardest: of the batch, or of a queue",
+        "distil only the tokens with the largest loss of the student: in the batch, or compared with a queue",
         choices=("none", "batch", "queue"),
     )
     selective_kd_rate: float = option(
-        0.5, "fraction of the tokens that is distilled", range="(0, 1)", needs="selective_kd=batch|queue"
+        0.5, "fraction of the tokens to distil", range="(0, 1)", needs="selective_kd=batch|queue"
     )
     selective_kd_queue: int = option(
         30000, "tokens in the queue of --selective-kd queue", range="[1, inf)", needs="selective_kd=queue"
     )
     on_policy_fraction: float = option(
-        0.0, "fraction of the batches in which the teacher judges samples of the student", range="[0, 1]"
+        0.0, "fraction of the batches in which the distillation loss uses samples of the student", range="[0, 1]"
     )
     teacher_dropout_passes: int = option(
-        0, "number of passes with dropout over which the teacher is averaged (0: one without dropout)", range="[0, inf)"
+        0, "average the teacher over N passes with dropout (0: one pass without dropout)", range="[0, inf)"
     )
 
 
