@@ -35,7 +35,7 @@ class Options:
         1.0, "temperature of the distribution; must equal --kd-temperature in training", range="(0, inf)", metavar="T"
     )
     dtype: str = option("float16", "type of the probabilities", choices=("float16", "float32"))
-    max_tokens: int = common.number(8000, "target tokens in a batch, padding included")
+    max_tokens: int = common.number(8000, "tokens in a batch on the longer side, padding included")
     precision: str = common.precision("of the teacher's matrix products")
     teacher_data: str | None = common.data("folder with the teacher's dict.LANG.txt; default: next to the checkpoint")
     source_lang: str | None = common.language("source language; default: the teacher's")

@@ -31,7 +31,7 @@ class Options:
     output: str = common.output("one score for each hypothesis, and FILE.json")
     data: str | None = common.data()
     precision: str = common.precision("of the weights")
-    max_tokens: int = common.number(4000, "tokens in a batch, padding included")
+    max_tokens: int = common.number(4000, "tokens in a batch on the longer side, padding included")
     max_sentences: int | None = common.number(None, "sentences in a batch")
     window: int = common.window("hypotheses")
     device: str = common.device()
