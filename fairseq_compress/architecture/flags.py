@@ -27,49 +27,57 @@ class ShapeFlags:
     )
     tensor_train_rank: int = option(0, "rank of tensor-train embeddings, also for a tied output", range="[0, inf)")
     tensor_train_modes: str = option(
-        "", "factors of dictionary and width of a tensor train, as in 20,20,20:8,8,4; default: balanced ones",
+        "", "factors of dictionary size and width of a tensor train, as in 20,20,20:8,8,4; default: balanced",
         needs="tensor_train_rank",
     )  # fmt: skip
     embedding_convolution: int = option(
-        0, "tokens in the window of a convolution over embeddings of width --embedding-rank (MobileBERT: 3)",
+        0, "window in tokens of a convolution over embeddings of width --embedding-rank; odd (MobileBERT: 3)",
         range="[0, inf)", needs="embedding_rank",
     )  # fmt: skip
-    ffn_rank: int = option(0, "rank of the low-rank matrices of all feed-forward networks", range="[0, inf)")
-    attention_rank: int = option(0, "rank of the low-rank projections of all attentions", range="[0, inf)")
-    linear_ranks: str = option(
-        "", "ranks by names of layers, as in 'encoder.*.fc1=64,*.out_proj=32'; the last that matches counts"
+    ffn_rank: int = option(0, "rank of low-rank fc1 and fc2 in all feed-forward networks; 0: dense", range="[0, inf)")
+    attention_rank: int = option(
+        0, "rank of low-rank query, key, value and output projections in all attentions; 0: dense", range="[0, inf)"
     )
+    linear_ranks: str = option("", "ranks by layer name, as in 'encoder.*.fc1=64,*.out_proj=32'; the last match wins")
     encoder_layer_groups: int = option(
-        0, "encoder layers with parameters of their own, which the others share", range="[0, inf)"
+        0, "number of encoder layers with own parameters, which the other layers share; 0: no sharing", range="[0, inf)"
     )
     decoder_layer_groups: int = option(
-        0, "decoder layers with parameters of their own, which the others share", range="[0, inf)"
+        0, "number of decoder layers with own parameters, which the other layers share; 0: no sharing", range="[0, inf)"
     )
     layer_sharing: str = option(
-        "sequence", "which layers share, for G = 3 and 6 layers: AABBCC, ABCABC, ABCCBA", choices=ORDERS
+        "sequence", "pattern of shared layers, for 3 groups and 6 layers: AABBCC, ABCABC, ABCCBA", choices=ORDERS
     )
     decoder_self_attention: str = option(
-        "attention", "what decoder layers have in place of self-attention: SSRU, average attention",
+        "attention", "self-attention of the decoder, or its replacement: SSRU or average attention",
         choices=SELF_ATTENTIONS,
     )  # fmt: skip
     average_attention_ffn: int = option(
-        0, "units of the network in average attention; 0: none", range="[0, inf)",
+        0, "units of the feed-forward network in average attention; 0: none", range="[0, inf)",
         needs="decoder_self_attention=average",
     )  # fmt: skip
-    sparsity: float = option(0.0, "fraction of zeros in layers with a fixed support drawn from a seed", range="[0, 1)")
-    sparse_layout: str = option("random", "how the support is drawn", choices=LAYOUTS, needs="sparsity")
-    sparse_block: int = option(1, "size of the blocks of the support", choices=BLOCKS, needs="sparsity")
-    sparse_seed: int = option(1, "seed of the support", range="[0, inf)", needs="sparsity")
-    sparse_modules: str = option("*", "patterns of the sparse layers, separated by commas", needs="sparsity")
+    sparsity: float = option(
+        0.0, "fraction of zeros in sparse layers; their fixed support is drawn from a seed", range="[0, 1)"
+    )
+    sparse_layout: str = option(
+        "random", "distribution of the support of sparse layers", choices=LAYOUTS, needs="sparsity"
+    )
+    sparse_block: int = option(1, "block size of the support of sparse layers", choices=BLOCKS, needs="sparsity")
+    sparse_seed: int = option(1, "seed of the support of sparse layers", range="[0, inf)", needs="sparsity")
+    sparse_modules: str = option(
+        "*", "patterns of the names of sparse layers, separated by commas; !PATTERN excludes", needs="sparsity"
+    )
     bottleneck_width: int = option(
-        0, "width inside of layers with bottlenecks; the model's width is between layers", range="[0, inf)"
+        0,
+        "width inside the layers of MobileBERT blocks; --encoder-embed-dim is the width between them; 0: none",
+        range="[0, inf)",
     )
     ffn_stack: int = option(
-        1, "feed-forward networks one after another in a layer with a bottleneck (MobileBERT: 4)", range="[1, inf)",
+        1, "feed-forward networks in each bottleneck layer, one after another (MobileBERT: 4)", range="[1, inf)",
         needs="bottleneck_width",
     )  # fmt: skip
     bottleneck_norm: str = option(
-        "layer", "norms of layers with bottlenecks; MobileBERT's NoNorm: elementwise", choices=NORMS,
+        "layer", "normalization in bottleneck layers; elementwise: MobileBERT's NoNorm", choices=NORMS,
         needs="bottleneck_width",
     )  # fmt: skip
 
@@ -82,8 +90,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options; one that is not given leaves no trace in the configuration."""
     parser.add_argument(
         "--architecture", metavar="FILE", default=argparse.SUPPRESS,
-        help="shape of the model layer by layer: JSON, a file with it, or the name of a shipped one. It replaces all "
-        "options of widths, layers, heads, tying and structure (docs/architectures.md)",
+        help="shape of the model layer by layer: JSON text, a JSON file, or the name of a built-in one. It replaces "
+        "all options of widths, layers, heads, tying and structure (docs/architecture-files.md)",
     )  # fmt: skip
     declare(parser, ShapeFlags, suppress=True)
 

@@ -8,8 +8,9 @@ from fairseq_compress.cli import common
 from fairseq_compress.options import option
 
 HELP = (
-    "Average the weights of several checkpoints: of the --last N in a directory, or of those that are named. Best, "
-    "crash and unfinished files are never taken, checkpoint_last.pt with --include-last."
+    "Average the weights of several checkpoints: the --last N of a directory, or the files that are given. In a "
+    "directory, checkpoint_best.pt, crash and temporary files are ignored; checkpoint_last.pt is used with "
+    "--include-last only."
 )
 EXAMPLES = (
     "checkpoints averaged.pt --last 5",
@@ -21,14 +22,14 @@ POSITIONAL = ("checkpoint", "output")
 @dataclass(frozen=True, kw_only=True)
 class Options:
     checkpoint: tuple[str, ...] = common.checkpoint("checkpoints in any order, or one directory", "C.pt|DIR")
-    output: str = common.output("the averaged checkpoint, without optimizer", "AVG.pt")
-    last: int | None = common.number(None, "with a directory: how many, the newest")
+    output: str = common.output("the averaged checkpoint, without optimizer state", "AVG.pt")
+    last: int | None = common.number(None, "with a directory: number of checkpoints, the newest")
     by: str | None = option(
-        None, "with a directory: checkpointE.pt by epoch, or checkpoint_E_U.pt by update; default: epoch",
+        None, "with a directory: order by epoch (checkpointE.pt) or by update (checkpoint_E_U.pt); default: epoch",
         choices=("epoch", "update"), needs="last",
     )  # fmt: skip
     include_last: bool = option(
-        False, "with a directory: checkpoint_last.pt is one of the N where training ended after the others",
+        False, "with a directory: count checkpoint_last.pt as one of the N if it is newer than the others",
         needs="last",
     )  # fmt: skip
 

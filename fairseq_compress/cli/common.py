@@ -37,7 +37,7 @@ def window(of: str) -> Any:
 
 
 def threads() -> Any:
-    return number(None, "default: OMP_NUM_THREADS if set, else all cores")
+    return number(None, "CPU threads; default: OMP_NUM_THREADS if set, else all cores")
 
 
 def processes() -> Any:
@@ -46,7 +46,7 @@ def processes() -> Any:
 
 
 def device() -> Any:
-    return option("auto", "where the model runs", choices=("auto", "cpu", "cuda"))
+    return option("auto", "device of the model", choices=("auto", "cpu", "cuda"))
 
 
 def precision(of: str) -> Any:

@@ -7,9 +7,9 @@ from fairseq_compress.cli import common
 from fairseq_compress.options import option
 
 HELP = (
-    "Print every weight of a checkpoint with its compression and its bytes when packed; of a packed checkpoint, the "
-    "bytes of the file. Then, of the model: parameters, multiply-adds of the matrix products for one sentence, and "
-    "bytes at each precision."
+    "Print every weight of a checkpoint with its compression and its size in a packed file. Then print for the model: "
+    "parameters, multiply-adds of the matrix products for one sentence, and bytes at each precision. With --plan, show "
+    "the sizes for that plan; nothing is written."
 )
 EXAMPLES = ("student.pt", "student.pt --plan int4 --source-tokens 20 --target-tokens 20")
 POSITIONAL = ("checkpoint",)
@@ -18,9 +18,9 @@ POSITIONAL = ("checkpoint",)
 @dataclass(frozen=True, kw_only=True)
 class Options:
     checkpoint: str = common.checkpoint()
-    plan: str | None = option(None, "as if compressed by this plan, a YAML file or a built-in one", metavar="PLAN")
-    source_tokens: int = option(30, "of a sentence, EOS included", range="[1, inf)", metavar="S")
-    target_tokens: int = option(30, "of its translation, EOS included", range="[1, inf)", metavar="T")
+    plan: str | None = option(None, "show the sizes for this plan, a YAML file or a built-in plan", metavar="PLAN")
+    source_tokens: int = option(30, "length of the source sentence, EOS included", range="[1, inf)", metavar="S")
+    target_tokens: int = option(30, "length of its translation, EOS included", range="[1, inf)", metavar="T")
 
 
 def run(args: Options) -> None:

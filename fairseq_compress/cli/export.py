@@ -10,8 +10,9 @@ from fairseq_compress.decoding.search_options import SearchOptions
 from fairseq_compress.export.options import AUTO, CheckOptions, ExportOptions
 
 HELP = (
-    "Convert a checkpoint for another runtime, translate the text of --source with both, and keep the result if it "
-    "loses no more BLEU than allowed. The directory holds the model, its SentencePiece models and metadata.json."
+    "Convert a checkpoint for ONNX Runtime or CTranslate2. The text of --source is translated with the checkpoint and "
+    "with the converted model, and the result is kept only if BLEU drops by at most --max-bleu-loss. The directory "
+    "holds the model, its SentencePiece models and metadata.json; it needs neither torch nor fairseq."
 )
 EXAMPLES = (
     "student.pt student-int8 --sentencepiece-model spm.model --source valid.en --reference valid.cs",
@@ -23,11 +24,11 @@ POSITIONAL = ("checkpoint", "output")
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    output: str = common.output("must not exist", "DIR")
+    output: str = common.output("the model directory, which must not exist", "DIR")
     what: dict[str, Any] = part(ExportOptions, "model", values=True)
     sentencepiece: common.SentencePieceModels = part(common.SentencePieceModels, "subwords")
-    check: CheckOptions = part(CheckOptions, "check, with raw text that the model was not trained on")
-    search: SearchOptions = part(SearchOptions, "search of the check, which translate then has as its default")
+    check: CheckOptions = part(CheckOptions, "verification, with raw text that the model was not trained on")
+    search: SearchOptions = part(SearchOptions, "search of the verification, and the default of translate afterwards")
 
     def problems(self) -> Iterator[str]:
         if self.sentencepiece.given() is None:

@@ -12,10 +12,9 @@ if TYPE_CHECKING:
     from fairseq_compress.checkpoint.factorize import Factorized
 
 HELP = (
-    "Replace linear layers of a trained transformer by products of two smaller ones, their truncated SVD: the closest "
-    "weights of that rank. The result is a checkpoint for fairseq's own commands, to translate with or to train on "
-    "(--finetune-from-model). Layers that would not become smaller stay dense. Prints the error of each. One of "
-    "--rank, --energy and --size is required."
+    "Replace linear layers of a trained transformer by low-rank layers, the truncated SVD of their weights. The result "
+    "is a checkpoint for fairseq's commands; fine-tune it with --finetune-from-model. Layers that would not become "
+    "smaller stay dense. Prints rank and relative error of each layer. One of --rank, --energy and --size is required."
 )
 EXAMPLES = ("student.pt low-rank.pt --rank 64", "student.pt low-rank.pt --size 20000000 --modules 'encoder.*.fc1'")
 POSITIONAL = ("checkpoint", "output")
@@ -23,21 +22,23 @@ POSITIONAL = ("checkpoint", "output")
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    checkpoint: str = common.checkpoint("the trained model, of dense layers")
-    output: str = common.output("the factorized checkpoint, without optimizer", "F.pt")
-    rank: int | None = option(None, "the same for all layers", range="[1, inf)", metavar="R")
+    checkpoint: str = common.checkpoint("the trained model, with dense layers")
+    output: str = common.output("the low-rank checkpoint, without optimizer state", "F.pt")
+    rank: int | None = option(None, "rank of all layers", range="[1, inf)", metavar="R")
     energy: float | None = option(
-        None, "for each layer the smallest rank that keeps this part of the sum of its squared singular values",
+        None, "for each layer, the smallest rank that keeps this fraction of the sum of squared singular values",
         range="(0, 1]", metavar="E",
     )  # fmt: skip
     size: int | None = option(
-        None, "the ranks that keep most energy in a model of at most this size in float32", metavar="BYTES"
+        None,
+        "choose ranks for a model of at most this size in float32, greedily by energy kept for each byte",
+        metavar="BYTES",
     )
     modules: tuple[str, ...] | None = option(
-        None, "linear layers; default: feed-forward networks and projections of attentions", metavar="PATTERN"
+        None, "patterns of linear layers; default: feed-forward networks and attention projections", metavar="PATTERN"
     )
     embedding_rank: int = option(
-        0, "of the embeddings and the output layer tied to them; 0 leaves them dense", range="[0, inf)", metavar="R"
+        0, "rank of the embeddings and of the output layer tied to them; 0: dense", range="[0, inf)", metavar="R"
     )
 
 

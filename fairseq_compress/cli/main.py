@@ -37,17 +37,17 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "compress": {
         "average": ("average", "average the weights of several checkpoints"),
-        "quantize": ("quantize", "quantize by a plan, at once or in stages with training (iPQ), or pack"),
-        "factorize": ("factorize", "replace dense layers by low-rank ones"),
-        "materialize": ("materialize", "a checkpoint of fairseq's plain transformer"),
-        "extract-student": ("extract_student", "extract the student of a dual-vocabulary training"),
+        "quantize": ("quantize", "quantize with a plan, without training or stage by stage (QAT, iPQ); pack"),
+        "factorize": ("factorize", "replace linear layers by low-rank ones (truncated SVD)"),
+        "materialize": ("materialize", "convert to fairseq's plain transformer with dense weights"),
+        "extract-student": ("extract_student", "write the student of a dual-vocabulary training as a checkpoint"),
     },
     "deploy": {
-        "export": ("export", "a model directory for a runtime without torch, checked against the checkpoint"),
+        "export": ("export", "convert for ONNX Runtime or CTranslate2, verified against the checkpoint"),
         "translate": ("translate", "translate text with a checkpoint or a model directory"),
     },
     "measure": {
-        "describe": ("describe", "what is compressed, where the bytes are, and multiply-adds"),
+        "describe": ("describe", "bytes of every weight, parameters and multiply-adds"),
         "time": ("timing", "translate a text and time it"),
         "score": ("score", "BLEU, chrF2, size and speed of a system, as JSON"),
         "report": ("report", "compare systems: one page, a picture, and JSON"),

@@ -6,8 +6,8 @@ from fairseq_compress import register
 from fairseq_compress.cli import common
 
 HELP = (
-    "Write a checkpoint as one of fairseq's plain transformer: dense weights, and a configuration that stock fairseq "
-    "and its converters load without --user-dir. It is written only if its output equals that of the original."
+    "Convert a checkpoint to fairseq's plain transformer with dense weights, which stock fairseq and converters such "
+    "as CTranslate2's load without --user-dir. It is written only if its log-probabilities equal those of the original."
 )
 EXAMPLES = ("student.pt plain.pt", "student-int4.safetensors plain.pt")
 POSITIONAL = ("checkpoint", "output")
@@ -15,8 +15,8 @@ POSITIONAL = ("checkpoint", "output")
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    checkpoint: str = common.checkpoint("a checkpoint of any architecture of ours, packed or not")
-    output: str = common.output("the plain checkpoint, without optimizer", "PLAIN.pt")
+    checkpoint: str = common.checkpoint("a checkpoint of stock fairseq or of this plugin, packed or not")
+    output: str = common.output("the plain checkpoint, without optimizer state", "PLAIN.pt")
 
 
 def run(args: Options) -> None:

@@ -13,11 +13,12 @@ from fairseq_compress.options import option
 from fairseq_compress.shipped import shipped_names
 
 HELP = (
-    "Quantize a trained model by a plan (docs/quantization.md): at once and without training; with -- and the "
-    "arguments of fairseq-train stage by stage, with that training after each (iPQ). Architecture and languages are "
-    "those of the checkpoint; the same command resumes after an interruption. OUTPUT.pt is a checkpoint for fairseq's "
-    "own commands. OUTPUT.safetensors is packed: integers without gaps, scales, shared tensors once, which translate "
-    "and all other verbs read; without --plan the checkpoint as it is compressed. Packing prints where every byte is."
+    "Quantize a trained model with a compression plan (docs/compression-plans.md), without training. With -- and "
+    "arguments of fairseq-train, quantize stage by stage and train after each stage (quantization-aware training, "
+    "iPQ); architecture and languages come from the checkpoint, and the same command resumes after an interruption. "
+    "OUTPUT.pt is a checkpoint for fairseq's commands. OUTPUT.safetensors is a packed file: integers without padding, "
+    "scales, shared tensors once; all verbs read it. Without --plan, the checkpoint is packed with its own plan. "
+    "Packing prints the bytes of every weight."
 )
 EXAMPLES = (
     "student.pt student-int4.safetensors --plan int4",
@@ -30,40 +31,42 @@ SUFFIX = ".safetensors"
 
 @dataclass(frozen=True)
 class CalibrationOptions:
-    """Sentences that determine the ranges of activations."""
+    """Sentences from which the ranges of activations are computed."""
 
-    calibration_data: str | None = option(None, "a folder of fairseq-preprocess", metavar="DATA")
-    calibration_subset: str = option("train", "the part of it", metavar="NAME")
-    calibration_sentences: int = common.number(512, "drawn at random")
+    calibration_data: str | None = option(None, "folder written by fairseq-preprocess", metavar="DATA")
+    calibration_subset: str = option("train", "split of the data", metavar="NAME")
+    calibration_sentences: int = common.number(512, "number of sentences, drawn at random")
     calibration_percentile: float = option(
-        99.99, "of the magnitudes of a layer's input, which becomes its range", range="(0, 100]", metavar="P"
+        99.99, "percentile of the magnitudes of a layer's input that becomes its range", range="(0, 100]", metavar="P"
     )
-    seed: int = option(1, "of the sentences that are drawn")
+    seed: int = option(1, "seed of the random sentences")
 
 
 @dataclass(frozen=True)
 class StageOptions:
     """How the stages are trained."""
 
-    stages_dir: str | None = option(None, "where the stages are; default: OUTPUT.stages", metavar="DIR")
+    stages_dir: str | None = option(None, "folder of the stages; default: OUTPUT.stages", metavar="DIR")
     train_command: str | None = option(
-        None, "what is called with the arguments of the training, such as 'torchrun --nproc_per_node 2 --no-python "
+        None, "command that runs the training, such as 'torchrun --nproc_per_node 2 --no-python "
         "bash scripts/lib/train_process.sh fairseq-train'; default: fairseq-train", metavar="COMMAND",
     )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    checkpoint: str = common.checkpoint("the trained model; without --plan packed as it is compressed")
-    output: str = common.output("the quantized model, without optimizer", f"Q.pt|Q{SUFFIX}")
+    checkpoint: str = common.checkpoint("the trained model")
+    output: str = common.output("the quantized model, without optimizer state", f"Q.pt|Q{SUFFIX}")
     plan: str | None = option(
-        None, f"a YAML file, or a built-in plan: {', '.join(shipped_names('plans', suffix='.yaml'))}", metavar="PLAN"
+        None,
+        f"compression plan: a YAML file, or a built-in plan: {', '.join(shipped_names('plans', suffix='.yaml'))}",
+        metavar="PLAN",
     )
     format: str | None = option(
-        None, f"of the output; default: packed where its name ends in {SUFFIX}", choices=("checkpoint", "packed")
+        None, f"format of the output; default: packed if its name ends in {SUFFIX}", choices=("checkpoint", "packed")
     )
     calibration: CalibrationOptions = part(
-        CalibrationOptions, "ranges of activations from sentences; default: each input has its own"
+        CalibrationOptions, "calibration of activation ranges; without it, ranges are dynamic (one for each batch)"
     )
     stages: StageOptions = part(StageOptions, "training after each stage of the plan")
     rest: tuple[str, ...] = ()

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from fairseq_compress.options import option
 
 HELP = (
-    "Compare scored systems: one page in Markdown with size and speed of each, a picture, and the tables as JSON. "
-    "Systems with several seeds, or tested against a baseline, also get a table of means and differences."
+    "Compare systems from the records of score: a Markdown page with quality, size and speed, a picture, and the "
+    "tables as JSON. Systems with several seeds or with a baseline also get a table of means, differences and p-values."
 )
 EXAMPLES = (
     "--scores teacher.json student.json student-int8.json --output report",

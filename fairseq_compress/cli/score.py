@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from fairseq_compress.cli import common
 from fairseq_compress.options import option
 
-HELP = "Score a translation with sacreBLEU and write one JSON record, for report."
+HELP = "Score the translation of one system with sacreBLEU and write a JSON record, the input of report."
 EXAMPLES = (
     "--hypothesis out.cs --reference test.cs --source-lang en --target-lang cs --output student.json",
     "--hypothesis out.cs --reference test.cs --target-lang cs --output student.json --checkpoint student-int8 "
@@ -16,31 +16,37 @@ EXAMPLES = (
 @dataclass(frozen=True, kw_only=True)
 class Options:
     hypothesis: str = option(help="detokenized translation, one sentence a line", metavar="FILE")
-    reference: str = common.reference("its reference, line by line")
-    output: str = common.output("the record", "SCORES.json")
-    source_lang: str | None = common.language("such as en")
+    reference: str = common.reference("reference translation, one sentence a line")
+    output: str = common.output("the JSON record", "SCORES.json")
+    source_lang: str | None = common.language("source language, such as en")
     target_lang: str | None = common.language(
-        "such as cs, zh_CN or zho_Hans: decides what BLEU takes for a word; default: 13a"
+        "target language, such as cs, zh_CN or zho_Hans; it selects the tokenizer of BLEU; default: 13a"
     )
-    source: str | None = common.source("the translated text; its line count is checked too", required=False)
-    name: str | None = option(None, "of the system in a report; default: the name of the hypothesis", metavar="NAME")
+    source: str | None = common.source("source text; its line count is compared, too", required=False)
+    name: str | None = option(
+        None, "name of the system in a report; default: the name of the hypothesis file", metavar="NAME"
+    )
     checkpoint: str | None = common.checkpoint(
-        "the model, packed, exported or not: its parameters, bytes and layers", "C.pt|DIR", required=False
+        "the model (checkpoint, packed file or exported directory): records parameters, bytes and layers",
+        "C.pt|DIR",
+        required=False,
     )
     cost_tokens: int | None = option(
-        None, "add the multiply-adds of the checkpoint for a sentence of N tokens into N, with a beam of 1",
+        None, "record the multiply-adds of the model for N source and N target tokens with beam 1",
         needs="checkpoint", metavar="N",
     )  # fmt: skip
     translation_seconds: tuple[float, ...] | None = option(
-        None, "duration of the translation, measured three times or more", metavar="S"
+        None, "durations of the translation in seconds, three or more", metavar="S"
     )
     timed_sentences: int | None = option(
-        None, "sentences that were translated each time; default: all", needs="translation_seconds", metavar="N"
+        None, "number of sentences in each timing; default: all", needs="translation_seconds", metavar="N"
     )
-    baseline: str | None = option(None, "another translation: adds a paired bootstrap test against it", metavar="FILE")
+    baseline: str | None = option(
+        None, "translation of a baseline system: adds a paired bootstrap test against it", metavar="FILE"
+    )
     tokenized: bool = option(False, "add BLEU on Moses tokens, for comparison with older papers", needs="target_lang")
     set: tuple[str, ...] = option(
-        (), "facts to keep, such as hardware, seed, updates; role=teacher marks what the report compares with",
+        (), "metadata, such as hardware, seed, updates; role=teacher marks the system that report compares with",
         metavar="KEY=VALUE",
     )  # fmt: skip
 

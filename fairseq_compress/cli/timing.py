@@ -13,10 +13,10 @@ from fairseq_compress.cli.parser import part
 from fairseq_compress.options import option
 
 HELP = (
-    "Translate a text with a checkpoint or a directory of export, and then a sample of it several times. With the "
-    "arguments of fairseq-generate after --, run that, and then its search on a sample of the batches. The last two "
-    "lines of the standard output are '# sentences: N' and '# seconds: S S S', for score --timed-sentences and "
-    "--translation-seconds."
+    "Measure translation speed. A text is translated with a checkpoint or a directory written by export, then a sample "
+    "of it is translated and timed several times. With arguments of fairseq-generate after --, fairseq-generate runs "
+    "instead, then its search is timed on a sample of the batches. The last two lines of standard output are "
+    "'# sentences: N' and '# seconds: S S S', the values of score --timed-sentences and --translation-seconds."
 )
 EXAMPLES = (
     "student-int8 --source test.en > test.log",
@@ -28,11 +28,13 @@ REST = "DATA fairseq-generate options"
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    checkpoint: str | None = common.checkpoint("a directory of export, or a checkpoint", "DIR|C.pt", required=False)
+    checkpoint: str | None = common.checkpoint(
+        "a directory written by export, or a checkpoint", "DIR|C.pt", required=False
+    )
     source: str | None = common.source("raw text", required=False)
     data: str | None = common.data("with a checkpoint: folder with dict.LANG.txt; default: next to the checkpoint")
     threads: int | None = common.threads()
-    runs: int = option(3, "timings", range="[3, inf)", metavar="N")
+    runs: int = option(3, "number of timings", range="[3, inf)", metavar="N")
     sentencepiece: common.SentencePieceModels = part(common.SentencePieceModels, "subwords, with a checkpoint")
     rest: tuple[str, ...] = ()
 

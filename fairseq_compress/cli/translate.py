@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from fairseq_compress.decoding.translation_lines import Translation
 
 HELP = (
-    "Translate the lines of the standard input, in order, in bounded memory; when the input pauses, what has come is "
-    "translated and written. Empty lines stay empty; a line that is not UTF-8 is reported and left unchanged."
+    "Translate standard input line by line to standard output, in constant memory. When the input pauses, all lines "
+    "read so far are translated and written. Empty lines stay empty; a line that is not UTF-8 is reported and copied."
 )
 EXAMPLES = (
     "student-int8 < in.en > out.cs",
@@ -26,17 +26,17 @@ POSITIONAL = ("checkpoint",)
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    checkpoint: str = common.checkpoint("a directory of export, or a checkpoint, packed or not", "DIR|C.pt")
+    checkpoint: str = common.checkpoint("a directory written by export, or a checkpoint, packed or not", "DIR|C.pt")
     data: str | None = common.data("with a checkpoint: folder with dict.LANG.txt; default: next to the checkpoint")
     threads: int | None = common.threads()
-    scores: bool = option(False, "write lines 'number<TAB>score<TAB>text', numbered from 0, as --nbest does too")
+    scores: bool = option(False, "write lines 'number<TAB>score<TAB>text', numbered from 0, as --nbest also does")
     flush_every: int | None = common.number(
-        None, "translate and write N lines at a time, even if the input does not pause"
+        None, "translate and write exactly N lines at a time, whether the input pauses or not"
     )
     sentencepiece: common.SentencePieceModels = part(common.SentencePieceModels, "subwords, with a checkpoint")
     lines: dict[str, Any] = part(LineOptions, "lines; defaults: 1, 256, split", given=True)
     search: dict[str, Any] = part(
-        SearchOptions, "search; defaults: those of the export, else of fairseq-generate", given=True
+        SearchOptions, "search; defaults: the options of the export, or those of fairseq-generate", given=True
     )
 
 

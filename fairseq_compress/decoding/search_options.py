@@ -56,10 +56,14 @@ class SearchOptions:
 class LineOptions:
     """How lines of text become sentences of a model."""
 
-    nbest: int = option(1, "hypotheses of each line", range="[1, inf)", metavar="K")
-    longest: int = option(256, "subwords of a line that are translated at once", range="[1, inf)", metavar="N")
+    nbest: int = option(1, "hypotheses written for each line", range="[1, inf)", metavar="K")
+    longest: int = option(
+        256, "largest number of subwords in a line; longer lines: see --long-lines", range="[1, inf)", metavar="N"
+    )
     long_lines: str = option(
-        "split", "cut longer ones at ends of sentences, clauses or words, or stop there", choices=("split", "refuse")
+        "split",
+        "longer lines: split at the end of a sentence, clause or word, or refuse (stop with an error)",
+        choices=("split", "refuse"),
     )
     source_lang: str | None = None
     """For the abbreviations of the language; with ``target_lang`` for the white space between parts of a line."""

@@ -21,25 +21,27 @@ class ExportOptions:
 
     sentencepiece: tuple[PathLike, PathLike | None]
     """Model of the source, and of the target if it has its own."""
-    checkpoint: str = option(help="a checkpoint of any architecture of ours, packed or not", metavar="C.pt")
+    checkpoint: str = option(help="a checkpoint of stock fairseq or of this plugin, packed or not", metavar="C.pt")
     data: str | None = option(None, "folder with dict.LANG.txt; default: next to the checkpoint", metavar="DIR")
     runtime: str = option(
         "onnx",
-        "what runs the model; auto: the fastest on this machine, of all that lose no more BLEU than allowed",
+        "runtime of the model; auto: the fastest on this machine among those that pass the verification",
         metavar=f"{{{','.join((*runtimes.exported(), AUTO))}}}",
     )
     optimize_for: str = option(
-        "batches", "sentences a second of many at once, or the time of one alone", choices=OBJECTIVES,
-        needs="runtime=auto",
+        "batches", "with auto, the fastest for batches (sentences a second) or for a single sentence (latency)",
+        choices=OBJECTIVES, needs="runtime=auto",
     )  # fmt: skip
     quantization: str | None = option(
         None, "; ".join(f"{name}: {', '.join(each.quantizations)}" for name, each in runtimes.exported().items())
         + "; default: int8, or any with auto", metavar="KIND",
     )  # fmt: skip
     calibration: str | None = option(
-        None, f"raw source text, 500 lines of it, for {CALIBRATED}; default: the ranges of the training", metavar="FILE"
+        None,
+        f"raw source text for {CALIBRATED}, of which 500 lines are used; default: the ranges learned in training",
+        metavar="FILE",
     )
-    licence: str | None = option(None, "under which the model may be used, for metadata.json", metavar="TEXT")
+    licence: str | None = option(None, "licence of the model, for metadata.json", metavar="TEXT")
     search: SearchOptions = field(default_factory=SearchOptions)
     """Of the check, and the defaults of the exported model."""
 
@@ -66,15 +68,15 @@ class ExportOptions:
 class CheckOptions:
     """How the exported model is compared with the checkpoint."""
 
-    source: str | None = option(None, "required, unless --no-check is given", metavar="FILE")
-    reference: str | None = option(None, "its translation", metavar="FILE")
-    check_sentences: int = option(1000, "the first N lines of them", range="[1, inf)", metavar="N")
+    source: str | None = option(None, "source text; required unless --no-check is given", metavar="FILE")
+    reference: str | None = option(None, "reference translation of the source text", metavar="FILE")
+    check_sentences: int = option(1000, "use the first N lines", range="[1, inf)", metavar="N")
     max_bleu_loss: float | None = option(
         None,
-        f"BLEU that may be lost; default: {MAX_BLEU_LOSS['float32']} for float32, else {MAX_BLEU_LOSS_QUANTIZED}",
+        f"largest accepted drop of BLEU; default: {MAX_BLEU_LOSS['float32']} for float32, else {MAX_BLEU_LOSS_QUANTIZED}",
         range="[0, inf)", metavar="X",
     )  # fmt: skip
-    no_check: bool = option(False, "convert without verification")
+    no_check: bool = option(False, "skip the verification")
 
     def __post_init__(self) -> None:
         check(self, self._rules())

@@ -44,8 +44,8 @@ class CompressedTranslationConfig(TranslationConfig):
     )
     compression_plan: str | None = option(
         None,
-        "YAML file, or name of a built-in plan such as int4: which weights and activations to compress in training "
-        "(docs/quantization.md)",
+        "YAML file, or name of a built-in plan such as int4, for quantization-aware training "
+        "(docs/compression-plans.md)",
     )
     init_from_teacher: str | None = option(
         None,

@@ -1,4 +1,4 @@
-"""A compression plan: rules for weights and activations. docs/quantization.md explains every key."""
+"""A compression plan: rules for weights and activations. docs/compression-plans.md explains every key."""
 
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
