@@ -73,7 +73,7 @@ class CheckOptions:
     check_sentences: int = option(1000, "use the first N lines", range="[1, inf)", metavar="N")
     max_bleu_loss: float | None = option(
         None,
-        f"largest accepted drop of BLEU; default: {MAX_BLEU_LOSS['float32']} for float32, else {MAX_BLEU_LOSS_QUANTIZED}",
+        f"largest drop of BLEU; default: {MAX_BLEU_LOSS['float32']} for float32, else {MAX_BLEU_LOSS_QUANTIZED}",
         range="[0, inf)", metavar="X",
     )  # fmt: skip
     no_check: bool = option(False, "skip the verification")
