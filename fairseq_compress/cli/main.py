@@ -40,7 +40,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "quantize": ("quantize", "quantize with a plan, without training or stage by stage (QAT, iPQ); pack"),
         "factorize": ("factorize", "replace linear layers by low-rank ones (truncated SVD)"),
         "materialize": ("materialize", "convert to fairseq's plain transformer with dense weights"),
-        "extract-student": ("extract_student", "write the student of a dual-vocabulary training as a checkpoint"),
+        "extract-student": ("extract_student", "extract the student of a dual-vocabulary training"),
     },
     "deploy": {
         "export": ("export", "convert for ONNX Runtime or CTranslate2, verified against the checkpoint"),

@@ -11,10 +11,8 @@ from fairseq_compress.options import check, option
 class SearchOptions:
     """Options of beam search."""
 
-    beam: int = option(5, "beam size", range="[1, inf)", metavar="N")
-    lenpen: float = option(
-        1.0, "length penalty: score = log-probability / length**P, EOS counted", range="(-inf, inf)", metavar="P"
-    )
+    beam: int = option(5, "hypotheses followed at a time", range="[1, inf)", metavar="N")
+    lenpen: float = option(1.0, "score = log-probability / length**P, EOS counted", range="(-inf, inf)", metavar="P")
     max_len_a: float = option(
         0.0,
         "maximum length: A * source length + B tokens; EOS counts in the source length only",
