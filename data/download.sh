@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Purpose: fetches the public corpora that the configurations name and checks them. What is there already is kept;
-#          everything is made under a temporary name, so the same command goes on after an interruption.
+# Purpose: downloads and checks the public corpora that the configurations use. Existing files are kept, and files are written
+#          under a temporary name: repeat the command to resume an interrupted download.
 # Inputs:  CORPUS: multi30k or wmt; a network; for wmt also sacrebleu, which scripts/bootstrap.sh installs.
 # Outputs: DIR (default data/raw/CORPUS) with pairs of files NAME.en and NAME.cs, one sentence a line.
 # Example: bash data/download.sh multi30k
@@ -26,7 +26,7 @@ fetch() {
     mv "$2.tmp" "$2"
 }
 
-# make FILE COMMAND...: the command's output becomes FILE, unless the command fails.
+# make FILE COMMAND...: writes the command's output to FILE, unless the command fails.
 make() {
     [[ ! -s $1 ]] || return 0
     "${@:2}" >"$1.tmp" || {
@@ -36,7 +36,8 @@ make() {
     mv "$1.tmp" "$1"
 }
 
-# expect_pair PREFIX [LINES]: both sides have as many lines (as known). A wrong pair is removed, and fetched again next time.
+# expect_pair PREFIX [LINES]: checks that both sides have equally many lines (LINES, if given). A wrong pair is removed, so that the
+# next run downloads it again.
 expect_pair() {
     local en cs
     en=$(awk 'END { print NR }' "$1.en")
@@ -82,7 +83,7 @@ common_crawl() {
     expect_pair "$DIR/commoncrawl"
 }
 
-# newstest YEAR LINES: the test set of the news task, as sacreBLEU knows it.
+# newstest YEAR LINES: the test set of the news task, from sacreBLEU.
 newstest() {
     [[ -x $SACREBLEU ]] || die "$SACREBLEU is needed for newstest$1; run bash scripts/bootstrap.sh first"
     make "$DIR/newstest$1.en" "$SACREBLEU" --test-set "wmt${1#20}" --language-pair en-cs --echo src

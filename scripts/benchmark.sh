@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Purpose: sets up everything, then measures losses, training steps and the attention against their peers, as ratios.
-# Inputs:  none. Outputs: what the benchmarks print, with their marks.
+# Purpose: installs the project, then benchmarks losses, training steps and attention against reference implementations. Times are
+#          reported as ratios.
+# Inputs:  none. Outputs: the results of the benchmarks on the standard output, with the targets that they must meet.
 # Example: bash scripts/benchmark.sh
 # shellcheck source=scripts/lib/process.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib/process.sh"

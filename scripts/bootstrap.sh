@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# Purpose: makes .venv with everything that the project needs, in the versions of constraints.txt. Does nothing when all is
-#          there; repairs what an interrupted run left.
-# Inputs:  PYTHON (default: the first of python3.11, python3.12, python3.13, python3 that will do), gcc and g++, a network.
-#          pip's own variables choose where packages come from; without a GPU, set PIP_EXTRA_INDEX_URL to an index that has
-#          the processor-only build of torch, or pip takes the one for GPUs, several GB larger.
-#          FAIRSEQ_WHEEL: a wheel of build_fairseq_wheel.sh, in place of compiling; gcc and g++ are not needed then.
-# Outputs: .venv, .venv/bootstrap.log, and last of all .venv/.bootstrap-SHA (of this file, constraints.txt and setup.py).
+# Purpose: installs the project and its dependencies into .venv, in the versions of constraints.txt. Does nothing if the
+#          installation is complete; repairs an interrupted installation.
+# Inputs:  PYTHON (default: the first supported version among python3.11, python3.12, python3.13 and python3), gcc and g++, a
+#          network. pip's own variables choose the package index. Without a GPU, set PIP_EXTRA_INDEX_URL to an index with the
+#          CPU build of torch; otherwise pip installs the GPU build, which is several GB larger.
+#          FAIRSEQ_WHEEL: a wheel made by build_fairseq_wheel.sh, installed instead of compiling fairseq; gcc and g++ are then not
+#          needed.
+# Outputs: .venv, .venv/bootstrap.log, and at the end .venv/.bootstrap-SHA (a hash of this file, constraints.txt and setup.py).
 # Example: bash scripts/bootstrap.sh
 # shellcheck source=scripts/lib/process.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib/process.sh"
@@ -16,7 +17,7 @@ TORCH=$(grep -E '^torch==' constraints.txt)
 FAIRSEQ=$(grep -E '^fairseq-fixed==' constraints.txt)
 STAMP=$VENV/.bootstrap-$(cat scripts/bootstrap.sh constraints.txt setup.py | sha256sum | cut -c 1-16)
 
-# is_complete: a virtual environment knows its own path, so one that was moved is not complete.
+# is_complete: the installation is complete. A virtual environment contains its own path, so a moved one is not complete.
 is_complete() { [[ -f $STAMP && $(<"$STAMP") == "$ROOT" ]]; }
 
 # find_python: sets PYTHON.
@@ -66,7 +67,7 @@ check_disk() {
     ((free >= $2)) || die "$1 has $free GB of free disk space, $2 GB are needed${3:-}"
 }
 
-# install WHAT ARGUMENTS...: pip, quietly; its errors when it fails. A pip that was killed for its memory has told none.
+# install WHAT ARGUMENTS...: runs pip quietly and prints its errors if it fails. A pip killed for lack of memory prints no error.
 install() {
     local before=0
     if [[ -f $LOG ]]; then before=$(wc -c <"$LOG"); fi
@@ -77,7 +78,7 @@ install() {
     die "could not install: $1; see $LOG (without a network, pip finds nothing)"
 }
 
-# drop_half_installed: pip writes RECORD last; a package without one was interrupted, and pip would take it for whole.
+# drop_half_installed: pip writes RECORD last. A package without RECORD is incomplete, but pip would consider it installed.
 drop_half_installed() {
     local info
     for info in "$VENV"/lib/python*/site-packages/*.dist-info; do
@@ -85,7 +86,7 @@ drop_half_installed() {
     done
 }
 
-# can_be_repaired: pip starts, and the commands name this very folder (a virtual environment cannot be moved).
+# can_be_repaired: pip starts, and the commands refer to this folder (a virtual environment cannot be moved).
 can_be_repaired() {
     "$VENV/bin/python" -m pip --version >/dev/null 2>&1 && [[ $(head -n 1 "$VENV/bin/pip") == "#!$ROOT/$VENV/bin/"* ]]
 }
@@ -96,7 +97,7 @@ install_packages() {
         "$PYTHON" -m venv "$VENV" || die "$PYTHON -m venv $VENV failed"
     fi
     drop_half_installed
-    # fairseq's build imports torch, numpy and Cython. Isolated, it would fetch a second torch of its own.
+    # fairseq's build imports torch, numpy and Cython. With build isolation pip would download a second torch for it.
     install "pip and build tools" -U pip setuptools wheel cython numpy
     install "$TORCH" "$TORCH"
     if [[ -n ${FAIRSEQ_WHEEL:-} ]]; then
@@ -114,7 +115,7 @@ import fairseq.data.data_utils_fast, fairseq.libnat' >>"$LOG" 2>&1
 }
 
 if is_complete; then exit 0; fi
-# One at a time: whoever waits finds everything done. The lock needs a file that is always there.
+# Only one process installs; the others wait and then find a complete installation. The lock needs a file that always exists.
 exec 8<constraints.txt
 flock 8
 if is_complete; then exit 0; fi
@@ -125,7 +126,7 @@ install_packages
 if ! works; then
     say "bootstrap: what was there does not work; starting afresh"
     rm -rf "$VENV"
-    export PIP_NO_CACHE_DIR=1 # pip may have kept a fairseq that was compiled for another torch
+    export PIP_NO_CACHE_DIR=1 # pip's cache may hold a fairseq that was compiled for another torch
     install_packages
     works || die "the packages were installed but do not work together; see $LOG"
 fi

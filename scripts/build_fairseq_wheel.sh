@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Purpose: compiles fairseq once into a wheel that others install without a compiler, in seconds.
-# Inputs:  the folder for the wheel (default: wheels); PYTHON (default: .venv/bin/python), whose environment has torch, numpy,
-#          Cython, setuptools and wheel. The wheel belongs to its version of Python and torch. gcc, g++, a network.
+# Purpose: compiles fairseq once into a wheel, which installs in seconds and without a compiler.
+# Inputs:  the folder for the wheel (default: wheels); PYTHON (default: .venv/bin/python) with torch, numpy, Cython, setuptools and
+#          wheel installed; gcc, g++, a network. The wheel works only with this version of Python and of torch.
 # Outputs: FOLDER/fairseq_fixed-VERSION-cpXY-cpXY-PLATFORM.whl
 # Example: bash scripts/build_fairseq_wheel.sh wheels
 # shellcheck source=scripts/lib/process.sh
@@ -27,7 +27,7 @@ mkdir -p "$folder"
 building=$(mktemp -d "$folder/.building.XXXXXX")
 trap 'rm -rf "$building"' EXIT
 say "build_fairseq_wheel: $FAIRSEQ (compiles for about 2 minutes)"
-# Without the cache: pip would take a wheel of another torch for one of this.
+# Without pip's cache, which may hold a wheel compiled for another torch.
 "${DIE_WITH_PARENT[@]}" "$PYTHON" -m pip wheel --disable-pip-version-check --quiet --no-cache-dir --no-build-isolation \
     --no-deps --no-binary fairseq-fixed --wheel-dir "$building" "$FAIRSEQ" || die "could not build $FAIRSEQ"
 wheel=$(basename "$building"/*.whl)

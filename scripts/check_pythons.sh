@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Purpose: tries the project under each version of Python that it supports: all unit tests; a training, an export to both
-#          runtimes and translations. What is done already is skipped, so an interrupted run resumes.
-# Inputs:  any of 3.11, 3.12, 3.13 (without arguments all three) and --oldest: Python 3.11 with the oldest torch; a network,
+# Purpose: tests the project with each supported version of Python: all unit tests, a training, an export to both runtimes, and
+#          translations. Steps that passed are skipped, so an interrupted run resumes.
+# Inputs:  versions among 3.11, 3.12, 3.13 (default: all three); --oldest: Python 3.11 with the oldest supported torch; a network,
 #          gcc and g++.
-#          PYTHONS_DIR: where the virtual environments are (default: .pythons), 2 to 8 GB each.
-# Outputs: $PYTHONS_DIR/NAME, the environments; NAME.unit.log, NAME.use.log; a table; exit status 0 when everything passes.
+#          PYTHONS_DIR: folder for the virtual environments (default: .pythons), 2 to 8 GB each.
+# Outputs: $PYTHONS_DIR/NAME, the environments; NAME.unit.log, NAME.use.log; a table. The exit status is 0 if all tests pass.
 # Example: nice bash scripts/check_pythons.sh
 #          nice bash scripts/check_pythons.sh --oldest
 # shellcheck source=scripts/lib/process.sh
@@ -30,7 +30,7 @@ find_python() {
     die "Python $1 is needed, but was not found"
 }
 
-# constraints NAME: prints the file with the exact versions. The oldest torch has a torchaudio and asks for a sympy of its own.
+# constraints NAME: prints the path of the file with exact versions. The oldest torch needs other versions of torchaudio and sympy.
 constraints() {
     if [[ $1 != "$OLDEST" ]]; then
         printf '%s\n' "$ROOT/constraints.txt"
@@ -40,7 +40,7 @@ constraints() {
     printf '%s\n' "$PYTHONS_DIR/$1.constraints.txt"
 }
 
-# run_once NAME PART COMMAND...: the command into NAME.PART.log, unless it passed already with these files.
+# run_once NAME PART COMMAND...: runs the command with its output in NAME.PART.log, unless it already passed with these files.
 run_once() {
     local log=$PYTHONS_DIR/$1.$2.log stamp=$PYTHONS_DIR/$1.$2.passed state
     state=$(state "$2")
@@ -54,14 +54,14 @@ run_once() {
     printf '%s\n' "$state" >"$stamp"
 }
 
-# state PART: a checksum of what the part depends on.
+# state PART: prints a checksum of the files that the part depends on.
 state() {
     local files=(setup.py constraints.txt scripts/check_pythons.sh)
     if [[ $1 != install ]]; then files+=(fairseq_compress tests configs scripts data docs pyproject.toml); fi
     find "${files[@]}" -type f -not -path '*/__pycache__/*' -print0 | sort -z | xargs -0 sha256sum | sha256sum | cut -c 1-16
 }
 
-# install NAME PYTHON: as bootstrap.sh does it, but without pip's cache for fairseq: it may hold one of another torch.
+# install NAME PYTHON: installs as bootstrap.sh does, but fairseq without pip's cache, which may hold one compiled for another torch.
 install() {
     local venv=$PYTHONS_DIR/$1 pip
     pip=("${DIE_WITH_PARENT[@]}" "$venv/bin/python" -m pip install --disable-pip-version-check -c "$(constraints "$1")")
@@ -72,7 +72,7 @@ install() {
         "$venv/bin/python" -c 'import torch, fairseq.data.data_utils_fast, fairseq.libnat'
 }
 
-# check NAME PYTHON: returns 1 when something fails.
+# check NAME PYTHON: runs all parts; returns 1 if the installation fails.
 check() {
     local python=$PYTHONS_DIR/$1/bin/python test
     test=("${DIE_WITH_PARENT[@]}" "$python" -m pytest -n 0 -q -p no:cacheprovider)

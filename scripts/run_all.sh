@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Purpose: runs the stages of the pipeline in order: raw text -> teacher -> distilled students -> scores and a report.
-#          What is done already is skipped; after an interruption the same command goes on.
-# Inputs:  CONFIG, a file of settings (configs/defaults.env explains each); --from STAGE, --to STAGE: the first and the last
-#          stage, by number or name; --dry-run: print every command, run nothing.
+#          Completed steps are skipped: repeat the command to resume an interrupted run.
+# Inputs:  CONFIG, a file of settings (see configs/defaults.env); --from STAGE, --to STAGE: the first and the last stage, by
+#          number or name; --dry-run: print all commands without running them.
 # Outputs: everything in $WORK_DIR (default runs/NAME); the result is $WORK_DIR/report/report.md.
 # Example: bash scripts/run_all.sh configs/multi30k-en-cs.env --from 04 --to 07
 #          bash scripts/run_all.sh configs/wmt-en-cs.env --dry-run

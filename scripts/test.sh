@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Purpose: sets up everything, then checks the style and runs all tests. The end of pytest's output is the end of this one's.
-# Inputs:  further arguments go to pytest. Outputs: exit status 0 when everything passes.
+# Purpose: installs the project, then runs the linters and all tests. The output ends with pytest's summary.
+# Inputs:  further arguments are passed to pytest. Outputs: exit status 0 if everything passes.
 # Example: bash scripts/test.sh
 #          bash scripts/test.sh -k word_level_kd
 # shellcheck source=scripts/lib/process.sh
@@ -8,7 +8,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/lib/process.sh"
 cd "$ROOT"
 bash scripts/bootstrap.sh
 
-export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} # small tensors: threads would only wait for each other
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} # the tensors of the tests are too small for several threads
 export WANDB_MODE=offline PYTHONDONTWRITEBYTECODE=1
 
 check() {
@@ -20,6 +20,6 @@ check ruff .venv/bin/ruff check --quiet .
 check "ruff format" .venv/bin/ruff format --quiet --check .
 check mypy .venv/bin/mypy --no-error-summary
 check shellcheck .venv/bin/shellcheck -x "${shell_files[@]}" configs/*.env configs/*/*.env
-# A file of tests in one process: its fixtures are made once. In the order of the folders, so that integration, the longest,
-# comes first. -n 0 in the arguments runs all in this one.
+# All tests of a file run in one process and share its fixtures. Files run in the order of the folders: the integration tests, which
+# take longest, come first. Pass -n 0 to run all tests in this process.
 exec .venv/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder "$@"

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Purpose: from raw text to a translator for a CPU: a teacher of 6+6 layers and width 512, a student distilled from it, the
-#          student exported in int8 by --runtime auto, and one table: bytes, BLEU, chrF2, time of a sentence, sentences/s.
-# Inputs:  LONG=1: 15,000 and 30,000 updates, for a GPU. The text: bash data/download.sh multi30k. For the speeds the machine
-#          must be idle.
+# Purpose: from raw text to a translation model for a CPU: a teacher with 6+6 layers and width 512, a student distilled from it, the
+#          student exported in int8 with --runtime auto, and one table: bytes, BLEU, chrF2, latency, sentences/s.
+# Inputs:  the text of bash data/download.sh multi30k. LONG=1: 15,000 and 30,000 updates, for a GPU. Run it on an idle machine:
+#          it measures speed.
 # Outputs: $WORK_DIR/end_to_end.md (default WORK_DIR: runs/end-to-end-multi30k-en-cs, with LONG=1 ...-long), printed at the
-#          end, and $WORK_DIR/exported/student-int8, the model. After an interruption the same command goes on.
+#          end, and $WORK_DIR/exported/student-int8, the model. Repeat the command to resume an interrupted run.
 # Example: bash scripts/experiments/end_to_end.sh
 # shellcheck source=scripts/lib/common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../lib/common.sh"
@@ -24,7 +24,7 @@ for system in teacher students/student; do
         "$FC_BIN/fairseq-compress" materialize --checkpoint "$WORK_DIR/$system/averaged.pt" --output @OUT@
 done
 
-unset OMP_WAIT_POLICY # on an idle machine fairseq is fastest with threads that spin
+unset OMP_WAIT_POLICY # on an idle machine fairseq is fastest with busy-waiting threads
 run_step end-to-end "$WORK_DIR/end_to_end.md" --in "$hypothesis" --in "$exported" --in "$WORK_DIR/teacher/plain.pt" -- \
     "$FC_BIN/python" benchmarks/end_to_end.py --teacher "$WORK_DIR/teacher/plain.pt" \
     --student "$WORK_DIR/students/student/plain.pt" --exported "$exported" --data "$WORK_DIR/bin" --text "$text/test/text.$SOURCE_LANG" \

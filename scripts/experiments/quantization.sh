@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Purpose: compares the kinds of quantization on Multi30k, from one trained model: int8 and int4 without training, by
-#          quantization-aware training and with quant-noise; activations; product quantization, iPQ with and without noise and
-#          a teacher, iPQ + int8; codebooks at equal bits. BLEU, chrF2 and the bytes of the packed file.
-# Inputs:  JOBS: so much at a time (default: one for each core). SEEDS="1 2": of float32, int8 and int4. LONG=1: the long version, for
-#          a GPU. The text: bash data/download.sh multi30k
+# Purpose: compares kinds of quantization on Multi30k, starting from one trained model: int8 and int4 without training, with
+#          quantization-aware training and with quant-noise; activations; product quantization; iPQ with and without noise and a
+#          teacher; iPQ + int8; codebooks with equal numbers of bits. The report has BLEU, chrF2 and the bytes of the packed file.
+# Inputs:  the text of bash data/download.sh multi30k. JOBS: number of parallel trainings (default: the number of cores).
+#          SEEDS="1 2": seeds of float32, int8 and int4. LONG=1: the long version, for a GPU.
 # Outputs: $WORK_DIR/report/report.md (default WORK_DIR: runs/quantization-multi30k-en-cs, with LONG=1 ...-long), printed at the
-#          end; $WORK_DIR/packed/NAME.safetensors. After an interruption the same command goes on.
+#          end; $WORK_DIR/packed/NAME.safetensors. Repeat the command to resume an interrupted run.
 # Example: bash scripts/experiments/quantization.sh
 # shellcheck source=scripts/lib/common.sh disable=SC2154 # the configuration sets names in lower case
 source "$(dirname "${BASH_SOURCE[0]}")/../lib/common.sh"
@@ -22,8 +22,8 @@ compress=$FC_BIN/fairseq-compress scores=()
 trained() { echo "$WORK_DIR/students/$1/averaged.pt"; }
 quantized() { echo "$WORK_DIR/quantized/$1/model.pt"; }
 
-# system NAME CHECKPOINT [PLAN]: the model, compressed by the plan, in a packed file; its translation and its scores. NAME.2 is
-# the same with seed 2, and tested against the baseline of that seed.
+# system NAME CHECKPOINT [PLAN]: compresses the model with the plan into a packed file, translates and scores. NAME.2 is the system
+# with seed 2 and is tested against the baseline with seed 2.
 system() {
     local name=$1 packed=$WORK_DIR/packed/$1.safetensors inputs=(--in "$2") options=() seed=$SEED system=$1 baseline
     if [[ $name =~ ^(.*)\.([0-9]+)$ ]]; then system=${BASH_REMATCH[1]} seed=${BASH_REMATCH[2]}; fi
@@ -41,7 +41,8 @@ system() {
     scores+=("$WORK_DIR/translations/$name.json")
 }
 
-# staged NAME CHECKPOINT PLAN [arguments of the training]: quantizes in stages, with training between, for quantized NAME.
+# staged NAME CHECKPOINT PLAN [arguments of the training]: quantizes in stages with training after each stage. quantized NAME is
+# the result.
 # shellcheck disable=SC2034 # train_command reads the settings of STUDENT
 staged() {
     local name=$1 checkpoint=$2 plan=configs/plans/$3.yaml STUDENT_MAX_UPDATE=$stage_updates
@@ -73,7 +74,7 @@ stages() {
 
 detect_device
 resolve_jobs
-if ((JOBS > 1 && DRY_RUN == 0)); then # they train while the others are translated
+if ((JOBS > 1 && DRY_RUN == 0)); then # they train while the other systems translate
     stages &
     trap 'kill $! 2>/dev/null || true' EXIT
 else

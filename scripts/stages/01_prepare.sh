@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Purpose: checks the whole configuration, makes the raw text if it is a generated corpus, and cleans it: training text is
-#          normalized, filtered and deduplicated; valid and test text is normalized and keeps every line.
-# Inputs:  TRAIN_PREFIXES, VALID_PREFIX, TEST_PREFIX in both languages; or the script GENERATE.
+# Purpose: checks the whole configuration, generates the raw text if GENERATE is set, and cleans it: training text is normalized,
+#          filtered and deduplicated; validation and test text is normalized only.
+# Inputs:  the files of TRAIN_PREFIXES, VALID_PREFIX and TEST_PREFIX in both languages; or the script GENERATE.
 # Outputs: $WORK_DIR/prepared/{train,valid,test}/text.LANG and report.json
 # Example: bash scripts/stages/01_prepare.sh configs/demo-en-cs.env
 # shellcheck source=scripts/lib/common.sh
@@ -15,13 +15,13 @@ if ((${#GENERATE[@]} > 0)); then
     run_step generate-corpus "$RAW_DIR" "${inputs[@]}" -- "$FC_BIN/python" "${GENERATE[@]}"
 fi
 
-# check_prepared RAW FOLDER: both sides agree; and with RAW, that no line of it was dropped.
+# check_prepared RAW FOLDER: both sides have equally many lines; unless RAW is "filtered", as many as RAW.
 check_prepared() {
     check_same_lines "$2/text.$SOURCE_LANG" "$2/text.$TARGET_LANG"
     [[ $1 == filtered ]] || check_same_lines "$1" "$2/text.$SOURCE_LANG"
 }
 
-# prepare SPLIT PREFIX...: several prefixes are one corpus, in that order.
+# prepare SPLIT PREFIX...: the corpora of several prefixes are concatenated.
 prepare() {
     local split=$1 source=() target=() inputs=() options=(--max-words "$MAX_WORDS") unfiltered=$2.$SOURCE_LANG prefix
     shift

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Purpose: learns one sentencepiece BPE vocabulary from both sides of the training text, and one more for each size that rows
-#          of STUDENTS name (gold@1000).
+# Purpose: trains one sentencepiece BPE vocabulary on both sides of the training text, and one more for each vocabulary size in the
+#          rows of STUDENTS (gold@1000).
 # Inputs:  $WORK_DIR/prepared/train/text.LANG
 # Outputs: $WORK_DIR/vocabulary/spm.{model,vocab,dict.txt}; $WORK_DIR/vocabulary-1000 ...
 # Example: bash scripts/stages/02_train_vocabulary.sh configs/demo-en-cs.env

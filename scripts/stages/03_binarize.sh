@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Purpose: segments every split into subwords and binarizes it with the one dictionary of the vocabulary; once more for each size
-#          that rows of STUDENTS name (gold@1000), and in both vocabularies at once for those with dual_vocab_kd.
+# Purpose: segments all splits into subwords and binarizes them with the joined dictionary; again for each vocabulary size in the
+#          rows of STUDENTS (gold@1000), and in both vocabularies at once for rows with dual_vocab_kd.
 # Inputs:  $WORK_DIR/prepared, $WORK_DIR/vocabulary, $WORK_DIR/vocabulary-1000 ...
 # Outputs: $WORK_DIR/encoded/{train,valid,test}.LANG, $WORK_DIR/bin; $WORK_DIR/encoded-1000, bin-1000, dual-1000 ...
 # Example: bash scripts/stages/03_binarize.sh configs/demo-en-cs.env
@@ -8,7 +8,7 @@
 source "$(dirname "${BASH_SOURCE[0]}")/../lib/common.sh"
 stage_begin "$@"
 
-# binarize_splits [SIZE]: all splits by the vocabulary of that size; of VOCAB_SIZE without one.
+# binarize_splits [SIZE]: binarizes all splits with the vocabulary of this size (default: VOCAB_SIZE).
 binarize_splits() {
     local suffix=${1:+-$1} split lang inputs=() encoded=$WORK_DIR/encoded${1:+-$1}
     VOCABULARY=$(vocabulary_folder "$1")
@@ -32,7 +32,7 @@ check_splits() {
     for split in train valid test; do check_binarized "$split" "$1/$split.$SOURCE_LANG" "$2"; done
 }
 
-# dual_step SIZE: every word of the text in the subwords of the teacher and in those of the student.
+# dual_step SIZE: segments each word of the text with both vocabularies, the teacher's and the student's.
 dual_step() {
     local teacher student inputs=() split lang
     teacher=$(vocabulary_folder "") student=$(vocabulary_folder "$1")

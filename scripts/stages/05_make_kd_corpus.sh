@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Purpose: makes the corpora of sequence-level distillation (arXiv:1606.07947): the teacher translates the training text once,
-#          and each kind of data is selected from its hypotheses. Nothing to do when no student learns from them.
+# Purpose: makes the corpora for sequence-level distillation (arXiv:1606.07947): the teacher translates the training text once, and
+#          each kind of data is selected from its n-best list. Skipped if no student uses such data.
 # Inputs:  $WORK_DIR/prepared, $WORK_DIR/vocabulary, $WORK_DIR/encoded, $WORK_DIR/bin, $WORK_DIR/teacher/averaged.pt
-# Outputs: $WORK_DIR/kd; $WORK_DIR/bin-kd, bin-both, bin-k-best, bin-interpolated as students need them
+# Outputs: $WORK_DIR/kd; $WORK_DIR/bin-kd, bin-both, bin-k-best, bin-interpolated, if a student uses them
 # Example: bash scripts/stages/05_make_kd_corpus.sh configs/demo-en-cs.env
 # shellcheck source=scripts/lib/common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../lib/common.sh"
@@ -14,7 +14,7 @@ if ! uses_kind kd both k-best interpolated; then
     exit 0
 fi
 
-k=() # how many of the n-best list are looked at
+k=() # number of hypotheses of an n-best list to use
 if ((KD_K_BEST > 0)); then k=(--k "$KD_K_BEST"); fi
 
 nbest_steps

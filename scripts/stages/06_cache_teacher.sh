@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Purpose: stores the teacher's output for every target token, its K most probable entries and the tail mass, for
-#          the students with word_level_kd@K: they train without the teacher. One cache for each corpus and K.
-# Inputs:  $WORK_DIR/bin, bin-kd, ... as the rows say; $WORK_DIR/teacher/averaged.pt
+# Purpose: stores the teacher's distribution for each target token: the K most probable entries and the tail mass. Students with
+#          word_level_kd@K train from this cache, without the teacher. One cache for each corpus and K.
+# Inputs:  $WORK_DIR/bin, bin-kd, ... (the data of the rows); $WORK_DIR/teacher/averaged.pt
 # Outputs: $WORK_DIR/cache/KIND-K/{train,valid}
 # Example: bash scripts/stages/06_cache_teacher.sh configs/multi30k-en-cs.env
 # shellcheck source=scripts/lib/common.sh

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Purpose: trains the students of the table STUDENTS, JOBS at a time, or the one named.
-# Inputs:  $WORK_DIR/bin, bin-kd, ... as each row says; $WORK_DIR/teacher/averaged.pt for word_level_kd and hidden_state_kd,
+# Purpose: trains the students of the table STUDENTS, JOBS in parallel, or only the named student.
+# Inputs:  $WORK_DIR/bin, bin-kd, ... (the data of the rows); $WORK_DIR/teacher/averaged.pt for word_level_kd and hidden_state_kd,
 #          $WORK_DIR/cache for word_level_kd@K and hidden_state_kd@K; $WORK_DIR/dual-1000 ... for dual_vocab_kd
 # Outputs: $WORK_DIR/students/NAME/checkpoints, $WORK_DIR/logs/train-NAME.log
 # Example: bash scripts/stages/07_train_students.sh configs/demo-en-cs.env student-word-kd
@@ -14,11 +14,11 @@ train_student() {
     if is_dual; then data=$WORK_DIR/dual-$STUDENT_PIECES; fi
     inputs=(--in "$data")
     train_command STUDENT "$data" "$STUDENT_ARCH" "$STUDENT_LOSS"
-    # fairseq's own default, -1, fails as soon as there is a second training part.
+    # fairseq's default, -1, fails if the corpus has a second part (train1).
     if [[ $STUDENT_DATA == both ]]; then COMMAND+=(--upsample-primary 1); fi
     case $STUDENT_LOSS in
         word_level_kd) teacher_arguments && COMMAND+=(--kd-alpha "$KD_ALPHA") ;;
-        hidden_state_kd) teacher_arguments ;; # its weights are in the row
+        hidden_state_kd) teacher_arguments ;; # the row sets the weights of its terms
         dual_vocab_kd) dual_arguments ;;
         sequence_level_kd) COMMAND+=(--sequence-kd-temperature "$SEQUENCE_KD_TEMPERATURE") ;;
     esac
@@ -31,7 +31,8 @@ train_student() {
     train_step "train-$STUDENT_NAME" "$WORK_DIR/students/$STUDENT_NAME/checkpoints" "${inputs[@]}"
 }
 
-# teacher_arguments: the teacher itself, or its cache; then the teacher is named for its checksum alone.
+# teacher_arguments: arguments for the online teacher or for its cache. With a cache the teacher's checkpoint is named only so that
+# its checksum can be compared.
 teacher_arguments() {
     local cache
     COMMAND+=(--teacher-path "$WORK_DIR/teacher/averaged.pt")
@@ -41,13 +42,13 @@ teacher_arguments() {
         COMMAND+=(--teacher-cache "$cache")
         inputs+=(--in "$cache")
     else
-        # The dictionaries' folder that the teacher's checkpoint names is no longer there when the work directory was moved.
+        # The data folder in the teacher's checkpoint is wrong if the work directory was moved.
         COMMAND+=(--teacher-data "$WORK_DIR/bin")
     fi
     COMMAND+=(--kd-temperature "$KD_TEMPERATURE")
 }
 
-# dual_arguments: the teacher that learns beside the student: the trained one with a larger table, or a new one.
+# dual_arguments: the teacher of dual-vocabulary training: the trained one with an extended embedding table, or a new one.
 dual_arguments() {
     COMMAND+=(--task dual_vocab_translation --p-mix "$DUAL_P_MIX")
     if [[ $DUAL_TEACHER == new ]]; then
@@ -59,7 +60,7 @@ dual_arguments() {
     fi
 }
 
-# train_in_own_process: this stage once more, for one student, in the background; it dies with this process.
+# train_in_own_process: runs this stage for one student in the background; it is killed together with this process.
 train_in_own_process() {
     if ((running == JOBS)); then wait_for_one; fi
     if ((failed == 0)); then

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Purpose: averages the last checkpoints of each student (the teacher's are averaged by stage 04, for stage 05 needs it).
+# Purpose: averages the last checkpoints of each student (stage 04 averages the teacher, because stage 05 needs it).
 # Inputs:  $WORK_DIR/students/NAME/checkpoints
 # Outputs: $WORK_DIR/students/NAME/averaged.pt
 # Example: bash scripts/stages/08_average.sh configs/demo-en-cs.env

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Purpose: takes the students of dual-vocabulary training (dual_vocab_kd) out of their averaged checkpoints, and with
-#          DUAL_ALONE_UPDATE over 0 goes on to train them alone, without their teachers. Nothing to do for other students.
-# Inputs:  $WORK_DIR/students/NAME/averaged.pt, $WORK_DIR/dual-1000 ...; $WORK_DIR/bin-1000 ... for the training alone
+# Purpose: extracts the students of dual-vocabulary training (dual_vocab_kd) from their averaged checkpoints. If DUAL_ALONE_UPDATE
+#          is over 0, continues their training without the teacher. Does nothing for other students.
+# Inputs:  $WORK_DIR/students/NAME/averaged.pt, $WORK_DIR/dual-1000 ...; $WORK_DIR/bin-1000 ... for the training without the teacher
 # Outputs: $WORK_DIR/students/NAME/student, a folder with student.pt and its dictionaries; $WORK_DIR/students/NAME/alone.pt
 # Example: bash scripts/stages/09_extract_students.sh configs/experiments/dual-vocabulary-multi30k-en-cs.env
 # shellcheck source=scripts/lib/common.sh
@@ -30,7 +30,7 @@ train_alone() {
     average_step "average-$STUDENT_NAME-alone" "$1/alone" "$1/alone.pt" STUDENT
 }
 
-# arguments_alone: those of the row but for what only training with a teacher knows, each an option with one value.
+# arguments_alone: the arguments of the row without the options of joint training, each of which takes one value.
 arguments_alone() {
     local argument skip=0
     for argument in "${STUDENT_ARGUMENTS[@]}"; do

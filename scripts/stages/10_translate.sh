@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Purpose: translates the test part with the teacher and every student, or the one named, and then a sample of it three times,
-#          for the speed.
-# Inputs:  $WORK_DIR/bin, bin-1000, ... as rows say; the checkpoints of teacher and students
+# Purpose: translates the test set with the teacher and all students, or with the named system only; then translates a sample of it
+#          three times to measure the speed.
+# Inputs:  $WORK_DIR/bin, bin-1000, ... (the vocabularies of the rows); the checkpoints of teacher and students
 # Outputs: $WORK_DIR/translations/NAME.{log,pieces,LANG}
 # Example: bash scripts/stages/10_translate.sh configs/demo-en-cs.env teacher
 # shellcheck source=scripts/lib/common.sh
@@ -16,7 +16,7 @@ translate() {
 
 translate_student() {
     VOCABULARY=$(vocabulary_folder "$STUDENT_PIECES")
-    # Every kind of data has the test part of the corpus: the student's vocabulary alone makes a difference.
+    # The test set depends on the student's vocabulary only, not on its training data.
     translate "$STUDENT_NAME" "$(student_checkpoint)" "$(data_folder "gold${STUDENT_PIECES:+@$STUDENT_PIECES}")"
 }
 

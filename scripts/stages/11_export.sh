@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Purpose: exports the models that EXPORT names to a runtime without torch, checked on the validation text; translates the test
-#          part with each, and then a sample of it three times, for the speed. Nothing to do when EXPORT is empty.
+# Purpose: exports the models in EXPORT to a runtime without torch and verifies them on the validation text; translates the test
+#          set with each, then a sample of it three times to measure the speed. Skipped if EXPORT is empty.
 # Inputs:  the checkpoints of teacher and students, $WORK_DIR/bin, $WORK_DIR/vocabulary, $WORK_DIR/prepared
 # Outputs: $WORK_DIR/exported/NAME, a model directory; $WORK_DIR/translations/NAME.{log,LANG}
 # Example: bash scripts/stages/11_export.sh configs/demo-en-cs.env
@@ -23,10 +23,10 @@ export_system() {
     translate_exported "$WORK_DIR/translations/$EXPORT_NAME"
 }
 
-# translate_exported PREFIX: the log of the translation has the lines first, then three about its speed.
+# translate_exported PREFIX: the log has the translations first, then three lines about the speed and the hardware.
 translate_exported() {
     local text=$WORK_DIR/prepared/test/text.$SOURCE_LANG
-    FC_DEVICE=cpu # of which hardware_name tells
+    FC_DEVICE=cpu # read by hardware_name
     run_step "translate-$EXPORT_NAME" "$1.log" --stdout --in "$(export_folder)" --in "$text" --check note_hardware -- \
         "$FC_BIN/fairseq-compress" time --checkpoint "$(export_folder)" --source "$text"
     run_step "collect-$EXPORT_NAME" "$1.$TARGET_LANG" --stdout --in "$1.log" --check check_same_lines --check "$text" -- \

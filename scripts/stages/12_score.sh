@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Purpose: scores each translation with sacreBLEU on plain text; size and layers of its checkpoint, speed and facts of the training
-#          go with it.
+# Purpose: scores each translation with sacreBLEU on detokenized text, and adds size, layers, speed and training metadata of the
+#          system.
 # Inputs:  $WORK_DIR/translations/NAME.LANG and NAME.log, $WORK_DIR/prepared/test, the averaged checkpoints, $WORK_DIR/exported
 # Outputs: $WORK_DIR/translations/NAME.json
 # Example: bash scripts/stages/12_score.sh configs/demo-en-cs.env
@@ -12,9 +12,9 @@ score_student() {
     local facts=(
         role=student "criterion=$STUDENT_CRITERION" "data=$STUDENT_DATA" "seed=$STUDENT_SEED"
     )
-    # The checkpoint tells its architecture and the updates of its last training.
+    # The architecture and the updates of the last training are read from the checkpoint.
     if is_dual && ((DUAL_ALONE_UPDATE > 0)); then facts+=("updates_with_teacher=$(updates_of "train-$STUDENT_NAME")"); fi
-    # What the comparison of the report groups by, and shows.
+    # The comparison in the report groups by "system" and shows the seconds per update.
     if [[ -n $BASELINE ]]; then
         facts+=("system=$STUDENT_SYSTEM" "seconds_per_update=$(pace_of "train-$STUDENT_NAME")")
     fi
@@ -28,7 +28,7 @@ if [[ -z $SYSTEM || $SYSTEM == teacher ]]; then
 fi
 for_each_student score_student
 
-# An export is tested against the baseline of its student, as that is.
+# An exported model is tested against the baseline of its student.
 score_export() {
     local facts=(role=exported "of=$EXPORT_OF" "seed=${STUDENT_SEED:-$SEED}") baseline=
     if [[ -n $BASELINE && -n $STUDENT_NAME ]]; then

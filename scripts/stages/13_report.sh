@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Purpose: one table, for people and as JSON, and one picture of all systems: BLEU against size and speed.
+# Purpose: writes the report of all systems: a table, the same as JSON, and a picture of BLEU against size and speed.
 # Inputs:  $WORK_DIR/translations/NAME.json
-# Outputs: $WORK_DIR/report/report.{md,png,json}; with BASELINE the page also has a table of each system over its seeds
+# Outputs: $WORK_DIR/report/report.{md,png,json}; with BASELINE also a table of means over seeds and significance tests
 # Example: bash scripts/stages/13_report.sh configs/demo-en-cs.env
 # shellcheck source=scripts/lib/common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../lib/common.sh"
