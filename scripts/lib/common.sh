@@ -1,20 +1,20 @@
 # shellcheck shell=bash
-# Purpose: what every stage of the pipeline starts with: its arguments, the configuration, the lock.
-# Inputs:  the arguments of a stage (CONFIG [SYSTEM] [--dry-run]) and the machine's variables, see configs/defaults.env.
-# Outputs: every setting as a variable; the current directory is the root of the repository.
+# Purpose: start of every stage of the pipeline: parses the arguments, loads the configuration, locks the work directory.
+# Inputs:  the arguments of a stage (CONFIG [SYSTEM] [--dry-run]); settings from the environment, see configs/defaults.env.
+# Outputs: all settings as variables; the current directory is the root of the repository.
 # Example: source "$(dirname "${BASH_SOURCE[0]}")/../lib/common.sh"; stage_begin "$@"
 
 # shellcheck source=scripts/lib/process.sh
 source "$(dirname "${BASH_SOURCE[0]}")/process.sh"
 
-# Threads that wait for each other at full speed take up to 30 times as long when something else uses a core: each spins while
-# the one that it waits for does not run. Asleep they cost nothing, and little time where every core is free.
+# Busy-waiting OpenMP threads take up to 30 times as long when another process uses a core: each spins while the thread it waits for
+# does not run. Passive waiting avoids this and costs little time on idle cores.
 export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}
 
-# absolute_path PATH: a path of the caller's, made independent of the current directory.
+# absolute_path PATH: prints the absolute path.
 absolute_path() { realpath --canonicalize-missing --no-symlinks -- "$1"; }
 
-# path_from_root PATH: a path of the caller's, as seen from the root of the repository.
+# path_from_root PATH: prints the path relative to the root of the repository, if it lies in it.
 path_from_root() {
     local path
     path=$(absolute_path "$1")
@@ -22,7 +22,7 @@ path_from_root() {
 }
 
 # stage_begin CONFIG [SYSTEM] [--dry-run]: loads and checks the configuration, takes the lock; sets CONFIG, SYSTEM, DRY_RUN.
-# A caller that reads raw text sets NEEDS_RAW_TEXT=1 first.
+# A stage that reads raw text must set NEEDS_RAW_TEXT=1 before.
 stage_begin() {
     parse_arguments "$@"
     load_config "$CONFIG"
@@ -48,12 +48,12 @@ parse_arguments() {
     CONFIG=${positional[0]} SYSTEM=${positional[1]:-}
 }
 
-# lock_work_dir: one run at a time in a work directory. run_all.sh holds the lock for the stages that it starts.
+# lock_work_dir: allows one run at a time in a work directory. run_all.sh holds the lock for its stages.
 lock_work_dir() {
     [[ ${FC_LOCK_HELD:-} == "$(absolute_path "$WORK_DIR")" ]] && return
     mkdir -p "$WORK_DIR"
     exec 9>"$WORK_DIR/.lock"
-    # A killed run frees the lock when its last child is gone, which may take a moment.
+    # After a kill the lock is released when the last child process has ended, which may take a moment.
     flock --wait "${FC_LOCK_WAIT:-5}" 9 || die "another run works in $WORK_DIR; wait for its end, or set WORK_DIR"
     FC_LOCK_HELD=$(absolute_path "$WORK_DIR")
     export FC_LOCK_HELD

@@ -1,11 +1,11 @@
 # shellcheck shell=bash
-# Purpose: reads configs/defaults.env and then the named configuration; checks every setting before any work is done.
-# Inputs:  CONFIG, the path of an .env file; the machine's variables of the environment, see configs/defaults.env.
+# Purpose: reads configs/defaults.env and then the configuration; checks all settings before any work is done.
+# Inputs:  CONFIG, the path of an .env file; settings from the environment, see configs/defaults.env.
 # Outputs: the settings as variables; NAME, the file name of the configuration without .env.
 # Example: load_config configs/demo-en-cs.env; check_config
 
-# load_config CONFIG: also changes to the root of the repository, where the relative paths of a configuration start. It has no
-# local variable: one of that name in a configuration would be gone afterwards.
+# load_config CONFIG: loads it and changes to the root of the repository, where relative paths start. It must not have local
+# variables: a variable of the same name in a configuration would be lost.
 load_config() {
     warn_of_environment
     locate_config "$1"
@@ -18,7 +18,7 @@ load_config() {
     names_after
 }
 
-# locate_config CONFIG: sets CONFIG and NAME, and makes the paths of the environment independent of the current directory.
+# locate_config CONFIG: sets CONFIG and NAME; resolves the paths from the environment before the current directory changes.
 locate_config() {
     local variable
     CONFIG=$(absolute_path "$1")
@@ -29,7 +29,7 @@ locate_config() {
     done
 }
 
-# check_config: prints every problem of the configuration, each on a line with the variable, the rule and the value.
+# check_config: prints all problems of the configuration, one a line: the variable, the rule and the value.
 check_config() {
     PROBLEMS=()
     check_names
@@ -65,7 +65,7 @@ check_required() {
     done
 }
 
-# check_numbers: the kind of each number. Empty required settings are reported by check_required already.
+# check_numbers: checks the range of each number. check_required reports empty settings.
 check_numbers() {
     local variable role
     for variable in VOCAB_SIZE MAX_WORDS PROCESSES NODES WORKERS BEAM TRANSLATE_MAX_TOKENS \
@@ -90,7 +90,7 @@ check_numbers() {
     ((${#PROBLEMS[@]} > 0)) || for role in TEACHER STUDENT; do check_checkpoints "$role"; done
 }
 
-# check_checkpoints ROLE: a training must save as many checkpoints as are averaged; one is at its end.
+# check_checkpoints ROLE: a training must save at least as many checkpoints as are averaged; the last one is at its end.
 check_checkpoints() {
     local last updates epochs interval saves
     last=$(setting "$1" AVERAGE_LAST) updates=$(setting "$1" MAX_UPDATE)
@@ -138,7 +138,7 @@ check_choice() {
     PROBLEMS+=("$variable must be one of: $*, got '$value'${REPLY:+ (did you mean $REPLY?)}")
 }
 
-# check_files: raw text that a step generates is not there yet and is checked when it is read.
+# check_files: programs and raw text must exist. Generated text does not exist yet and is checked when it is read.
 check_files() {
     local programs=(fairseq-train fairseq-generate fairseq-preprocess fairseq-compress) program prefix lang
     if [[ $LAUNCHER == torchrun && $PROCESSES/$NODES/$KD_PROCESSES != 1/1/1 ]]; then programs+=(torchrun); fi

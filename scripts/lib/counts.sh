@@ -1,13 +1,13 @@
 # shellcheck shell=bash
-# Purpose: no sentence is lost: the numbers of lines and of binarized sentences must agree at every stage.
+# Purpose: verifies at every stage that no sentence is lost: numbers of lines and of binarized sentences must agree.
 # Inputs:  text files, folders made by fairseq-preprocess.
-# Outputs: nothing, or one line that names the two files and their counts, and exit status 1.
+# Outputs: none; on a mismatch one line with the two files and their counts, and exit status 1.
 # Example: check_same_lines "$WORK_DIR/encoded/train.en" "$WORK_DIR/encoded/train.cs"
 
-# count_lines FILE: a last line without a line feed counts too (wc does not count it).
+# count_lines FILE: counts a last line without a newline, too (wc does not).
 count_lines() { awk 'END { print NR }' "$1"; }
 
-# check_same_lines FIRST OTHER...: every file has as many lines as the first one.
+# check_same_lines FIRST OTHER...: all files must have as many lines as the first one.
 check_same_lines() {
     [[ $DRY_RUN == 0 ]] || return 0
     local first=$1 other expected found
@@ -18,11 +18,11 @@ check_same_lines() {
     done
 }
 
-# count_sentences FILE.idx: the number of sequences, a 64-bit number after the magic, version and type of the header
+# count_sentences FILE.idx: prints the number of sequences, a 64-bit integer after magic number, version and type in the header
 # (fairseq.data.indexed_dataset.MMapIndexedDataset.Index: 9 + 8 + 1 bytes).
 count_sentences() { od -An -t u8 -j 18 -N 8 "$1" | tr -d ' '; }
 
-# check_binarized SPLIT SOURCE_TEXT FOLDER: both sides of a split have as many sentences as the text has lines.
+# check_binarized SPLIT SOURCE_TEXT FOLDER: both sides of a split must have as many sentences as the text has lines.
 check_binarized() {
     local split=$1 text=$2 folder=$3 lang expected found
     expected=$(count_lines "$text")
@@ -32,7 +32,8 @@ check_binarized() {
     done
 }
 
-# piece_limit: sets REPLY to the pieces that a sentence may have everywhere: 1024 positions, and each batch, less the end mark.
+# piece_limit: sets REPLY to the maximum number of subwords in a sentence: the smallest of 1024 positions and the batch sizes, minus
+# one for </s>.
 piece_limit() {
     local tokens
     REPLY=1024
@@ -42,7 +43,7 @@ piece_limit() {
     REPLY=$((REPLY - 1))
 }
 
-# check_pieces FILE...: no line is too long in pieces; fairseq would end in the middle of a validation or translation.
+# check_pieces FILE...: no line may exceed piece_limit; fairseq would abort in the middle of a validation or translation.
 check_pieces() {
     local file long
     piece_limit
@@ -53,7 +54,7 @@ check_pieces() {
     done
 }
 
-# tell_long_pairs SOURCE TARGET: how many training pairs are too long in pieces; fairseq-train leaves them out.
+# tell_long_pairs SOURCE TARGET: reports how many training pairs exceed piece_limit; fairseq-train skips them.
 tell_long_pairs() {
     local count
     piece_limit

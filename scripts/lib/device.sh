@@ -1,11 +1,11 @@
 # shellcheck shell=bash
-# Purpose: what this machine has: processor or GPU, bfloat16 or not, its name for the report.
-# Inputs:  DEVICE, AUTOCAST, FP16, HARDWARE of the configuration; FC_DEVICE, FC_AUTOCAST of run_all.sh, which asks once a run.
+# Purpose: detects the machine: CPU or GPU, support for bfloat16, its name for the report.
+# Inputs:  DEVICE, AUTOCAST, FP16, HARDWARE of the configuration; FC_DEVICE, FC_AUTOCAST of run_all.sh, which detects them once.
 # Outputs: FC_DEVICE (cpu or gpu), AUTOCAST (none or bfloat16), JOBS, DEVICE_ARGUMENTS and MACHINE_ARGUMENTS.
 # Example: device_arguments; run_step ... "${MACHINE_ARGUMENTS[@]}" -- fairseq-generate "${DEVICE_ARGUMENTS[@]}"
 
-# detect_device: sets FC_DEVICE, and replaces AUTOCAST=auto by what this machine is fast with. Of the two only AUTOCAST
-# changes results; it stands in the commands and so in their fingerprints.
+# detect_device: sets FC_DEVICE, and resolves AUTOCAST=auto to the type that is fast on this machine. Only AUTOCAST changes
+# results; it is part of the commands and so of their fingerprints.
 detect_device() {
     if [[ $DEVICE != auto ]]; then
         FC_DEVICE=$DEVICE
@@ -20,11 +20,11 @@ detect_device() {
     export FC_DEVICE FC_AUTOCAST
 }
 
-# ask_torch EXPRESSION: true or false; false when there is no torch, for a dry run needs none.
+# ask_torch EXPRESSION: succeeds if the expression is true. It is false without torch, which a dry run does not need.
 ask_torch() { "$FC_BIN/python" -c "import sys, torch; sys.exit(not ($1))" 2>/dev/null; }
 
-# native_autocast: bfloat16 where it is multiplied by instructions of its own (fairseq_compress/functional/autocast.py), none
-# with fairseq's own mixed precision and where there is no torch.
+# native_autocast: prints bfloat16 if the hardware has instructions for it (fairseq_compress/functional/autocast.py); none
+# otherwise, with fairseq's own mixed precision, and without torch.
 native_autocast() {
     local kind=${FC_DEVICE/gpu/cuda}
     if [[ $FP16 == 1 ]] || ! PYTHONPATH=$ROOT${PYTHONPATH:+:$PYTHONPATH} \
@@ -33,8 +33,8 @@ native_autocast() {
     fi
 }
 
-# device_arguments: what every fairseq command needs to know about precision and the plugin, in DEVICE_ARGUMENTS; about the
-# machine, in MACHINE_ARGUMENTS, options of run_step that do not enter the fingerprint.
+# device_arguments: sets DEVICE_ARGUMENTS, the arguments for precision and plugin of all fairseq commands, and MACHINE_ARGUMENTS,
+# options of run_step for the machine, which are not part of the fingerprint.
 device_arguments() {
     detect_device
     DEVICE_ARGUMENTS=(--user-dir "$ROOT/fairseq_compress" --task compressed_translation --autocast-dtype "$AUTOCAST")
@@ -43,11 +43,11 @@ device_arguments() {
     if [[ $FP16 == 1 ]]; then DEVICE_ARGUMENTS+=(--fp16); fi
 }
 
-# count_cores: those that this process may use.
+# count_cores: prints the number of cores that this process may use.
 count_cores() { env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc 2>/dev/null || getconf _NPROCESSORS_ONLN; }
 
-# resolve_jobs: replaces JOBS=auto by the students that train at a time, and divides the cores among them. Several small models
-# with a thread each do more than one with all threads.
+# resolve_jobs: resolves JOBS=auto to the number of parallel trainings, and divides the cores among them. Several small models with
+# one thread each are faster in total than one model with all threads.
 resolve_jobs() {
     local cores
     cores=$(count_cores)
@@ -61,7 +61,7 @@ resolve_jobs() {
     fi
 }
 
-# hardware_name: processor and cores (and threads, when they are limited), or the GPU.
+# hardware_name: prints the processor and its cores (and threads, if limited), or the GPU.
 hardware_name() {
     local model
     if [[ -n $HARDWARE ]]; then

@@ -1,12 +1,12 @@
 # shellcheck shell=bash
-# Purpose: the steps of sequence-level distillation: the teacher's n-best translations, what of them becomes training data.
+# Purpose: the steps of sequence-level distillation: the teacher's n-best translations and the training data selected from them.
 # Inputs:  $WORK_DIR/prepared/train, $WORK_DIR/encoded, $WORK_DIR/vocabulary, $WORK_DIR/bin, $WORK_DIR/teacher/averaged.pt and
 #          the KD_ settings.
 # Outputs: $WORK_DIR/kd, $WORK_DIR/bin-KIND
 # Example: nbest_steps; corpus_steps kd --mode best
 
-# nbest_steps: the teacher's translations of the training text, as text; then segmented as all other training text is:
-# the subwords that a beam search ended with need not be those that the vocabulary makes of the same words.
+# nbest_steps: the teacher translates the training text, as detokenized text, which is then segmented again like all other training
+# text: the subwords of a hypothesis can differ from the sentencepiece segmentation of the same words.
 nbest_steps() {
     local text=$WORK_DIR/prepared/train/text.$SOURCE_LANG pieces=$WORK_DIR/encoded/train.$SOURCE_LANG
     local teacher=$WORK_DIR/teacher/averaged.pt model=$WORK_DIR/vocabulary/spm.model
@@ -24,7 +24,7 @@ nbest_steps() {
         --source "$text" --pieces "$pieces" --output @OUT@/train.nbest
 }
 
-# reverse_step: how likely a model of the other direction, over the same pieces, finds each source, given each hypothesis.
+# reverse_step: a reverse model with the same vocabulary computes the probability of each source given each hypothesis.
 reverse_step() {
     local pieces=$WORK_DIR/encoded/train.$SOURCE_LANG
     work_arguments
@@ -35,7 +35,7 @@ reverse_step() {
         --max-tokens "$KD_MAX_TOKENS" --precision "$SCORING_PRECISION"
 }
 
-# corpus_steps KIND OPTION...: what kd-data select chooses with these options, binarized: bin-KIND.
+# corpus_steps KIND OPTION...: selects data with kd-data select and these options, and binarizes it to bin-KIND.
 corpus_steps() {
     local kind=$1 folder=$WORK_DIR/kd/$1 output=$WORK_DIR/bin-$1
     select_step "$@"
@@ -71,13 +71,13 @@ select_step() {
         --output-target "@OUT@/train.$TARGET_LANG" --report @OUT@/report.json
 }
 
-# drops_worst: a reverse model has a say.
+# drops_worst: pairs are filtered by a reverse model.
 drops_worst() { [[ $KD_DROP_WORST =~ [1-9] ]]; }
 
 check_selected() { check_same_lines "$1/train.$SOURCE_LANG" "$1/train.$TARGET_LANG"; }
 
-# check_kd_splits SOURCE FOLDER: nothing was lost between the selected text and FOLDER. How many lines were to be selected
-# kd-data select alone knows, whose report tells what was dropped and why.
+# check_kd_splits SOURCE FOLDER: no sentence was lost between the selected text and FOLDER. The report of kd-data select lists the
+# dropped pairs and the reasons.
 check_kd_splits() {
     check_binarized train "$1" "$2"
     check_binarized valid "$WORK_DIR/encoded/valid.$SOURCE_LANG" "$2"

@@ -1,12 +1,12 @@
 # shellcheck shell=bash
-# Purpose: an experiment that is a table of students: the whole pipeline with its configuration, then its report.
+# Purpose: runs an experiment that compares students: the whole pipeline with the experiment's configuration, then its report.
 # Inputs:  WORK_DIR, LONG.
 # Outputs: $WORK_DIR/report/report.md, printed at the end.
 # Example: source "$(dirname "${BASH_SOURCE[0]}")/../lib/experiment.sh"; compare_students distillation-multi30k-en-cs "$@"
 # shellcheck source=scripts/lib/process.sh
 source "$(dirname "${BASH_SOURCE[0]}")/process.sh"
 
-# compare_students NAME [arguments of run_all.sh]: configs/experiments/NAME.env in runs/NAME, with LONG=1 in runs/NAME-long.
+# compare_students NAME [arguments of run_all.sh]: runs configs/experiments/NAME.env in runs/NAME (with LONG=1: runs/NAME-long).
 compare_students() {
     local name=$1 suffix='' page
     shift

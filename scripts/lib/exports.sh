@@ -1,11 +1,11 @@
 # shellcheck shell=bash
-# Purpose: the rows of EXPORT: which models are exported, and how.
+# Purpose: parses and checks the rows of EXPORT.
 # Inputs:  EXPORT, STUDENTS, SYSTEM.
 # Outputs: the EXPORT_* variables of a row, and the STUDENT_* variables of its student; problems for check_config.
 # Example: for_each_export export_system
 
-# parse_export ROW: "NAME SYSTEM [arguments of fairseq-compress export]" into EXPORT_NAME, EXPORT_OF and EXPORT_ARGUMENTS. Where
-# SYSTEM is a student, also its STUDENT_* variables.
+# parse_export ROW: splits "NAME SYSTEM [arguments of fairseq-compress export]" into EXPORT_NAME, EXPORT_OF and EXPORT_ARGUMENTS. If
+# SYSTEM is a student, also sets its STUDENT_* variables.
 # shellcheck disable=SC2034 # stage 11 reads the arguments
 parse_export() {
     local words row
@@ -18,7 +18,7 @@ parse_export() {
     parse_student ""
 }
 
-# for_each_export FUNCTION: calls it with EXPORT_* set, for every row or only for the one named SYSTEM.
+# for_each_export FUNCTION: calls it with EXPORT_* set, for all rows or only for the row named SYSTEM.
 for_each_export() {
     local row
     for row in "${EXPORT[@]}"; do
@@ -27,10 +27,10 @@ for_each_export() {
     done
 }
 
-# export_folder: the model directory of the row.
+# export_folder: prints the model directory of the row.
 export_folder() { echo "$WORK_DIR/exported/$EXPORT_NAME"; }
 
-# check_exports NAME...: problems of the table, for check_config; NAME...: the systems that are trained.
+# check_exports NAME...: adds problems of the table for check_config; NAME...: the trained systems.
 check_exports() {
     local row seen=" $* "
     for row in "${EXPORT[@]}"; do

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Purpose: a copy of a folder to which a command adds files. The copied files are hard links where the disk has them.
-# Inputs:  FOLDER; COMMAND..., which writes into OUTPUT and leaves what is there as it is.
+# Purpose: copies a folder, then runs a command that adds files to the copy. Files are hard links if the disk supports them.
+# Inputs:  FOLDER; COMMAND..., which adds files to OUTPUT and does not change existing files.
 # Outputs: OUTPUT, a folder.
 # Example: bash scripts/lib/extend_folder.sh bin-1-best bin-k-best fairseq-compress kd-data binarize --data bin-k-best ...
 # shellcheck source=scripts/lib/process.sh

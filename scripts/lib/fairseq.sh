@@ -1,16 +1,16 @@
 # shellcheck shell=bash
-# Purpose: the arguments of fairseq's commands, for the teacher and for students alike.
+# Purpose: builds the commands of fairseq for the teacher and for students.
 # Inputs:  the settings of the configuration.
-# Outputs: each function fills the array COMMAND, or runs it as a step.
+# Outputs: each function sets the array COMMAND, or runs it as a step.
 # Example: train_command TEACHER "$WORK_DIR/bin" transformer_small; run_step train-teacher ... -- "${COMMAND[@]}"
 
-# setting ROLE VARIABLE: setting TEACHER LR is the value of TEACHER_LR.
+# setting ROLE VARIABLE: "setting TEACHER LR" prints the value of TEACHER_LR.
 setting() {
     local variable=$1_$2
     printf '%s\n' "${!variable}"
 }
 
-# train_command ROLE DATA ARCH CRITERION: ROLE is TEACHER or STUDENT, the prefix of the settings to use.
+# train_command ROLE DATA ARCH CRITERION: ROLE is TEACHER or STUDENT, the prefix of the settings.
 train_command() {
     local role=$1 data=$2 arch=$3 criterion=$4
     local -n extra=$1_EXTRA
@@ -31,7 +31,7 @@ train_command() {
     COMMAND+=("${extra[@]}")
 }
 
-# checkpoint_arguments INTERVAL LAST: keeps the LAST checkpoints for the average, and checkpoint_last.pt to resume from.
+# checkpoint_arguments INTERVAL LAST: keeps the LAST checkpoints for averaging, and checkpoint_last.pt for resuming.
 checkpoint_arguments() {
     if (($1 > 0)); then
         COMMAND+=(--save-interval-updates "$1" --keep-interval-updates "$2" --no-epoch-checkpoints)
@@ -40,7 +40,7 @@ checkpoint_arguments() {
     fi
 }
 
-# train_step NAME OUTPUT [options of run_step]: runs COMMAND as a training step that can be interrupted.
+# train_step NAME OUTPUT [options of run_step]: runs COMMAND as a training step that can be resumed.
 train_step() {
     local name=$1 output=$2 wandb=()
     shift 2
@@ -54,8 +54,8 @@ train_step() {
     run_step "$name" "$output" --log --resume "${LIMIT_OPTIONS[@]}" "${MACHINE_ARGUMENTS[@]}" "${wandb[@]}" "$@" -- "${COMMAND[@]}"
 }
 
-# training_limits: sets LIMIT_OPTIONS, options of run_step: what of COMMAND says only where the training ends. A learning rate that falls until the
-# last update, as polynomial_decay does without --total-num-update, makes all of a training depend on its end.
+# training_limits: sets LIMIT_OPTIONS, options of run_step, to the options in COMMAND that only set the end of the training. With a
+# schedule that decays until the last update, as polynomial_decay without --total-num-update, the whole training depends on its end.
 training_limits() {
     local word previous="" scheduler="" total=""
     for word in "${COMMAND[@]}"; do
@@ -75,10 +75,10 @@ training_limits() {
     esac
 }
 
-# has_wandb_login: wandb login writes its key to the netrc file.
+# has_wandb_login: wandb login stores its key in the netrc file.
 has_wandb_login() { [[ -n ${WANDB_API_KEY:-} ]] || grep -qsF api.wandb.ai "${NETRC:-$HOME/.netrc}"; }
 
-# average_step NAME CHECKPOINTS OUTPUT ROLE: the mean of the last checkpoints of a training, its end among them.
+# average_step NAME CHECKPOINTS OUTPUT ROLE: averages the last checkpoints of a training, including the one at its end.
 average_step() {
     local by=epoch
     if (($(setting "$4" SAVE_INTERVAL) > 0)); then by=update; fi
@@ -86,9 +86,8 @@ average_step() {
         --last "$(setting "$4" AVERAGE_LAST)" --by "$by" --include-last --output @OUT@
 }
 
-# generate_command DATA SUBSET CHECKPOINT BEAM MAX_TOKENS: the translations come as sentencepiece pieces, because only
-# sentencepiece itself can join the pieces of single bytes again; fairseq's own post-processing prints those as <0xC5>.
-# The verb is fairseq-generate with its speed: three timings of a sample, after the translation.
+# generate_command DATA SUBSET CHECKPOINT BEAM MAX_TOKENS: translates into sentencepiece pieces. Only sentencepiece can join byte
+# pieces; fairseq's post-processing prints them as <0xC5>. The command is fairseq-generate followed by three timings of a sample.
 generate_command() {
     device_arguments
     COMMAND=(
@@ -98,7 +97,7 @@ generate_command() {
     )
 }
 
-# updates_of NAME: the updates that a training step made, from the last line of its log that tells them.
+# updates_of NAME: prints the number of updates of a training step, from the last line of its log that has it.
 updates_of() {
     if [[ $DRY_RUN == 1 ]]; then
         echo UPDATES_IN_LOG
@@ -109,8 +108,8 @@ updates_of() {
     fi
 }
 
-# pace_of NAME: seconds an update of a training step, without loading, validation and saving: the median of what its log
-# tells for every 100 updates. The log may hold earlier trainings: each begins with a smaller number of updates.
+# pace_of NAME: prints the seconds per update of a training step, without loading, validation and saving: the median of the times
+# that its log has for every 100 updates. The log may hold earlier trainings; a new one starts where the number of updates falls.
 pace_of() {
     if [[ $DRY_RUN == 1 ]]; then
         echo PACE_IN_LOG

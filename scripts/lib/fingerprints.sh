@@ -1,16 +1,16 @@
 # shellcheck shell=bash
-# Purpose: tells whether a step has to run: a fingerprint of what it does, a digest of what it made.
-# Inputs:  commands, files, folders, the .done files beside outputs.
-# Outputs: each function answers in REPLY, as bash's read does: a subshell for each of hundreds of questions takes seconds.
+# Purpose: decides whether a step has to run: computes the fingerprint of its command and inputs, and the digest of its output.
+# Inputs:  commands, files, folders, the .done files next to outputs.
+# Outputs: each function returns its result in REPLY: hundreds of subshells would take seconds.
 # Example: input_facts a; facts=$REPLY; words_fingerprint "$facts" cp a b; echo "$REPLY"
 #
-# The fingerprint is a sha256 over the command and its inputs. For a raw input it takes the content; for one that a step
-# made, that step's fingerprint and the digest. Machine paths are replaced by names first, so a work directory can be moved.
+# The fingerprint is a SHA-256 over the command and its inputs: the content of raw inputs; the fingerprint and the digest of inputs
+# made by other steps. Machine-specific paths are replaced by placeholders, so a work directory can be moved.
 
-# Of what steps made, files over this size count by their size only; smaller ones by their content, which costs little.
+# Digests of outputs of steps use only the size of files over this limit, and the content of smaller files.
 readonly HASH_LIMIT=$((64 * 1024 * 1024))
 
-# portable TEXT: the machine's own paths in it replaced by names.
+# portable TEXT: replaces machine-specific paths by placeholders.
 portable() {
     REPLY=${1//"$RAW_DIR"/@RAW@}
     REPLY=${REPLY//"$WORK_DIR"/@WORK@}
@@ -18,7 +18,7 @@ portable() {
     REPLY=${REPLY//"$ROOT"/@ROOT@}
 }
 
-# words_fingerprint FACTS WORD...: sha256 over the words of a command and what input_facts told of its inputs.
+# words_fingerprint FACTS WORD...: SHA-256 over the words of a command and the result of input_facts.
 words_fingerprint() {
     local facts=$1 words="" word
     shift
@@ -31,8 +31,8 @@ words_fingerprint() {
     REPLY=${REPLY%% *}
 }
 
-# former_words WORD...: sets FORMER_WORDS to the command in the names of verbs and options until version 0.2, so that what was
-# made then is not made again. Version 0.3 drops it.
+# former_words WORD...: sets FORMER_WORDS to the command with the verb and option names of version 0.2, so that outputs of version
+# 0.2 stay valid. To be removed in version 0.3.
 former_words() {
     local place verb words=2 # of the verb, with the program before it
     FORMER_WORDS=("$@")
@@ -64,13 +64,13 @@ former_words() {
     done
 }
 
-# input_facts INPUT...: a line for each input, with its name, the step that made it, and its digest.
+# input_facts INPUT...: one line for each input: its name, the fingerprint of the step that made it, and its digest.
 input_facts() {
     local facts="" word producer limit
     for word in "$@"; do
         producer_fingerprint "$word"
         producer=$REPLY limit=$HASH_LIMIT
-        [[ $producer != raw ]] || limit=$((1 << 62)) # nothing but its content tells whether raw text changed
+        [[ $producer != raw ]] || limit=$((1 << 62)) # changes of raw text can be detected only by its content
         portable "$word"
         facts+="input $REPLY $producer "
         digest "$word" "$limit"
@@ -79,7 +79,7 @@ input_facts() {
     REPLY=$facts
 }
 
-# producer_fingerprint PATH: the fingerprint of the step that made PATH or a folder above it, or "raw".
+# producer_fingerprint PATH: the fingerprint of the step that made PATH or a parent folder, or "raw".
 producer_fingerprint() {
     local path=$1
     while [[ -n $path ]]; do
@@ -91,7 +91,7 @@ producer_fingerprint() {
     REPLY=raw
 }
 
-# recorded KEY FILE: the value of fingerprint, digest, start or limits in a .done file; empty when there is no such file.
+# recorded KEY FILE: the value of fingerprint, digest, start or limits in a .done file; empty if the file does not exist.
 recorded() {
     local key value
     REPLY=
@@ -101,7 +101,7 @@ recorded() {
     done <"$2"
 }
 
-# digest PATH [LIMIT]: one sha256 of a file, or of all files below a folder; files over LIMIT bytes count by their size.
+# digest PATH [LIMIT]: one SHA-256 for a file, or for all files below a folder; of files over LIMIT bytes only the size is used.
 digest() {
     local path=$1 limit=${2:-$HASH_LIMIT}
     if [[ -d $path ]]; then

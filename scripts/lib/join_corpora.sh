@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Purpose: one data folder of two corpora: the first one's splits, and the second one's training part as train1, which
-#          fairseq joins to train. The files are hard links where the disk has them.
+# Purpose: concatenates two binarized corpora in one data folder: the splits of the first, and the training split of the second as
+#          train1, which fairseq appends to train. Files are hard links if the disk supports them.
 # Inputs:  FIRST, SECOND: folders made by fairseq-preprocess with the same dictionary.
 # Outputs: OUTPUT, a folder.
 # Example: bash scripts/lib/join_corpora.sh runs/demo-en-cs/bin runs/demo-en-cs/bin-kd runs/demo-en-cs/bin-both

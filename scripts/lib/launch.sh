@@ -1,16 +1,16 @@
 # shellcheck shell=bash disable=SC2034,SC2153
-# Purpose: starts a command as several processes, on one machine or many, with torchrun or Slurm's srun.
+# Purpose: starts a command as several processes, on one or several machines, with torchrun or Slurm's srun.
 # Inputs:  PROCESSES, NODES, LAUNCHER, RENDEZVOUS, SRUN_ARGUMENTS of the configuration.
-# Outputs: MACHINE_ARGUMENTS with the launcher's words (options of run_step), DISTRIBUTED with those for fairseq-train.
+# Outputs: MACHINE_ARGUMENTS with the launcher's command (options of run_step), DISTRIBUTED with the arguments of fairseq-train.
 # Example: launch_training; run_step ... "${MACHINE_ARGUMENTS[@]}" -- fairseq-train DATA "${DISTRIBUTED[@]}"
 #
-# The launcher's words enter no fingerprint; the number of processes, which changes a training, is in DISTRIBUTED.
+# The launcher is not part of the fingerprint. The number of processes, which changes the training, is in DISTRIBUTED and is.
 
-# is_launched: a launcher starts the processes. Without one, fairseq-train takes every GPU of the machine by itself.
+# is_launched: a launcher starts the processes. Without a launcher fairseq-train uses all GPUs of the machine by itself.
 is_launched() { ((PROCESSES * NODES > 1)) || [[ $LAUNCHER == srun ]]; }
 
-# launch_training: always with --distributed-world-size: without it fairseq would train as many independent models as there
-# are processes, without a word.
+# launch_training: always passes --distributed-world-size: without it each process of fairseq-train silently trains an independent
+# model.
 launch_training() {
     local backend=nccl
     DISTRIBUTED=()
@@ -25,7 +25,8 @@ launch_training() {
     MACHINE_ARGUMENTS+=(--unhashed --distributed-backend --unhashed "$backend")
 }
 
-# launch_work: processes that share nothing but a folder (nbest, cache-teacher, score-nbest); their number changes no result.
+# launch_work: independent processes with a common folder (nbest, cache-teacher, kd-data score). Their number does not change the
+# result.
 launch_work() {
     local processes=$PROCESSES
     is_launched || processes=$KD_PROCESSES
@@ -35,8 +36,8 @@ launch_work() {
     fi
 }
 
-# work_arguments: what such a process needs to know about the machine, in MACHINE_ARGUMENTS; the type of the teacher's matrix
-# products in DECODING_PRECISION, and in SCORING_PRECISION where its probabilities are what is kept: no int8.
+# work_arguments: sets MACHINE_ARGUMENTS for such a process; DECODING_PRECISION, the type of the teacher's matrix products in
+# decoding; SCORING_PRECISION, their type when probabilities are stored (never int8).
 work_arguments() {
     detect_device
     DECODING_PRECISION=$KD_PRECISION
@@ -46,18 +47,18 @@ work_arguments() {
     launch_work
 }
 
-# before WORD...: words that run_step puts before the command.
+# before WORD...: words that run_step puts in front of the command.
 before() {
     local word
     for word in "$@"; do MACHINE_ARGUMENTS+=(--before "$word"); done
 }
 
-# launcher_words PROCESSES: sets LAUNCH. @NODE_RANK@ is the number of a machine, which run_step fills in when it prints.
+# launcher_words PROCESSES: sets LAUNCH. @NODE_RANK@ stands for the rank of the machine; run_step replaces it when it prints.
 launcher_words() {
     local words
     if [[ $LAUNCHER == srun ]]; then
         read -ra words <<<"$SRUN_ARGUMENTS"
-        # A rank that died would be waited for by the others, for ever.
+        # Without --kill-on-bad-exit the other ranks would wait for a failed rank forever.
         LAUNCH=(srun --nodes "$NODES" --ntasks-per-node "$1" --kill-on-bad-exit=1 "${words[@]}")
         if [[ -n $RENDEZVOUS ]]; then LAUNCH+=(env "MASTER_ADDR=${RENDEZVOUS%:*}" "MASTER_PORT=${RENDEZVOUS##*:}"); fi
         return
@@ -69,7 +70,7 @@ launcher_words() {
     LAUNCH+=(--nproc_per_node "$1" --no-python)
 }
 
-# check_launcher: problems of these settings, for check_config.
+# check_launcher: adds problems of these settings for check_config.
 check_launcher() {
     check_choice LAUNCHER "$LAUNCHER" torchrun srun
     [[ -z $RENDEZVOUS || $RENDEZVOUS =~ ^[^:]+:[1-9][0-9]*$ ]] || problem RENDEZVOUS "must be HOST:PORT" "$RENDEZVOUS"

@@ -1,13 +1,13 @@
 # shellcheck shell=bash disable=SC2154
-# Purpose: a step whose limits alone were raised goes on from where it ended: a training with a higher --max-update, say.
-# Inputs:  limits, resume and record of run_step; the files beside outputs.
-# Outputs: START_WORDS and START_LIMITS of a command; whether a step can go on.
+# Purpose: continues a step from its output if only its limits were raised, such as --max-update of a training.
+# Inputs:  limits, resume and record of run_step; the .done files next to outputs.
+# Outputs: START_WORDS and START_LIMITS of a command; whether a step can be continued.
 # Example: limits=(--max-update); split_limits fairseq-train DATA --max-update 100; echo "$START_LIMITS"
 #
-# Such an output has, beside its fingerprint, a second one ("start") of the command without its limits, and the limits.
+# The record of such an output has a second fingerprint ("start") of the command without its limits, and the limits.
 
-# split_limits COMMAND...: sets START_WORDS to the command with the numbers of its limits taken out, and START_LIMITS to these numbers, of an
-# option that is given several times the last one.
+# split_limits COMMAND...: sets START_WORDS to the command without the values of its limits, and START_LIMITS to these values. If an
+# option is repeated, the last value counts.
 split_limits() {
     local -A found=()
     local option word previous=""
@@ -26,7 +26,7 @@ split_limits() {
     START_LIMITS=${START_LIMITS% }
 }
 
-# can_go_on RECORD: RECORD is of the step of run_step with lower limits, one of them at least, and none higher.
+# can_go_on RECORD: RECORD describes the same step with limits that are all equal or lower.
 can_go_on() {
     local old new index
     ((resume == 1 && ${#limits[@]} > 0)) || return 1

@@ -1,16 +1,16 @@
 # shellcheck shell=bash
-# Purpose: finds names in a configuration and in the environment that are no settings: a typo would leave the default in place.
-# Inputs:  configs/defaults.env, which holds every setting; the variables before and after the configuration was read.
+# Purpose: detects misspelt settings in a configuration and in the environment, which would otherwise silently keep the default.
+# Inputs:  configs/defaults.env, which has all settings; the variables before and after the configuration was read.
 # Outputs: problems for check_config; warnings on the standard error.
 # Example: names_before; source "$CONFIG"; names_after; check_names
 #
-# A configuration may have variables of its own: names without a capital letter, names that begin with MY_, and exported ones,
-# which are of the programs that the pipeline runs.
+# A configuration may define other variables: names in lower case, names that begin with MY_, and exported variables, which are
+# meant for the programs that the pipeline runs.
 
-# known_settings: sets REPLY to the names in configs/defaults.env, a space between them.
+# known_settings: sets REPLY to the names in configs/defaults.env, separated by spaces.
 known_settings() { REPLY=$(sed -nE 's/^([A-Z][A-Z0-9_]*)=.*/\1/p' "$ROOT/configs/defaults.env" | tr '\n' ' '); }
 
-# machine_variables: sets REPLY to the settings that the environment may hold too.
+# machine_variables: sets REPLY to the settings that may come from the environment.
 machine_variables() {
     REPLY=$(sed -nE 's/^([A-Z][A-Z0-9_]*)=\$\{\1:-.*/\1/p' "$ROOT/configs/defaults.env" | tr '\n' ' ')
     REPLY+="OMP_NUM_THREADS SEEDS LONG"
@@ -18,7 +18,7 @@ machine_variables() {
 
 names_before() { NAMES_BEFORE=" $(compgen -A variable | tr '\n' ' ')"; }
 
-# names_after: sets NEW_NAMES to the variables that have come since names_before, but for those that bash makes itself.
+# names_after: sets NEW_NAMES to the variables defined since names_before, except those that bash sets itself.
 names_after() {
     NEW_NAMES=()
     while read -r REPLY; do
@@ -27,7 +27,7 @@ names_after() {
     done < <(compgen -A variable)
 }
 
-# check_names: the names of NEW_NAMES that are no settings, for check_config.
+# check_names: reports the names in NEW_NAMES that are not settings, for check_config.
 check_names() {
     local name known rule="names of your own are in lower case or begin with MY_"
     ((${#NEW_NAMES[@]} > 0)) || return 0
@@ -35,7 +35,7 @@ check_names() {
     known=$REPLY
     for name in "${NEW_NAMES[@]}"; do
         [[ $name != MY_* ]] || continue
-        if [[ $name != *[A-Z]* ]]; then # of a setting, in lower case: hardly a name of the user's own
+        if [[ $name != *[A-Z]* ]]; then # a setting in lower case is probably a mistake
             if [[ $name == *_* && " $known" == *" ${name^^} "* ]]; then
                 PROBLEMS+=("$name: unknown setting (did you mean ${name^^}?)")
             fi
@@ -51,7 +51,7 @@ check_names() {
     done
 }
 
-# warn_of_environment: exported names that are nearly those of the machine's variables. They may be somebody else's.
+# warn_of_environment: warns of environment variables with names similar to settings. They may belong to another program.
 warn_of_environment() {
     local name known
     [[ -z ${FC_ENVIRONMENT_CHECKED:-} ]] || return 0
@@ -63,15 +63,15 @@ warn_of_environment() {
     done < <(compgen -A export | grep -E '^[A-Za-z_]{6,}$' | nearest "$known" 1)
 }
 
-# suggest WORD CANDIDATE...: sets REPLY to the candidate that WORD was probably meant to be, or to nothing.
+# suggest WORD CANDIDATE...: sets REPLY to the candidate most similar to WORD, or to nothing.
 suggest() {
     REPLY=$(nearest "${*:2}" 4 <<<"$1")
     REPLY=${REPLY#* }
 }
 
-# nearest CANDIDATES DISTANCE: of the words on the standard input, one a line, those that are no candidate but near to one, each
-# with the nearest. Near: at most DISTANCE letters inserted, left out, replaced or swapped (optimal string alignment), and no
-# more than one for every four letters; case and underscores do not count.
+# nearest CANDIDATES DISTANCE: for each word on the standard input (one a line) that is similar to a candidate but not equal to one,
+# prints the word and the nearest candidate. The distance is optimal string alignment, without case and underscores; the maximum is
+# DISTANCE, and one edit for every four letters.
 nearest() {
     awk -v candidates="$1" -v most="$2" '
         function distance(a, b, i, j, m, n, cost, best) {

@@ -1,7 +1,7 @@
 # shellcheck shell=bash disable=SC2034
-# Purpose: what every script starts with, before any configuration: strictness, --help, messages, the life of child processes.
+# Purpose: start of every script: strict mode, --help, messages, and child processes that end with their parent.
 # Inputs:  the script's arguments; HOME, which may be empty.
-# Outputs: ROOT, LIB; say, die; the array DIE_WITH_PARENT to put before a command.
+# Outputs: ROOT, LIB; say, die; the array DIE_WITH_PARENT, a prefix for commands.
 # Example: source "$(dirname "${BASH_SOURCE[0]}")/lib/process.sh"
 set -euo pipefail
 
@@ -15,25 +15,26 @@ die() {
     exit 1
 }
 
-# show_help: the comment at the head of the script: its purpose, inputs, outputs and an example.
+# show_help: prints the comment at the head of the script: its purpose, inputs, outputs and an example.
 show_help() { sed -n -e '1d' -e '/^# shellcheck/q' -e '/^#/!q' -e 's/^# \{0,1\}//p' "$0"; }
 
-# A script of scripts/lib runs a command of somebody else's, whose --help it may be.
+# Not in scripts/lib: there, --help may be an argument of the command that the script runs.
 if [[ ${BASH_SOURCE[-1]} != */lib/* ]]; then
     for argument in "$@"; do
         case $argument in -h | --help) show_help && exit ;; esac
     done
 fi
 
-# Children of a killed script must not work on: two writers in one folder spoil it. Linux can tie their life to ours.
+# Child processes of a killed script must end too: two writers would corrupt an output folder. Linux can send a signal to children when
+# the parent dies.
 DIE_WITH_PARENT=()
 if setpriv --pdeathsig KILL true 2>/dev/null; then
     DIE_WITH_PARENT=(setpriv --pdeathsig KILL --)
 fi
 
-export PYTHONUTF8=1 # whatever the locale, text is UTF-8
+export PYTHONUTF8=1 # text is UTF-8, whatever the locale
 
-# Libraries keep caches in HOME, and a container may have none.
+# Libraries store caches in HOME, which may not be set in a container.
 if [[ -z ${HOME:-} ]]; then
     HOME=$ROOT/runs/.home
     mkdir -p "$HOME"

@@ -1,33 +1,33 @@
 # shellcheck shell=bash
-# Purpose: run_step, the one mechanism that runs, skips and resumes the steps of the pipeline.
-# Inputs:  a command, the paths it reads, the one path (file or folder) it makes.
-# Outputs: OUTPUT, and OUTPUT.done beside it with the step's fingerprint and a digest of what was made.
+# Purpose: run_step, which runs, skips and resumes the steps of the pipeline.
+# Inputs:  a command, the paths it reads, the one path (file or folder) it writes.
+# Outputs: OUTPUT, and OUTPUT.done next to it with the fingerprint of the step and the digest of OUTPUT.
 # Example: run_step encode-train "$WORK_DIR/encoded/train.en" --in "$text" -- \
 #              "$FC_BIN/fairseq-compress" encode --input "$text" --output @OUT@
 #
-# A step is done when its fingerprint (fingerprints.sh) is that of the last time and its output is as it was left. With
-# ADOPT=1 an output without OUTPUT.done, which somebody else made, is taken as it is.
+# A step is done if its fingerprint (fingerprints.sh) is the recorded one and its output is unchanged. With ADOPT=1 an existing output
+# without OUTPUT.done is accepted.
 #
-# Killed at any point, a step is either done or runs again:
-#   1. the command works on OUTPUT.tmp                             (killed: runs again; training resumes inside OUTPUT.tmp)
-#   2. the old OUTPUT is removed, then OUTPUT.done is replaced     (killed: OUTPUT.tmp answers to the digest, see adopt_output)
+# If it is killed at any point, a step is either done or runs again:
+#   1. the command writes OUTPUT.tmp                               (killed: runs again; a training resumes in OUTPUT.tmp)
+#   2. the old OUTPUT is removed, then OUTPUT.done is replaced     (killed: OUTPUT.tmp has the recorded digest, see adopt_output)
 #   3. OUTPUT.tmp is renamed to OUTPUT                             (done)
-# Until 2, the old OUTPUT stays with the OUTPUT.done of its own fingerprint: whoever sets the old settings again has it back.
+# The previous output is kept until its replacement is complete (2): restore the old settings and it is reused.
 
 readonly PROGRESS_LINES='\| (train_inner|train|valid) \||(sentences|tokens)/s|done training|sents, |progress_bar::? .*wps='
 
 # run_step NAME OUTPUT [options] -- COMMAND...   (@OUT@ in COMMAND stands for the path to write)
-#   --in PATH       an input; repeat it
-#   --folder        the output is a folder that the command expects to be there
-#   --stdout        the command's standard output is the output
-#   --log           what the command prints goes to logs/NAME.log, and only its lines of progress to the terminal
-#   --resume        the command can go on from what it left in its output folder
-#   --limit OPTION  with --resume: an option of the command whose number only says where it ends, 0 for nowhere; repeat it. When
-#                   such numbers were raised and nothing else changed, the command goes on from the output that is there
-#   --check WORD    a word of a shell command, to which the path of the finished temporary output is added; when that
-#                   command fails, so does the step; repeat it: --check check_same_lines --check "$text"
-#   --before WORD   a word put before the command that changes nothing in the output (a launcher); repeat it
-#   --unhashed ARG  an argument added to the command that changes nothing in the output (logging); repeat it
+#   --in PATH       an input; can be repeated
+#   --folder        create the output folder before the command runs
+#   --stdout        the output is the standard output of the command
+#   --log           write the command's messages to logs/NAME.log, and only progress to the terminal
+#   --resume        the command can resume from an incomplete output folder
+#   --limit OPTION  with --resume: an option of the command whose value only limits its length (0: no limit); can be repeated. If
+#                   only limits were raised, the command continues from the existing output
+#   --check WORD    a word of a shell command that verifies the finished temporary output; the path is appended. The step fails if
+#                   the command fails; can be repeated: --check check_same_lines --check "$text"
+#   --before WORD   a word in front of the command that does not change the output (a launcher); can be repeated
+#   --unhashed ARG  an argument of the command that does not change the output (logging); can be repeated
 run_step() {
     local name=$1 output=$2 inputs=() before=() unhashed=() check=() limits=() folder=0 stdout=0 log=0 resume=0
     local fingerprint record=()
@@ -43,7 +43,7 @@ run_step() {
     describe_step "$@"
     adopt_output "$output" "$fingerprint"
     if step_is_done "$output" "$fingerprint"; then
-        [[ -e $output.tmp ]] || rm -f "$output.tmp.fingerprint" # left by a kill right after the last rename
+        [[ -e $output.tmp ]] || rm -f "$output.tmp.fingerprint" # left over if killed right after the last rename
         say "skip $name"
         return
     fi
@@ -67,7 +67,7 @@ run_step() {
     finish_output "$output"
 }
 
-# describe_step COMMAND...: sets run_step's fingerprint, and its record: the lines that are kept beside the output.
+# describe_step COMMAND...: sets run_step's fingerprint and record, the lines of the .done file.
 describe_step() {
     local facts
     input_facts "${inputs[@]}"
@@ -80,7 +80,7 @@ describe_step() {
     record+=("start $REPLY" "limits $START_LIMITS")
 }
 
-# parse_step_options OPTION... -- ...: fills run_step's variables; REPLY is the number of words up to and with the --.
+# parse_step_options OPTION... -- ...: sets run_step's variables; REPLY is the number of words up to and including the --.
 parse_step_options() {
     local words=$#
     while [[ $1 != -- ]]; do
@@ -101,8 +101,8 @@ parse_step_options() {
     REPLY=$((words - $# + 1))
 }
 
-# show_step NAME OUTPUT STDOUT COMMAND...: the command as one could paste it, its output under the final name; one for each
-# machine if it names the number of the machine.
+# show_step NAME OUTPUT STDOUT COMMAND...: prints the command ready to paste, with the final name of the output; once for each machine
+# if the command contains the rank of the machine.
 show_step() {
     local name=$1 output=$2 stdout=$3 machines=1 number words
     shift 3
@@ -116,7 +116,7 @@ show_step() {
     done
 }
 
-# is_per_machine WORD...: the command has to be started on every machine, each with its number.
+# is_per_machine WORD...: the command must be started on each machine, with its rank.
 is_per_machine() { [[ " $* " == *" @NODE_RANK@ "* ]]; }
 
 # refuse_many_machines NAME OUTPUT STDOUT COMMAND...: torchrun starts processes on its own machine only.
@@ -135,7 +135,7 @@ require_inputs() {
     done
 }
 
-# step_is_done OUTPUT FINGERPRINT: made by this very command from these inputs, and not touched since.
+# step_is_done OUTPUT FINGERPRINT: the output was made by this command from these inputs, and is unchanged.
 step_is_done() {
     [[ -e $1 ]] || return 1
     recorded fingerprint "$1.done"
@@ -143,7 +143,7 @@ step_is_done() {
     same_digest "$1" "$1.done"
 }
 
-# step_reason NAME OUTPUT FINGERPRINT: says why the step runs.
+# step_reason NAME OUTPUT FINGERPRINT: prints why the step runs.
 step_reason() {
     local made
     recorded fingerprint "$2.done"
@@ -161,8 +161,8 @@ step_reason() {
     fi
 }
 
-# adopt_output OUTPUT FINGERPRINT: finishes a step that was killed between its last two renames. The digest alone does not
-# tell: it takes large files by their size, and training with other settings makes files of the same size.
+# adopt_output OUTPUT FINGERPRINT: completes a step that was killed between its last two renames. The digest alone is not sufficient:
+# it uses only the size of large files, and trainings with different settings make files of equal size.
 adopt_output() {
     [[ ! -e $1 && -e $1.tmp ]] && is_begun "$1" "$2" || return 0
     recorded fingerprint "$1.done"
@@ -172,18 +172,17 @@ adopt_output() {
     fi
 }
 
-# is_foreign OUTPUT: it is there, and no step made it or was at it; it may be a folder of the user's own.
+# is_foreign OUTPUT: it exists, but was not made by a step; it may be the user's own folder.
 is_foreign() { [[ -e $1 && ! -f $1.done && ! -f $1.tmp.fingerprint ]]; }
 
-# is_begun OUTPUT FINGERPRINT: OUTPUT.tmp is of the step with that fingerprint.
+# is_begun OUTPUT FINGERPRINT: OUTPUT.tmp was written by the step with this fingerprint.
 is_begun() {
     recorded fingerprint "$1.tmp.fingerprint"
     [[ $REPLY == "$2" ]]
 }
 
-# begin_output OUTPUT: what an interrupted command left is kept only if it can go on from there. The output of lower limits is
-# copied, for a training overwrites its files: killed before finish_output, which replaces the old output, the step still has it
-# whole.
+# begin_output OUTPUT: keeps an incomplete output only if the command can resume from it. The output of a step with lower limits is
+# copied, because a training overwrites its files: if the step is killed, the old output is still complete.
 begin_output() {
     mkdir -p "$(dirname "$1")"
     if [[ $resume == 0 ]] || ! { is_begun "$1" "$fingerprint" || can_go_on "$1.tmp.fingerprint"; }; then
@@ -201,9 +200,9 @@ begin_output() {
 execute_step() {
     local name=$1 output=$2 log=/dev/null status=0
     local guard=("${DIE_WITH_PARENT[@]}")
-    # srun passes a TERM on to its processes on all machines; of a KILL they would not know.
+    # srun forwards TERM to its processes on all machines; KILL would not reach them.
     if [[ $5 == srun ]]; then guard=("${guard[@]/#KILL/TERM}"); fi
-    local command=("${guard[@]}" "${@:5}") # first in a pipeline, it is a child of this shell and not of another
+    local command=("${guard[@]}" "${@:5}") # the first command of a pipeline is a child of this shell
     command=("${command[@]//@OUT@/"$output.tmp"}")
     [[ $4 == 0 ]] || log=$WORK_DIR/logs/$name.log
     case $3$4 in
@@ -219,7 +218,7 @@ execute_step() {
     [[ -e $output.tmp ]] || die "step $name ended well but made no $output.tmp"
 }
 
-# show_progress: of a log, the lines that tell how far the work is; the others are in the file.
+# show_progress: prints only the lines of a log that show progress.
 show_progress() { grep --line-buffered -E "$PROGRESS_LINES" || true; }
 
 finish_output() {

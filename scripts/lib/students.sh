@@ -1,16 +1,16 @@
 # shellcheck shell=bash
-# Purpose: the rows of STUDENTS: what they say, what they may say, which data and caches they need.
+# Purpose: parses and checks the rows of STUDENTS, and lists the data and caches that they need.
 # Inputs:  STUDENTS, SYSTEM and the settings of distillation.
 # Outputs: the STUDENT_* variables of a row; the folders of its data and vocabulary; problems for check_config.
 # Example: for_each_student train_student
 
-# The corpora that a student can learn from; docs/distillation.md tells what they are.
+# The training corpora of students, see configs/defaults.env.
 readonly DATA_KINDS=(gold kd both k-best interpolated)
 
-# parse_student ROW: "NAME ARCH DATA CRITERION [arguments]" into STUDENT_NAME, _ARCH, _DATA, _CRITERION, _ARGUMENTS. Of the
-# data gold@1000, which are in a vocabulary of 1,000 pieces, also the number: _PIECES (empty: VOCAB_SIZE). Of
-# word_level_kd@8, which learns from a cache of 8 entries a token, also the two parts: _LOSS (word_level_kd) and _CACHE_K (8).
-# _SEED is that of the arguments, or SEED; rows NAME.SEED are the seeds of one system, _SYSTEM.
+# parse_student ROW: splits "NAME ARCH DATA CRITERION [arguments]" into STUDENT_NAME, _ARCH, _DATA, _CRITERION, _ARGUMENTS.
+# _PIECES is the vocabulary size in data such as gold@1000 (empty: VOCAB_SIZE). word_level_kd@8, a cache with 8 entries for each
+# token, sets _LOSS (word_level_kd) and _CACHE_K (8). _SEED is the seed in the arguments, or SEED. Rows NAME.SEED are the seeds of one
+# system, _SYSTEM.
 # shellcheck disable=SC2034,SC2153 # the stages read them; SEED is a setting
 parse_student() {
     local words index
@@ -29,7 +29,7 @@ parse_student() {
     STUDENT_SYSTEM=${STUDENT_NAME%".$STUDENT_SEED"}
 }
 
-# for_each_student FUNCTION: calls it with STUDENT_* set, for every row or only for the one named SYSTEM.
+# for_each_student FUNCTION: calls it with STUDENT_* set, for all rows or only for the row named SYSTEM.
 for_each_student() {
     local row
     for row in "${STUDENTS[@]}"; do
@@ -38,7 +38,7 @@ for_each_student() {
     done
 }
 
-# data_folder KIND: the binarized corpus of that kind; of gold@1000 the one with 1,000 pieces.
+# data_folder KIND: prints the folder of the binarized corpus.
 data_folder() {
     case $1 in
         gold) echo "$WORK_DIR/bin" ;;
@@ -47,13 +47,13 @@ data_folder() {
     esac
 }
 
-# vocabulary_folder PIECES: the sentencepiece model and the dictionary; of nothing, those of VOCAB_SIZE.
+# vocabulary_folder PIECES: prints the folder of the sentencepiece model and dictionary (default: VOCAB_SIZE).
 vocabulary_folder() { echo "$WORK_DIR/vocabulary${1:+-$1}"; }
 
-# is_dual: the student of the row is trained together with a teacher of another vocabulary.
+# is_dual: the student of the row is trained jointly with a teacher with another vocabulary.
 is_dual() { [[ $STUDENT_LOSS == dual_vocab_kd ]]; }
 
-# student_checkpoint: what the student of the row translates with.
+# student_checkpoint: prints the final checkpoint of the student of the row.
 student_checkpoint() {
     local folder=$WORK_DIR/students/$STUDENT_NAME
     if ! is_dual; then
@@ -65,7 +65,7 @@ student_checkpoint() {
     fi
 }
 
-# list_sizes: sets SIZES to the sizes of vocabularies that rows name, each once, and DUAL_SIZES to those with dual_vocab_kd.
+# list_sizes: sets SIZES to the unique vocabulary sizes in the rows, and DUAL_SIZES to the sizes in rows with dual_vocab_kd.
 list_sizes() {
     SIZES=() DUAL_SIZES=()
     # shellcheck disable=SC2329 # for_each_student calls it
@@ -76,13 +76,13 @@ list_sizes() {
     for_each_student add_size
 }
 
-# baseline_system: of the row at hand; that of a system NAME@GROUP is BASELINE@GROUP.
+# baseline_system: prints the baseline of the current row; for NAME@GROUP it is BASELINE@GROUP.
 baseline_system() {
     if [[ $STUDENT_SYSTEM == *@* ]]; then echo "$BASELINE@${STUDENT_SYSTEM#*@}"; else echo "$BASELINE"; fi
 }
 
-# baseline_of_student: sets REPLY to the row of its baseline with the seed of the row at hand; empty if that is the row
-# itself, or if there is no BASELINE. It leaves the STUDENT_* variables as they were.
+# baseline_of_student: sets REPLY to the name of the baseline with the same seed as the current row; empty if the row is the baseline,
+# or if BASELINE is not set. Restores the STUDENT_* variables.
 baseline_of_student() {
     local baseline seed=$STUDENT_SEED current=$STUDENT_ROW row found=
     baseline=$(baseline_system)
@@ -96,10 +96,10 @@ baseline_of_student() {
     REPLY=$found
 }
 
-# cache_folder KIND K: what the teacher says of that corpus, K entries a token.
+# cache_folder KIND K: prints the folder of the teacher's cache for this corpus, with K entries for each token.
 cache_folder() { echo "$WORK_DIR/cache/$1-$2"; }
 
-# list_kinds: sets KINDS to the kinds of data that students learn from, with spaces around each.
+# list_kinds: sets KINDS to the training corpora of the students, separated by spaces.
 list_kinds() {
     KINDS=" "
     # shellcheck disable=SC2329 # for_each_student calls it
@@ -107,7 +107,7 @@ list_kinds() {
     for_each_student add_kind
 }
 
-# uses_kind KIND...: one of them is in KINDS.
+# uses_kind KIND...: at least one of them is in KINDS.
 uses_kind() {
     local kind
     for kind in "$@"; do
@@ -116,7 +116,7 @@ uses_kind() {
     return 1
 }
 
-# check_students: problems of the table, for check_config.
+# check_students: adds problems of the table for check_config.
 check_students() {
     local row name seen=" teacher "
     ((${#STUDENTS[@]} > 0)) || problem STUDENTS "must have at least one row" ""
@@ -139,7 +139,7 @@ check_students() {
     check_targets
 }
 
-# check_criterion ROW: the criterion by itself, and together with the data.
+# check_criterion ROW: checks the criterion, and whether it supports the data.
 check_criterion() {
     if [[ $STUDENT_CRITERION == *@* ]]; then
         if [[ $STUDENT_LOSS != word_level_kd && $STUDENT_LOSS != hidden_state_kd || ! $STUDENT_CACHE_K =~ ^[1-9][0-9]*$ ]]; then
@@ -157,7 +157,7 @@ check_criterion() {
     fi
 }
 
-# check_vocabularies ROW: a vocabulary of its own has no teacher whose probabilities would be of the same pieces.
+# check_vocabularies ROW: word-level KD is not available for a separate vocabulary, because the teacher's vocabulary differs.
 check_vocabularies() {
     if is_dual; then
         [[ -n $STUDENT_PIECES ]] || problem "$1 data" "must be gold@PIECES with the criterion dual_vocab_kd" "$STUDENT_DATA"
@@ -168,11 +168,11 @@ check_vocabularies() {
     [[ $STUDENT_PIECES != "$VOCAB_SIZE" ]] || problem "$1 data" "must be gold where the pieces are as many as VOCAB_SIZE" "$STUDENT_DATA"
 }
 
-# check_targets: the settings of the teacher's translations agree with each other.
+# check_targets: checks that the settings of the teacher's translations are consistent.
 check_targets() {
     local of
     check_choice KD_INTERPOLATION "$KD_INTERPOLATION" bleu chrf
-    ((${#PROBLEMS[@]} == 0)) || return 0 # the numbers are numbers
+    ((${#PROBLEMS[@]} == 0)) || return 0 # the comparisons below need valid numbers
     ((KD_NBEST <= KD_BEAM)) || problem KD_NBEST "must be at most KD_BEAM ($KD_BEAM)" "$KD_NBEST"
     of=$((KD_NBEST == 0 ? KD_BEAM : KD_NBEST))
     ((KD_K_BEST <= of)) || problem KD_K_BEST "must be at most the $of hypotheses that are kept of a source" "$KD_K_BEST"
@@ -181,7 +181,7 @@ check_targets() {
         problem KD_REVERSE_CHECKPOINT "must be a model of the other direction when KD_DROP_WORST is over 0" ""
 }
 
-# check_alone: the training of a dual-vocabulary student alone saves as many checkpoints as are averaged.
+# check_alone: the training without the teacher must save at least as many checkpoints as are averaged.
 check_alone() {
     local interval=$STUDENT_SAVE_INTERVAL least
     least=$((interval * (STUDENT_AVERAGE_LAST - 1) + 1))

@@ -1,17 +1,17 @@
 # shellcheck shell=bash
-# Purpose: the steps between text, pieces and binarized data that several stages share.
-# Inputs:  VOCABULARY, a folder (default $WORK_DIR/vocabulary), and the text named.
-# Outputs: those named by the caller.
+# Purpose: steps that several stages share: segment, binarize, translate, score, report.
+# Inputs:  VOCABULARY, a folder (default $WORK_DIR/vocabulary), and the text in the arguments.
+# Outputs: the paths in the arguments.
 # Example: encode_step encode-train-en "$WORK_DIR/prepared/train/text.en" "$WORK_DIR/encoded/train.en"
 
-# encode_step NAME TEXT OUTPUT: a line of text -> a line of sentencepiece pieces.
+# encode_step NAME TEXT OUTPUT: segments each line of text into sentencepiece pieces.
 encode_step() {
     local model=${VOCABULARY:-$WORK_DIR/vocabulary}/spm.model
     run_step "$1" "$3" --in "$2" --in "$model" --check check_same_lines --check "$2" -- \
         "$FC_BIN/fairseq-compress" encode --sentencepiece-model "$model" --input "$2" --output @OUT@
 }
 
-# binarize_step NAME OUTPUT [options of run_step] --trainpref PREFIX ...: both languages with the vocabulary's dictionary.
+# binarize_step NAME OUTPUT [options of run_step] --trainpref PREFIX ...: binarizes both languages with the joined dictionary.
 binarize_step() {
     local name=$1 output=$2 dictionary=${VOCABULARY:-$WORK_DIR/vocabulary}/spm.dict.txt options=()
     shift 2
@@ -24,8 +24,8 @@ binarize_step() {
         --srcdict "$dictionary" --joined-dictionary --workers "$WORKERS" --destdir @OUT@
 }
 
-# translate_step NAME DATA SUBSET CHECKPOINT BEAM MAX_TOKENS SOURCE_TEXT PREFIX: one line of text for each line of
-# SOURCE_TEXT, which SUBSET of DATA was made from, in PREFIX.LANG; what fairseq-generate printed, and its speed, in PREFIX.log.
+# translate_step NAME DATA SUBSET CHECKPOINT BEAM MAX_TOKENS SOURCE_TEXT PREFIX: translates SUBSET of DATA, which was made from
+# SOURCE_TEXT. PREFIX.LANG has one translation for each line; PREFIX.log has the output of fairseq-generate and its speed.
 translate_step() {
     local name=$1 data=$2 checkpoint=$4 source_text=$7 prefix=$8 model=${VOCABULARY:-$WORK_DIR/vocabulary}/spm.model
     generate_command "$data" "$3" "$checkpoint" "$5" "$6"
@@ -39,17 +39,17 @@ translate_step() {
         "$FC_BIN/fairseq-compress" decode --sentencepiece-model "$model" --input "$prefix.pieces" --output @OUT@
 }
 
-# note_hardware TRANSLATIONS: appends the machine: the speed belongs to the one that translated, whichever one scores.
+# note_hardware TRANSLATIONS: appends the name of the machine that translated; the scores may be computed on another machine.
 note_hardware() {
     [[ -n $(noted seconds "$1") ]] || die "$1 does not tell how long the translation took"
     printf '# hardware: %s\n' "$(hardware_name)" >>"$1"
 }
 
-# noted KEY LOG: what the end of a translation's log tells: seconds of each timing, the sentences that were timed, hardware.
+# noted KEY LOG: prints a value at the end of a translation's log: seconds of each timing, number of timed sentences, hardware.
 noted() { sed -n "s/^# $1: //p" "$2" | tail -n 1; }
 
-# score_step NAME CHECKPOINT BASELINE KEY=VALUE...: the scores of a translation of the test part, with the size of the model
-# and facts, in $WORK_DIR/translations/NAME.json. BASELINE is the system to test against, or empty.
+# score_step NAME CHECKPOINT BASELINE KEY=VALUE...: scores a translation of the test set and writes the scores, the size of the model
+# and the metadata KEY=VALUE to $WORK_DIR/translations/NAME.json. BASELINE is the system to test against, or empty.
 score_step() {
     local name=$1 checkpoint=$2 log=$WORK_DIR/translations/$1.log seconds=(SECONDS_IN_LOG) hardware=HARDWARE_IN_LOG
     local sentences=SENTENCES_IN_LOG
@@ -76,8 +76,8 @@ score_step() {
         --set "$@" "beam=$BEAM" "hardware=$hardware"
 }
 
-# report_step SCORES...: $WORK_DIR/report, a page with a table of all systems (with BASELINE also each system over its seeds), a
-# picture, and the numbers as JSON.
+# report_step SCORES...: writes $WORK_DIR/report: a page with a table of all systems (with BASELINE also means over seeds), a picture,
+# and the numbers as JSON.
 report_step() {
     local inputs=() file options=(--title "${REPORT_TITLE:-$NAME: $SOURCE_LANG to $TARGET_LANG}")
     for file in "$@"; do inputs+=(--in "$file"); done
