@@ -61,7 +61,8 @@ state() {
     find "${files[@]}" -type f -not -path '*/__pycache__/*' -print0 | sort -z | xargs -0 sha256sum | sha256sum | cut -c 1-16
 }
 
-# install NAME PYTHON: installs as bootstrap.sh does, but fairseq without pip's cache, which may hold one compiled for another torch.
+# install NAME PYTHON: installs as bootstrap.sh does, but fairseq without pip's cache, which may hold one compiled for another
+# torch.
 install() {
     local venv=$PYTHONS_DIR/$1 pip
     pip=("${DIE_WITH_PARENT[@]}" "$venv/bin/python" -m pip install --disable-pip-version-check -c "$(constraints "$1")")

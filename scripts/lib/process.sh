@@ -25,8 +25,8 @@ if [[ ${BASH_SOURCE[-1]} != */lib/* ]]; then
     done
 fi
 
-# Child processes of a killed script must end too: two writers would corrupt an output folder. Linux can send a signal to children when
-# the parent dies.
+# Child processes of a killed script must end too: two writers would corrupt an output folder. Linux can send a signal to
+# children when the parent dies.
 DIE_WITH_PARENT=()
 if setpriv --pdeathsig KILL true 2>/dev/null; then
     DIE_WITH_PARENT=(setpriv --pdeathsig KILL --)

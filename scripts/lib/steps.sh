@@ -5,8 +5,8 @@
 # Example: run_step encode-train "$WORK_DIR/encoded/train.en" --in "$text" -- \
 #              "$FC_BIN/fairseq-compress" encode --input "$text" --output @OUT@
 #
-# A step is done if its fingerprint (fingerprints.sh) is the recorded one and its output is unchanged. With ADOPT=1 an existing output
-# without OUTPUT.done is accepted.
+# A step is done if its fingerprint (fingerprints.sh) is the recorded one and its output is unchanged. With ADOPT=1 an existing
+# output without OUTPUT.done is accepted.
 #
 # If it is killed at any point, a step is either done or runs again:
 #   1. the command writes OUTPUT.tmp                               (killed: runs again; a training resumes in OUTPUT.tmp)
@@ -101,8 +101,8 @@ parse_step_options() {
     REPLY=$((words - $# + 1))
 }
 
-# show_step NAME OUTPUT STDOUT COMMAND...: prints the command ready to paste, with the final name of the output; once for each machine
-# if the command contains the rank of the machine.
+# show_step NAME OUTPUT STDOUT COMMAND...: prints the command ready to paste, with the final name of the output; once for each
+# machine if the command contains the rank of the machine.
 show_step() {
     local name=$1 output=$2 stdout=$3 machines=1 number words
     shift 3
@@ -161,8 +161,8 @@ step_reason() {
     fi
 }
 
-# adopt_output OUTPUT FINGERPRINT: completes a step that was killed between its last two renames. The digest alone is not sufficient:
-# it uses only the size of large files, and trainings with different settings make files of equal size.
+# adopt_output OUTPUT FINGERPRINT: completes a step that was killed between its last two renames. The digest alone is not
+# sufficient: it uses only the size of large files, and trainings with different settings make files of equal size.
 adopt_output() {
     [[ ! -e $1 && -e $1.tmp ]] && is_begun "$1" "$2" || return 0
     recorded fingerprint "$1.done"

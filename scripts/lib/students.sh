@@ -9,8 +9,8 @@ readonly DATA_KINDS=(gold kd both k-best interpolated)
 
 # parse_student ROW: splits "NAME ARCH DATA CRITERION [arguments]" into STUDENT_NAME, _ARCH, _DATA, _CRITERION, _ARGUMENTS.
 # _PIECES is the vocabulary size in data such as gold@1000 (empty: VOCAB_SIZE). word_level_kd@8, a cache with 8 entries for each
-# token, sets _LOSS (word_level_kd) and _CACHE_K (8). _SEED is the seed in the arguments, or SEED. Rows NAME.SEED are the seeds of one
-# system, _SYSTEM.
+# token, sets _LOSS (word_level_kd) and _CACHE_K (8). _SEED is the seed in the arguments, or SEED. Rows NAME.SEED are the seeds
+# of one system, _SYSTEM.
 # shellcheck disable=SC2034,SC2153 # the stages read them; SEED is a setting
 parse_student() {
     local words index
@@ -81,8 +81,8 @@ baseline_system() {
     if [[ $STUDENT_SYSTEM == *@* ]]; then echo "$BASELINE@${STUDENT_SYSTEM#*@}"; else echo "$BASELINE"; fi
 }
 
-# baseline_of_student: sets REPLY to the name of the baseline with the same seed as the current row; empty if the row is the baseline,
-# or if BASELINE is not set. Restores the STUDENT_* variables.
+# baseline_of_student: sets REPLY to the name of the baseline with the same seed as the current row; empty if the row is the
+# baseline, or if BASELINE is not set. Restores the STUDENT_* variables.
 baseline_of_student() {
     local baseline seed=$STUDENT_SEED current=$STUDENT_ROW row found=
     baseline=$(baseline_system)

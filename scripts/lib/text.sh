@@ -48,8 +48,8 @@ note_hardware() {
 # noted KEY LOG: prints a value at the end of a translation's log: seconds of each timing, number of timed sentences, hardware.
 noted() { sed -n "s/^# $1: //p" "$2" | tail -n 1; }
 
-# score_step NAME CHECKPOINT BASELINE KEY=VALUE...: scores a translation of the test set and writes the scores, the size of the model
-# and the metadata KEY=VALUE to $WORK_DIR/translations/NAME.json. BASELINE is the system to test against, or empty.
+# score_step NAME CHECKPOINT BASELINE KEY=VALUE...: scores a translation of the test set and writes the scores, the size of the
+# model and the metadata KEY=VALUE to $WORK_DIR/translations/NAME.json. BASELINE is the system to test against, or empty.
 score_step() {
     local name=$1 checkpoint=$2 log=$WORK_DIR/translations/$1.log seconds=(SECONDS_IN_LOG) hardware=HARDWARE_IN_LOG
     local sentences=SENTENCES_IN_LOG
@@ -76,8 +76,8 @@ score_step() {
         --set "$@" "beam=$BEAM" "hardware=$hardware"
 }
 
-# report_step SCORES...: writes $WORK_DIR/report: a page with a table of all systems (with BASELINE also means over seeds), a picture,
-# and the numbers as JSON.
+# report_step SCORES...: writes $WORK_DIR/report: a page with a table of all systems (with BASELINE also means over seeds), a
+# picture, and the numbers as JSON.
 report_step() {
     local inputs=() file options=(--title "${REPORT_TITLE:-$NAME: $SOURCE_LANG to $TARGET_LANG}")
     for file in "$@"; do inputs+=(--in "$file"); done
