@@ -2,7 +2,8 @@
 
     python docs/examples/api.py EXPORTED CHECKPOINT DATA
 
-EXPORTED: a directory of ``fairseq-compress export``; CHECKPOINT: a checkpoint of fairseq; DATA: its ``dict.LANG.txt``.
+EXPORTED: a directory of ``fairseq-compress export``; CHECKPOINT: a checkpoint of fairseq; DATA: the folder with its
+``dict.LANG.txt``.
 """
 
 import sys
@@ -14,7 +15,7 @@ from fairseq_compress import functional
 
 exported, checkpoint, data = sys.argv[1:]
 
-# 1. Translate text. Needs no torch.
+# 1. Translate text. This part needs neither torch nor fairseq.
 translator = fairseq_compress.Translator(exported, threads=1, beam=4)
 lines = ["A dog runs across the street.", ""]
 for line, translation in zip(lines, translator(lines), strict=True):
@@ -28,11 +29,11 @@ loaded = fairseq_compress.load(checkpoint, data=data)
 plan = {"weights": [{"modules": ["*"], "bits": 4, "granularity": "row"}]}
 quantized = fairseq_compress.quantize(loaded.model, plan)
 
-# 3. What does that change? Both models predict the same tokens; the loss of word-level distillation compares them.
+# 3. Measure the effect: both models predict the same tokens, and the word-level distillation loss compares them.
 words = loaded.target_dictionary.symbols[4:12]
 source = loaded.source_dictionary.encode_line(" ".join(words), add_if_not_exist=False)[None].long()
 target = loaded.target_dictionary.encode_line(" ".join(words), add_if_not_exist=False)[None].long()
-previous = target.roll(1, dims=1)  # fairseq starts with the end of the sentence
+previous = target.roll(1, dims=1)  # fairseq's decoder starts with </s>
 lengths = torch.tensor([source.size(1)])
 with torch.no_grad():
     teacher, student = (model(source, lengths, previous)[0][0] for model in (loaded.model, quantized))  # (T, V)
