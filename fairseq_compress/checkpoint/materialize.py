@@ -97,6 +97,9 @@ def model_values(model: Any) -> dict[str, Any]:
     base_architecture(known)
     names = [*vars(known), "dropout", "max_source_positions", "max_target_positions", "no_cross_attention"]
     values = {name: getattr(model, name) for name in dict.fromkeys(names) if hasattr(model, name)}
+    for name in ("decoder_input_dim", "decoder_output_dim"):
+        if values.get(name) is not None:
+            values[name] = int(values[name])  # fairseq's parser leaves a given --decoder-output-dim a text
     base_architecture(space := argparse.Namespace(**values))
     of_training = {"encoder_embed_path": None, "decoder_embed_path": None, "quant_noise_pq": 0, "quant_noise_scalar": 0}
     found = vars(space) | of_training | {"_name": "transformer", "arch": "transformer"}

@@ -4,6 +4,7 @@ from argparse import Namespace
 
 import pytest
 import torch
+from fairseq.models.transformer import base_architecture
 
 from fairseq_compress.checkpoint import materialize
 from fairseq_compress.cli.main import main
@@ -75,6 +76,12 @@ def refused(checkpoint, folder, capsys):
     assert sorted(path.name for path in folder.iterdir()) == ["changed.pt"]
     (line,) = capsys.readouterr().err.splitlines()
     return line
+
+
+def test_a_given_width_of_the_decoder_is_a_number():
+    """fairseq's parser leaves it a text, which CTranslate2's export took for another width."""
+    base_architecture(model := Namespace(encoder_embed_dim=16, decoder_output_dim="16"))
+    assert materialize.model_values(model)["decoder_output_dim"] == 16
 
 
 def test_another_architecture_is_refused(teacher, tmp_path, capsys):
