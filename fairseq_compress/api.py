@@ -120,17 +120,18 @@ def load(path: PathLike, data: PathLike | None = None) -> LoadedModel:
         MissingPackageError: the extra ``train`` is not installed.
     """
     with explained():
-        from fairseq.tasks import TASK_REGISTRY, translation  # noqa: F401 - whole, before our modules import parts
+        from fairseq.tasks import translation  # noqa: F401 - whole, before our modules import parts
 
-        from fairseq_compress.checkpoint.load import build_model, load_upgraded
+        from fairseq_compress.checkpoint.load import build_model, load_upgraded, task_of
         from fairseq_compress.teachers.dictionaries import find_dictionary
 
     name, folder = os.fspath(path), None if data is None else os.fspath(data)
     state, cfg = load_upgraded(name)
+    task = task_of(name, cfg)
     languages = (cfg.task.source_lang, cfg.task.target_lang)
     source, target = (find_dictionary(name, cfg, language, folder, "data") for language in languages)
     model = build_model(name, state, cfg, source, target).eval()
-    return LoadedModel(model, TASK_REGISTRY[cfg.task._name](cfg.task, source, target), source, target, cfg)
+    return LoadedModel(model, task(cfg.task, source, target), source, target, cfg)
 
 
 def quantize(model: Model, plan: PathLike | Mapping[str, Any] | Plan) -> Model:

@@ -9,6 +9,7 @@ from fairseq.data import Dictionary
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq.models import BaseFairseqModel
 from fairseq.tasks import TASK_REGISTRY
+from fairseq.tasks.translation import TranslationTask
 from omegaconf import DictConfig
 from torch import Tensor
 
@@ -102,10 +103,22 @@ def build_model(
 
 def new_model(path: PathLike, cfg: DictConfig, source: Dictionary, target: Dictionary) -> BaseFairseqModel:
     """As :func:`build_model`, without the weights."""
-    task_class = TASK_REGISTRY.get(cfg.task._name)
-    if task_class is None:
-        raise CheckpointError(f"checkpoint {path}: was trained with the unknown task '{cfg.task._name}'")
-    return task_class(cfg.task, source, target).build_model(cfg.model, from_checkpoint=True)
+    return task_of(path, cfg)(cfg.task, source, target).build_model(cfg.model, from_checkpoint=True)
+
+
+def task_of(path: PathLike, cfg: DictConfig) -> Any:
+    """The class of the task that trained a checkpoint: ``translation``, or a task of a plugin.
+
+    Raises:
+        CheckpointError: it is another task of fairseq, such as those of many languages, which have other dictionaries.
+    """
+    name = cfg.task._name
+    task = TASK_REGISTRY.get(name)
+    if task is None:
+        raise CheckpointError(f"checkpoint {path}: was trained with the unknown task '{name}'")
+    if task.__module__.startswith("fairseq.") and not issubclass(task, TranslationTask):
+        raise CheckpointError(f"checkpoint {path}: must be of the task translation, got {name}")
+    return task
 
 
 def dictionaries_of(weights: Mapping[str, Tensor]) -> tuple[Dictionary, Dictionary]:

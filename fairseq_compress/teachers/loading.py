@@ -14,7 +14,7 @@ from fairseq.data import Dictionary
 from fairseq.models import BaseFairseqModel
 from torch import Tensor, nn
 
-from fairseq_compress.checkpoint.load import build_model, load_upgraded
+from fairseq_compress.checkpoint.load import build_model, load_upgraded, task_of
 from fairseq_compress.corpus.segmentation import Segmenter
 from fairseq_compress.corpus.vocabulary_match import Entries, joint_mismatch, mismatch
 from fairseq_compress.errors import ConfigError
@@ -78,6 +78,7 @@ def load_models(
     loaded: list[tuple[BaseFairseqModel, Dictionary, Dictionary]] = []
     for name in names:
         state, cfg = load_upgraded(name)
+        task_of(name, cfg)
         source_lang, target_lang = _languages(name, cfg, (source_lang, target_lang))
         source = find_dictionary(name, cfg, source_lang, dictionary_dir, "--data")
         target = find_dictionary(name, cfg, target_lang, dictionary_dir, "--data")

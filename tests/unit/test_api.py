@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from torch import nn
 
 import fairseq_compress
 from fairseq_compress import functional
-from fairseq_compress.errors import ConfigError, FairseqCompressError, MissingPackageError
+from fairseq_compress.errors import CheckpointError, ConfigError, FairseqCompressError, MissingPackageError
 from tests.conftest import run_command
 
 PLAN = {"weights": [{"modules": ["*"], "bits": 4}]}
@@ -109,6 +110,7 @@ def test_load(teacher, data_bin, tmp_path):
 # A package that is not installed, for the process that runs this: sys.modules would raise another error.
 HIDE = """
 import sys
+from types import SimpleNamespace
 class Hidden:
     def find_spec(self, name, path=None, target=None):
         if name.partition(".")[0] in sys.argv[1].split(","):
@@ -128,3 +130,13 @@ def test_a_missing_package_is_named(package, use):
     assert "--no-build-isolation 'fairseq-compress[train]'" in done.stdout
     assert issubclass(MissingPackageError, FairseqCompressError)
     assert issubclass(MissingPackageError, ImportError)
+
+
+@pytest.mark.parametrize("name", ["multilingual_translation", "translation_multi_simple_epoch"])
+def test_a_checkpoint_of_a_multilingual_task_is_refused(name):
+    """They take other arguments than two dictionaries."""
+    import fairseq_compress.tasks.compressed_translation  # noqa: F401 - fairseq and all of its tasks
+    from fairseq_compress.checkpoint.load import task_of
+
+    with pytest.raises(CheckpointError, match=f"checkpoint c.pt: must be of the task translation, got {name}"):
+        task_of("c.pt", SimpleNamespace(task=SimpleNamespace(_name=name)))
