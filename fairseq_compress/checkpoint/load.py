@@ -106,8 +106,11 @@ def new_model(path: PathLike, cfg: DictConfig, source: Dictionary, target: Dicti
     return task_of(path, cfg)(cfg.task, source, target).build_model(cfg.model, from_checkpoint=True)
 
 
-def task_of(path: PathLike, cfg: DictConfig) -> Any:
-    """The class of the task that trained a checkpoint: ``translation``, or a task of a plugin.
+def task_of(path: PathLike, cfg: DictConfig, translates: bool = False) -> Any:
+    """The class of the task that trained a checkpoint: ``translation`` or one derived from it, or a task of a plugin.
+
+    Args:
+        translates: refuse tasks of fairseq that add language tokens or decode in other ways than ``translation``.
 
     Raises:
         CheckpointError: it is another task of fairseq, such as those of many languages, which have other dictionaries.
@@ -116,7 +119,8 @@ def task_of(path: PathLike, cfg: DictConfig) -> Any:
     task = TASK_REGISTRY.get(name)
     if task is None:
         raise CheckpointError(f"checkpoint {path}: was trained with the unknown task '{name}'")
-    if task.__module__.startswith("fairseq.") and not issubclass(task, TranslationTask):
+    fits = name == "translation" if translates else issubclass(task, TranslationTask)
+    if task.__module__.startswith("fairseq.") and not fits:
         raise CheckpointError(f"checkpoint {path}: must be of the task translation, got {name}")
     return task
 

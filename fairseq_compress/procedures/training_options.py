@@ -63,7 +63,7 @@ def check_dictionaries(data: str, cfg: DictConfig, arguments: Sequence[str], ent
     folder = Path(data.split(":")[0])
     names = ("--source-lang", "-s"), ("--target-lang", "-t")
     for own, key, count in zip(names, OF_TASK, entries, strict=False):
-        path = folder / f"dict.{last_value(arguments, *own) or cfg.task.get(key)}.txt"
+        path = folder / f"dict.{last_value(arguments, *own) or getattr(cfg.task, key, None)}.txt"
         if not path.is_file():
             raise ConfigError(f"fairseq-train {data}: must be a folder of fairseq-preprocess, has no {path.name}")
         if (found := len(Dictionary.load(str(path)))) != count:

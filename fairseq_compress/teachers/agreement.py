@@ -117,12 +117,12 @@ def why_no_teacher(
     """
     option = f"{option} {checkpoint}"
     problems = []
-    if not _has_plain_sentences(name := cfg.task.get("_name")):
+    if not _has_plain_sentences(name := getattr(cfg.task, "_name", None)):
         problems.append(f"{option}: the teacher's task must be {' or '.join(TASKS)}, got {name}")
     student = reading_of_task(task)
     if entries is not None:
         student = replace(student, entries=entries)
-    languages = (cfg.task.get("source_lang"), cfg.task.get("target_lang"))
+    languages = (getattr(cfg.task, "source_lang", None), getattr(cfg.task, "target_lang", None))
     own = None
     if languages == student.languages:
         try:
@@ -138,7 +138,7 @@ def _padding(option: str, cfg: Any, task: FairseqTask) -> list[str]:
     """Differences in the side of padding, which transformers do not see."""
     problems = []
     for name in () if is_transformer(cfg) else ("left_pad_source", "left_pad_target"):
-        expected, found = str(cfg.task.get(name)), str(getattr(task.cfg, name, None))
+        expected, found = str(getattr(cfg.task, name, None)), str(getattr(task.cfg, name, None))
         if expected != found:
             problems.append(f"{flag(name)}: must be {expected}, as with the teacher of {option}, got {found}")
     return problems

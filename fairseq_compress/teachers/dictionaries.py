@@ -20,7 +20,7 @@ def find_dictionary(
     that the checkpoint names.
     """
     name = f"dict.{language}.txt"
-    trained_on = [Path(part) for part in str(cfg.task.get("data") or "").split(":")[:1] if part]
+    trained_on = [Path(part) for part in str(getattr(cfg.task, "data", None) or "").split(":")[:1] if part]
     folders = [Path(given_dir)] if given_dir else [Path(checkpoint).parent, *trained_on]
     for folder in folders:
         if (folder / name).is_file():

@@ -78,7 +78,7 @@ def load_models(
     loaded: list[tuple[BaseFairseqModel, Dictionary, Dictionary]] = []
     for name in names:
         state, cfg = load_upgraded(name)
-        task_of(name, cfg)
+        task_of(name, cfg, translates=True)
         source_lang, target_lang = _languages(name, cfg, (source_lang, target_lang))
         source = find_dictionary(name, cfg, source_lang, dictionary_dir, "--data")
         target = find_dictionary(name, cfg, target_lang, dictionary_dir, "--data")
@@ -111,7 +111,7 @@ def _languages(path: str, cfg: Any, wanted: tuple[str | None, str | None]) -> tu
     """The languages of a checkpoint, or those that are given for it."""
     found = []
     for key, given in zip(("source_lang", "target_lang"), wanted, strict=True):
-        own = cfg.task.get(key)
+        own = getattr(cfg.task, key, None)
         if given is not None and own is not None and given != own:
             raise ConfigError(f"{flag(key)}: must be {own}, the language of checkpoint {path}, got {given}")
         if (language := given or own) is None:

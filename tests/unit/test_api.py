@@ -140,3 +140,14 @@ def test_a_checkpoint_of_a_multilingual_task_is_refused(name):
 
     with pytest.raises(CheckpointError, match=f"checkpoint c.pt: must be of the task translation, got {name}"):
         task_of("c.pt", SimpleNamespace(task=SimpleNamespace(_name=name)))
+
+
+@pytest.mark.parametrize("name", ["translation_from_pretrained_bart", "translation_lev"])
+def test_a_task_with_language_tokens_or_its_own_decoding_does_not_translate(name):
+    import fairseq_compress.tasks.compressed_translation  # noqa: F401 - fairseq and all of its tasks
+    from fairseq_compress.checkpoint.load import task_of
+
+    cfg = SimpleNamespace(task=SimpleNamespace(_name=name))
+    assert task_of("c.pt", cfg)
+    with pytest.raises(CheckpointError, match=f"must be of the task translation, got {name}"):
+        task_of("c.pt", cfg, translates=True)
