@@ -3,11 +3,11 @@
     python benchmarks/fairseq_own_tests.py CHECKOUT [NAME ...] --output DIR [--limit SECONDS] [--jobs N]
 
 ``tests/`` and ``scripts/`` of the clone are copied to a temporary folder, so that its ``fairseq/`` cannot shadow the
-installed package. Each file runs in two processes of pytest, one without the plugin and one with ``-p fairseq_compress``,
-which imports the plugin before fairseq. NAME: a file of the clone's ``tests/``, or a file and a class
-(``test_a.py::TestB``); by default ``TestTranslation`` of ``test_binaries.py`` and every other ``test_*.py``. DIR/runs
-keeps each result until the test file, the plugin or a version changes. DIR/fairseq-own-tests.md and .json are the
-tables. The exit status is 1 when a test passes without the plugin and not with it.
+installed package. Each file runs in two processes of pytest; the second has ``-p fairseq_compress``, which imports the
+plugin before fairseq. NAME: a file of the clone's ``tests/``, or a file and a class (``test_a.py::TestB``); by default
+``TestTranslation`` of ``test_binaries.py`` and every other ``test_*.py``. DIR/runs keeps each result until the test
+file, the plugin or a version changes. DIR/fairseq-own-tests.md and .json are the tables. The exit status is 1 when a
+test passes without the plugin and not with it.
 """
 
 import argparse
@@ -206,20 +206,19 @@ def main() -> int:
                 shutil.copytree(args.checkout / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
         (folder / "tests" / "__init__.py").touch()
 
-        def both(name: str) -> dict[str, Any]:
+        def run(name: str, way: str) -> Run:
             source = hashlib.sha256((tests / name.split("::")[0]).read_bytes()).hexdigest()
-            runs = []
-            for way in WAYS:
-                path = args.output / "runs" / f"{name.replace('::', '-')}.{way}.json"
-                key = f"{state} {source} {args.limit:g}"
-                runs.append(kept(path, key, lambda way=way: run_once(folder, name, way, args.limit)))  # type: ignore[misc]
-            row = compared(name, *runs)
-            print(f"{name}: {' '.join(cells(row['plain']))} -> {' '.join(cells(row['plugin']))}", flush=True)
-            return row
+            path = args.output / "runs" / f"{name.replace('::', '-')}.{way}.json"
+            return kept(path, f"{state} {source} {args.limit:g}", lambda: run_once(folder, name, way, args.limit))
 
-        print(f"file: {' '.join(OUTCOMES)}, without the plugin -> with it", flush=True)
         with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
-            rows = list(pool.map(both, names))
+            pairs = [(name, [pool.submit(run, name, way) for way in WAYS]) for name in names]
+            print(f"file: {' '.join(OUTCOMES)}, without the plugin -> with it", flush=True)
+            rows = []
+            for name, both in pairs:
+                row = compared(name, *(future.result() for future in both))
+                print(f"{name}: {' '.join(cells(row['plain']))} -> {' '.join(cells(row['plugin']))}", flush=True)
+                rows.append(row)
     result = {"versions": versions(), "limit_s": args.limit, "files": rows, "total": total(rows)}
     write(args.output / "fairseq-own-tests.json", json.dumps(result, indent=1) + "\n")
     write(args.output / "fairseq-own-tests.md", page(result))
