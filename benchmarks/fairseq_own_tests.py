@@ -23,6 +23,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Iterable
 from importlib import metadata
@@ -128,6 +129,14 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **packages}
 
 
+def commit_of(checkout: Path) -> str:
+    """The commit of a clone, empty for other folders."""
+    command = ["git", "-C", str(checkout), "rev-parse", "HEAD"]
+    if not (checkout / ".git").exists():  # git would take that of a folder above
+        return ""
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+
+
 def fingerprint(tests: Path) -> str:
     """Of the versions, the plugin, and what the test files share."""
     digest = hashlib.sha256(json.dumps(versions()).encode())
@@ -219,7 +228,8 @@ def main() -> int:
                 row = compared(name, *(future.result() for future in both))
                 print(f"{name}: {' '.join(cells(row['plain']))} -> {' '.join(cells(row['plugin']))}", flush=True)
                 rows.append(row)
-    result = {"versions": versions(), "limit_s": args.limit, "files": rows, "total": total(rows)}
+    made = {"date": time.strftime("%Y-%m-%d", time.gmtime()), "commit": commit_of(args.checkout), "limit_s": args.limit}
+    result = {"versions": versions(), **made, "total": total(rows), "files": rows}
     write(args.output / "fairseq-own-tests.json", json.dumps(result, indent=1) + "\n")
     write(args.output / "fairseq-own-tests.md", page(result))
     print()
