@@ -45,7 +45,10 @@ class ShellCommands:
         for programs, arguments in ((self.programs, further), (self.unchanged, {})):
             programs.mkdir()
             for path in BIN.iterdir():
-                if path.name not in NAMES:
+                if path.name.startswith("python"):  # called through a link it does not find its virtual environment
+                    (programs / path.name).write_text(f'#!/bin/sh\nexec "{path}" "$@"\n')
+                    (programs / path.name).chmod(0o755)
+                elif path.name not in NAMES:
                     (programs / path.name).symlink_to(path)
             for name in NAMES:
                 self._write(programs / name, arguments.get(name, []))
