@@ -44,7 +44,8 @@ rm -r encoded teacher stock spm.dict.txt checkpoints/checkpoint_last.pt
 @pytest.fixture(scope="session")
 def commands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ShellCommands]:
     """Programs for PATH; every training ends after three updates."""
-    server = ShellCommands(tmp_path_factory.mktemp("commands"), {"fairseq-train": ["--max-update", "3", "--no-epoch-checkpoints"]})
+    short = {"fairseq-train": ["--max-update", "3", "--no-epoch-checkpoints"]}
+    server = ShellCommands(tmp_path_factory.mktemp("commands"), short)
     yield server
     server.stop()
 
