@@ -6,11 +6,13 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from fairseq_compress import register
 from fairseq_compress.cli import common
 from fairseq_compress.cli.parser import part
-from fairseq_compress.options import option
+from fairseq_compress.decoding.search_options import SearchOptions
+from fairseq_compress.options import flag, option
 
 HELP = (
     "Measure translation speed. A text is translated with a checkpoint or a directory written by export, then a sample "
@@ -36,6 +38,9 @@ class Options:
     threads: int | None = common.threads()
     runs: int = option(3, "number of timings", range="[3, inf)", metavar="N")
     sentencepiece: common.SentencePieceModels = part(common.SentencePieceModels, "subwords, with a checkpoint")
+    search: dict[str, Any] = part(
+        SearchOptions, "search; defaults: the options of the export, or those of fairseq-generate", given=True
+    )
     rest: tuple[str, ...] = ()
 
     def problems(self) -> Iterator[str]:
@@ -43,6 +48,9 @@ class Options:
             yield "CHECKPOINT: exactly one of it and the arguments of fairseq-generate, after --, must be given"
         if (self.checkpoint is None) != (self.source is None):
             yield "--source: must be given with CHECKPOINT, and not without"
+        if self.rest and self.search:
+            names = ", ".join(map(flag, self.search))
+            yield f"{names}: must be among the arguments of fairseq-generate, after --"
 
 
 def run(args: Options) -> int:
@@ -52,7 +60,7 @@ def run(args: Options) -> int:
     from fairseq_compress.runtimes.opened import RuntimeOptions
     from fairseq_compress.work.files import read_lines
 
-    options = RuntimeOptions(threads=args.threads, sentencepiece=args.sentencepiece.given(), data=args.data)
+    options = RuntimeOptions(args.search, threads=args.threads, sentencepiece=args.sentencepiece.given(), data=args.data)
     translated, timings = translate_and_time(args.checkpoint, list(read_lines(args.source)), args.runs, options)
     print(*translated, *timings.lines(), sep="\n")
     return 0

@@ -4,7 +4,9 @@ import re
 
 import pytest
 
+from fairseq_compress.cli.main import main
 from fairseq_compress.evaluation.timed_generation import _Call, spread
+from fairseq_compress.evaluation.timing import Timings
 from tests.conftest import PLUGIN, run_command
 
 
@@ -37,6 +39,23 @@ def test_fewer_than_three_timings_are_refused() -> None:
         1,
         "fairseq-compress time: error: --runs: must be in [3, inf), got 2\n",
     )
+
+
+def test_options_of_the_search_are_for_checkpoints_and_directories() -> None:
+    result = run_command("fairseq-compress", "time", "--beam", 2, "--min-len", 3, "--", "bin", check=False)
+    assert (result.returncode, result.stdout) == (
+        1,
+        "fairseq-compress time: error: --beam, --min-len: must be among the arguments of fairseq-generate, after --\n",
+    )
+
+
+def test_the_search_of_a_directory_may_be_changed(tmp_path, monkeypatch) -> None:
+    found = {}
+    monkeypatch.setattr("fairseq_compress.evaluation.timing.translate_and_time", lambda *given: found.update(
+        search=given[3].search) or ([], Timings(0, [1.0] * 3)))  # fmt: skip
+    (tmp_path / "text").write_text("a\n")
+    assert main(["time", "model", "--source", str(tmp_path / "text"), "--beam", "2"]) == 0
+    assert found == {"search": {"beam": 2}}
 
 
 def test_batches_of_a_sample_are_spread_over_all_lengths() -> None:

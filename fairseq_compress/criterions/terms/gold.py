@@ -9,5 +9,6 @@ class Gold(Term):
     metrics = (Metric("nll_loss"),)
 
     def __call__(self, batch: Batch) -> Found:
-        losses = self.cross_entropy(self.student(batch.model, batch.sample["net_input"]), batch.sample["target"])
+        batch.outputs = self.student(batch.model, batch.sample["net_input"])
+        losses = self.cross_entropy(batch.outputs, batch.sample["target"])
         return Found(losses.loss, {"nll_loss": losses.nll, **counts_of(batch.sample, self.cfg)})

@@ -54,7 +54,10 @@ class Batch:
     sample_size: float = 0.0
     """Of the first term."""
     outputs: Any = None
-    """Of the first term."""
+    """The first term's :data:`Output` of the student for the references, N rows as in ``sample["target"]``; with dual
+    vocabularies the outputs of student and teacher; None without references."""
+    teachers: Any = None
+    """The teachers' outputs for the same rows, a list or a ``TopK``; None without teachers."""
     cache: dict[Any, Any] = field(default_factory=dict)
     """Intermediate results that several terms use."""
 

@@ -160,6 +160,8 @@ class WordLevel(Term):
             for number in range(passes):
                 student = self.student(model, sample["net_input"])
                 teachers = self._teachers(sample, model, batch.training)
+                if number == 0:
+                    batch.outputs, batch.teachers = student, teachers
                 if teachers is None:
                     return self._gold(student, target), 0
                 if number == 0:
@@ -183,7 +185,8 @@ class WordLevel(Term):
         sampled = student_samples(model, self.task, sample, self._seed())
         scale = sample["ntokens"] / sampled["ntokens"]
         with torch.set_grad_enabled(torch.is_grad_enabled() and gold_weight > 0):
-            gold = self._gold(self.student(model, sample["net_input"]), sample["target"])
+            batch.outputs = self.student(model, sample["net_input"])
+            gold = self._gold(batch.outputs, sample["target"])
         student = self.student(model, sampled["net_input"])
         teachers = self._teachers(sampled, model, training=True)
         assert teachers is not None, "the rules ask for a live teacher"

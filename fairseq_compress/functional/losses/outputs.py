@@ -75,6 +75,14 @@ def check_rows(name: str, values: Tensor, rows: int) -> None:
         raise ValueError(f"{name} must be ({rows},), got {tuple(values.shape)}")
 
 
+def full_logits(output: Output) -> Tensor:
+    """Logits (N, V) in float32, in memory as a whole."""
+    if isinstance(output, Projected):
+        bias = None if output.bias is None else output.bias.float()
+        return torch.nn.functional.linear(output.hidden.float(), output.weight.float(), bias)
+    return output.float()
+
+
 def tensor_of(output: Output) -> Tensor:
     """The logits or the hidden states."""
     return output.hidden if isinstance(output, Projected) else output
