@@ -60,7 +60,9 @@ def run(args: Options) -> int:
     from fairseq_compress.runtimes.opened import RuntimeOptions
     from fairseq_compress.work.files import read_lines
 
-    options = RuntimeOptions(args.search, threads=args.threads, sentencepiece=args.sentencepiece.given(), data=args.data)
+    options = RuntimeOptions(
+        args.search, threads=args.threads, sentencepiece=args.sentencepiece.given(), data=args.data
+    )
     translated, timings = translate_and_time(args.checkpoint, list(read_lines(args.source)), args.runs, options)
     print(*translated, *timings.lines(), sep="\n")
     return 0
