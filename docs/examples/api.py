@@ -8,10 +8,7 @@ EXPORTED: a directory of ``fairseq-compress export``; CHECKPOINT: a checkpoint o
 
 import sys
 
-import torch
-
 import fairseq_compress
-from fairseq_compress import functional
 
 exported, checkpoint, data = sys.argv[1:]
 
@@ -20,11 +17,15 @@ translator = fairseq_compress.Translator(exported, threads=1, beam=4)
 lines = ["A dog runs across the street.", ""]
 for line, translation in zip(lines, translator(lines), strict=True):
     print(f"{line!r} -> {translation!r}")
-for score, text in translator.nbest(lines[:1], 3)[0]:
-    print(f"{score:8.4f} {text}")
+for hypothesis in translator.nbest(lines[:1], 3)[0]:
+    print(f"{hypothesis.score:8.4f} {hypothesis.text}")
 print(f"{translator.metadata['runtime']}, {translator.metadata['quantization']}, {translator.metadata['bytes']} bytes")
 
-# 2. Load a checkpoint, and quantize a copy of its model to 4 bits. A plan is a YAML file or a mapping.
+# 2. The rest needs torch and fairseq. Load a checkpoint, and quantize a copy of its model to 4 bits. A plan is a YAML file or a mapping.
+import torch  # noqa: E402
+
+from fairseq_compress import functional  # noqa: E402
+
 loaded = fairseq_compress.load(checkpoint, data=data)
 plan = {"weights": [{"modules": ["*"], "bits": 4, "granularity": "row"}]}
 quantized = fairseq_compress.quantize(loaded.model, plan)

@@ -70,3 +70,6 @@ def run(args: Options) -> None:
         common.tell(f"fairseq-compress score: caution: {caution}")
     scores = f"BLEU {record['bleu']['score']:.2f}, lowercase {record['bleu_lowercase']['score']:.2f}"
     print(f"{record['name']}: {scores}, chrF2 {record['chrf2']['score']:.2f}")
+    if (test := record.get("paired_bootstrap")) is not None:
+        found = test["bleu"]
+        print(f"BLEU {found['difference']:+.2f} against {args.baseline}, p = {found['p_value']:.4f} (paired bootstrap)")

@@ -14,6 +14,7 @@ from fairseq_compress.runtimes.opened import OpenedModel
 from fairseq_compress.work.files import check_parallel, read_lines
 
 LEAST_BLEU = 1.0  # of the checkpoint; below it a loss of BLEU proves nothing
+ENOUGH_SENTENCES = 1000  # of which a difference of some tenths of BLEU is not mostly chance
 
 
 class SelfCheck:
@@ -54,9 +55,15 @@ class SelfCheck:
             raise CheckError(
                 f"the exported model loses {-bleu['difference']:.3f} BLEU ({bleu['exported']:.2f}, the checkpoint "
                 f"{bleu['checkpoint']:.2f}; {result['equal']:.1%} of {count} outputs are equal), more "
-                f"than --max-bleu-loss {allowed:g}; nothing was written"
+                f"than --max-bleu-loss {allowed:g}; nothing was written{self._advice(count)}"
             )
         return result | {"cautions": self._cautions(bleu["checkpoint"], equal)}
+
+    def _advice(self, sentences: int) -> str:
+        """What helps where the text is too small for the limit."""
+        if sentences >= ENOUGH_SENTENCES:
+            return ""
+        return f"; with {sentences} sentences much of the difference is chance: give {ENOUGH_SENTENCES:,} or more"
 
     def _cautions(self, bleu: float, equal: int) -> list[str]:
         found = [self._tokenizer.caution] if self._tokenizer.caution is not None else []

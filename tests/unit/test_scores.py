@@ -223,3 +223,15 @@ def test_pieces_that_are_scored_as_text_are_told(tmp_path: Path, line: str, told
 def test_one_odd_line_of_many_is_no_caution(tmp_path: Path) -> None:
     lines = write(tmp_path / "h", ["▁ is the mark"] + ["Dvě malé děti."] * 99)
     assert score_files(lines, lines, target_lang="cs")["cautions"] == []
+
+
+def test_the_verb_prints_the_difference_and_its_p_value(pair, tmp_path, capsys) -> None:
+    hypothesis, reference = pair
+    words = ["score", "--hypothesis", reference, "--reference", reference, "--baseline", hypothesis, "--source-lang",
+             "en", "--target-lang", "cs", "--output", tmp_path / "scores.json"]  # fmt: skip
+    assert main([str(word) for word in words]) == 0
+    test = json.loads((tmp_path / "scores.json").read_text())["paired_bootstrap"]["bleu"]
+    line = capsys.readouterr().out.splitlines()[1]
+    want = f"BLEU {test['difference']:+.2f} against {hypothesis}, p = {test['p_value']:.4f} (paired bootstrap)"
+    assert line == want
+    assert test["difference"] > 0

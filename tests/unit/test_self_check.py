@@ -83,3 +83,12 @@ def test_bleu_follows_the_target_language(tmp_path: Path) -> None:
 def test_the_words_of_other_scripts_are_told(tmp_path: Path) -> None:
     found = check(tmp_path, ["สวัสดีครับ ผมชื่อ"] * 4, "tha_Thai", ["สวัสดีครับ ผมชื่อ"] * 4, ["สวัสดีครับ ผมชื่อ"] * 4)
     assert [caution.startswith("BLEU of tha_Thai: ") for caution in found["cautions"]] == [True]
+
+
+def test_a_small_text_is_named_where_the_limit_is_passed(tmp_path: Path, monkeypatch) -> None:
+    worse = ["x y z", *SOURCE[1:]]
+    with pytest.raises(CheckError, match=r"nothing was written; with 4 sentences much of .* give 1,000 or more$"):
+        check(tmp_path, SOURCE, "cs", SOURCE, worse)
+    monkeypatch.setattr("fairseq_compress.export.self_check.ENOUGH_SENTENCES", 4)
+    with pytest.raises(CheckError, match="nothing was written$"):
+        check(tmp_path, SOURCE, "cs", SOURCE, worse)
