@@ -21,7 +21,8 @@ for hypothesis in translator.nbest(lines[:1], 3)[0]:
     print(f"{hypothesis.score:8.4f} {hypothesis.text}")
 print(f"{translator.metadata['runtime']}, {translator.metadata['quantization']}, {translator.metadata['bytes']} bytes")
 
-# 2. The rest needs torch and fairseq. Load a checkpoint, and quantize a copy of its model to 4 bits. A plan is a YAML file or a mapping.
+# 2. The rest needs torch and fairseq. Load a checkpoint, and quantize a copy of its model to 4 bits. A plan is a YAML
+# file or a mapping.
 import torch  # noqa: E402
 
 from fairseq_compress import functional  # noqa: E402

@@ -90,5 +90,5 @@ def test_a_small_text_is_named_where_the_limit_is_passed(tmp_path: Path, monkeyp
     with pytest.raises(CheckError, match=r"nothing was written; with 4 sentences much of .* give 1,000 or more$"):
         check(tmp_path, SOURCE, "cs", SOURCE, worse)
     monkeypatch.setattr("fairseq_compress.export.self_check.ENOUGH_SENTENCES", 4)
-    with pytest.raises(CheckError, match="nothing was written$"):
+    with pytest.raises(CheckError, match=r"nothing was written$"):
         check(tmp_path, SOURCE, "cs", SOURCE, worse)
