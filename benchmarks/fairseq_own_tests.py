@@ -34,7 +34,7 @@ ROOT = Path(__file__).resolve().parents[1]
 WAYS = {"plain": [], "plugin": ["-p", "fairseq_compress"]}
 OUTCOMES = ("passed", "failed", "errors", "skipped")
 TRANSLATION = "test_binaries.py::TestTranslation"
-CAUSE = 160  # characters
+CAUSE = 120  # characters
 Run = dict[str, Any]
 
 
@@ -78,23 +78,23 @@ def end_group(process: subprocess.Popen[bytes]) -> None:
 
 
 def outcomes(path: Path) -> Iterable[tuple[str, list[str]]]:
-    """Test -> [outcome, first line of the cause]. A file that cannot be collected is a test with an error."""
+    """Test -> [outcome, beginning of the cause]. A file that cannot be collected is a test with an error."""
     for case in ElementTree.parse(path).iter("testcase"):
         name = "::".join(part for part in (case.get("classname", "").split(".")[-1], case.get("name", "")) if part)
         outcome, cause = "passed", ""
         for child in case:
             if child.tag in ("failure", "error", "skipped"):
                 outcome = {"failure": "failed", "error": "errors", "skipped": "skipped"}[child.tag]
-                cause = first_line(child, outcome)
+                cause = cause_of(child, outcome)
         yield name, [outcome, cause]
 
 
-def first_line(child: ElementTree.Element, outcome: str) -> str:
+def cause_of(child: ElementTree.Element, outcome: str) -> str:
     """The error itself; of a file that cannot be collected pytest's message says no more than that."""
     message, text = child.get("message", ""), (child.text or "").strip()
     if outcome == "errors" and (errors := [line[1:].strip() for line in text.splitlines() if line.startswith("E ")]):
         message = errors[-1]
-    plain = re.sub(r"(#x1B|\x1b)\[[0-9;]*m", "", message.split("\n")[0])  # colours
+    plain = re.sub(r"(#x1B|\x1b)\[[0-9;]*m", "", message)  # colours
     return " ".join(plain.split())[:CAUSE]
 
 
@@ -112,15 +112,25 @@ def compared(name: str, plain: Run, plugin: Run) -> dict[str, Any]:
     def causes(run: Run, tests: set[str]) -> dict[str, str]:
         return {test: run["tests"].get(test, ["", run["ended"] or "not run"])[1] for test in sorted(tests)}
 
+    def folded(tests: dict[str, str]) -> dict[str, str]:
+        """Parametrized tests with the same cause as one."""
+        groups: dict[tuple[str, str], list[str]] = {}
+        for test, cause in tests.items():
+            groups.setdefault((test.split("[")[0], cause[:CAUSE]), []).append(test)
+        return {
+            tests[0] if len(tests) == 1 else f"{name}[{len(tests)} cases]": cause
+            for (name, cause), tests in groups.items()
+        }
+
     before, after = passing(plain), passing(plugin)
     not_passing = {test: cause for test, (outcome, cause) in plugin["tests"].items() if outcome in ("failed", "errors")}
     return {
         "file": name,
         "plain": counted(plain),
         "plugin": counted(plugin),
-        "newly_pass": causes(plain, after - before),
-        "newly_fail": causes(plugin, before - after),
-        "fail_both_ways": {test: cause for test, cause in sorted(not_passing.items()) if test not in before},
+        "newly_pass": folded(causes(plain, after - before)),
+        "newly_fail": folded(causes(plugin, before - after)),
+        "fail_both_ways": folded({test: cause for test, cause in sorted(not_passing.items()) if test not in before}),
     }
 
 

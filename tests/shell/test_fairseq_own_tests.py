@@ -33,7 +33,8 @@ FILES = {
     "tests/utils.py": "import tempfile\nPATH = tempfile.mkdtemp() + '/c.pt'",
     "tests/test_binaries.py": NEEDS_THE_PLUGIN,
     "tests/test_any.py": "import pytest\nfrom scripts.tool import ANSWER\n"
-    "def test_one(): assert ANSWER == 42\ndef test_two(): assert 1 + 1 == 3\n"
+    "def test_one(): assert ANSWER == 42\n"
+    "@pytest.mark.parametrize('x', [1, 2])\ndef test_two(x): assert 1 + 1 == 3\n"
     "@pytest.mark.skip\ndef test_three(): pass",
     "tests/test_uncollectable.py": "import no_such_module",
     "tests/test_alone.py": "import sys\ndef test_it(): assert 'fairseq_compress' not in sys.modules",
@@ -80,8 +81,8 @@ def test_a_test_that_needs_the_plugin_newly_passes(finished: tuple) -> None:
 
 def test_other_files_run_alike_both_ways(finished: tuple) -> None:
     found, plain, plugin = row(finished[1], "test_any.py")
-    assert plain == plugin == [1, 1, 0, 1]
-    assert list(found["fail_both_ways"]) == ["test_any::test_two"]
+    assert plain == plugin == [1, 2, 0, 1]
+    assert list(found["fail_both_ways"]) == ["test_any::test_two[2 cases]"]
     found, plain, plugin = row(finished[1], "test_uncollectable.py")
     assert plain == plugin == [0, 0, 1, 0]
     assert list(found["fail_both_ways"].values()) == ["ModuleNotFoundError: No module named 'no_such_module'"]
@@ -94,7 +95,7 @@ def test_a_test_that_newly_fails_is_told_and_is_the_exit_status(finished: tuple)
     page = (work / "fairseq-own-tests.md").read_text()
     assert result.stdout.endswith(page)
     assert "Pass without the plugin only: 1\n\n- test_alone.py test_alone::test_it: " in page
-    assert "| all | 2 | 2 | 1 | 1 | 2 | 2 | 1 | 1 |  |" in page
+    assert "| all | 2 | 3 | 1 | 1 | 2 | 3 | 1 | 1 |  |" in page
     assert not list(work.rglob("*.tmp"))
 
 
