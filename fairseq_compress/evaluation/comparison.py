@@ -9,6 +9,7 @@ from fairseq_compress.evaluation.significance import LEVEL, METHOD
 
 NOT_MEASURED = "–"
 METRICS = {"bleu": "BLEU", "chrf2": "chrF2"}
+OWN_RATIO = "Times smaller than own float32"
 TEXTS = ("System", "Data", "Criterion", "Seeds")
 
 
@@ -27,11 +28,16 @@ def comparison_blocks(records: Sequence[Record]) -> list[str]:
     if baselines := _baselines(systems):
         tests = [record["paired_bootstrap"]["bleu"] for record in records if record.get("paired_bootstrap")]
         signature = f", `{tests[0]['signature']}`" if "signature" in tests[0] else ""
-        named = next(iter(baselines.values())) if "Against" not in header else "the system named"
         blocks.append(
-            f"ΔBLEU and p are against {named}, each seed against the same seed: {METHOD}{signature}. "
+            f"ΔBLEU and p are against {_against(records, baselines, header)}: {METHOD}{signature}. "
             f"p (Holm): corrected for the {len(tests)} tests of this page; *: at most {LEVEL}."
         )
+    explained = {
+        OWN_RATIO: "bytes of the same weights in float32 / bytes.",
+        "Embeddings": "the part of the parameters in the embeddings and the output layer.",
+    }
+    if found := [f"{column}: {text}" for column, text in explained.items() if column in header]:
+        blocks.append(" ".join(found))
     return blocks
 
 
@@ -49,9 +55,9 @@ def comparison_table(records: Sequence[Record]) -> tuple[list[str], list[list[st
     table = [_row(name, runs, tests, baselines.get(name, NOT_MEASURED)) for name, runs in systems.items()]
     hidden = {column for column in table[0] if all(row[column] == NOT_MEASURED for row in table)}
     if len({row["Bytes"] for row in table}) == 1:
-        hidden |= {"Bytes", "Times smaller"}
-    if all(row["Times smaller"] in ("1.0", NOT_MEASURED) for row in table):
-        hidden.add("Times smaller")
+        hidden |= {"Bytes", OWN_RATIO}
+    if all(row[OWN_RATIO] in ("1.0", NOT_MEASURED) for row in table):
+        hidden.add(OWN_RATIO)
     hidden |= {
         column for column in ("Embeddings", "Against") if len({row[column] for row in table} - {NOT_MEASURED}) < 2
     }
@@ -94,14 +100,12 @@ def _systems(records: Sequence[Record]) -> dict[str, list[Record]]:
 def _baselines(systems: Mapping[str, Sequence[Record]]) -> dict[str, str]:
     """The system that each was tested against, of those that were."""
     records = [run for runs in systems.values() for run in runs]
-    translations = {record["files"].get("hypothesis", {}).get("name"): record for record in records}
     baselines: dict[str, str] = {}
     for system, runs in systems.items():
         tested = {}
         for run in runs:
             if test := run.get("paired_bootstrap"):
-                name = test["baseline"]["name"]
-                tested[fact(translations.get(name, {}), "system") or name] = run["name"]
+                tested[_system_of(test["baseline"]["name"], records)] = run["name"]
         if len(tested) > 1:
             (one, first), (other, second) = list(tested.items())[:2]
             raise DataError(
@@ -111,6 +115,22 @@ def _baselines(systems: Mapping[str, Sequence[Record]]) -> dict[str, str]:
         if tested:
             baselines[system] = next(iter(tested))
     return baselines
+
+
+def _system_of(translation: str, records: Sequence[Record]) -> str:
+    """The system whose translation is the file of this name; the file's name if no record tells it."""
+    found = [record for record in records if record["files"].get("hypothesis", {}).get("name") == translation]
+    return (fact(found[-1], "system") or found[-1]["name"]) if found else translation
+
+
+def _against(records: Sequence[Record], baselines: Mapping[str, str], header: Sequence[str]) -> str:
+    """The baseline in words: its name, its translation if it is one, and the pairing of seeds if there are any."""
+    files = {record["paired_bootstrap"]["baseline"]["name"] for record in records if record.get("paired_bootstrap")}
+    named = "the system named" if "Against" in header else next(iter(baselines.values()))
+    if len(files) == 1 and files != {named}:
+        named += f" ({next(iter(files))})"
+    paired = len(files) > 1 and any(fact(record, "seed") is not None for record in records)
+    return f"{named}, each seed against the same seed" if paired else named
 
 
 def _row(name: str, runs: Sequence[Record], tests: Mapping[str, Mapping[str, Test]], baseline: str) -> dict[str, str]:
@@ -124,7 +144,7 @@ def _row(name: str, runs: Sequence[Record], tests: Mapping[str, Mapping[str, Tes
         "Criterion": fact(runs[0], "criterion") or NOT_MEASURED,
         "Seeds": ", ".join(fact(run, "seed") or NOT_MEASURED for run in runs),
         "Bytes": f"{stored:,}" if stored else NOT_MEASURED,
-        "Times smaller": f"{size['bytes_float32'] / stored:.1f}" if stored else NOT_MEASURED,
+        OWN_RATIO: f"{size['bytes_float32'] / stored:.1f}" if stored else NOT_MEASURED,
         "Embeddings": _share(size),
         **{label: _spread([run[metric]["score"] for run in runs]) for metric, label in METRICS.items()},
         "ΔBLEU": f"{mean(test.difference for test in tested):+.2f}" if tested else NOT_MEASURED,

@@ -66,8 +66,19 @@ def test_one_seed_has_no_spread_and_a_baseline_may_stand_outside() -> None:
     page = render_page([RECORDS[2]], "Losses")
     assert rows(page)[2][3:6] == ["1", "28.0", "48.0"]
     assert "±" not in page
-    assert "against gold.1.cs" in page
+    assert "against gold.1.cs: " in page
     assert "ΔBLEU and p" not in render_page([RECORDS[0]], "Losses")
+
+
+def test_the_baseline_is_named_by_its_record_and_its_translation() -> None:
+    """Seeds are mentioned only where there are several pairs of them."""
+    assert "against gold (gold.1.cs): " in render_page([RECORDS[0], RECORDS[2]], "Losses")
+    records = [make_record("teacher", 1, 30.0), make_record("int8", 1, 29.0, ("teacher.1.cs", 30.0, 0.1))]
+    for record in records:
+        record["facts"] = {"role": record["name"].split(".")[0]}
+    page = render_page(records, "Losses")
+    assert "against teacher.1 (teacher.1.cs): " in page
+    assert "each seed" not in page
 
 
 def test_sizes_are_told_where_they_differ_and_empty_columns_are_left_out() -> None:
@@ -76,7 +87,8 @@ def test_sizes_are_told_where_they_differ_and_empty_columns_are_left_out() -> No
         record["checkpoint"] = {"bytes": size, "bytes_on_disk": 3 * size, "bytes_float32": 4000}
         record["facts"] = {"system": record["facts"]["system"], "seed": "1"}
     table = rows(render_page(records, "Sizes"))
-    assert table[0] == ["System", "Seeds", "Bytes", "Times smaller", "BLEU", "chrF2", "ΔBLEU", "p", "p (Holm)"]
+    size = ["Bytes", "Times smaller than own float32"]
+    assert table[0] == ["System", "Seeds", *size, "BLEU", "chrF2", "ΔBLEU", "p", "p (Holm)"]
     assert table[2] == ["float32", "1", "4,000", "1.0", "26.0", "46.0", "–", "–", "–"]
     assert table[3] == ["int8", "1", "1,000", "4.0", "25.9", "45.9", "-0.10", "0.3000", "0.3000"]
     records[1]["checkpoint"] = records[0]["checkpoint"]
@@ -90,7 +102,7 @@ def test_costs_and_speed_are_told_where_they_were_measured() -> None:
         record["checkpoint"] = size | {"bytes": stored, "bytes_float32": stored, "cost_tokens": 20}
         record["speed"] = {"sentences_per_second": speed, "sentences_per_second_range": [speed - 1, speed + 1]}
     header, _, first, second = rows(render_page(records, "Sizes"))
-    assert "Times smaller" not in header  # of a plain checkpoint it says nothing
+    assert "Times smaller than own float32" not in header  # of a plain checkpoint it says nothing
     told = [header.index(name) for name in ("Bytes", "Multiply-adds (M)", "Sentences a second")]
     assert [first[i] for i in told] == ["4,100", "61.4", "40.0 (39.0 to 41.0)"]
     assert [second[i] for i in told] == ["3,900", "1,234.6", "8.0 (7.0 to 9.0)"]
@@ -128,8 +140,12 @@ def test_the_share_of_embeddings_where_it_differs() -> None:
         record["checkpoint"] = sizes
     header, _, *found = rows(render_page(records, "Sizes"))
     assert [row[header.index("Embeddings")] for row in found] == ["75%", "25%"]
+    told = "Embeddings: the part of the parameters in the embeddings and the output layer."
+    assert told in render_page(records, "Sizes")
     records[1]["checkpoint"] = records[0]["checkpoint"]
-    assert "Embeddings" not in rows(render_page(records, "Sizes"))[0]
+    page = render_page(records, "Sizes")
+    assert "Embeddings" not in rows(page)[0]
+    assert told not in page
 
 
 def test_the_verb(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -85,7 +85,7 @@ def test_bootstrap_tests_are_shown_with_holms_correction() -> None:
     shown = [header.index(name) for name in ("System", "ΔBLEU", "p", "p (Holm)")]
     assert [student[i] for i in shown] == ["student \\| tiny", "+0.80", "0.0200", "0.0400*"]
     assert [unknown[i] for i in shown] == ["unmeasured", "-0.20", "0.0300", "0.0400*"]
-    assert "ΔBLEU and p are against no-kd.cs, " in page
+    assert "ΔBLEU and p are against no-kd.cs: " in page
     assert "p (Holm): corrected for the 2 tests of this page" in page
     page = render_page([with_test(STUDENT, 0.03), with_test(UNKNOWN, 0.04)], "Systems")
     assert " 0.0300 | 0.0600 |" in page
