@@ -1,34 +1,48 @@
-"""A plain transformer to the files of ONNX Runtime: two graphs, their weights, the vocabularies."""
+"""A model to the files of ONNX Runtime: two graphs, their weights, the vocabularies."""
 
 import argparse
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnxruntime
 from fairseq.data import Dictionary
-from torch import Tensor
 
+import fairseq_compress.export.onnx.forms  # noqa: F401 - registers them
 from fairseq_compress.architecture.configuration import architecture_of
-from fairseq_compress.decoding.beam_search import Floats
+from fairseq_compress.architecture.flags import KEY
+from fairseq_compress.architecture.shape import Architecture
+from fairseq_compress.decoding.beam_search import Symbols
 from fairseq_compress.decoding.vocabulary import write_symbols
 from fairseq_compress.errors import ConfigError
 from fairseq_compress.export.model_writer import unsupported_options
+from fairseq_compress.export.onnx.encoder import write_encoder
+from fairseq_compress.export.onnx.part import ACTIVATIONS, cross_attentions
+from fairseq_compress.export.onnx.registry import EMBEDDINGS, UNITS
+from fairseq_compress.export.onnx.step import write_step
+from fairseq_compress.export.onnx.weights import ROWS, Weights
 from fairseq_compress.export.onnx_graph import WeightFile
-from fairseq_compress.export.onnx_layers import ACTIVATIONS, Weights
 from fairseq_compress.export.onnx_linear import Float32, Int8, Range
-from fairseq_compress.export.onnx_transformer import write_encoder, write_step
 from fairseq_compress.functional.layer_map import PARTS
 from fairseq_compress.runtimes.onnx.model import ENCODER, STEP, WEIGHTS
 
-ROWS = 32  # tables have a multiple of it: kernels are up to a fifth slower with an odd number
 VERSION: str = onnxruntime.__version__
+UNREAD_SHOWN = 5
 
 
 def why_not(values: dict[str, Any]) -> list[str]:
-    """The options of a transformer that our graphs do not support."""
+    """What our graphs do not support of a model."""
     switches = ("no_cross_attention", "cross_self_attention", "adaptive_input", "tie_adaptive_weights")
-    return unsupported_options(values, ACTIVATIONS, switches)
+    reasons = unsupported_options(values, ACTIVATIONS, switches)
+    if KEY not in values:
+        return reasons
+    architecture = architecture_of(argparse.Namespace(**values))
+    kinds = {layer.self_attention.kind for layer in architecture.decoder.layers} - {"attention", *UNITS}
+    reasons += [f"the decoder has {kind} in the place of self-attention" for kind in sorted(kinds)]
+    if (kind := architecture.embeddings.kind) not in EMBEDDINGS:
+        reasons.append(f"its embeddings are {kind}")
+    return reasons
 
 
 def write_model(
@@ -38,7 +52,7 @@ def write_model(
     """Write a model into an existing folder and return the metadata of its runtime.
 
     Args:
-        model: fairseq's ``TransformerModel``.
+        model: fairseq's ``TransformerModel``, or ours of any architecture.
         values: its options, of :func:`fairseq_compress.checkpoint.materialize.model_values`.
         quantization: one of the runtime's.
         ranges: of the inputs of the linear layers, for ``int8_calibrated``.
@@ -53,41 +67,61 @@ def write_graphs(
     """:func:`write_model` with any precision."""
     if reasons := why_not(values):
         raise ConfigError(f"--runtime onnx: cannot hold this model: {'; '.join(reasons)}")
-    state: dict[str, Tensor] = model.state_dict()
-    weights: Weights = {key: _padded(key, value.float().numpy()) for key, value in state.items()}
+    weights, symbols = Weights(model), Symbols(target.pad(), target.eos(), target.unk())
     file = WeightFile(folder / WEIGHTS)
     write_encoder(folder / ENCODER, file, weights, values, precision)
-    write_step(folder / STEP, file, weights, values, precision, len(target), target.eos())
+    states = write_step(folder / STEP, file, weights, values, precision, len(target), symbols)
     file.close()
+    if unread := weights.unread():
+        more = f" and {len(unread) - UNREAD_SHOWN} more" if len(unread) > UNREAD_SHOWN else ""
+        raise ConfigError(f"--runtime onnx: cannot hold these weights: {', '.join(unread[:UNREAD_SHOWN])}{more}")
+    write_symbols(folder, source.symbols, target.symbols)
+    architecture = architecture_of(argparse.Namespace(**values))
+    metadata = {
+        "symbols": asdict(symbols),
+        "decoder": _decoder(architecture, len(target), states),
+        "positions": _write_positions(folder, weights, values),
+        "widths": {part: architecture.stack(part).width for part in PARTS},
+    }
+    return metadata | _sparse(file)
+
+
+def _decoder(architecture: Architecture, entries: int, states: dict[str, int]) -> dict[str, Any]:
+    """What a step reads and writes; see :class:`fairseq_compress.runtimes.onnx.steps.Shape`."""
+    layers = architecture.decoder.layers
+    attentions = [layer.self_attention for layer in layers]
+    found: dict[str, Any] = {
+        "layers": len(attentions),
+        "heads": _one_or_all([attention.heads for attention in attentions]),
+        "head_width": _one_or_all([attention.head_width for attention in attentions]),
+        "entries": entries + -entries % ROWS,
+    }
+    if states:
+        found["states"] = [{"name": name, "width": width} for name, width in states.items()]
+    attending = list(cross_attentions(layers))
+    return found if len(attending) == len(layers) else found | {"attending": attending}
+
+
+def _write_positions(folder: Path, weights: Weights, values: dict[str, Any]) -> dict[str, str]:
+    """The kind of positions of each side; learned ones are written."""
     positions = {}
-    for side in ("encoder", "decoder"):
+    for side in PARTS:
         positions[side] = "none" if values["no_token_positional_embeddings"] else "sinusoidal"
         if (table := weights.get(f"{side}.embed_positions.weight")) is not None:
             positions[side] = "learned"
             np.save(folder / f"{side}_positions.npy", table[2:])  # the first token is at 2, behind padding's 1
-    write_symbols(folder, source.symbols, target.symbols)
-    architecture = architecture_of(argparse.Namespace(**values))
-    attentions = [layer.self_attention for layer in architecture.decoder.layers]
-    return {
-        "symbols": {"pad": target.pad(), "eos": target.eos(), "unk": target.unk()},
-        "decoder": {
-            "layers": len(attentions),
-            "heads": _one_or_all([attention.heads for attention in attentions]),
-            "head_width": _one_or_all([attention.head_width for attention in attentions]),
-            "entries": len(weights["decoder.output_projection.weight"]),
-        },
-        "positions": positions,
-        "widths": {part: architecture.stack(part).width for part in PARTS},
-    }
+    return positions
+
+
+def _sparse(file: WeightFile) -> dict[str, Any]:
+    """The matrices that are sparse in the file and dense in memory."""
+    matrices = [form for form in file.sparse.values() if len(form.shape) == 2]
+    if not matrices:
+        return {}
+    sizes = {"bytes": sum(form.nbytes for form in matrices), "dense_bytes": sum(form.dense_bytes for form in matrices)}
+    return {"sparse_in_file": {"matrices": len(matrices), **sizes}}
 
 
 def _one_or_all(numbers: list[int]) -> int | list[int]:
     """A number for every layer, or one where all are equal."""
     return numbers[0] if len(set(numbers)) == 1 else numbers
-
-
-def _padded(key: str, weight: Floats) -> Floats:
-    """The weight; tables of tokens with rows of zeros at their end."""
-    if key.split(".")[1] not in ("embed_tokens", "output_projection"):
-        return weight
-    return np.pad(weight, [(0, -len(weight) % ROWS)] + [(0, 0)] * (weight.ndim - 1))

@@ -1,5 +1,7 @@
 """Building ONNX graphs whose weights are stored once, in one file next to them."""
 
+import hashlib
+from collections.abc import Hashable
 from pathlib import Path
 from typing import IO, Any
 
@@ -8,6 +10,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from fairseq_compress.export.onnx.storage import Sparse, expand, sparse_form
+
 OPSET = 18
 MICROSOFT = "com.microsoft"  # operators of ONNX Runtime itself
 IR_VERSION = 10
@@ -15,29 +19,43 @@ ALIGNMENT = 64  # bytes, a cache line
 
 
 class WeightFile:
-    """The file of external data that the graphs of a model share."""
+    """The file of external data that the graphs of a model share. Equal arrays are stored once, under one name."""
 
     def __init__(self, path: Path) -> None:
         self.name = path.name
         self._file: IO[bytes] = path.open("wb")
-        self._written: dict[str, TensorProto] = {}
+        self._written: dict[Hashable, TensorProto] = {}
+        self._names: set[str] = set()
+        self.sparse: dict[str, Sparse] = {}
+        """The arrays that are stored in sparse form, by name."""
 
     def add(self, name: str, array: NDArray[Any]) -> TensorProto:
-        """A tensor that refers to the array in the file; of one name only the first array is written."""
-        if name not in self._written:
-            self._file.write(b"\0" * (-self._file.tell() % ALIGNMENT))
-            data = np.ascontiguousarray(array).tobytes()
-            tensor = TensorProto(
-                name=name, dims=array.shape, data_type=helper.np_dtype_to_tensor_dtype(array.dtype),
-                data_location=TensorProto.EXTERNAL,
-            )  # fmt: skip
-            for key, value in (("location", self.name), ("offset", self._file.tell()), ("length", len(data))):
-                tensor.external_data.add(key=key, value=str(value))
-            self._file.write(data)
-            self._written[name] = tensor
-        tensor = self._written[name]
-        assert list(tensor.dims) == list(array.shape), f"two weights of the name {name}"
+        """A tensor that refers to the array in the file, of this name or that of an equal array."""
+        data = np.ascontiguousarray(array).tobytes()
+        key = (array.dtype.str, array.shape, hashlib.sha256(data).digest())
+        if key not in self._written:
+            self._written[key] = self._write(self._unused(name), array, data)
+        return self._written[key]
+
+    def _write(self, name: str, array: NDArray[Any], data: bytes) -> TensorProto:
+        self._file.write(b"\0" * (-self._file.tell() % ALIGNMENT))
+        tensor = TensorProto(
+            name=name, dims=array.shape, data_type=helper.np_dtype_to_tensor_dtype(array.dtype),
+            data_location=TensorProto.EXTERNAL,
+        )  # fmt: skip
+        for key, value in (("location", self.name), ("offset", self._file.tell()), ("length", len(data))):
+            tensor.external_data.add(key=key, value=str(value))
+        self._file.write(data)
         return tensor
+
+    def _unused(self, name: str) -> str:
+        """The name, with a number where another array has it."""
+        number, unused = 1, name
+        while unused in self._names:
+            number += 1
+            unused = f"{name}:{number}"
+        self._names.add(unused)
+        return unused
 
     def close(self) -> None:
         self._file.close()
@@ -51,6 +69,7 @@ class GraphBuilder:
         self._nodes: list[onnx.NodeProto] = []
         self._tensors: dict[str, TensorProto] = {}
         self._shapes: dict[tuple[str | int, ...], str] = {}
+        self._expanded: dict[tuple[str, ...], str] = {}
         self._more: dict[str, tuple[Any, list[Any]]] = {}
 
     def watch(self, name: str, value: str, shape: list[Any]) -> None:
@@ -59,9 +78,22 @@ class GraphBuilder:
         self._more[name] = (np.float32, shape)
 
     def weight(self, name: str, array: NDArray[Any]) -> str:
-        """A tensor in the weight file, once for all graphs."""
-        self._tensors[name] = self._weights.add(name, array)
-        return name
+        """A tensor in the weight file, once for all graphs; in sparse form where that is smaller."""
+        form = sparse_form(array)
+        if form is None:
+            return self.dense(name, array)
+        self._weights.sparse[name] = form
+        parts = {part: self.dense(f"{name}.{part}", values) for part, values in form.parts().items()}
+        key = (str(form.shape), *parts.values())
+        if key not in self._expanded:
+            self._expanded[key] = expand(self, form, parts)
+        return self._expanded[key]
+
+    def dense(self, name: str, array: NDArray[Any]) -> str:
+        """A tensor in the weight file, as it is."""
+        tensor = self._weights.add(name, array)
+        self._tensors[tensor.name] = tensor
+        return tensor.name
 
     def constant(self, array: NDArray[Any]) -> str:
         """A small tensor inside the graph."""
@@ -73,6 +105,10 @@ class GraphBuilder:
     def integers(self, *values: int) -> str:
         """A one-dimensional constant, for shapes and axes."""
         return self.constant(np.array(values, np.int64))
+
+    def numbers(self, count: int) -> str:
+        """0 to ``count`` - 1, int64, made when the graph is loaded."""
+        return self.node("Range", *(self.constant(np.asarray(value, np.int64)) for value in (0, count, 1)))
 
     def node(
         self, operator: str, *inputs: str, outputs: int | list[str] = 1, domain: str = "", **attributes: Any

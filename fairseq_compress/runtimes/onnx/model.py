@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,8 @@ class OnnxMetadata:
     decoder: Shape
     positions: _Positions
     widths: _Widths
+    sparse_in_file: dict[str, int] = field(default_factory=dict)
+    """Number of matrices with many zeros, their bytes in the file, and those of the dense ones in memory."""
 
 
 def open_model(directory: ModelDirectory, options: RuntimeOptions) -> OpenedModel:
@@ -55,7 +57,7 @@ def open_model(directory: ModelDirectory, options: RuntimeOptions) -> OpenedMode
 
 
 class OnnxModel(SearchModel):
-    """Beam search over the graphs of :mod:`fairseq_compress.export.onnx_transformer`.
+    """Beam search over the graphs of :mod:`fairseq_compress.export.onnx`.
 
     Batches are translated in parallel, by one thread each; a single batch by all ``threads`` if the model is large.
     """

@@ -1,8 +1,8 @@
 """Decoding steps of an exported model in ONNX Runtime.
 
 The session is bound to the memory of keys and values, into which a step writes those of its tokens in place. When the
-beam is reordered, nothing is copied: ``path[b, g, t]`` is the row of sentence b with the keys and values of step t of
-hypothesis g.
+beam is reordered, they are not copied: ``path[b, g, t]`` is the row of sentence b with the keys and values of step t of
+hypothesis g. Other states, of a constant size, are written to memory of their own and copied in the new order.
 """
 
 from collections.abc import Iterator
@@ -14,8 +14,17 @@ from numpy.typing import NDArray
 
 from fairseq_compress.decoding.beam_search import Candidates, Choice, Floats, Ints, pick
 from fairseq_compress.decoding.candidates import Best, candidates
+from fairseq_compress.options import option
 
 STEPS_AT_FIRST = 32  # for which there is room; it doubles when they are over
+
+
+@dataclass(frozen=True)
+class State:
+    """What a step keeps of each hypothesis in ``state_NAME (B G, width)``, zeros before the first step."""
+
+    name: str
+    width: int = option(range="[1, inf)")
 
 
 @dataclass(frozen=True)
@@ -23,9 +32,12 @@ class Shape:
     """Shape of a decoder."""
 
     layers: int
-    heads: Any  # H of self-attention: a number, or one of each layer where they differ
+    heads: Any  # H of self-attention: a number, or one of each layer where they differ; 0 if it keeps no keys
     head_width: Any  # D, likewise
     entries: int  # of the dictionary and the padding of the output
+    states: tuple[State, ...] = ()
+    attending: tuple[int, ...] | None = None
+    """Numbers of the layers that attend to the source; None: all."""
 
     def problems(self) -> Iterator[str]:
         """A message for each damaged field."""
@@ -34,9 +46,14 @@ class Shape:
             if len(sizes) != self.layers or not all(type(size) is int for size in sizes):
                 yield f"{name}: must be a whole number or one of each layer, got {getattr(self, name)}"
 
-    def caches(self) -> list[tuple[int, int]]:
-        """(H, D) of each layer."""
-        return list(zip(self._of_layers(self.heads), self._of_layers(self.head_width), strict=True))
+    def caches(self) -> dict[int, tuple[int, int]]:
+        """Number of a layer that keeps keys and values -> (H, D)."""
+        sizes = zip(self._of_layers(self.heads), self._of_layers(self.head_width), strict=True)
+        return {number: size for number, size in enumerate(sizes) if size[0]}
+
+    def sources(self) -> tuple[int, ...]:
+        """The layers that attend to the source."""
+        return tuple(range(self.layers)) if self.attending is None else self.attending
 
     def _of_layers(self, size: Any) -> list[int]:
         return size if isinstance(size, list) else [size] * self.layers
@@ -48,7 +65,7 @@ class OnnxSteps:
     Args:
         session: of the graph of a step.
         entries: of the dictionary; the output of the graph may have more.
-        source: for each layer keys and values of the source, ``(2, B, H, S, D)``.
+        source: for each layer that attends to it keys and values of the source, ``(2, B, H, S, D)``.
         source_mask: ``(B, S)``, 1 for tokens, 0 for padding.
         positions: vectors of the steps, ``(.., C)``.
     """
@@ -60,7 +77,10 @@ class OnnxSteps:
         self._session, self._shape, self._entries, self._positions = session, shape, entries, positions
         self._source, self._source_mask = source, source_mask
         self._room = min(STEPS_AT_FIRST, len(positions))
+        self._caches = list(shape.caches().items())
         self._past = self._empty(len(source_mask))
+        self._states = [np.zeros((len(source_mask), state.width), np.float32) for state in shape.states]
+        self._new_states = [np.empty_like(state) for state in self._states]
         self._path = np.zeros((len(source_mask), 1, self._room), np.int32)
         self._step = 0
         self._binding: Any = None
@@ -85,7 +105,10 @@ class OnnxSteps:
 
     def reorder(self, parents: Ints) -> None:
         batch, group = parents.shape
-        if group != self._path.shape[1]:  # after the first step
+        former = self._path.shape[1]
+        if self._states:
+            self._renew_states((np.arange(batch)[:, None] * former + parents).ravel(), resized=group != former)
+        if group != former:  # after the first step
             self._path = np.zeros((batch, group, self._path.shape[2]), np.int32)
             self._renew_past(batch * group, to=slice(None, None, group))
         elif group > 1:
@@ -98,11 +121,23 @@ class OnnxSteps:
         self._source_mask = self._source_mask.take(rows, axis=0)
         self._path = self._path.take(rows, axis=0)
         hypotheses = (rows[:, None] * group + np.arange(group)).ravel()
+        self._states = [state.take(hypotheses, axis=0) for state in self._states]
+        self._new_states = [np.empty_like(state) for state in self._states]
         self._renew_past(len(hypotheses), chosen=hypotheses)
 
+    def _renew_states(self, chosen: Ints, resized: bool) -> None:
+        """Let the next step start from the ``chosen`` rows of the states of the last one."""
+        if resized:
+            self._states = [new.take(chosen, axis=0) for new in self._new_states]
+            self._new_states = [np.empty_like(state) for state in self._states]
+            self._binding = None
+        else:
+            for new, state in zip(self._new_states, self._states, strict=True):
+                new.take(chosen, axis=0, out=state, mode="clip")  # the other modes copy twice
+
     def _empty(self, hypotheses: int) -> list[Floats]:
-        """For each layer keys and values, ``(2, B G, H, P, D)`` with room for P steps."""
-        sizes = ((2, hypotheses, heads, self._room, width) for heads, width in self._shape.caches())
+        """For each layer with them keys and values, ``(2, B G, H, P, D)`` with room for P steps."""
+        sizes = ((2, hypotheses, heads, self._room, width) for _, (heads, width) in self._caches)
         return [np.empty(size, np.float32) for size in sizes]
 
     def _renew_past(self, hypotheses: int, to: slice = slice(None), chosen: Any = slice(None)) -> None:
@@ -135,10 +170,14 @@ class OnnxSteps:
             "penalty": self._penalty, "count": self._constants[0], "step": self._number, "beam": self._constants[1],
         }  # fmt: skip
         outputs: dict[str, NDArray[Any]] = {"log_probs": self._lprobs, "best": self._best, "eos": self._eos}
-        for layer in range(self._shape.layers):
+        for place, (layer, _) in enumerate(self._caches):
             for part, name in enumerate("kv"):
-                inputs[f"source_{layer}_{name}"] = self._source[layer][part]
-                inputs[f"past_{layer}_{name}"] = outputs[f"new_{layer}_{name}"] = self._past[layer][part]
+                inputs[f"past_{layer}_{name}"] = outputs[f"new_{layer}_{name}"] = self._past[place][part]
+        for source, layer in zip(self._source, self._shape.sources(), strict=True):
+            for part, name in enumerate("kv"):
+                inputs[f"source_{layer}_{name}"] = source[part]
+        for state, old, new in zip(self._shape.states, self._states, self._new_states, strict=True):
+            inputs[f"state_{state.name}"], outputs[f"new_state_{state.name}"] = old, new
         for name, array in inputs.items():
             self._binding.bind_input(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
         for name, array in outputs.items():

@@ -1,0 +1,131 @@
+"""The graph of a decoding step.
+
+It takes the last tokens and what the layers keep of the former steps: keys and values of attention, or the states of
+recurrent units. Its own keys and values are appended to ``past``, whose memory the caller binds as the output ``new``
+too. ``path`` selects the past of each hypothesis, so that reordering the beam copies no keys and values: ONNX Runtime's
+``DecoderMaskedMultiHeadAttention``. States are small, and the caller reorders them.
+
+Shapes: B sentences, S source tokens, G hypotheses of a sentence, P steps, C the width of the stream, H heads of width D
+(in each layer its own), V entries.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fairseq_compress.architecture.shape import Attention
+from fairseq_compress.decoding.beam_search import Symbols
+from fairseq_compress.export.onnx.part import Part
+from fairseq_compress.export.onnx.registry import EMBEDDINGS, UNITS
+from fairseq_compress.export.onnx.weights import Weights
+from fairseq_compress.export.onnx_graph import MICROSOFT, GraphBuilder, WeightFile
+from fairseq_compress.export.onnx_linear import Float32
+
+TOKENS, STEP = "tokens", "step"
+Tensors = dict[str, tuple[Any, list[Any]]]
+
+
+class Step(Part):
+    """The decoder in the graph of a step, with its inputs and outputs."""
+
+    def __init__(
+        self, graph: GraphBuilder, weights: Weights, values: dict[str, Any], precision: Float32, padding: int
+    ) -> None:
+        super().__init__("decoder", graph, weights, values, precision)
+        self.padding = padding  # its token
+        self.inputs: Tensors = {
+            TOKENS: (np.int64, ["B", "G"]),
+            "position": (np.float32, [1, 1, self.width]),
+            STEP: (np.int32, [1]),
+            "beam": (np.int32, [1]),
+            "path": (np.int32, ["B", "G", "P"]),
+            "source_mask": (np.int32, ["B", "S"]),
+            "penalty": (np.float32, ["V"]),
+            "count": (np.int64, [1]),
+        }
+        self.outputs: Tensors = {
+            "log_probs": (np.float32, ["B", "G", "K"]),
+            "best": (np.int64, ["B", "G", "K"]),
+            "eos": (np.float32, ["B", "G"]),
+        }
+        self.states: dict[str, int] = {}
+        """Name -> width of what is kept of each hypothesis besides keys and values, ``(B G, width)``, zeros first."""
+
+    def state(self, name: str, width: int) -> str:
+        """A state after the step before; :meth:`renew` must give that after this step."""
+        self.states[name] = width
+        self.inputs[f"state_{name}"] = self.outputs[f"new_state_{name}"] = (np.float32, ["B G", width])
+        return f"state_{name}"
+
+    def renew(self, name: str, value: str) -> None:
+        self.graph.node("Identity", value, outputs=[f"new_state_{name}"])
+
+    def self_attention(self, number: int, x: str, values: str | None = None) -> str:
+        kind = self.layers[number].self_attention.kind
+        return self._attention(number, x, values or x) if kind == "attention" else UNITS[kind](self, number, x)
+
+    def _attention(self, number: int, x: str, values: str) -> str:
+        """Attention to the tokens so far."""
+        own, shape = f"{self.prefix(number)}.self_attn", self.layers[number].self_attention
+        names = [f"{own}.{part}_proj" for part in "qkv"]
+        if x == values and self.one_product(*names):
+            whole = self.graph.reshape(self.joined(x, *names), -1, 1, 3 * shape.width)
+            qkv = self.graph.node("Split", whole, outputs=3, axis=2, num_outputs=3)
+        else:
+            flat = [*self.separate(x, *names[:2]), self.linear(values, names[2])]
+            qkv = [self.graph.reshape(each, -1, 1, shape.width) for each in flat]
+        past, new = ([f"{kind}_{number}_{part}" for part in "kv"] for kind in ("past", "new"))
+        size = (np.float32, ["B G", shape.heads, "P", shape.head_width])
+        self.inputs |= dict.fromkeys(past, size)
+        self.outputs |= dict.fromkeys(new, size)
+        attended, *_ = self.graph.node(
+            "DecoderMaskedMultiHeadAttention", *qkv, "", "", *past, STEP, "beam", "path", domain=MICROSOFT,
+            outputs=[f"attended_{number}", *new], num_heads=shape.heads, scale=float(shape.head_width**-0.5),
+            past_present_share_buffer=1,
+        )  # fmt: skip
+        return self.linear(self.graph.reshape(attended, -1, shape.width), f"{own}.out_proj")
+
+    def cross_attention(self, number: int, x: str) -> str:
+        cross, shape = f"{self.prefix(number)}.encoder_attn", self.layers[number].cross_attention
+        assert isinstance(shape, Attention)
+        source = [f"source_{number}_{part}" for part in "kv"]
+        self.inputs |= dict.fromkeys(source, (np.float32, ["B", shape.heads, "S", shape.head_width]))
+        q = self.graph.node("Reshape", self.linear(x, f"{cross}.q_proj"), self.graph.shape(TOKENS, shape.width))
+        return self.linear(self.attend(shape, q, *source, "source_mask"), f"{cross}.out_proj")
+
+
+def write_step(
+    path: Path, file: WeightFile, weights: Weights, values: dict[str, Any], precision: Float32, entries: int,
+    symbols: Symbols,
+) -> dict[str, int]:  # fmt: skip
+    """Write the graph of a step and return its states; see :attr:`Step.states`.
+
+    Inputs: ``tokens (B, G)``; ``position (1, 1, C)``; ``step (1,)``, its number from 0; ``beam (1,)``, G; ``path (B, G,
+    P)``, see ``runtimes/onnx/steps.py``; ``source_mask (B, S)``, 1 for tokens; ``penalty (V,)``, added to
+    log-probabilities before the best are chosen; ``count (1,)``, how many; for each layer with attention ``past_L_k``
+    and ``past_L_v (B G, H, P, D)``, and ``source_L_k`` and ``source_L_v (B, H, S, D)``; ``state_NAME (B G, width)``.
+    Outputs: ``new_L_k``, ``new_L_v``, which must be the memory of ``past``; ``new_state_NAME``, which must not be that
+    of ``state_NAME``; ``log_probs`` and ``best (B, G, count)``; ``eos (B, G)``.
+
+    V is the number of rows of the output, of which the first ``entries`` are tokens.
+    """
+    graph = GraphBuilder(file)
+    step = Step(graph, weights, values, precision, symbols.pad)
+    x = step.stack(step.embed(TOKENS, "position"))
+    if "decoder.project_out_dim.weight" in weights:
+        x = step.linear(x, "decoder.project_out_dim")
+    _choose(graph, EMBEDDINGS[step.embeddings.kind].logits(step, x, entries), symbols.eos)
+    graph.save(path, step.inputs, step.outputs)
+    return step.states
+
+
+def _choose(graph: GraphBuilder, logits: str, eos: int) -> None:
+    """From logits ``(B G, V)`` to the best tokens."""
+    log_probs = graph.node("LogSoftmax", logits, axis=-1)
+    ends = graph.node("Gather", log_probs, graph.integers(eos), axis=1)
+    graph.node("Reshape", ends, graph.shape(TOKENS), outputs=["eos"])
+    best, tokens = graph.node("TopK", graph.node("Add", log_probs, "penalty"), "count", outputs=2, axis=-1)
+    sizes = graph.node("Concat", graph.shape(TOKENS), "count", axis=0)
+    graph.node("Reshape", best, sizes, outputs=["log_probs"])
+    graph.node("Reshape", tokens, sizes, outputs=["best"])
