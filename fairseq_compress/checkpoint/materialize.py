@@ -7,7 +7,7 @@ The output has dense weights, tied ones once, and a configuration of plain value
 import argparse
 import dataclasses
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -20,13 +20,22 @@ from torch import Tensor
 from fairseq_compress.architecture.configuration import architecture_of
 from fairseq_compress.architecture.flags import KEY
 from fairseq_compress.architecture.reading import to_json
+from fairseq_compress.architecture.shape import Architecture
 from fairseq_compress.architecture.stock import dense, why_not_plain, why_not_stock
-from fairseq_compress.checkpoint.load import TABLES, build_model, dictionaries_of, load_upgraded, table_rows
+from fairseq_compress.checkpoint.load import (
+    TABLES,
+    TrainedModel,
+    build_model,
+    dictionaries_of,
+    load_upgraded,
+    table_rows,
+)
 from fairseq_compress.checkpoint.state import stock_configuration, with_model, write_converted
 from fairseq_compress.errors import CheckpointError
 from fairseq_compress.modules.activation_quantizer import remove_quantizers
 from fairseq_compress.modules.structured import structured_modules
 from fairseq_compress.surgery.plain_parameters import dense_state
+from fairseq_compress.weights.groups import effective_state
 from fairseq_compress.work.files import PathLike
 
 # Of a log-probability. Both models run the same products in the same order in float32; where a product of factors
@@ -36,7 +45,7 @@ REASONS_SHOWN = 10
 
 
 class Materialized(NamedTuple):
-    """A checkpoint as a plain transformer."""
+    """A checkpoint as a plain transformer, or in its own form, with evaluated weights."""
 
     model: TransformerModel
     values: dict[str, Any]
@@ -54,35 +63,50 @@ def materialize(path: PathLike, any_shape: bool = False) -> Materialized:
         any_shape: allow layers that differ in heads, head width and FFN units; the model is then a
             ``compressed_transformer`` with dense weights.
     """
-    state, cfg = load_upgraded(path)
-    reasons = _why_not_by_name(cfg, state["model"])
-    if reasons:
-        raise _refusal(path, reasons)
-    source, target = dictionaries_of(state["model"])
-    original = build_model(path, state, cfg, source, target).eval()
-    values, architecture = model_values(cfg.model), architecture_of(cfg.model)
+    trained = _load(path)
+    architecture = architecture_of(trained.cfg.model)
     if reasons := why_not_plain(architecture) + ([] if any_shape else why_not_stock(architecture)):
         raise _refusal(path, reasons)
+    return _rebuilt(trained, model_values(trained.cfg.model), dense_state, "as a plain transformer")
+
+
+def in_own_form(path: PathLike) -> Materialized:
+    """The checkpoint as a model of its own architecture, without a plan and without noise; of quantized weights x̂."""
+    trained = _load(path)
+    return _rebuilt(trained, own_values(trained.cfg.model), effective_state, "without its plan")
+
+
+def _load(path: PathLike) -> TrainedModel:
+    state, cfg = load_upgraded(path)
+    if reasons := _why_not_by_name(cfg, state["model"]):
+        raise _refusal(path, reasons)
+    source, target = dictionaries_of(state["model"])
+    return TrainedModel(path, state, cfg, (source, target), build_model(path, state, cfg, source, target).eval())
+
+
+def _rebuilt(
+    trained: TrainedModel, values: dict[str, Any], weights_of: Callable[[Any], dict[str, Tensor]], described: str
+) -> Materialized:
+    """A new model of the options ``values`` with weights of the trained one, after a comparison of the two."""
+    path, original, dictionaries = trained.path, trained.model, trained.dictionaries
     kind: Any = type(original) if KEY in values else TransformerModel
-    plain: TransformerModel = kind.build_model(argparse.Namespace(**values), _Dictionaries(source, target))
+    plain: TransformerModel = kind.build_model(argparse.Namespace(**values), _Dictionaries(*dictionaries))
     plain.eval().requires_grad_(False)
-    ranges = remove_quantizers(original)
-    weights = dense_state(original)
-    reasons = why_not_by_shape(weights, plain.state_dict())
-    if reasons:
+    ranges, weights = remove_quantizers(original), weights_of(original)
+    if reasons := why_not_by_shape(weights, plain.state_dict()):
         raise _refusal(path, reasons)
     plain.load_state_dict(weights, strict=True)
     precise = torch.float64 if structured_modules(original) else torch.float32
-    difference = greatest_difference(original.to(precise), plain.to(precise), len(source), len(target))
+    difference = greatest_difference(original.to(precise), plain.to(precise), *map(len, dictionaries))
     plain.float()
     if not difference <= TOLERANCE:
         raise CheckpointError(
-            f"checkpoint {path}: as a plain transformer its log-probabilities differ by {difference:.2g}, more than "
+            f"checkpoint {path}: {described} its log-probabilities differ by {difference:.2g}, more than "
             f"{TOLERANCE:g}; nothing was written"
         )
-    configuration = stock_configuration(cfg)
+    configuration = stock_configuration(trained.cfg)
     configuration["common"] |= {"user_dir": None}
-    written = with_model(state, configuration | {"model": values}, weights)
+    written = with_model(trained.state, configuration | {"model": values}, weights)
     return Materialized(plain, values, written, ranges)
 
 
@@ -93,6 +117,15 @@ def write_materialized(path: PathLike, output: PathLike) -> dict[str, Any]:
 
 def model_values(model: Any) -> dict[str, Any]:
     """The options of ``transformer`` for a model, with the dense architecture if they cannot express it."""
+    return _values(model, dense(architecture_of(model)))
+
+
+def own_values(model: Any) -> dict[str, Any]:
+    """The options of ``transformer`` for a model, with its architecture if they cannot express it."""
+    return _values(model, architecture_of(model))
+
+
+def _values(model: Any, architecture: Architecture) -> dict[str, Any]:
     known = argparse.Namespace()
     base_architecture(known)
     names = [*vars(known), "dropout", "max_source_positions", "max_target_positions", "no_cross_attention"]
@@ -103,8 +136,8 @@ def model_values(model: Any) -> dict[str, Any]:
     base_architecture(space := argparse.Namespace(**values))
     of_training = {"encoder_embed_path": None, "decoder_embed_path": None, "quant_noise_pq": 0, "quant_noise_scalar": 0}
     found = vars(space) | of_training | {"_name": "transformer", "arch": "transformer"}
-    architecture = dense(architecture_of(model))
-    return found | ({KEY: to_json(architecture)} if why_not_stock(architecture) else {})
+    stock = architecture == dense(architecture) and not why_not_plain(architecture) + why_not_stock(architecture)
+    return found if stock else found | {KEY: to_json(architecture)}
 
 
 def why_not_by_shape(weights: Mapping[str, Tensor], plain: Mapping[str, Tensor]) -> list[str]:

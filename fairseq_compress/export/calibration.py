@@ -13,6 +13,7 @@ from fairseq_compress.decoding.beam_search import Floats
 from fairseq_compress.decoding.search_options import SearchOptions
 from fairseq_compress.errors import DataError
 from fairseq_compress.export import onnx_format
+from fairseq_compress.export.onnx.forms.plain_embedding import OUTPUT, TABLES
 from fairseq_compress.export.onnx_graph import GraphBuilder
 from fairseq_compress.export.onnx_linear import Float32, Range
 from fairseq_compress.runtimes.model_directory import ModelDirectory
@@ -78,12 +79,33 @@ class _ObservedModel(OnnxModel):
         return _ObservedSession(encoder, self.ranges), _ObservedSession(step, self.ranges)
 
 
+class _Named(Float32):
+    """Records the names of the linear layers."""
+
+    def __init__(self) -> None:
+        self.names: dict[str, None] = {}
+
+    def linear(self, graph: GraphBuilder, name: str, x: str, weight: Floats, bias: Floats | None) -> str:
+        self.names[name] = None
+        return super().linear(graph, name, x, weight, bias)
+
+
+def quantized_inputs(plain: Materialized, models: LoadedModels) -> list[str]:
+    """The linear layers in the graphs of a model."""
+    named = _Named()
+    with tempfile.TemporaryDirectory() as name:
+        onnx_format.write_graphs(Path(name), plain.model, plain.values, models.source, models.target, named)
+    return list(named.names)
+
+
 def learned_ranges(largest: dict[str, float]) -> dict[str, Range]:
     """Symmetric ranges by layer name in the graphs, from the largest input magnitude of each linear layer."""
     found = {name: (-value, value) for name, value in largest.items()}
-    if "decoder.output_projection" in found:  # in the graphs the table that it shares has the name
-        tables = (f"{side}.embed_tokens" for side in ("encoder", "decoder"))
-        found |= dict.fromkeys(tables, found["decoder.output_projection"])
+    outputs = [name for name in found if name.startswith(OUTPUT)]
+    for output in outputs:  # in the graphs the table that it shares has the name
+        found |= dict.fromkeys((table + output.removeprefix(OUTPUT) for table in TABLES), found[output])
+        if output == OUTPUT:
+            found |= dict.fromkeys((f"{table}.table" for table in TABLES), found[output])
     return found
 
 

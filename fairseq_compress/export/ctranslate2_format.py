@@ -12,8 +12,10 @@ from fairseq.data import Dictionary
 
 from fairseq_compress.architecture.configuration import architecture_of
 from fairseq_compress.architecture.stock import why_not_stock
+from fairseq_compress.checkpoint.materialize import Materialized, materialize
 from fairseq_compress.errors import ConfigError
 from fairseq_compress.export.model_writer import unsupported_options
+from fairseq_compress.work.files import PathLike
 
 ACTIVATIONS = {
     "gelu": common_spec.Activation.GELU,
@@ -23,6 +25,11 @@ ACTIVATIONS = {
     "swish": common_spec.Activation.SWISH,
 }
 VERSION = ctranslate2.__version__
+
+
+def load(path: PathLike) -> Materialized:
+    """The checkpoint as this runtime takes it: a plain transformer of dense matrices."""
+    return materialize(path, any_shape=True)
 
 
 def why_not(values: dict[str, Any]) -> list[str]:

@@ -9,14 +9,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from torch import nn
-
 import fairseq_compress
 from fairseq_compress import runtimes
 from fairseq_compress.checkpoint.average import count_parameters
-from fairseq_compress.checkpoint.materialize import materialize
+from fairseq_compress.checkpoint.materialize import Materialized
 from fairseq_compress.errors import ConfigError
-from fairseq_compress.export.calibration import find_ranges, learned_ranges
+from fairseq_compress.export.calibration import find_ranges, learned_ranges, quantized_inputs
 from fairseq_compress.export.model_writer import create_directory
 from fairseq_compress.export.onnx_linear import Range
 from fairseq_compress.export.options import CALIBRATED, CheckOptions, ExportOptions
@@ -46,12 +44,12 @@ class Exporter:
         )
         assert isinstance(self._original.translator, TorchModel)
         self._models = self._original.translator.loaded
-        self._plain = materialize(path, any_shape=True)
+        self._prepared: dict[Any, Materialized] = {}
         self.check = None if check.no_check else SelfCheck(self._original, check)
 
     def fill(self, folder: Path, options: ExportOptions) -> tuple[dict[str, Any], OpenedModel | None]:
         """Write the files into an existing folder and verify them; return the metadata and the verified model."""
-        plain, models, quantization = self._plain, self._models, str(options.quantization)
+        plain, models, quantization = self._model(options), self._models, str(options.quantization)
         ranges = self._ranges(options) if quantization == CALIBRATED else None
         own = _writer(options.runtime).write_model(
             folder, plain.model, plain.values, models.source, models.target, quantization, ranges
@@ -65,24 +63,31 @@ class Exporter:
         exported = runtimes.open(directory, RuntimeOptions(self._search))
         return metadata | {"check": self.check.compare(exported, quantization)}, exported
 
+    def _model(self, options: ExportOptions) -> Materialized:
+        """The model as the writer of its runtime takes it, loaded once for each way."""
+        load = _writer(options.runtime).load
+        if load not in self._prepared:
+            self._prepared[load] = load(self._options.checkpoint)
+        return self._prepared[load]
+
     def _ranges(self, options: ExportOptions) -> dict[str, Range]:
         """Of the inputs of the linear layers: from the calibration text, else those learned in training."""
-        plain = self._plain
+        plain = self._model(options)
         if options.calibration is not None:
             assert self._original.segmenter is not None
             return find_ranges(plain, self._models, self._original.segmenter, options.calibration, options.search)
-        layers = [name for name, module in plain.model.named_modules() if isinstance(module, nn.Linear)]
-        if missing := [name for name in layers if name not in plain.ranges]:
-            which = f"no range of {missing[0]}" if plain.ranges else "no ranges of activations"
+        learned = learned_ranges(plain.ranges)
+        if missing := [name for name in quantized_inputs(plain, self._models) if name not in learned]:
+            which = f"no range of {missing[0]}" if learned else "no ranges of activations"
             raise ConfigError(
                 f"--calibration: must be given with --quantization {CALIBRATED}, as the training of "
-                f"{options.checkpoint} learned {which}" + (", and others" if plain.ranges and missing[1:] else "")
+                f"{options.checkpoint} learned {which}" + (", and others" if learned and missing[1:] else "")
             )
-        return learned_ranges(plain.ranges)
+        return learned
 
     def _describe(self, options: ExportOptions) -> dict[str, Any]:
         """The metadata except files and check."""
-        models, state = self._models, self._plain.state
+        models, (_, values, state, _) = self._models, self._model(options)
         sentencepiece = {
             name.replace(".model", "_sha256"): file_sha256(path) for name, path in self._sentencepiece_files().items()
         }
@@ -99,7 +104,7 @@ class Exporter:
                 **{name: models.facts[name] for name in ("source_dictionary", "target_dictionary")},
             },
             "positions": {"source": models.max_source_positions, "target": models.max_target_positions},
-            "architecture": self._plain.values,
+            "architecture": values,
             "parameters": count_parameters(state["model"]),
             "checkpoint_sha256": models.facts["checkpoints"][0],
             "training": {"updates": state["optimizer_history"][-1]["num_updates"], **_training(state["cfg"])},

@@ -9,7 +9,7 @@ from typing import Any
 
 from fairseq_compress import runtimes
 from fairseq_compress.decoding.search_model import SubwordTranslator
-from fairseq_compress.errors import CheckError, ConfigError
+from fairseq_compress.errors import CheckError, CheckpointError, ConfigError
 from fairseq_compress.export.exporter import Exporter
 from fairseq_compress.export.model_writer import create_directory
 from fairseq_compress.export.options import CALIBRATED, OBJECTIVES, CheckOptions, ExportOptions
@@ -54,7 +54,7 @@ def export_fastest(options: ExportOptions, output: PathLike, check: CheckOptions
             results.append({"runtime": each.runtime, "quantization": each.quantization})
             try:
                 whole[number], opened = exporter.fill(place, each)
-            except (CheckError, ConfigError) as error:
+            except (CheckError, CheckpointError, ConfigError) as error:
                 results[number]["dropped"] = str(error)
                 continue
             assert opened is not None

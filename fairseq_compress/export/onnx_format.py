@@ -13,6 +13,7 @@ import fairseq_compress.export.onnx.forms  # noqa: F401 - registers them
 from fairseq_compress.architecture.configuration import architecture_of
 from fairseq_compress.architecture.flags import KEY
 from fairseq_compress.architecture.shape import Architecture
+from fairseq_compress.checkpoint.materialize import in_own_form
 from fairseq_compress.decoding.beam_search import Symbols
 from fairseq_compress.decoding.vocabulary import write_symbols
 from fairseq_compress.errors import ConfigError
@@ -27,6 +28,7 @@ from fairseq_compress.export.onnx_linear import Float32, Int8, Range
 from fairseq_compress.functional.layer_map import PARTS
 from fairseq_compress.runtimes.onnx.model import ENCODER, STEP, WEIGHTS
 
+load = in_own_form  # the checkpoint as this runtime takes it
 VERSION: str = onnxruntime.__version__
 UNREAD_SHOWN = 5
 
@@ -53,7 +55,7 @@ def write_model(
 
     Args:
         model: fairseq's ``TransformerModel``, or ours of any architecture.
-        values: its options, of :func:`fairseq_compress.checkpoint.materialize.model_values`.
+        values: its options, of :func:`fairseq_compress.checkpoint.materialize.own_values`.
         quantization: one of the runtime's.
         ranges: of the inputs of the linear layers, for ``int8_calibrated``.
     """

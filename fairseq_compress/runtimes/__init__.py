@@ -23,7 +23,8 @@ class Runtime:
     module: str
     """Has ``open_model(path, options)`` as :func:`open`; the path is a ModelDirectory if there is a writer."""
     writer: str = ""
-    """The module that writes its directories: ``VERSION``, and ``write_model`` as in ``export/onnx_format.py``."""
+    """The module that writes its directories: ``VERSION``, ``load`` and ``write_model`` as in
+    ``export/onnx_format.py``."""
     quantizations: tuple[str, ...] = ()
     automatic: tuple[str, ...] = ()  # the quantizations that ``export --runtime auto`` tries
     weight_files: tuple[str, ...] = ()  # files of a directory that hold weights
