@@ -16,6 +16,19 @@ def dense(architecture: Architecture) -> Architecture:
     return replace(layers, embeddings=embeddings)
 
 
+def forms(architecture: Architecture) -> list[str]:
+    """What makes an architecture smaller than the plain one that computes the same; :func:`dense` has none of it."""
+    layers = [layer for part in PARTS for layer in architecture.stack(part).layers]
+    matrices = [matrix for layer in layers for matrix in layer.matrices]
+    found = {
+        "low-rank layers": any(matrix.rank for matrix in matrices),
+        "sparse layers": any(matrix.sparsity for matrix in matrices),
+        "shared layers": any(layer.shared_with is not None for layer in layers),
+        f"{architecture.embeddings.kind.replace('_', '-')} embeddings": architecture.embeddings.kind != "plain",
+    }
+    return [name for name, there in found.items() if there]
+
+
 def why_not_plain(architecture: Architecture) -> list[str]:
     """Reasons why fairseq's layers, of any sizes, cannot compute the architecture."""
     reasons = []

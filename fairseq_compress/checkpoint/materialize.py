@@ -21,7 +21,7 @@ from fairseq_compress.architecture.configuration import architecture_of
 from fairseq_compress.architecture.flags import KEY
 from fairseq_compress.architecture.reading import to_json
 from fairseq_compress.architecture.shape import Architecture
-from fairseq_compress.architecture.stock import dense, why_not_plain, why_not_stock
+from fairseq_compress.architecture.stock import dense, forms, why_not_plain, why_not_stock
 from fairseq_compress.checkpoint.load import (
     TABLES,
     TrainedModel,
@@ -54,6 +54,8 @@ class Materialized(NamedTuple):
     """The checkpoint of architecture ``transformer`` and task ``translation``, without optimizer."""
     ranges: dict[str, float]
     """The largest input of each linear layer whose input was quantized in training."""
+    lost: list[str]
+    """The forms of the checkpoint in whose place the model has dense matrices."""
 
 
 def materialize(path: PathLike, any_shape: bool = False) -> Materialized:
@@ -107,7 +109,9 @@ def _rebuilt(
     configuration = stock_configuration(trained.cfg)
     configuration["common"] |= {"user_dir": None}
     written = with_model(trained.state, configuration | {"model": values}, weights)
-    return Materialized(plain, values, written, ranges)
+    kept = forms(architecture_of(argparse.Namespace(**values)))
+    lost = [form for form in forms(architecture_of(trained.cfg.model)) if form not in kept]
+    return Materialized(plain, values, written, ranges, lost)
 
 
 def write_materialized(path: PathLike, output: PathLike) -> dict[str, Any]:

@@ -49,6 +49,11 @@ def run(args: Options) -> None:
         f"{args.output}: {metadata['runtime']} {metadata['quantization']}, {metadata['parameters']:,} parameters, "
         f"{metadata['bytes']:,} bytes"
     )
+    if lost := metadata["stored_dense"]:
+        common.tell(
+            f"fairseq-compress export: warning: {metadata['runtime']} stores dense matrices in place of "
+            f"{', '.join(lost)}"
+        )
     if found := metadata["check"]:
         bleu, chrf = found["bleu"], found["chrf2"]
         common.tell(

@@ -87,7 +87,8 @@ class Exporter:
 
     def _describe(self, options: ExportOptions) -> dict[str, Any]:
         """The metadata except files and check."""
-        models, (_, values, state, _) = self._models, self._model(options)
+        models, plain = self._models, self._model(options)
+        state = plain.state
         sentencepiece = {
             name.replace(".model", "_sha256"): file_sha256(path) for name, path in self._sentencepiece_files().items()
         }
@@ -104,7 +105,8 @@ class Exporter:
                 **{name: models.facts[name] for name in ("source_dictionary", "target_dictionary")},
             },
             "positions": {"source": models.max_source_positions, "target": models.max_target_positions},
-            "architecture": values,
+            "architecture": plain.values,
+            "stored_dense": plain.lost,
             "parameters": count_parameters(state["model"]),
             "checkpoint_sha256": models.facts["checkpoints"][0],
             "training": {"updates": state["optimizer_history"][-1]["num_updates"], **_training(state["cfg"])},

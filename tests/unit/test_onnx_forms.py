@@ -27,7 +27,9 @@ WIDTH = {
     "encoder_embed_dim": 16, "encoder_ffn_embed_dim": 24, "encoder_layers": 2, "encoder_attention_heads": 4,
     "decoder_layers": 2, "decoder_attention_heads": 4, "max_source_positions": 60, "max_target_positions": 60,
 }  # fmt: skip
-PEAKS = {"bottleneck": 1}  # without norms of layers
+PEAKS = {  # the digits of float32 grow in more layers
+    "bottleneck": 1, "bottleneck with norms, low-rank": 1, "bottleneck and convolution": 1,
+}  # fmt: skip
 SEEDS = {  # with which translations have several lengths
     "factorized": 1, "tensor train": 5, "tensor train, apart": 1, "low-rank": 3, "every self-attention": 2,
 }  # fmt: skip
