@@ -51,7 +51,7 @@ def of_export(args: argparse.Namespace) -> tuple[float, float]:
 
 def measure(args: argparse.Namespace) -> None:
     from fairseq_compress import runtimes
-    from fairseq_compress.runtimes.opened import RuntimeOptions
+    from fairseq_compress.runtimes.options import RuntimeOptions
 
     model = runtimes.open(args.measure, RuntimeOptions({"beam": args.beam}))
     lines = Path(args.text).read_bytes().split(b"\n")[:-1]

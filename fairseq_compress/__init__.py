@@ -12,7 +12,6 @@ The Python API is :class:`Translator`, :func:`load`, :func:`quantize`, and the l
 import importlib
 import importlib.util
 import sys
-from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -21,10 +20,13 @@ __version__ = "0.2.0.dev0"
 
 if TYPE_CHECKING:
     from fairseq_compress import functional
-    from fairseq_compress.api import Hypothesis, LoadedModel, Translator, load, quantize
+    from fairseq_compress.api import Hypothesis, LoadedModel, Segmentation, Translator, load, quantize
 
-_OF_API = ("Hypothesis", "LoadedModel", "Translator", "load", "quantize")
-__all__ = ["Hypothesis", "LoadedModel", "Translator", "__version__", "functional", "load", "quantize", "register"]
+_OF_API = ("Hypothesis", "LoadedModel", "Segmentation", "Translator", "load", "quantize")
+__all__ = [
+    "Hypothesis", "LoadedModel", "Segmentation", "Translator", "__version__", "functional", "load", "quantize",
+    "register",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
@@ -60,7 +62,7 @@ def register() -> None:
     import fairseq_compress.tasks.dual_vocab_translation  # noqa: F401
 
 
-class _AfterFairseq(MetaPathFinder):
+class _AfterFairseq:  # a MetaPathFinder by its method; to import importlib.abc takes 6 ms
     """Import hook that calls :func:`register` after fairseq was imported."""
 
     _asks = False

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from fairseq_compress.corpus.segmentation.choice import Segmentation
 from fairseq_compress.decoding.hypothesis import Hypothesis
 from fairseq_compress.errors import ConfigError
 from fairseq_compress.extras import explained
@@ -45,6 +46,8 @@ class Translator:
             that it was trained on.
         sentencepiece_model: for a checkpoint, its sentencepiece model.
         target_sentencepiece_model: for a checkpoint, the model of the target side if it has its own.
+        segmentation: instead of both, for a checkpoint with another segmentation, such as
+            ``Segmentation("bpecodes", kind="fastbpe", tokenizer="moses")``.
         search: options of the beam search (``beam``, ``lenpen``, ``max_len_a``, ``max_len_b``, ``min_len``, ``unkpen``,
             ``no_repeat_ngram_size``); default: the options of the export.
 
@@ -57,14 +60,16 @@ class Translator:
     def __init__(
         self, model: PathLike, *, threads: int | None = None, longest: int = 256, split: bool = True,
         data: PathLike | None = None, sentencepiece_model: PathLike | None = None,
-        target_sentencepiece_model: PathLike | None = None, **search: int | float,
+        target_sentencepiece_model: PathLike | None = None, segmentation: Segmentation | None = None,
+        **search: int | float,
     ) -> None:  # fmt: skip
         from fairseq_compress import runtimes
-        from fairseq_compress.runtimes.opened import RuntimeOptions
+        from fairseq_compress.runtimes.options import RuntimeOptions
 
         folder = None if data is None else os.fspath(data)
-        sentencepiece = None if sentencepiece_model is None else (sentencepiece_model, target_sentencepiece_model)
-        options = RuntimeOptions(search, nbest=None, threads=threads, sentencepiece=sentencepiece, data=folder)
+        if segmentation is None and sentencepiece_model is not None:
+            segmentation = Segmentation(sentencepiece_model, target_sentencepiece_model)
+        options = RuntimeOptions(search, nbest=None, threads=threads, segmentation=segmentation, data=folder)
         self._model = runtimes.open(model, options)
         self._lines: dict[str, Any] = {"longest": longest, "long_lines": "split" if split else "refuse"}
         self.metadata: dict[str, Any] = self._model.metadata

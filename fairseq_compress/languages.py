@@ -9,6 +9,7 @@ or space, and it is never rewritten: ``zh-Hant`` and ``zh_Hant`` are two codes o
 import re
 
 from fairseq_compress.errors import ConfigError
+from fairseq_compress.patterns import lazy_pattern
 
 CODE = re.compile(r"[A-Za-z0-9]+([-_@][A-Za-z0-9]+)*")
 CODE_RULE = "letters and digits, joined by '-', '_' or '@', such as en, pt_BR, zh-Hant or eng_Latn"
@@ -63,7 +64,7 @@ ABUGIDAS = (  # Thai, Lao, Tibetan, Myanmar, Khmer, Tai Le, New Tai Lue, Tai Tha
     "\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u1950-\u19ff\u1a20-\u1aaf"
     "\u1b00-\u1b7f\ua980-\ua9ff\uaa60-\uaadf\U00011700-\U0001174f"
 )
-_UNSPACED = re.compile(f"[{LOGOGRAPHS}{KANA}{ABUGIDAS}]")
+_UNSPACED = lazy_pattern(f"[{LOGOGRAPHS}{KANA}{ABUGIDAS}]")
 
 
 def check_language(option: str, code: str) -> str:

@@ -1,6 +1,5 @@
 """Where the configurations are that the package ships: ``configs/`` of the repository, of which a wheel has a copy."""
 
-import difflib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -29,6 +28,8 @@ def shipped_names(*parts: str, suffix: str) -> list[str]:
 
 def did_you_mean(name: str, known: Iterable[str], listed: bool = True) -> str:
     """The end of an error message about an unknown name: the closest known one, and all of them if ``listed``."""
+    import difflib  # no verb needs it unless something is wrong
+
     names = list(known)
     closest = difflib.get_close_matches(name, names, 1)
     guess = [f"did you mean {closest[0]}?"] if closest else []

@@ -12,7 +12,7 @@ from fairseq_compress.export.options import AUTO, CheckOptions, ExportOptions
 HELP = (
     "Convert a checkpoint for ONNX Runtime or CTranslate2. The text of --source is translated with the checkpoint and "
     "with the converted model, and the result is kept only if BLEU drops by at most --max-bleu-loss. The directory "
-    "holds the model, its SentencePiece models and metadata.json; it needs neither torch nor fairseq."
+    "holds the model, the files of its segmentation and metadata.json; it needs neither torch nor fairseq."
 )
 EXAMPLES = (
     "student.pt student-int8 --sentencepiece-model spm.model --source valid.en --reference valid.cs",
@@ -26,21 +26,21 @@ POSITIONAL = ("checkpoint", "output")
 class Options:
     output: str = common.output("the model directory, which must not exist", "DIR")
     what: dict[str, Any] = part(ExportOptions, "model", values=True)
-    sentencepiece: common.SentencePieceModels = part(common.SentencePieceModels, "subwords")
+    segmentation: common.SegmentationOptions = part(common.SegmentationOptions, "subwords")
     check: CheckOptions = part(CheckOptions, "verification, with raw text that the model was not trained on")
     search: SearchOptions = part(SearchOptions, "search of the verification, and the default of translate afterwards")
 
     def problems(self) -> Iterator[str]:
-        if self.sentencepiece.given() is None:
-            yield "--sentencepiece-model: must be given, or one for each side"
+        yield from common.required_segmentation(self.segmentation)
 
 
 def run(args: Options) -> None:
     from fairseq_compress.export.exporter import export
     from fairseq_compress.export.fastest import export_fastest
 
-    models = args.sentencepiece.given() or ("", None)
-    options = ExportOptions(models, **args.what, search=args.search)
+    segmentation = args.segmentation.given()
+    assert segmentation is not None
+    options = ExportOptions(segmentation, **args.what, search=args.search)
     directory = (export_fastest if options.runtime == AUTO else export)(options, args.output, args.check)
     metadata = directory.metadata
     if auto := metadata.get("auto"):

@@ -31,7 +31,6 @@ EXAMPLES = (
 class Options:
     nbest: str = common.nbest("n-best file of text, with FILE.json")
     source: str = common.source()
-    sentencepiece_model: str = common.sentencepiece_model("SentencePiece model used to segment the training text")
     data: str = common.data("the binarized corpus, for dictionaries, validation and test sets", required=True)
     output: str = common.output("new data folder", "DIR")
     reference: str | None = common.reference("reference translations, as text, for --mode interpolate", required=False)
@@ -40,9 +39,11 @@ class Options:
         metavar="R.pt[:S.pt]",
     )  # fmt: skip
     processes: int = common.number(1, "processes that select and binarize")
+    segmentation: common.SegmentationOptions = part(common.SegmentationOptions, "subwords of the training text")
     rules: SelectionRules = part(SelectionRules, "selection")
 
     def problems(self) -> Iterator[str]:
+        yield from common.required_segmentation(self.segmentation)
         if (self.reverse_checkpoint is None) != (self.rules.drop_worst == 0):
             yield "--reverse-checkpoint: must be given with --drop-worst above 0, and not without"
         if (self.reference is None) != (self.rules.mode != "interpolate"):
@@ -52,7 +53,7 @@ class Options:
 
 
 def run(args: Options) -> None:
-    from fairseq_compress.corpus.segmentation import encode_file
+    from fairseq_compress.corpus.segmentation.text_files import encode_file
     from fairseq_compress.errors import ConfigError
     from fairseq_compress.work.sharded import shard_from_environment
 
@@ -63,20 +64,23 @@ def run(args: Options) -> None:
     steps.mkdir(parents=True, exist_ok=True)
     pieces, nbest, scores, chosen = (str(steps / name) for name in ("source", "nbest", "scores", "train.nbest"))
     source, target = (str(steps / f"train.{language}") for language in (source_lang, target_lang))
-    encode_file(args.sentencepiece_model, args.source, pieces)
-    model = args.sentencepiece_model
+    segmentation = args.segmentation.given()
+    assert segmentation is not None
+    encode_file(segmentation.open((source_lang, target_lang)), args.source, pieces)
     kd_encode.run(
-        kd_encode.Options(nbest=args.nbest, source=args.source, pieces=pieces, sentencepiece_model=model, output=nbest)
+        kd_encode.Options(
+            nbest=args.nbest, source=args.source, pieces=pieces, output=nbest, segmentation=args.segmentation
+        )
     )
     if args.reverse_checkpoint is not None:
         reverse = kd_score.Options(
             checkpoint=args.reverse_checkpoint, nbest=nbest, source=pieces, output=scores, data=args.data,
-            sentencepiece=common.SentencePieceModels(),
+            segmentation=common.SegmentationOptions(),
         )  # fmt: skip
         kd_score.run(reverse)
     kd_select.run(
         kd_select.Options(
-            nbest=nbest, source=pieces, reference=args.reference, sentencepiece_model=model,
+            nbest=nbest, source=pieces, reference=args.reference, segmentation=args.segmentation,
             reverse_scores=scores if args.reverse_checkpoint else None, output_source=source, output_target=target,
             output_nbest=chosen if args.rules.mode == "k-best" else None, report=str(steps / "report.json"),
             processes=args.processes, rules=args.rules,

@@ -37,9 +37,9 @@ class Options:
     device: str = common.device()
     processes: int = common.processes()
     join_only: bool = common.join_only()
-    sentencepiece: common.SentencePieceModels = part(
-        common.SentencePieceModels,
-        "segmentation (with a model: n-best file and source are text; without one: subwords)",
+    segmentation: common.SegmentationOptions = part(
+        common.SegmentationOptions,
+        "segmentation (with it: n-best file and source are text; without: subwords)",
     )
 
 
@@ -52,7 +52,7 @@ def run(args: Options) -> int:
     register()
     from fairseq_compress.jobs.reverse_scores import ForcedOptions, ReverseScoresJob
     from fairseq_compress.teachers.loading import load_models, pick_device
-    from fairseq_compress.work.files import check_distinct, file_sha256
+    from fairseq_compress.work.files import check_distinct
     from fairseq_compress.work.manifest import sidecar_path
     from fairseq_compress.work.sharded import run_job, shard_from_environment
 
@@ -61,10 +61,10 @@ def run(args: Options) -> int:
     inputs = [args.nbest, args.source, *args.checkpoint.split(":")]
     check_distinct([*inputs, sidecar_path(args.nbest)], [args.output, sidecar_path(args.output)])
     models = load_models(args.checkpoint, args.data, precision=args.precision, device=pick_device(args.device))
-    files = args.sentencepiece.given()
-    pieces = ",".join(file_sha256(path) for path in files if path) if files else None
-    options = ForcedOptions(args.precision, args.max_tokens, args.max_sentences, args.window, pieces)
-    segmenter = models.open_segmenter(*files) if files else None
+    segmentation = args.segmentation.given()
+    identity = segmentation.identity() if segmentation else None
+    options = ForcedOptions(args.precision, args.max_tokens, args.max_sentences, args.window, identity)
+    segmenter = models.open_segmenter(segmentation) if segmentation else None
     job = ReverseScoresJob(args.output, args.nbest, args.source, models, options, segmenter)
     counts = run_job(job, shard_from_environment(), args.join_only)
     if counts is None:

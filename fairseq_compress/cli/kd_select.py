@@ -24,22 +24,21 @@ class Options:
     nbest: str = common.nbest()
     source: str = common.source()
     reference: str | None = common.reference("reference translations, as text, for --mode interpolate", required=False)
-    sentencepiece_model: str | None = common.sentencepiece_model(
-        "SentencePiece model that joins hypotheses to text before they are compared; default: they are text",
-        required=False,
-    )
     reverse_scores: str | None = option(None, "output of kd-data score, for --drop-worst", metavar="FILE")
     output_source: str = common.output("the kept sources")
     output_target: str = common.output("the (best) chosen hypothesis of each")
     output_nbest: str | None = option(None, "n-best file of all chosen hypotheses, for --mode k-best", metavar="FILE")
     report: str | None = option(None, "counts and examples of what was dropped, as JSON", metavar="FILE")
     processes: int = common.number(1, "processes that compute similarities")
+    segmentation: common.SegmentationOptions = part(
+        common.SegmentationOptions, "subwords, to join hypotheses before they are compared; default: they are text"
+    )
     rules: SelectionRules = part(SelectionRules, "selection")
 
 
 def run(args: Options) -> None:
     from fairseq_compress.corpus.kd_data_files import Inputs, Outputs, select_corpus
 
-    inputs = Inputs(args.nbest, args.source, args.reference, args.sentencepiece_model, args.reverse_scores)
+    inputs = Inputs(args.nbest, args.source, args.reference, args.segmentation.given(), args.reverse_scores)
     outputs = Outputs(args.output_source, args.output_target, args.output_nbest, args.report)
     common.tell(select_corpus(inputs, outputs, args.rules, args.processes).table())

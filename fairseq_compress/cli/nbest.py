@@ -47,8 +47,8 @@ class Options:
     )  # fmt: skip
     processes: int = common.processes()
     join_only: bool = common.join_only()
-    sentencepiece: common.SentencePieceModels = part(
-        common.SentencePieceModels, "segmentation (with a model: raw text in, raw text out; without one: subwords)"
+    segmentation: common.SegmentationOptions = part(
+        common.SegmentationOptions, "segmentation (with it: raw text in, raw text out; without: subwords)"
     )
     search: SearchOptions = part(SearchOptions, "beam search, as in fairseq-generate")
 
@@ -61,21 +61,21 @@ def run(args: Options) -> int:
     from fairseq_compress import runtimes
     from fairseq_compress.decoding.search_model import MAX_TOKENS
     from fairseq_compress.jobs.nbest import Corpus, NBestJob, NBestOptions
-    from fairseq_compress.runtimes.opened import RuntimeOptions
+    from fairseq_compress.runtimes.options import RuntimeOptions
     from fairseq_compress.work.files import check_distinct
     from fairseq_compress.work.manifest import sidecar_path
     from fairseq_compress.work.sharded import run_job, shard_from_environment
 
-    models = args.sentencepiece.given()
+    segmentation = args.segmentation.given()
     max_tokens = MAX_TOKENS["cpu"] if args.max_tokens is None else args.max_tokens
     options = NBestOptions(args.search, args.nbest, max_tokens, args.window, args.long_lines)
-    paths = [args.source, *args.checkpoint.split(":"), *(path for path in models or () if path)]
+    paths = [args.source, *args.checkpoint.split(":"), *(segmentation.paths() if segmentation else ())]
     check_distinct(paths, [args.output, sidecar_path(args.output)])
     shard = shard_from_environment()
     teacher = runtimes.open(
         args.checkpoint,
         RuntimeOptions(
-            vars(args.search), nbest=None, text=models is not None, sentencepiece=models, device=args.device,
+            vars(args.search), nbest=None, text=segmentation is not None, segmentation=segmentation, device=args.device,
             data=args.data, languages=(args.source_lang, args.target_lang), precision=args.precision,
             max_tokens=args.max_tokens,
         ),
@@ -98,14 +98,10 @@ def _metadata(args: Options, options: Any, teacher: Any) -> dict[str, Any]:
     """Everything that determines the output."""
     from fairseq_compress.work.files import file_sha256
 
-    checksums = {
-        f"{side}sentencepiece_model": file_sha256(path)
-        for side, path in zip(("", "target_"), args.sentencepiece.given() or (), strict=False)
-        if path is not None
-    }
+    segmentation = args.segmentation.given()
+    subwords = {"sentencepiece_model": None} if segmentation is None else segmentation.metadata()
     source, target = teacher.languages
     return {
-        "work": "nbest 1", "source": file_sha256(args.source), **teacher.identity, "sentencepiece_model": None,
-        **checksums, "source_lang": source, "target_lang": target, **options.metadata(),
-        "precision": teacher.precision, "device": teacher.device,
+        "work": "nbest 1", "source": file_sha256(args.source), **teacher.identity, **subwords, "source_lang": source,
+        "target_lang": target, **options.metadata(), "precision": teacher.precision, "device": teacher.device,
     }  # fmt: skip

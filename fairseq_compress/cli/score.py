@@ -1,8 +1,11 @@
 """``fairseq-compress score``: a detokenized translation and its reference -> the scores of one system, as JSON."""
 
-from dataclasses import dataclass
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from fairseq_compress.cli import common
+from fairseq_compress.cli.parser import part
 from fairseq_compress.options import option
 
 HELP = "Score the translation of one system with sacreBLEU and write a JSON record, the input of report."
@@ -15,7 +18,9 @@ EXAMPLES = (
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    hypothesis: str = option(help="detokenized translation, one sentence a line", metavar="FILE")
+    hypothesis: str = option(
+        help="detokenized translation, one sentence a line; or subwords, with their segmentation", metavar="FILE"
+    )
     reference: str = common.reference("reference translation, one sentence a line")
     output: str = common.output("the JSON record", "SCORES.json")
     source_lang: str | None = common.language("source language, such as en")
@@ -49,14 +54,30 @@ class Options:
         (), "metadata, such as hardware, seed, updates; role=teacher marks the system that report compares with",
         metavar="KEY=VALUE",
     )  # fmt: skip
+    segmentation: common.SegmentationOptions = part(
+        common.SegmentationOptions, "subwords, to join the hypothesis before it is scored; default: it is text"
+    )
 
 
 def run(args: Options) -> None:
-    from fairseq_compress.evaluation.scores import parse_facts, system_record, tokenized_bleu, write_record
     from fairseq_compress.work.files import check_distinct
 
     inputs = (args.hypothesis, args.reference, args.source, args.baseline, args.checkpoint)
     check_distinct([path for path in inputs if path is not None], [args.output])
+    if (segmentation := args.segmentation.given()) is None:
+        _score(args)
+        return
+    from fairseq_compress.corpus.segmentation.text_files import decode_file
+
+    with tempfile.TemporaryDirectory() as folder:
+        text = Path(folder, Path(args.hypothesis).name)
+        decode_file(segmentation.target_side().of_one_language(args.target_lang), args.hypothesis, text)
+        _score(replace(args, name=args.name or text.stem, hypothesis=str(text)))
+
+
+def _score(args: Options) -> None:
+    from fairseq_compress.evaluation.scores import parse_facts, system_record, tokenized_bleu, write_record
+
     record = system_record(
         args.hypothesis, args.reference, args.source_lang, args.target_lang, name=args.name, source=args.source,
         baseline=args.baseline, checkpoint=args.checkpoint, cost_tokens=args.cost_tokens,

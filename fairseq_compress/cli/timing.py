@@ -37,7 +37,7 @@ class Options:
     data: str | None = common.data("with a checkpoint: folder with dict.LANG.txt; default: next to the checkpoint")
     threads: int | None = common.threads()
     runs: int = option(3, "number of timings", range="[3, inf)", metavar="N")
-    sentencepiece: common.SentencePieceModels = part(common.SentencePieceModels, "subwords, with a checkpoint")
+    segmentation: common.SegmentationOptions = part(common.SegmentationOptions, "subwords, with a checkpoint")
     search: dict[str, Any] = part(
         SearchOptions, "search; defaults: the options of the export, or those of fairseq-generate", given=True
     )
@@ -57,12 +57,10 @@ def run(args: Options) -> int:
     if args.checkpoint is None or args.source is None:
         return _generate(args)
     from fairseq_compress.evaluation.timing import translate_and_time
-    from fairseq_compress.runtimes.opened import RuntimeOptions
+    from fairseq_compress.runtimes.options import RuntimeOptions
     from fairseq_compress.work.files import read_lines
 
-    options = RuntimeOptions(
-        args.search, threads=args.threads, sentencepiece=args.sentencepiece.given(), data=args.data
-    )
+    options = RuntimeOptions(args.search, threads=args.threads, segmentation=args.segmentation.given(), data=args.data)
     translated, timings = translate_and_time(args.checkpoint, list(read_lines(args.source)), args.runs, options)
     print(*translated, *timings.lines(), sep="\n")
     return 0

@@ -1,5 +1,6 @@
 """``fairseq-compress translate``: raw text in, raw text out, with a model directory or a checkpoint."""
 
+import gc
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -33,7 +34,7 @@ class Options:
     flush_every: int | None = common.number(
         None, "translate and write exactly N lines at a time, whether the input pauses or not"
     )
-    sentencepiece: common.SentencePieceModels = part(common.SentencePieceModels, "subwords, with a checkpoint")
+    segmentation: common.SegmentationOptions = part(common.SegmentationOptions, "subwords, with a checkpoint")
     lines: dict[str, Any] = part(LineOptions, "lines; defaults: 1, 256, split", given=True)
     search: dict[str, Any] = part(
         SearchOptions, "search; defaults: the options of the export, or those of fairseq-generate", given=True
@@ -43,16 +44,20 @@ class Options:
 def run(args: Options) -> None:
     from fairseq_compress import runtimes
     from fairseq_compress.decoding.line_input import read_lines, read_lines_as_they_come
-    from fairseq_compress.decoding.translation_lines import LINES_AT_ONCE
     from fairseq_compress.errors import ConfigError
-    from fairseq_compress.runtimes.opened import RuntimeOptions
+    from fairseq_compress.runtimes.options import RuntimeOptions
 
     for name, stream in (("input", sys.stdin), ("output", sys.stdout)):
         if stream is None:  # it is, when the shell has closed it
             raise ConfigError(f"standard {name}: must be open, is closed")
-    nbest, every, models = LineOptions(**args.lines).nbest, args.flush_every, args.sentencepiece.given()
-    options = RuntimeOptions(args.search, nbest, threads=args.threads, sentencepiece=models, data=args.data)
-    model = runtimes.open(args.checkpoint, options)
+    nbest, every, segmentation = LineOptions(**args.lines).nbest, args.flush_every, args.segmentation.given()
+    options = RuntimeOptions(args.search, nbest, threads=args.threads, segmentation=segmentation, data=args.data)
+    gc.disable()  # which takes 8 of 80 ms while modules are imported
+    try:
+        model = runtimes.open(args.checkpoint, options)
+        from fairseq_compress.decoding.translation_lines import LINES_AT_ONCE  # when the runtime has begun to load
+    finally:
+        gc.enable()
     output = sys.stdout.buffer
     source = read_lines_as_they_come(sys.stdin.buffer, output.flush) if every is None else read_lines(sys.stdin.buffer)
     found = model.translate(

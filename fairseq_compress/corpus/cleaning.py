@@ -5,21 +5,16 @@ Memory: a 16-byte digest of each kept pair, to find duplicates, which makes 0.1 
 
 import json
 import os
-import re
-import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from hashlib import blake2b
 from typing import NamedTuple
 
-from fairseq_compress.corpus.invisible import drop_invisible
+from fairseq_compress.corpus.normalization import normalize_line
 from fairseq_compress.corpus.words import count_words
 from fairseq_compress.errors import ConfigError, DataError
 from fairseq_compress.options import check, option
 from fairseq_compress.work.files import PathLike, atomic_write, check_distinct, check_parallel, progress, read_lines
-
-ODD_WHITESPACE = re.compile(r"[\s\x00-\x1f\x7f-\x9f]+")
-PIECE_SPACE = "\u2581"  # sentencepiece's mark for a space
 
 # Short lines vary more: "Ano." against "Yes, that is so." is no sign of a bad match. The help of --max-ratio tells it.
 RATIO_ALLOWANCE_WORDS = 5
@@ -57,23 +52,6 @@ class CleaningReport:
         """One line for people."""
         reasons = ", ".join(f"{count} {reason}" for reason, count in self.dropped.items() if count)
         return f"read {self.read} pairs, kept {self.kept}" + (f", dropped {reasons}" if reasons else "")
-
-
-def squeeze_whitespace(text: str) -> str:
-    """Replace every run of whitespace, control characters and line separators by one space, and strip."""
-    return ODD_WHITESPACE.sub(" ", text).strip(" ")
-
-
-def normalize_line(text: str) -> str:
-    """Unicode NFC, whitespace and U+2581 squeezed, invisible characters dropped. Idempotent.
-
-    Case, quotes and punctuation stay, and the invisible characters that a script needs, see
-    :mod:`fairseq_compress.corpus.invisible`. Applied to every text before it is segmented.
-    """
-    line = unicodedata.normalize("NFC", text.replace(PIECE_SPACE, " "))
-    while (visible := unicodedata.normalize("NFC", drop_invisible(line))) != line:  # what is dropped may part marks
-        line = visible
-    return squeeze_whitespace(line)
 
 
 class Pair(NamedTuple):

@@ -16,7 +16,7 @@ import numpy as np
 
 from fairseq_compress.corpus.dictionary_file import read_entries
 from fairseq_compress.corpus.dual_text import META, SPECIALS, UNK, VOCABULARIES, DualTextManifest
-from fairseq_compress.corpus.segmentation import BATCH_LINES
+from fairseq_compress.corpus.segmentation.sentencepiece_model import BATCH_LINES
 from fairseq_compress.corpus.vocabulary_match import Entries, mismatch
 from fairseq_compress.corpus.word_segmentation import DualSegmenter, Word, WordSegmenter
 from fairseq_compress.errors import ConfigError, DataError

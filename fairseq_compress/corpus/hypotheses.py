@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from fairseq_compress.corpus.cleaning import squeeze_whitespace
+from fairseq_compress.corpus.normalization import squeeze_whitespace
 from fairseq_compress.errors import ConfigError, DataError
 from fairseq_compress.work.files import PathLike, atomic_write, check_distinct, check_not_empty, progress, read_lines
 

@@ -17,11 +17,12 @@ Placeholders and blanks become a space: U+FFFD, U+FFFC, U+2800, U+3164 and U+FFA
 characters are kept; byte pieces carry both unchanged.
 """
 
-import re
 import unicodedata
 
-_ABOVE_LATIN = re.compile("[\u00ad\u034f-\U0010ffff]")  # has all that is looked for, and takes a thirtieth of the time
-_BLANK = re.compile("[\u2800\u3164\uffa0\ufffc\ufffd]")
+from fairseq_compress.patterns import lazy_pattern
+
+_ABOVE_LATIN = lazy_pattern("[\u00ad\u034f-\U0010ffff]")  # has all that is looked for; a thirtieth of the time
+_BLANK = lazy_pattern("[\u2800\u3164\uffa0\ufffc\ufffd]")
 
 _ZWNJ, _ZWJ = "\u200c", "\u200d"
 _NONCHARACTERS = "\ufdd0-\ufdef" + "".join(
@@ -32,22 +33,22 @@ _IGNORABLE = (
     "\ufff0-\ufffb\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff" + _NONCHARACTERS
 )
 _FLAG = "\U0001f3f4"
-_INVISIBLE = re.compile(f"[{_IGNORABLE}]")
-_TOKENS = re.compile(f"{_FLAG}(?:[\U000e0020-\U000e007e]+\U000e007f)?|[^{_IGNORABLE}{_FLAG}]+|[{_IGNORABLE}]")
+_INVISIBLE = lazy_pattern(f"[{_IGNORABLE}]")
+_TOKENS = lazy_pattern(f"{_FLAG}(?:[\U000e0020-\U000e007e]+\U000e007f)?|[^{_IGNORABLE}{_FLAG}]+|[{_IGNORABLE}]")
 
-_WITH_JOINERS = re.compile(
+_WITH_JOINERS = lazy_pattern(
     "[\u0600-\u0dff\u0f00-\u109f\u1700-\u18af\u1900-\u1cff\ua800-\ua9ff\uaa60-\uaa7f\uaae0-\uaaff\uabc0-\uabff"
     "\ufb50-\ufdff\ufe70-\ufefc\U00010a00-\U00011fff\U0001e900-\U0001e95f]"
 )
-_MONGOLIAN = re.compile("[\u1820-\u18af]")
-_KOREAN = re.compile("[\u1100-\u11ff\ua960-\ua97f\uac00-\ud7ff]")
-_SELECTORS = re.compile("[\ufe00-\ufe0f\U000e0100-\U000e01ef]")
+_MONGOLIAN = lazy_pattern("[\u1820-\u18af]")
+_KOREAN = lazy_pattern("[\u1100-\u11ff\ua960-\ua97f\uac00-\ud7ff]")
+_SELECTORS = lazy_pattern("[\ufe00-\ufe0f\U000e0100-\U000e01ef]")
 _EMOJI_START = "\u2190"
 
 
 def drop_invisible(text: str) -> str:
     """Drop invisible characters by the rules of this module. Idempotent on text in NFC."""
-    if not _ABOVE_LATIN.search(text):
+    if text.isascii() or not _ABOVE_LATIN.search(text):
         return text
     text = _BLANK.sub(" ", text)
     if not _INVISIBLE.search(text):

@@ -7,7 +7,7 @@ r"""Selection of a student's training data from a teacher's n-best lists.
     argmax_k sim(y_k, y),   sim = sentence-BLEU (on the words of the target language, see bleu_tokenizer) or chrF
 
 Ties: the better model score, then the first. Hypotheses without text and repeated ones (the better score stays) are
-removed before. With a SentencePiece model, pieces are joined first.
+removed before. With a segmentation, subwords are joined first.
 """
 
 from collections.abc import Sequence
@@ -16,12 +16,11 @@ from typing import NamedTuple
 from sacrebleu.metrics import BLEU, CHRF
 
 from fairseq_compress.corpus.bleu_tokenizer import bleu_tokenizer
-from fairseq_compress.corpus.cleaning import PIECE_SPACE
 from fairseq_compress.corpus.nbest import NBestList
-from fairseq_compress.corpus.segmentation import Segmenter
+from fairseq_compress.corpus.normalization import PIECE_SPACE
+from fairseq_compress.corpus.segmentation.choice import Segmentation
 from fairseq_compress.corpus.selection_rules import SelectionRules
 from fairseq_compress.errors import ConfigError, DataError
-from fairseq_compress.work.files import PathLike
 
 
 class Candidates(NamedTuple):
@@ -56,20 +55,22 @@ class Choice(NamedTuple):
 
 
 class Chooser:
-    """Selects from one list after the other; ``decode_model``: SentencePiece model of hypotheses in pieces."""
+    """Selects from one list after the other; ``segmentation``: of hypotheses in subwords."""
 
-    def __init__(self, rules: SelectionRules, decode_model: PathLike | None = None) -> None:
+    def __init__(self, rules: SelectionRules, segmentation: Segmentation | None = None) -> None:
         self.rules = rules
-        self.decode_model = decode_model
-        self._segmenter = None if decode_model is None else Segmenter(decode_model)
+        self.segmentation = segmentation
+        self._segmenter = (
+            None if segmentation is None else segmentation.target_side().of_one_language(rules.target_lang)
+        )
         self._metric: BLEU | CHRF | None = None
         if rules.metric == "bleu":
             self._metric = BLEU(effective_order=True, tokenize=bleu_tokenizer(rules.target_lang).name)
         elif rules.metric == "chrf":
             self._metric = CHRF()
 
-    def __reduce__(self) -> tuple[type["Chooser"], tuple[SelectionRules, PathLike | None]]:
-        return Chooser, (self.rules, self.decode_model)  # a worker process loads the model itself
+    def __reduce__(self) -> tuple[type["Chooser"], tuple[SelectionRules, Segmentation | None]]:
+        return Chooser, (self.rules, self.segmentation)  # a worker process loads the model itself
 
     def __call__(self, item: Candidates) -> Choice:
         if not item.nbest.translated:

@@ -25,6 +25,8 @@ from fairseq_compress.corpus.kd_data import Candidates, Choice, Chooser
 from fairseq_compress.corpus.kd_data_report import SelectionReport
 from fairseq_compress.corpus.nbest import NBestList, NBestManifest, NBestWriter, read_with_source, source_checksum
 from fairseq_compress.corpus.nbest_scores import ScoreReader, ScoresManifest
+from fairseq_compress.corpus.segmentation import SEGMENTERS
+from fairseq_compress.corpus.segmentation.choice import Segmentation
 from fairseq_compress.corpus.selection_rules import SelectionRules
 from fairseq_compress.errors import ConfigError, DataError
 from fairseq_compress.work.files import (
@@ -49,8 +51,14 @@ class Inputs(NamedTuple):
     nbest: PathLike
     source: PathLike
     reference: PathLike | None = None
-    decode_model: PathLike | None = None
+    segmentation: Segmentation | None = None
+    """Of hypotheses in subwords, which are joined."""
     reverse_scores: PathLike | None = None
+
+    def paths(self) -> list[PathLike]:
+        """All of them."""
+        files = [path for path in (self.nbest, self.source, self.reference, self.reverse_scores) if path is not None]
+        return files + ([] if self.segmentation is None else self.segmentation.paths())
 
 
 class Outputs(NamedTuple):
@@ -68,15 +76,18 @@ def select_corpus(inputs: Inputs, outputs: Outputs, rules: SelectionRules, proce
     written = [path for path in outputs if path is not None]
     if outputs.nbest is not None:
         written.append(sidecar_path(outputs.nbest))
-    check_distinct([path for path in inputs if path is not None], written)
+    check_distinct(inputs.paths(), written)
     manifest = NBestManifest.of(inputs.nbest)
-    if inputs.decode_model is not None and manifest.facts.get("sentencepiece_model"):
-        raise ConfigError(f"--sentencepiece-model: joins pieces, and {os.fspath(inputs.nbest)} is text already")
+    if inputs.segmentation is not None and (
+        manifest.facts.get("sentencepiece_model") or manifest.facts.get("segmentation")
+    ):
+        option = SEGMENTERS[inputs.segmentation.kind].option
+        raise ConfigError(f"{option}: joins subwords, and {os.fspath(inputs.nbest)} is text already")
     if inputs.reference is not None:
         check_parallel(inputs.source, inputs.reference)
     if rules.target_lang is None:
         rules = replace(rules, target_lang=manifest.facts.get("target_lang"))
-    report, chooser = SelectionReport(rules), Chooser(rules, inputs.decode_model)
+    report, chooser = SelectionReport(rules), Chooser(rules, inputs.segmentation)
     if rules.metric == "bleu":
         report.caution = bleu_tokenizer(rules.target_lang).caution
     pairs = ordered_map(chooser, progress(_candidates(inputs), manifest.sentences, "select"), processes)
@@ -189,9 +200,10 @@ def _write(
 def _input_checksums(inputs: Inputs) -> dict[str, str]:
     """SHA-256 of the inputs; those with a sidecar were verified while they were read."""
     found = {"nbest_input_sha256": NBestManifest.of(inputs.nbest).sha256}
-    for name in ("reference", "decode_model"):
-        if (path := getattr(inputs, name)) is not None:
-            found[f"{name}_sha256"] = file_sha256(path)
+    if inputs.reference is not None:
+        found["reference_sha256"] = file_sha256(inputs.reference)
+    if inputs.segmentation is not None:
+        found["decode_model_sha256"] = inputs.segmentation.identity()
     if inputs.reverse_scores is not None:
         found["reverse_scores_sha256"] = ScoresManifest.of(inputs.reverse_scores).sha256
     return found

@@ -1,4 +1,4 @@
-"""Segmentation of an n-best file by the student's vocabulary."""
+"""Segmentation of an n-best file of text."""
 
 import hashlib
 import os
@@ -13,14 +13,14 @@ from fairseq_compress.corpus.nbest import (
     read_with_source,
     source_checksum,
 )
-from fairseq_compress.corpus.segmentation import Segmenter
+from fairseq_compress.corpus.segmentation.choice import Segmentation
+from fairseq_compress.corpus.segmentation.segmenter import Segmenter
 from fairseq_compress.errors import DataError
 from fairseq_compress.work.files import (
     PathLike,
     atomic_write,
     check_distinct,
     check_parallel,
-    file_sha256,
     progress,
     read_lines,
 )
@@ -29,31 +29,35 @@ from fairseq_compress.work.manifest import sidecar_path
 LISTS_AT_ONCE = 1024  # through the segmenter
 
 
-def encode_nbest(model: PathLike, nbest: PathLike, source: PathLike, pieces: PathLike, output: PathLike) -> int:
-    """Write an n-best file with the pieces of every hypothesis, and return the number of lists; scores stay.
+def encode_nbest(
+    segmentation: Segmentation, nbest: PathLike, source: PathLike, pieces: PathLike, output: PathLike
+) -> int:
+    """Write an n-best file with the subwords of every hypothesis, and return the number of lists; scores stay.
 
     Args:
-        model: SentencePiece model.
         source: the text that was translated.
-        pieces: that text, segmented by ``fairseq-compress encode`` with ``model``.
+        pieces: that text, segmented by ``fairseq-compress encode`` with the segmentation of the source.
     """
-    check_distinct([model, nbest, source, pieces], [output, sidecar_path(output)])
+    check_distinct([*segmentation.paths(), nbest, source, pieces], [output, sidecar_path(output)])
     check_parallel(source, pieces)
-    segmenter, manifest, digest = Segmenter(model), NBestManifest.of(nbest), hashlib.sha256()
-    if manifest.facts.get("sentencepiece_model", model) is None:
+    manifest, digest = NBestManifest.of(nbest), hashlib.sha256()
+    segmenter = segmentation.open((manifest.facts.get("source_lang"), manifest.facts.get("target_lang")))
+    if manifest.facts.get("sentencepiece_model", "") is None:
         raise DataError(f"{os.fspath(nbest)}: must hold text, got subwords (nbest without --sentencepiece-model)")
     lists = progress(read_with_source(nbest, source), manifest.sentences, "encode")
     with atomic_write(output, "wb") as stream:
         writer = NBestWriter(stream)
-        encoded = encode_lists(lists, segmenter, segmenter)
+        encoded = encode_lists(lists, segmenter, segmenter.target)
         for (item, line, texts), expected in zip(encoded, read_lines(pieces, digest), strict=True):
             if line != expected:
                 where = f"{os.fspath(pieces)}, line {item.index + 1}"
-                raise DataError(f"{where}: must be {line[:60]!r} by {os.fspath(model)}, got {expected[:60]!r}")
+                raise DataError(
+                    f"{where}: must be {line[:60]!r} by {segmenter.path or segmentation.kind}, got {expected[:60]!r}"
+                )
             entries = [NBestEntry(old.score, text) for old, text in zip(item.hypotheses, texts, strict=True)]
             writer.write(NBestList(item.index, source_checksum(line), entries))
     languages = {key: manifest.facts[key] for key in ("source_lang", "target_lang") if key in manifest.facts}
-    origin = {"nbest_sha256": manifest.sha256, "model_sha256": file_sha256(model)} | languages
+    origin = {"nbest_sha256": manifest.sha256, "model_sha256": segmentation.identity()} | languages
     writer.write_sidecar(output, digest.hexdigest(), origin)
     return writer.sentences
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 import sentencepiece
 
-from fairseq_compress.corpus.cleaning import normalize_line
+from fairseq_compress.corpus.normalization import normalize_line
 from fairseq_compress.errors import ConfigError, DataError
 from fairseq_compress.options import check, flag, option
 from fairseq_compress.work.files import PathLike, atomic_write, check_distinct, check_not_empty, progress, read_lines

@@ -1,11 +1,13 @@
-"""Whether a fairseq dictionary belongs to a sentencepiece model.
+"""Whether a fairseq dictionary belongs to a segmentation: a sentencepiece model, or the merges of a byte-pair encoding.
 
 A dictionary belongs to a model if all of this holds:
 
-1. Every entry is a piece of the model, or text that the model does not know, which ``spm_encode`` writes as it is and
-   which is rare. fairseq's special entries, ``madeupword0000``, language tags and symbols in brackets do not count.
-2. If all entries have one count, the dictionary was written from a vocabulary, as ``train-vocabulary`` does: it has all
-   pieces of the model, in any order.
+1. Every entry is a subword of the model, or text that the model does not know, which it leaves as it is and which is
+   rare. fairseq's special entries, ``madeupword0000``, language tags and symbols in brackets do not count. The subwords
+   of a byte-pair encoding are its merges and the characters in them, with ``@@`` before the end of a word, and all
+   words of one character; 1% of the entries may be others, as fairseq also cuts at white space inside of words.
+2. If all entries have one count, the dictionary was written from a sentencepiece model, as ``train-vocabulary`` does:
+   it has all pieces of the model, in any order.
 3. Else fairseq-preprocess counted it in encoded text, in which some pieces of the model may not occur. If only the last
    merges of a byte-pair encoding are missing, the dictionary is that of a smaller model of the same text: it is refused
    if the probability of that is under one in a million. ``--thresholdsrc`` and ``--nwordssrc`` leave out the rarest
@@ -23,7 +25,8 @@ from collections.abc import Sequence
 from math import log
 from typing import NamedTuple
 
-from fairseq_compress.corpus.segmentation import Segmenter
+from fairseq_compress.corpus.segmentation.segmenter import Segmenter
+from fairseq_compress.corpus.segmentation.words import Words
 
 logger = logging.getLogger(__name__)
 
@@ -48,10 +51,15 @@ class Entries(NamedTuple):
 
 
 def mismatch(entries: Entries, model: Segmenter) -> str | None:
-    """Why a dictionary does not belong to a model, as half a sentence about the model, or None."""
+    """Why a dictionary does not belong to a model, as half a sentence about the model, or None.
+
+    Without a segmentation any dictionary will do.
+    """
+    if isinstance(model, Words):
+        return None
     if problem := _foreign(entries, [model]):
         return problem
-    listed, pieces = set(entries.symbols), [piece for piece in model.entries() if not NOT_TEXT.fullmatch(piece)]
+    listed, pieces = set(entries.symbols), [piece for piece in model.vocabulary() if not NOT_TEXT.fullmatch(piece)]
     if len(set(entries.counts)) == 1 and (absent := [piece for piece in pieces if piece not in listed]):
         return f"the dictionary lacks {len(absent):,} of its {len(pieces):,} pieces, such as {absent[0]!r}"
     if missing := _missing_merges(model, entries):
@@ -64,7 +72,7 @@ def joint_mismatch(entries: Entries, source: Segmenter, target: Segmenter) -> st
     if problem := _foreign(entries, [source, target]):
         return problem
     alone = [model.path for model in (source, target) if _foreign(entries, [model]) is None]
-    return f"all entries are pieces of {alone[0]} by itself" if len(alone) == 1 else None
+    return f"all entries are {source.noun} of {alone[0]} by itself" if len(alone) == 1 else None
 
 
 def _foreign(entries: Entries, models: Sequence[Segmenter]) -> str | None:
@@ -73,17 +81,19 @@ def _foreign(entries: Entries, models: Sequence[Segmenter]) -> str | None:
     others = [
         (symbol, count)
         for symbol, count in zip(entries.symbols, entries.counts, strict=True)
-        if symbol not in known and not NOT_TEXT.fullmatch(symbol)
+        if symbol not in known and not NOT_TEXT.fullmatch(symbol) and not any(each.makes(symbol) for each in models)
     ]
     unknown = [
         count
         for symbol, count in others
         if not BYTE.fullmatch(symbol) and any(model.is_unknown(symbol) for model in models)
     ]
-    if len(unknown) == len(others) and sum(unknown) <= MOST_UNKNOWN_COUNTS * sum(entries.counts):
+    strays = max(model.strays for model in models) * len(entries.symbols)
+    if len(others) - len(unknown) <= strays and sum(unknown) <= MOST_UNKNOWN_COUNTS * sum(entries.counts):
         return None
     return (
-        f"{len(others):,} of the dictionary's {len(entries.symbols):,} entries are no pieces, such as {others[0][0]!r}"
+        f"{len(others):,} of the dictionary's {len(entries.symbols):,} entries are no {models[0].noun}, "
+        f"such as {others[0][0]!r}"
     )
 
 
@@ -106,6 +116,24 @@ def _missing_at_end(counts: Sequence[int], rare: int, window: int) -> int:
     before = counts[: len(counts) - missing][-compared:] if compared else []
     share_rare = (sum(count <= rare for count in before) + 1) / (len(before) + 2)
     return missing if compared * log(share_rare) < log(CHANCE) else 0
+
+
+ESCAPED = ("&quot;", "&apos;")
+
+
+def tokenizer_caution(entries: Entries, escapes: bool) -> str | None:
+    """Why the text of a dictionary was not tokenized as text will be, as a sentence, or None.
+
+    Args:
+        escapes: Moses tokenization with escapes; False: text is escaped nowhere.
+    """
+    found = [symbol for symbol in entries.symbols if symbol.startswith(ESCAPED)]
+    if found and not escapes:
+        return f"it has {found[0]!r}: its text was tokenized by Moses, with escapes (--tokenizer moses)"
+    plain = [symbol for symbol in entries.symbols if symbol.startswith(('"', "'"))]
+    if escapes and plain and not found:
+        return f"it has {plain[0]!r}, not {ESCAPED[0]} or {ESCAPED[1]}: its text has no escapes (--moses-no-escape)"
+    return None
 
 
 def warn_of_unknown(text: str, unknown: int, words: int) -> None:

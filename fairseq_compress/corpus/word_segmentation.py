@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator
 from functools import cache
 from itertools import takewhile, tee
 
-from fairseq_compress.corpus.cleaning import PIECE_SPACE, normalize_line
-from fairseq_compress.corpus.segmentation import Segmenter
+from fairseq_compress.corpus.normalization import PIECE_SPACE, normalize_line
+from fairseq_compress.corpus.segmentation.sentencepiece_model import SentencePiece
 from fairseq_compress.errors import DataError
 from fairseq_compress.work.files import PathLike
 
@@ -24,7 +24,7 @@ PROBE_WORDS = 256  # in a line
 REMEMBERED_PAIRS = 1 << 18
 
 
-class WordSegmenter(Segmenter):
+class WordSegmenter(SentencePiece):
     """A sentencepiece model that cuts lines into words and these into pieces."""
 
     def __init__(self, model: PathLike) -> None:

@@ -11,13 +11,12 @@ words): 1.40 to 1.67 in the 17 versions in logographs, 2.7 to 4.3 in the 12 in o
 Lao 4.3, Thai 4.2, Tibetan 3.6), and 3.4 to 3.9 kana in the 3 in Japanese, whose logographs count as above.
 """
 
-import re
-
 from fairseq_compress.languages import ABUGIDAS, KANA, LOGOGRAPHS
+from fairseq_compress.patterns import lazy_pattern
 
-_LOGOGRAPHS = re.compile(f"[{LOGOGRAPHS}]")
-_LETTERS = re.compile(f"[{KANA}{ABUGIDAS}]")
-_UNSPACED = re.compile(f"[{LOGOGRAPHS}{KANA}{ABUGIDAS}]+")
+_LOGOGRAPHS = lazy_pattern(f"[{LOGOGRAPHS}]")
+_LETTERS = lazy_pattern(f"[{KANA}{ABUGIDAS}]")
+_UNSPACED = lazy_pattern(f"[{LOGOGRAPHS}{KANA}{ABUGIDAS}]+")
 
 
 def count_words(text: str) -> int:

@@ -3,14 +3,11 @@
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
-from fairseq_compress.corpus.cleaning import normalize_line
-from fairseq_compress.corpus.segmentation import Segmenter
-from fairseq_compress.corpus.text_cutting import cut_text
+from fairseq_compress.corpus.segmentation.segmenter import Segmenter
 from fairseq_compress.decoding.hypothesis import Hypothesis
 from fairseq_compress.decoding.search_model import SubwordTranslator
 from fairseq_compress.decoding.search_options import LineOptions
 from fairseq_compress.errors import DataError
-from fairseq_compress.languages import has_sentence_spaces, is_unspaced
 from fairseq_compress.work.windows import groups
 
 LINES_AT_ONCE = 4096  # which a model sorts by length
@@ -86,8 +83,10 @@ def _cut(
         raise DataError(
             f"line {number}: {len(subwords)} subwords, at most {limit} are taken; --long-lines split cuts them"
         )
+    from fairseq_compress.corpus.text_cutting import cut_text  # takes a tenth of the time to the first translation
+
     texts = cut_text(
-        normalize_line(text), limit, lambda part: len(next(segmenter.encode([part])).split()), options.source_lang
+        segmenter.clean(text), limit, lambda part: len(next(segmenter.encode([part])).split()), options.source_lang
     )
     parts: list[_Part] = []
     before = ""
@@ -102,6 +101,8 @@ def _cut(
 
 def _gap(before: str, behind: str, source: str | None, target: str | None) -> str:
     """The white space between translations of two parts: that of the parts, if both languages use spaces or none."""
+    from fairseq_compress.languages import has_sentence_spaces, is_unspaced  # tables
+
     gap = " " if before.endswith(" ") else ""
     if source is None or target is None or is_unspaced(source) == is_unspaced(target):
         return gap

@@ -14,7 +14,7 @@ from fairseq_compress.work.files import PathLike
 if TYPE_CHECKING:
     from fairseq_compress.decoding.hypothesis import Hypothesis
     from fairseq_compress.decoding.search_model import SubwordTranslator
-    from fairseq_compress.runtimes.opened import RuntimeOptions
+    from fairseq_compress.runtimes.options import RuntimeOptions
 
 Item = TypeVar("Item")
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from fairseq_compress.checkpoint.materialize import Materialized
-from fairseq_compress.corpus.segmentation import Segmenter
+from fairseq_compress.corpus.segmentation.segmenter import Segmenter
 from fairseq_compress.decoding.beam_search import Floats
 from fairseq_compress.decoding.search_options import SearchOptions
 from fairseq_compress.errors import DataError

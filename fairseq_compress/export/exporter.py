@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -19,8 +20,9 @@ from fairseq_compress.export.model_writer import create_directory
 from fairseq_compress.export.onnx_linear import Range
 from fairseq_compress.export.options import CALIBRATED, CheckOptions, ExportOptions
 from fairseq_compress.export.self_check import SelfCheck
-from fairseq_compress.runtimes.model_directory import FORMAT, VOCABULARIES, VOCABULARY, ModelDirectory
-from fairseq_compress.runtimes.opened import OpenedModel, RuntimeOptions
+from fairseq_compress.runtimes.model_directory import FORMAT, ModelDirectory, segmentation_files
+from fairseq_compress.runtimes.opened import OpenedModel
+from fairseq_compress.runtimes.options import RuntimeOptions
 from fairseq_compress.runtimes.torch.model import TorchModel
 from fairseq_compress.work.files import PathLike, file_sha256
 
@@ -40,7 +42,7 @@ class Exporter:
             raise ConfigError(f"--checkpoint: must be one model, no ensemble and no directory, got {path}")
         self._options, self._search = options, asdict(options.search)
         self._original = runtimes.open(
-            path, RuntimeOptions(self._search, data=options.data, sentencepiece=options.sentencepiece, device="cpu")
+            path, RuntimeOptions(self._search, data=options.data, segmentation=options.segmentation, device="cpu")
         )
         assert isinstance(self._original.translator, TorchModel)
         self._models = self._original.translator.loaded
@@ -54,7 +56,7 @@ class Exporter:
         own = _writer(options.runtime).write_model(
             folder, plain.model, plain.values, models.source, models.target, quantization, ranges
         )
-        for name, path in self._sentencepiece_files().items():
+        for name, path in segmentation_files(self._options.segmentation).items():
             shutil.copyfile(path, folder / name)
         metadata = self._describe(options) | {options.runtime: own, "check": None}
         if self.check is None:
@@ -89,9 +91,8 @@ class Exporter:
         """The metadata except files and check."""
         models, plain = self._models, self._model(options)
         state = plain.state
-        sentencepiece = {
-            name.replace(".model", "_sha256"): file_sha256(path) for name, path in self._sentencepiece_files().items()
-        }
+        segmentation, files = options.segmentation, segmentation_files(options.segmentation)
+        checksums = {re.sub(r"\.\w+$", "_sha256", name): file_sha256(path) for name, path in files.items()}
         return {
             "made_by": f"fairseq-compress {fairseq_compress.__version__}",
             "runtime": options.runtime,
@@ -101,9 +102,10 @@ class Exporter:
             "vocabulary": {
                 "source_entries": len(models.source),
                 "target_entries": len(models.target),
-                **sentencepiece,
+                **checksums,
                 **{name: models.facts[name] for name in ("source_dictionary", "target_dictionary")},
             },
+            **({} if segmentation.is_plain else {"segmentation": segmentation.facts()}),
             "positions": {"source": models.max_source_positions, "target": models.max_target_positions},
             "architecture": plain.values,
             "stored_dense": plain.lost,
@@ -113,13 +115,6 @@ class Exporter:
             "search": self._search,
             "licence": options.licence,
         }
-
-    def _sentencepiece_files(self) -> dict[str, PathLike]:
-        """Name in the directory -> file, for one model of both sides or one of each."""
-        source, target = self._options.sentencepiece
-        if target is None:
-            return {VOCABULARY: source}
-        return {VOCABULARIES["source"]: source, VOCABULARIES["target"]: target}
 
 
 def export(options: ExportOptions, output: PathLike, check: CheckOptions) -> ModelDirectory:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fairseq_compress.errors import ConfigError
-from fairseq_compress.runtimes.model_directory import FORMAT, FORMAT_OF_TWO, METADATA, VOCABULARIES, ModelDirectory
+from fairseq_compress.runtimes.model_directory import METADATA, ModelDirectory, format_of
 from fairseq_compress.system import lock_file
 from fairseq_compress.work.files import PathLike, file_sha256
 
@@ -75,8 +75,7 @@ def _fill(folder: Path, fill: Callable[[Path], dict[str, Any]]) -> dict[str, Any
         for file in files
     }
     total = sum(fact["bytes"] for fact in facts.values())
-    form = FORMAT_OF_TWO if VOCABULARIES["target"] in facts else FORMAT
-    whole = {"format": form, **metadata, "bytes": total, "files": facts}
+    whole = {"format": format_of(metadata, facts), **metadata, "bytes": total, "files": facts}
     (folder / METADATA).write_text(json.dumps(whole, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     for file in [*files, folder / METADATA]:
         with open(file, "rb") as stream:

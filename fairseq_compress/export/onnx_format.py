@@ -26,7 +26,7 @@ from fairseq_compress.export.onnx.weights import ROWS, Weights
 from fairseq_compress.export.onnx_graph import WeightFile
 from fairseq_compress.export.onnx_linear import Float32, Int8, Range
 from fairseq_compress.functional.layer_map import PARTS
-from fairseq_compress.runtimes.onnx.model import ENCODER, STEP, WEIGHTS
+from fairseq_compress.runtimes.onnx.sessions import ENCODER, STEP, WEIGHTS
 
 load = in_own_form  # the checkpoint as this runtime takes it
 VERSION: str = onnxruntime.__version__

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from fairseq_compress import runtimes
+from fairseq_compress.corpus.segmentation.choice import Segmentation
 from fairseq_compress.decoding.search_options import SearchOptions
 from fairseq_compress.options import check, option
-from fairseq_compress.work.files import PathLike
 
 AUTO = "auto"
 CALIBRATED = "int8_calibrated"
@@ -19,8 +19,8 @@ MAX_BLEU_LOSS_QUANTIZED = 0.3
 class ExportOptions:
     """What is exported and how."""
 
-    sentencepiece: tuple[PathLike, PathLike | None]
-    """Model of the source, and of the target if it has its own."""
+    segmentation: Segmentation
+    """Of the text that the model was trained on."""
     checkpoint: str = option(help="a checkpoint of stock fairseq or of this plugin, packed or not", metavar="C.pt")
     data: str | None = option(None, "folder with dict.LANG.txt; default: next to the checkpoint", metavar="DIR")
     runtime: str = option(

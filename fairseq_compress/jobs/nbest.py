@@ -20,7 +20,7 @@ from fairseq_compress.corpus.nbest import (
     source_checksum,
     untranslated,
 )
-from fairseq_compress.corpus.segmentation import Segmenter
+from fairseq_compress.corpus.segmentation.segmenter import Segmenter
 from fairseq_compress.corpus.vocabulary_match import warn_of_unknown
 from fairseq_compress.decoding.hypothesis import Hypothesis
 from fairseq_compress.decoding.search_model import MAX_TOKENS

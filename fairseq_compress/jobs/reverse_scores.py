@@ -12,7 +12,7 @@ import numpy as np
 from fairseq_compress.corpus.nbest import NBestManifest, read_nbest, read_with_source
 from fairseq_compress.corpus.nbest_pieces import encode_lists
 from fairseq_compress.corpus.nbest_scores import ScoresManifest, format_scores
-from fairseq_compress.corpus.segmentation import Segmenter
+from fairseq_compress.corpus.segmentation.segmenter import Segmenter
 from fairseq_compress.corpus.vocabulary_match import MOST_UNKNOWN_WORDS, warn_of_unknown
 from fairseq_compress.errors import DataError
 from fairseq_compress.jobs.forced_scores import UNSCORED, Record, device_of, record_scores
@@ -34,7 +34,7 @@ class ForcedOptions:
     max_tokens: int = option(4000, "of a batch, padding counted, on the longer side", range="[1, inf)")
     max_sentences: int | None = option(None, "of a batch", range="[1, inf)")
     window: int = option(WINDOW, "hypotheses that are sorted by length at a time", range="[1, inf)")
-    sentencepiece_model: str | None = None  # SHA-256 of the segmenter's model, or of both joined by a comma
+    sentencepiece_model: str | None = None  # Segmentation.identity()
 
     def __post_init__(self) -> None:
         check(self)

@@ -13,7 +13,8 @@ from fairseq_compress.extras import explained
 
 if TYPE_CHECKING:
     from fairseq_compress.runtimes.model_directory import ModelDirectory
-    from fairseq_compress.runtimes.opened import OpenedModel, RuntimeOptions
+    from fairseq_compress.runtimes.opened import OpenedModel
+    from fairseq_compress.runtimes.options import RuntimeOptions
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,8 @@ class Runtime:
     quantizations: tuple[str, ...] = ()
     automatic: tuple[str, ...] = ()  # the quantizations that ``export --runtime auto`` tries
     weight_files: tuple[str, ...] = ()  # files of a directory that hold weights
+    early: str = ""
+    """A module that is imported before ``module``: its ``begin(directory, threads)`` starts to load a directory."""
 
 
 ONNX_FILES = ("encoder.onnx", "step.onnx", "weights.bin", "encoder_positions.npy", "decoder_positions.npy")
@@ -35,7 +38,7 @@ RUNTIMES = {
     "torch": Runtime("fairseq_compress.runtimes.torch.model"),
     "onnx": Runtime(
         "fairseq_compress.runtimes.onnx.model", "fairseq_compress.export.onnx_format",
-        *(("float32", "int8", "int8_calibrated"),) * 2, ONNX_FILES,
+        *(("float32", "int8", "int8_calibrated"),) * 2, ONNX_FILES, "fairseq_compress.runtimes.onnx.sessions",
     ),
     "ctranslate2": Runtime(
         "fairseq_compress.runtimes.ctranslate2.model", "fairseq_compress.export.ctranslate2_format",
@@ -52,14 +55,17 @@ def exported() -> dict[str, Runtime]:
 def open(path: "str | os.PathLike[str] | ModelDirectory", options: "RuntimeOptions | None" = None) -> "OpenedModel":
     """Open a model directory, a checkpoint (packed or not), or an ensemble ``A.pt:B.pt``."""
     from fairseq_compress.runtimes.model_directory import ModelDirectory
-    from fairseq_compress.runtimes.opened import RuntimeOptions
+    from fairseq_compress.runtimes.options import RuntimeOptions
 
     if not isinstance(path, ModelDirectory) and os.path.isdir(path):
         path = ModelDirectory.open(path)
     name = path.metadata["runtime"] if isinstance(path, ModelDirectory) else "torch"
+    options, runtime = options or RuntimeOptions(), RUNTIMES[name]
     try:
         with explained():
-            module = importlib.import_module(RUNTIMES[name].module)
+            if runtime.early and isinstance(path, ModelDirectory):
+                path = importlib.import_module(runtime.early).begin(path, options.threads)
+            module = importlib.import_module(runtime.module)
     except MissingPackageError:
         raise
     except ImportError as error:
@@ -67,4 +73,4 @@ def open(path: "str | os.PathLike[str] | ModelDirectory", options: "RuntimeOptio
         raise DataError(
             f"{place}: requires the runtime {name}, which cannot be imported: {' '.join(str(error).split())}"
         ) from None
-    return module.open_model(path, options or RuntimeOptions())
+    return module.open_model(path, options)

@@ -1,4 +1,4 @@
-"""A model directory: the files of a runtime, ``sentencepiece.model`` (or one of each side) and ``metadata.json``.
+"""A model directory: the files of a runtime, those of the segmentation (one or one of each side) and ``metadata.json``.
 
 ``metadata.json`` has the format, the runtime and its version, the quantization, languages, architecture, parameters,
 the size and SHA-256 of every other file, how the model was trained, and what the check of the export measured.
@@ -6,12 +6,13 @@ the size and SHA-256 of every other file, how the model was trained, and what th
 
 import hashlib
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from collections.abc import Container, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-from fairseq_compress.corpus.segmentation import Segmenter
+from fairseq_compress.corpus.segmentation import SEGMENTERS, TOKENIZERS
+from fairseq_compress.corpus.segmentation.choice import Segmentation
 from fairseq_compress.decoding.search_options import SearchOptions
 from fairseq_compress.errors import ConfigError, DataError
 from fairseq_compress.options import option, read
@@ -21,8 +22,8 @@ from fairseq_compress.work.files import PathLike, file_sha256
 FORMAT = "fairseq-compress model 1"
 FORMAT_OF_TWO = "fairseq-compress model 2"  # with a sentencepiece model of each side, which older versions would mix up
 METADATA = "metadata.json"
-VOCABULARY = "sentencepiece.model"
-VOCABULARIES = {side: f"{side}_{VOCABULARY}" for side in ("source", "target")}
+FORMAT_OF_SEGMENTATIONS = "fairseq-compress model 3"  # with another segmentation than sentencepiece, or a tokenizer
+FORMATS = (FORMAT, FORMAT_OF_TWO, FORMAT_OF_SEGMENTATIONS)
 T = TypeVar("T")
 SMALL = 1 << 21  # bytes, which take some milliseconds
 
@@ -46,6 +47,16 @@ class _File:
 
 
 @dataclass(frozen=True)
+class _Segmentation:
+    """See :meth:`fairseq_compress.corpus.segmentation.choice.Segmentation.facts`."""
+
+    kind: str = option("sentencepiece", choices=SEGMENTERS)
+    tokenizer: str = option("none", choices=TOKENIZERS)
+    no_escape: bool = option(False)
+    no_dash_splits: bool = option(False)
+
+
+@dataclass(frozen=True)
 class _Metadata:
     """What is read of the metadata; they have more."""
 
@@ -58,6 +69,7 @@ class _Metadata:
     positions: _Positions
     search: SearchOptions
     files: dict[str, _File]
+    segmentation: _Segmentation = field(default_factory=_Segmentation)
 
     def problems(self) -> Iterator[str]:
         """A message for each rule that is broken."""
@@ -66,8 +78,9 @@ class _Metadata:
         for name in ("source_dictionary", "target_dictionary"):
             if not isinstance(self.vocabulary.get(name), str):
                 yield f"vocabulary.{name}: must be a text"
-        if VOCABULARY not in self.files and not self.files.keys() >= set(VOCABULARIES.values()):
-            yield f"files must name {VOCABULARY}, or {' and '.join(VOCABULARIES.values())}"
+        file = SEGMENTERS[self.segmentation.kind].file
+        if file is not None and file not in self.files and not self.files.keys() >= (own := set(_of_sides(file))):
+            yield f"files must name {file}, or {' and '.join(sorted(own))}"
 
 
 @dataclass(frozen=True)
@@ -76,6 +89,8 @@ class ModelDirectory:
 
     path: Path
     metadata: dict[str, Any]
+    loading: Any = field(default=None, compare=False)
+    """What the runtime has begun to load (:attr:`fairseq_compress.runtimes.Runtime.early`)."""
 
     @classmethod
     def open(cls, path: PathLike) -> "ModelDirectory":
@@ -88,8 +103,8 @@ class ModelDirectory:
         except (ValueError, RecursionError):
             raise DataError(f"{folder / METADATA}: is damaged: it must be JSON") from None
         found = metadata.get("format") if isinstance(metadata, dict) else None
-        if found not in (FORMAT, FORMAT_OF_TWO):
-            raise DataError(f"{folder}: must have the format {FORMAT!r} or {FORMAT_OF_TWO!r}, has {found!r}")
+        if found not in FORMATS:
+            raise DataError(f"{folder}: must have the format {', '.join(map(repr, FORMATS))}, has {found!r}")
         known = {each.name: metadata[each.name] for each in fields(_Metadata) if each.name in metadata}
         for name, file in read_metadata(_Metadata, known, folder).files.items():
             size = (folder / name).stat().st_size if (folder / name).is_file() else None
@@ -125,14 +140,32 @@ class ModelDirectory:
             "model": hashlib.sha256(files.encode()).hexdigest(),
         }
 
-    def sentencepiece_model(self, side: str) -> Path:
-        """The SentencePiece model of a side, ``source`` or ``target``; most directories have one for both."""
-        own = self.path / VOCABULARIES[side]
-        return own if own.is_file() else self.path / VOCABULARY
+    def segmentation(self) -> Segmentation:
+        """Its segmentation, with the files in the directory; most directories have one for both sides."""
+        facts = asdict(read_metadata(_Segmentation, self.metadata.get("segmentation", {}), self.path, "segmentation"))
+        if (name := SEGMENTERS[facts["kind"]].file) is None:
+            return Segmentation(**facts)
+        source, target = (self.path / each for each in _of_sides(name))
+        return Segmentation(source, target, **facts) if source.is_file() else Segmentation(self.path / name, **facts)
 
-    def segmenter(self) -> Segmenter:
-        source, target = map(self.sentencepiece_model, ("source", "target"))
-        return Segmenter(source, None if target == source else target)
+
+def segmentation_files(segmentation: Segmentation) -> dict[str, PathLike]:
+    """Name in a directory -> file, for one of both sides or one of each."""
+    name, source, target = SEGMENTERS[segmentation.kind].file, segmentation.source, segmentation.target
+    if name is None or source is None:
+        return {}
+    return {name: source} if target is None else dict(zip(_of_sides(name), (source, target), strict=True))
+
+
+def format_of(metadata: Mapping[str, Any], files: Container[str]) -> str:
+    """The oldest format whose readers understand a directory."""
+    if "segmentation" in metadata:
+        return FORMAT_OF_SEGMENTATIONS
+    return FORMAT_OF_TWO if _of_sides(str(SEGMENTERS["sentencepiece"].file))[1] in files else FORMAT
+
+
+def _of_sides(name: str) -> tuple[str, str]:
+    return f"source_{name}", f"target_{name}"
 
 
 def read_metadata(kind: type[T], values: Any, folder: Path, place: str = "") -> T:

@@ -15,7 +15,7 @@ from fairseq_compress.architecture.flags import FLAGS
 from fairseq_compress.checkpoint.extract_student import TEACHER_OPTIONS
 from fairseq_compress.checkpoint.load import load_upgraded
 from fairseq_compress.corpus.dual_text import DualTextManifest
-from fairseq_compress.corpus.segmentation import piece_segmenter
+from fairseq_compress.corpus.segmentation.sentencepiece_model import piece_segmenter
 from fairseq_compress.errors import ConfigError
 from fairseq_compress.surgery.extend_vocabulary import extend_vocabulary
 from fairseq_compress.teachers.agreement import Entries, why_no_teacher

@@ -3,6 +3,7 @@
 The models' classes must be registered: call :func:`fairseq_compress.register` before.
 """
 
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,13 +16,17 @@ from fairseq.models import BaseFairseqModel
 from torch import Tensor, nn
 
 from fairseq_compress.checkpoint.load import build_model, load_upgraded, task_of
-from fairseq_compress.corpus.segmentation import Segmenter
-from fairseq_compress.corpus.vocabulary_match import Entries, joint_mismatch, mismatch
+from fairseq_compress.corpus.segmentation import SEGMENTERS
+from fairseq_compress.corpus.segmentation.choice import Languages, Segmentation
+from fairseq_compress.corpus.segmentation.segmenter import Segmenter
+from fairseq_compress.corpus.vocabulary_match import Entries, joint_mismatch, mismatch, tokenizer_caution
 from fairseq_compress.errors import ConfigError
 from fairseq_compress.functional.autocast import warn_if_emulated
 from fairseq_compress.options import flag
 from fairseq_compress.teachers.dictionaries import dictionary_sha256, find_dictionary
-from fairseq_compress.work.files import PathLike, file_sha256
+from fairseq_compress.work.files import file_sha256
+
+logger = logging.getLogger(__name__)
 
 # Types of the weights as they are loaded; the decoding step makes its own integers of them (see projections.py).
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.float32}
@@ -41,9 +46,9 @@ class LoadedModels:
     precision: str = "float32"
     """Of the decoding step, a key of :data:`PRECISIONS`."""
 
-    def open_segmenter(self, model: PathLike, target: PathLike | None = None) -> Segmenter:
+    def open_segmenter(self, segmentation: Segmentation) -> Segmenter:
         """See :func:`open_segmenter`."""
-        return open_segmenter(model, target, self.source, self.target)
+        return open_segmenter(segmentation, (self.source_lang, self.target_lang), self.source, self.target)
 
     @property
     def max_source_positions(self) -> int:
@@ -147,17 +152,27 @@ def contiguous_inputs(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Te
 
 
 def open_segmenter(
-    model: PathLike, target: PathLike | None, source_entries: Dictionary, target_entries: Dictionary
+    segmentation: Segmentation, languages: Languages, source_entries: Dictionary, target_entries: Dictionary
 ) -> Segmenter:
-    """Open a sentencepiece model, or one of each side, and compare it with the dictionaries."""
-    segmenter = Segmenter(model, target)
-    if target is not None and source_entries.symbols == target_entries.symbols:
+    """Open a segmentation and compare it with the dictionaries."""
+    segmenter, option = segmentation.open(languages), SEGMENTERS[segmentation.kind].option
+    for side, dictionary in (("source", source_entries), ("target", target_entries)):
+        if caution := _tokenizer_caution(segmentation, _entries(dictionary)):
+            logger.warning("the %s dictionary of the checkpoint: %s", side, caution)
+    if segmentation.target is not None and source_entries.symbols == target_entries.symbols:
         problem = joint_mismatch(_entries(source_entries), segmenter, segmenter.target)
-        _refuse(problem, f"{segmenter.path} and {segmenter.target.path}", "shared")
+        _refuse(problem, option, f"{segmenter.path} and {segmenter.target.path}", "shared")
         return segmenter
     for side, own, dictionary in (("source", segmenter, source_entries), ("target", segmenter.target, target_entries)):
-        _refuse(mismatch(_entries(dictionary), own), own.path, side)
+        _refuse(mismatch(_entries(dictionary), own), option, own.path, side)
     return segmenter
+
+
+def _tokenizer_caution(segmentation: Segmentation, entries: Entries) -> str | None:
+    """Of the encodings by merges, whose text is tokenized as a rule."""
+    if segmentation.kind in ("sentencepiece", "none"):
+        return None
+    return tokenizer_caution(entries, segmentation.tokenizer != "none" and not segmentation.no_escape)
 
 
 def _entries(dictionary: Dictionary) -> Entries:
@@ -165,9 +180,10 @@ def _entries(dictionary: Dictionary) -> Entries:
     return Entries(dictionary.symbols[first:], dictionary.count[first:])
 
 
-def _refuse(problem: str | None, path: str, side: str) -> None:
+def _refuse(problem: str | None, option: str, path: str, side: str) -> None:
     if problem:
+        name = option.removeprefix("--")
         raise ConfigError(
-            f"--sentencepiece-model: must be that of the checkpoint, and {path} does not belong to its {side} "
-            f"dictionary: {problem} (--source-sentencepiece-model, --target-sentencepiece-model for one of each side)"
+            f"{option}: must be that of the checkpoint, and {path} does not belong to its {side} "
+            f"dictionary: {problem} (--source-{name}, --target-{name} for one of each side)"
         )

@@ -11,7 +11,7 @@ from fairseq.data import Dictionary
 
 import fairseq_compress
 from fairseq_compress.checkpoint.load import load_state
-from fairseq_compress.corpus.segmentation import piece_segmenter
+from fairseq_compress.corpus.segmentation.sentencepiece_model import piece_segmenter
 from fairseq_compress.surgery.extend_vocabulary import extend_vocabulary
 from fairseq_compress.weights.groups import chain_of
 from fairseq_compress.weights.methods.linear import LinearQuantizer

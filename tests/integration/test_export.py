@@ -15,14 +15,15 @@ from fairseq_compress import runtimes
 from fairseq_compress.checkpoint.materialize import materialize
 from fairseq_compress.cli.main import main
 from fairseq_compress.corpus.nbest import read_nbest
-from fairseq_compress.corpus.segmentation import Segmenter
+from fairseq_compress.corpus.segmentation.choice import Segmentation
+from fairseq_compress.corpus.segmentation.sentencepiece_model import SentencePiece
 from fairseq_compress.decoding.search_options import SearchOptions
 from fairseq_compress.errors import ConfigError, DataError
 from fairseq_compress.evaluation.timing import translate_and_time
 from fairseq_compress.export import ctranslate2_format, onnx_format
 from fairseq_compress.export.calibration import find_ranges
 from fairseq_compress.runtimes.model_directory import ModelDirectory
-from fairseq_compress.runtimes.opened import RuntimeOptions
+from fairseq_compress.runtimes.options import RuntimeOptions
 from fairseq_compress.teachers.loading import load_models
 from tests.conftest import BIN, ROOT, TINY, binarize, run_command
 
@@ -124,7 +125,7 @@ def test_raw_text_as_the_checkpoint_translates_it(exported, model):
 def test_no_bigram_twice(exported, model):
     """Forced to be long, it repeats itself; every runtime can be told not to."""
     lines = (model / "test.en").read_text().splitlines()[:12]
-    sentences = [line.split() for line in Segmenter(model / "spm.model").encode(lines)]
+    sentences = [line.split() for line in SentencePiece(model / "spm.model").encode(lines)]
     repeating = {}
     for size in (0, 2):
         search = asdict(SearchOptions(beam=2, max_len_b=24, min_len=20, no_repeat_ngram_size=size))
@@ -216,7 +217,7 @@ def test_a_checkpoint_a_packed_one_and_a_directory_are_opened_alike(model, tmp_p
     ]
     assert found[0] == found[1]
     assert [[best.text for best in each] for each in found[2]] == [[best.text for best in each] for each in found[0]]
-    options = RuntimeOptions({"max_len_b": 20}, sentencepiece=(model / "spm.model", None), data=model / "bin")
+    options = RuntimeOptions({"max_len_b": 20}, segmentation=Segmentation(model / "spm.model"), data=model / "bin")
     translated, timings = translate_and_time(packed, lines, 3, options)
     assert translated == [each[0].text for each in found[0]]
     assert (timings.sentences, len(timings.seconds)) == (6, 3)
@@ -283,7 +284,7 @@ def test_calibrated_ranges_are_those_of_sentences_without_padding(model, tmp_pat
     """A text of long and short lines gives the union of what each line gives alone."""
     fairseq_compress.register()
     checkpoint = model / "checkpoint_last.pt"
-    fixed = materialize(checkpoint), load_models(str(checkpoint), model / "bin"), Segmenter(model / "spm.model")
+    fixed = materialize(checkpoint), load_models(str(checkpoint), model / "bin"), SentencePiece(model / "spm.model")
 
     def ranges(lines):
         (tmp_path / "text").write_text("\n".join(lines))

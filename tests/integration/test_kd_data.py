@@ -6,7 +6,8 @@ import pytest
 
 from fairseq_compress.cli.main import main
 from fairseq_compress.corpus.nbest import NBestEntry, NBestList, NBestWriter, source_checksum
-from fairseq_compress.corpus.segmentation import encode_file
+from fairseq_compress.corpus.segmentation.sentencepiece_model import SentencePiece
+from fairseq_compress.corpus.segmentation.text_files import encode_file
 from fairseq_compress.corpus.vocabulary import VocabularySettings, build_vocabulary
 from fairseq_compress.work.files import file_sha256
 from tests.conftest import run_command
@@ -27,7 +28,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / f"train.{language}").write_text("".join(f"{line}\n" for line in lines))
     build_vocabulary([folder / "train.en", folder / "train.cs"], str(folder / "v"), VocabularySettings(size=320))
     for language in ("en", "cs"):
-        encode_file(folder / "v.model", folder / f"train.{language}", folder / f"pieces.{language}")
+        encode_file(SentencePiece(folder / "v.model"), folder / f"train.{language}", folder / f"pieces.{language}")
     run_command(
         "fairseq-preprocess", "-s", "en", "-t", "cs", "--trainpref", folder / "pieces", "--validpref",
         folder / "pieces", "--srcdict", folder / "v.dict.txt", "--joined-dictionary", "--destdir", folder / "bin",

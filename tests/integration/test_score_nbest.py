@@ -13,7 +13,7 @@ from fairseq.data import Dictionary
 from fairseq_compress.cli.main import main
 from fairseq_compress.corpus.nbest import NBestEntry, NBestList, read_nbest, source_checksum, untranslated
 from fairseq_compress.corpus.nbest_scores import ScoreReader
-from fairseq_compress.corpus.segmentation import Segmenter
+from fairseq_compress.corpus.segmentation.sentencepiece_model import SentencePiece
 from fairseq_compress.jobs import reverse_scores
 from fairseq_compress.teachers import loading
 from tests.conftest import PLUGIN, TINY, run_command
@@ -156,7 +156,7 @@ def test_text_is_cut_into_pieces(
     prefix = tmp_path / "v"
     vocabulary = ("--input", tmp_path / "text", "--vocab-size", 264, "--output", prefix)
     assert main(["train-vocabulary", *map(str, vocabulary)]) == 0
-    segmenter = Segmenter(f"{prefix}.model")
+    segmenter = SentencePiece(f"{prefix}.model")
     lists = [
         item._replace(
             checksum=source_checksum(next(segmenter.encode([source]))),

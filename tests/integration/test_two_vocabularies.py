@@ -80,7 +80,7 @@ def test_the_directory_has_both(exported, model):
     directory = ModelDirectory.open(exported)
     assert directory.metadata["format"] == FORMAT_OF_TWO
     for side, language in (("source", "en"), ("target", "cs")):
-        assert directory.sentencepiece_model(side).read_bytes() == (model / f"{language}.model").read_bytes()
+        assert getattr(directory.segmentation(), side).read_bytes() == (model / f"{language}.model").read_bytes()
         assert f"{side}_sentencepiece.model" in directory.metadata["files"]
         assert len(directory.metadata["vocabulary"][f"{side}_sentencepiece_sha256"]) == 64
     assert directory.metadata["check"]["equal"] >= 0.9

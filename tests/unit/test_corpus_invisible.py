@@ -8,8 +8,8 @@ import sentencepiece
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from fairseq_compress.corpus.cleaning import normalize_line
-from fairseq_compress.corpus.segmentation import Segmenter
+from fairseq_compress.corpus.normalization import normalize_line
+from fairseq_compress.corpus.segmentation.sentencepiece_model import SentencePiece
 from fairseq_compress.corpus.vocabulary import VocabularySettings, build_vocabulary
 
 WALES = "\U0001f3f4\U000e0067\U000e0062\U000e0077\U000e006c\U000e0073\U000e007f"
@@ -139,7 +139,7 @@ def persian(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def test_the_non_joiner_comes_back_where_the_training_text_has_it(persian: str) -> None:
-    segmenter = Segmenter(f"{persian}/both.model")
+    segmenter = SentencePiece(f"{persian}/both.model")
     line = "من می\u200cخواهم."
     assert list(segmenter.decode(segmenter.encode([line]))) == [line]
     (pieces,) = segmenter.encode([line])

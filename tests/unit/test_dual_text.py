@@ -13,10 +13,10 @@ import sentencepiece
 
 from fairseq_compress.cli.main import main
 from fairseq_compress.corpus import encode_dual as encoding
-from fairseq_compress.corpus.cleaning import normalize_line
 from fairseq_compress.corpus.dual_text import EOS, PAD, UNK, DualText, ragged_places
 from fairseq_compress.corpus.encode_dual import VocabularyFiles, encode_dual
-from fairseq_compress.corpus.segmentation import Segmenter
+from fairseq_compress.corpus.normalization import normalize_line
+from fairseq_compress.corpus.segmentation.sentencepiece_model import SentencePiece
 from fairseq_compress.errors import ConfigError, DataError
 from fairseq_compress.work.files import read_lines
 from tests.helpers.dual_corpus import LANGUAGES, make_folder, make_lines, make_vocabularies, spell, symbols, write_text
@@ -54,7 +54,7 @@ def test_pure_segmentations_are_those_of_the_models_and_fairseq(folder: Path, la
     for files, name in zip(files_of(folder), ("teacher", "student"), strict=True):
         dictionary = Dictionary.load(str(folder / f"dict.{name}.txt"))
         assert len(dictionary) == text.entries[name]
-        for index, line in enumerate(Segmenter(files.model).encode(text_of(folder, language))):
+        for index, line in enumerate(SentencePiece(files.model).encode(text_of(folder, language))):
             expected = dictionary.encode_line(line, add_if_not_exist=False, append_eos=False)
             assert getattr(text, name)(text.word_types(index))[0].tolist() == expected.tolist()
 

@@ -8,7 +8,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[2] / "fairseq_compress"
 FLOORS = {
     "errors": 0,
-    "extras": 1, "languages": 1, "selection": 1, "shipped": 1, "system": 1,
+    "extras": 1, "languages": 1, "patterns": 0, "selection": 1, "shipped": 1, "system": 1,
     "options": 2,
     "compat": 3, "work": 3,
     "functional": 4, "corpus": 4,
@@ -25,7 +25,8 @@ FLOORS = {
 }  # fmt: skip
 BOTH = {"torch", "fairseq"}
 WITHOUT = {  # rooms that must work without these packages; a room inside another is named with a slash
-    "errors": BOTH, "extras": BOTH, "languages": BOTH, "selection": BOTH, "shipped": BOTH, "system": BOTH,
+    "errors": BOTH, "extras": BOTH, "languages": BOTH, "patterns": BOTH, "selection": BOTH, "shipped": BOTH,
+    "system": BOTH,
     "options": BOTH, "work": BOTH, "corpus": BOTH, "decoding": BOTH,
     "runtimes/onnx": BOTH, "runtimes/ctranslate2": BOTH,
     "functional": {"fairseq"}, "weights": {"fairseq"}, "architecture": {"fairseq"},

@@ -5,9 +5,10 @@ import os
 
 import pytest
 
+from fairseq_compress.corpus.segmentation.choice import Segmentation
 from fairseq_compress.errors import ConfigError, DataError
 from fairseq_compress.export.model_writer import create_directory
-from fairseq_compress.runtimes.model_directory import ModelDirectory
+from fairseq_compress.runtimes.model_directory import ModelDirectory, segmentation_files
 
 METADATA = {
     "runtime": "onnx", "runtime_version": "1", "quantization": "int8", "checkpoint_sha256": "0",
@@ -33,8 +34,7 @@ def test_what_is_written_is_read(directory):
     assert again.metadata == directory.metadata
     assert again.metadata["bytes"] == 706
     assert sorted(again.metadata["files"]) == ["model.bin", "sentencepiece.model"]
-    assert again.sentencepiece_model("source").read_bytes() == b"pieces"
-    assert again.sentencepiece_model("target") == again.sentencepiece_model("source")
+    assert again.segmentation() == Segmentation(again.path / "sentencepiece.model")
     assert again.metadata["format"] == "fairseq-compress model 1"  # which older versions read
     assert os.listdir(directory.path.parent) == ["model"]
     assert directory.path.stat().st_mode & 0o777 == 0o755
@@ -49,9 +49,39 @@ def test_a_sentencepiece_model_of_each_side(tmp_path):
     directory = create_directory(tmp_path / "model", fill_both)
     again = ModelDirectory.open(directory.path)
     assert again.metadata["format"] == "fairseq-compress model 2"  # which they refuse
-    assert [again.sentencepiece_model(side).read_bytes() for side in ("source", "target")] == [b"source", b"target"]
+    assert [path.read_bytes() for path in again.segmentation().paths()] == [b"source", b"target"]
     with pytest.raises(DataError, match=r"files must name sentencepiece\.model, or source_sent.* and target_sent"):
         ModelDirectory.open(create_directory(tmp_path / "none", lambda folder: METADATA).path)
+
+
+MOSES = {"tokenizer": "moses", "no_escape": False, "no_dash_splits": True}
+
+
+@pytest.mark.parametrize(
+    ("segmentation", "files"),
+    [
+        ({"kind": "sentencepiece", **MOSES}, ["sentencepiece.model"]),
+        ({"kind": "fastbpe", "tokenizer": "none"}, ["bpe.codes"]),
+        ({"kind": "subword-nmt", **MOSES}, ["source_bpe.codes", "target_bpe.codes"]),
+        ({"kind": "none", "tokenizer": "none"}, []),
+    ],
+)
+def test_another_segmentation(tmp_path, segmentation, files):
+    def fill_other(folder):
+        for name in files:
+            (folder / name).write_text("a b 1\n")
+        return METADATA | {"segmentation": segmentation}
+
+    again = ModelDirectory.open(create_directory(tmp_path / "model", fill_other).path)
+    assert again.metadata["format"] == "fairseq-compress model 3"  # which older versions refuse
+    paths = [again.path / name for name in files]
+    assert again.segmentation() == Segmentation(*paths, **segmentation)
+    assert again.segmentation().facts() == segmentation
+    assert segmentation_files(again.segmentation()) == dict(zip(files, paths, strict=True))
+    if files:
+        paths[-1].unlink()
+        with pytest.raises(DataError, match="is missing"):
+            ModelDirectory.open(again.path)
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
@@ -105,7 +135,7 @@ def test_what_is_no_model_directory(directory, tmp_path):
     metadata = directory.path / "metadata.json"
     metadata.write_text(json.dumps(directory.metadata | {"format": "fairseq-compress model 9"}))
     with pytest.raises(
-        DataError, match=r"must have the format 'fairseq-compress model 1' or .*, has 'fairseq-compress model 9'"
+        DataError, match=r"must have the format 'fairseq-compress model 1', .*, has 'fairseq-compress model 9'"
     ):
         ModelDirectory.open(directory.path)
     metadata.write_text("{")

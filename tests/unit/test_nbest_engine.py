@@ -7,7 +7,7 @@ import pytest
 
 from fairseq_compress.cli.local_ranks import _options
 from fairseq_compress.corpus.nbest import NBestManifest, read_nbest, source_checksum
-from fairseq_compress.corpus.segmentation import Segmenter
+from fairseq_compress.corpus.segmentation.sentencepiece_model import SentencePiece
 from fairseq_compress.corpus.vocabulary import VocabularySettings, list_pieces, train_model
 from fairseq_compress.decoding.hypothesis import Hypothesis
 from fairseq_compress.decoding.search_options import SearchOptions
@@ -165,7 +165,7 @@ def test_raw_text(tmp_path):
     lines = ["a man  on a bike", "", "two men", "a bike!"] * 3
     (tmp_path / "source").write_text("\n".join(lines) + "\n")
     (tmp_path / "model").write_bytes(train_model(lines, VocabularySettings(size=290)))
-    segmenter = Segmenter(tmp_path / "model")
+    segmenter = SentencePiece(tmp_path / "model")
     entries = {piece for piece, _ in list_pieces((tmp_path / "model").read_bytes())}
     text = Corpus(tmp_path / "source", entries, 20, segmenter)
     metadata = facts(tmp_path / "source")

@@ -16,7 +16,9 @@ from fairseq_compress.corpus.nbest import (
     source_checksum,
 )
 from fairseq_compress.corpus.nbest_pieces import encode_nbest
-from fairseq_compress.corpus.segmentation import Segmenter, encode_file
+from fairseq_compress.corpus.segmentation.choice import Segmentation
+from fairseq_compress.corpus.segmentation.sentencepiece_model import SentencePiece
+from fairseq_compress.corpus.segmentation.text_files import encode_file
 from fairseq_compress.corpus.vocabulary import VocabularySettings, build_vocabulary
 from fairseq_compress.errors import DataError
 from fairseq_compress.work.files import file_sha256
@@ -44,7 +46,7 @@ def files(tmp_path: Path, model: Path) -> tuple[Path, Path, Path]:
             hypotheses = [NBestEntry(-0.5, f"A dog, {line}"), NBestEntry(-1.25, f"dogs {index}")][: index % 2 + 1]
             writer.write(NBestList(index, source_checksum(line), hypotheses))
     writer.write_sidecar(nbest, file_sha256(source), {})
-    encode_file(model, source, pieces)
+    encode_file(SentencePiece(model), source, pieces)
     return nbest, source, pieces
 
 
@@ -53,8 +55,8 @@ def test_every_line_is_cut_as_the_encoder_cuts_it(
 ) -> None:
     monkeypatch.setattr(nbest_pieces, "LISTS_AT_ONCE", 3)
     output = tmp_path / "out"
-    assert encode_nbest(model, *files, output) == len(SOURCES)
-    encode = Segmenter(model).encode
+    assert encode_nbest(Segmentation(model), *files, output) == len(SOURCES)
+    encode = SentencePiece(model).encode
     for text, found in zip(read_nbest(files[0]), read_nbest(output, files[2]), strict=True):
         assert [hypothesis.score for hypothesis in found.hypotheses] == [h.score for h in text.hypotheses]
         assert [hypothesis.text for hypothesis in found.hypotheses] == list(encode(h.text for h in text.hypotheses))
@@ -64,10 +66,10 @@ def test_pieces_of_another_text_are_refused(tmp_path: Path, model: Path, files: 
     lines = files[2].read_text().splitlines()
     files[2].write_text("".join(f"{line}\n" for line in [*lines[1:], lines[0]]))
     with pytest.raises(DataError, match=r"pieces, line 1: must be '▁P.* got '▁P"):
-        encode_nbest(model, *files, tmp_path / "out")
+        encode_nbest(Segmentation(model), *files, tmp_path / "out")
     files[2].write_text("".join(f"{line}\n" for line in lines[1:]))
     with pytest.raises(DataError, match="line counts differ"):
-        encode_nbest(model, *files, tmp_path / "out")
+        encode_nbest(Segmentation(model), *files, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -85,7 +87,7 @@ def test_the_languages_stay(files: tuple[Path, Path, Path], model: Path, tmp_pat
     nbest, source, pieces = files
     facts = {"source_lang": "cs", "target_lang": "zh_CN", "beam": 4}
     replace(NBestManifest.of(nbest), facts=facts).write(sidecar_path(nbest))
-    encode_nbest(model, nbest, source, pieces, tmp_path / "encoded")
+    encode_nbest(Segmentation(model), nbest, source, pieces, tmp_path / "encoded")
     found = NBestManifest.of(tmp_path / "encoded").facts
     assert (found["source_lang"], found["target_lang"]) == ("cs", "zh_CN")
     assert "beam" not in found

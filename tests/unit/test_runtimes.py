@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from fairseq_compress import runtimes
+from fairseq_compress.corpus.segmentation.choice import Segmentation
 from fairseq_compress.corpus.vocabulary import VocabularySettings, train_model
 from fairseq_compress.decoding.hypothesis import Hypothesis
 from fairseq_compress.errors import CheckpointError, ConfigError, DataError
@@ -15,7 +16,8 @@ from fairseq_compress.export.model_writer import create_directory
 from fairseq_compress.export.options import ExportOptions
 from fairseq_compress.runtimes import Runtime
 from fairseq_compress.runtimes.model_directory import ModelDirectory
-from fairseq_compress.runtimes.opened import RuntimeOptions, open_directory
+from fairseq_compress.runtimes.opened import open_directory
+from fairseq_compress.runtimes.options import RuntimeOptions
 from tests.unit.test_model_directory import METADATA
 
 LINES = ["a man on a bike", "two men", "a dog", "men on a bike"] * 3
@@ -52,14 +54,14 @@ def test_a_new_runtime_is_an_entry(toy):
     """It opens, translates text, is timed, and is offered by export."""
     model = runtimes.open(toy.path, RuntimeOptions(nbest=2))
     (found,) = model.translate([b"two men"], nbest=2)
-    segmenter = toy.segmenter()
+    segmenter = toy.segmentation().open()
     backwards = next(segmenter.encode(["two men"])).split()[::-1]
     assert found.hypotheses == [(-rank, next(segmenter.decode([" ".join(backwards)]))) for rank in (0.0, 1.0)]
     assert (model.languages, model.precision, model.search.beam) == (("en", "cs"), "int8", 4)
     translated, timings = translate_and_time(toy.path, ["two men", ""], 3)
     assert translated == [found.hypotheses[0].text, ""]
     assert timings.sentences == 2
-    options = {"checkpoint": "c.pt", "sentencepiece": ("m", None), "runtime": "toy"}
+    options = {"checkpoint": "c.pt", "segmentation": Segmentation("m"), "runtime": "toy"}
     assert ExportOptions(**options, quantization="int3").quantization == "int3"
     with pytest.raises(ConfigError, match="must be one of float32, int3 with --runtime toy, got int8"):
         ExportOptions(**options)

@@ -17,6 +17,8 @@ SLOW, FAST = 0.2, 0.01
 
 
 class SlowSegmenter:
+    clean = staticmethod(str)
+
     def encode(self, texts):
         time.sleep(SLOW)
         return iter(texts)

@@ -2,6 +2,7 @@
 
 import pytest
 
+from fairseq_compress.corpus.normalization import normalize_line
 from fairseq_compress.decoding import translation_lines
 from fairseq_compress.decoding.hypothesis import Hypothesis
 from fairseq_compress.decoding.search_options import LineOptions, SearchOptions
@@ -11,6 +12,8 @@ from fairseq_compress.errors import ConfigError, DataError
 
 class Words:
     """In place of a sentencepiece model: words, each the start of a word."""
+
+    clean = staticmethod(normalize_line)
 
     def encode(self, lines):
         for line in lines:

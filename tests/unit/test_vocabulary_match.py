@@ -7,11 +7,14 @@ import pytest
 import sentencepiece
 from fairseq.data import Dictionary
 
-from fairseq_compress.corpus.segmentation import Segmenter
+from fairseq_compress.corpus.segmentation.choice import Segmentation
+from fairseq_compress.corpus.segmentation.sentencepiece_model import SentencePiece
+from fairseq_compress.corpus.segmentation.subword_nmt import SubwordNmt
 from fairseq_compress.corpus.vocabulary import VocabularySettings, build_vocabulary
-from fairseq_compress.corpus.vocabulary_match import Entries, joint_mismatch, mismatch
+from fairseq_compress.corpus.vocabulary_match import Entries, joint_mismatch, mismatch, tokenizer_caution
 from fairseq_compress.errors import ConfigError
 from fairseq_compress.teachers.loading import open_segmenter
+from tests.helpers.byte_pairs import learned, write_codes
 
 SYLLABLES = [first + second for first in "bdfgklmnprstvz" for second in "aeiou"]
 
@@ -36,7 +39,7 @@ def models(tmp_path_factory):
             sentence_iterator=iter(text(1)), model_prefix=str(folder / name), vocab_size=300, model_type=kind,
             minloglevel=2, hard_vocab_limit=False,
         )  # fmt: skip
-    return {path.stem: Segmenter(path) for path in folder.glob("*.model")}
+    return {path.stem: SentencePiece(path) for path in folder.glob("*.model")}
 
 
 def written(model):
@@ -138,22 +141,87 @@ def dictionary(model):
     return entries
 
 
+def opened(source, target, *dictionaries):
+    return open_segmenter(Segmentation(source, target), (None, None), *dictionaries)
+
+
 def test_both_dictionaries_are_compared(models):
     own, other = models["own"], models["other"]
     mine, theirs = dictionary(own), dictionary(other)
-    assert open_segmenter(own.path, None, mine, mine).target.path == own.path
-    assert open_segmenter(own.path, other.path, mine, theirs).target.path == other.path
+    assert opened(own.path, None, mine, mine).target.path == own.path
+    assert opened(own.path, other.path, mine, theirs).target.path == other.path
     for arguments, side in (
         ((own.path, None, mine, theirs), "target"), ((own.path, None, theirs, mine), "source"),
         ((other.path, own.path, mine, theirs), "source"), ((own.path, other.path, mine, mine), "shared"),
     ):  # fmt: skip
         with pytest.raises(ConfigError, match=f"--sentencepiece-model: .* does not belong to its {side} dictionary"):
-            open_segmenter(*arguments)
+            opened(*arguments)
 
 
 def test_each_side_has_its_own_pieces(models):
     own, other = models["own"], models["other"]
-    both = Segmenter(own.path, other.path)
+    both = Segmentation(own.path, other.path).open()
     assert next(both.encode(["babe"])) == next(own.encode(["babe"]))
     line = text(2)[0]
     assert list(both.decode(other.encode([line]))) == [line]
+
+
+@pytest.fixture(scope="module")
+def merges(tmp_path_factory):
+    """Merges by name: of the text in both versions, fewer and more of the same text, and of other text."""
+    folder = tmp_path_factory.mktemp("merges")
+    for name, seed, size, apart in (
+        ("own", 1, 150, False), ("apart", 1, 150, True), ("more", 1, 260, False), ("other", 2, 150, False),
+    ):  # fmt: skip
+        write_codes(folder / name, learned(text(seed), size, apart), "" if apart else "#version: 0.2\n")
+    return {path.name: SubwordNmt(path) for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("name", ["own", "apart", "more", "other"])
+def test_merges_and_their_own_dictionaries(merges, name):
+    own, lines = merges[name], text(2 if name == "other" else 1)
+    for part in (lines, lines[:300], lines[:20], lines[:3]):
+        assert mismatch(counted(own, part), own) is None
+    for threshold in (2, 5, 30):
+        assert mismatch(counted(own, lines, threshold=threshold), own) is None
+    assert mismatch(counted(own, [*lines, "\u6f22\u5b57 ba x@@ @@ ba\u2028ba"]), own) is None
+
+
+def test_words_of_one_character_are_never_merged(merges):
+    entries = Entries(["!", "ba"], [9, 1])
+    assert mismatch(entries, merges["own"]) is None
+    assert "1 of the dictionary's 2 entries" in mismatch(Entries(["!@@", "ba"], [9, 1]), merges["own"])
+
+
+def test_merges_of_other_text_and_other_numbers_of_merges(merges):
+    entries = counted(merges["own"], text(1))
+    for name in ("more", "other"):
+        assert mismatch(entries, merges[name]), name
+        assert mismatch(counted(merges[name], text(2 if name == "other" else 1)), merges["own"]), name
+    assert "entries are no subwords, such as" in mismatch(entries, merges["other"])
+    assert "more merges than the model that encoded" in mismatch(entries, merges["more"])
+
+
+def test_merges_and_sentencepiece_models(models, merges):
+    assert mismatch(counted(merges["own"], text(1)), models["own"])
+    assert mismatch(counted(models["own"], text(1)), merges["own"])
+    assert mismatch(written(models["own"]), Segmentation(kind="none").open()) is None
+
+
+def test_merges_of_each_side_with_one_dictionary(merges):
+    own, other = merges["own"], merges["other"]
+    both = Counter(dict(zip(*counted(own, text(1)), strict=True))) + Counter(
+        dict(zip(*counted(other, text(2)), strict=True))
+    )
+    assert joint_mismatch(Entries(list(both), list(both.values())), own, other) is None
+    problem = joint_mismatch(counted(own, text(1)), own, other)
+    assert f"all entries are subwords of {own.path} by itself" in problem
+
+
+def test_escapes_of_moses():
+    escaped, plain, neither = (Entries(symbols, [1] * len(symbols)) for symbols in (["&apos;t", "a"], ["'t"], ["a"]))
+    assert tokenizer_caution(escaped, True) is None
+    assert "--tokenizer moses" in tokenizer_caution(escaped, False)
+    assert tokenizer_caution(plain, False) is None
+    assert "--moses-no-escape" in tokenizer_caution(plain, True)
+    assert tokenizer_caution(neither, True) is tokenizer_caution(neither, False) is None

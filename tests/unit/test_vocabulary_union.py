@@ -9,7 +9,7 @@ from fairseq import models
 from fairseq.data import Dictionary
 
 import fairseq_compress.models as our_models  # noqa: F401 - registers them
-from fairseq_compress.corpus.segmentation import piece_segmenter
+from fairseq_compress.corpus.segmentation.sentencepiece_model import piece_segmenter
 from fairseq_compress.corpus.vocabulary import VocabularySettings, build_vocabulary
 from fairseq_compress.errors import CheckpointError, ConfigError, DataError
 from fairseq_compress.surgery.extend_vocabulary import extend_vocabulary, extended_table, segmentations

@@ -7,7 +7,7 @@ import sentencepiece
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from fairseq_compress.corpus.cleaning import normalize_line
+from fairseq_compress.corpus.normalization import normalize_line
 from fairseq_compress.corpus.word_segmentation import DualSegmenter, WordSegmenter
 from fairseq_compress.errors import DataError
 from tests.helpers.dual_corpus import (

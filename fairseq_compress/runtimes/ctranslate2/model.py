@@ -8,7 +8,8 @@ from fairseq_compress.decoding.hypothesis import Hypothesis
 from fairseq_compress.decoding.search_options import SearchOptions
 from fairseq_compress.errors import ConfigError, DataError
 from fairseq_compress.runtimes.model_directory import ModelDirectory
-from fairseq_compress.runtimes.opened import OpenedModel, RuntimeOptions, open_directory
+from fairseq_compress.runtimes.opened import OpenedModel, open_directory
+from fairseq_compress.runtimes.options import RuntimeOptions
 from fairseq_compress.system import default_threads
 
 # Small batches of one thread each keep its products in the cache: with int8 twice the speed of large ones.

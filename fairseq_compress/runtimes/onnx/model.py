@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as states
 
 from fairseq_compress.decoding.beam_search import Floats, Ints, Symbols
@@ -17,14 +16,13 @@ from fairseq_compress.decoding.vocabulary import read_symbols
 from fairseq_compress.errors import DataError
 from fairseq_compress.options import option
 from fairseq_compress.runtimes.model_directory import ModelDirectory, read_metadata
+from fairseq_compress.runtimes.onnx.sessions import Sessions
 from fairseq_compress.runtimes.onnx.steps import OnnxSteps, Shape
-from fairseq_compress.runtimes.opened import OpenedModel, RuntimeOptions, open_directory
-from fairseq_compress.system import default_threads
+from fairseq_compress.runtimes.opened import OpenedModel, open_directory
+from fairseq_compress.runtimes.options import RuntimeOptions
 
-ENCODER, STEP, WEIGHTS = "encoder.onnx", "step.onnx", "weights.bin"
 # Source tokens of a batch, for a beam of one; with more it is not faster, and workers are idle at the end.
 TOKENS_AT_ONCE = 1024
-WORTH_THREADS = 1 << 24  # bytes of weights; a step of a smaller model is over before other threads have woken up
 _ERRORS = (RuntimeError, *(getattr(states, name) for name in ("Fail", "InvalidArgument", "RuntimeException")))
 
 
@@ -74,23 +72,20 @@ class OnnxModel(SearchModel):
             options, nbest, max(64, TOKENS_AT_ONCE // options.beam),
         )  # fmt: skip
         self._path, self._shape, self._entries = directory.path, onnx.decoder, len(target)
-        self._threads = threads or default_threads()
         self._positions = {
             side: _PositionRows(directory.path, side, getattr(onnx.positions, side), getattr(onnx.widths, side))
             for side in ("encoder", "decoder")
         }
-        large = (directory.path / WEIGHTS).stat().st_size >= WORTH_THREADS
-        self._threads_of_one = self._threads if large else 1
-        self._sessions: dict[int, tuple[Any, Any]] = {}
+        self._sessions: Sessions = directory.loading or Sessions(directory.path, threads)
         self._background = ThreadPoolExecutor(1)  # the checksums, while the first sentences are translated
         self._verified = self._background.submit(directory.verify)
 
     def search_all(self, batches: Sequence[Sentences]) -> list[Found]:
         if len(batches) == 1:
-            found = [self.search(batches[0], self._threads_of_one)]
+            found = [self.search(batches[0], self._sessions.of_one_batch)]
         else:
             self._open(1)
-            with ThreadPoolExecutor(self._threads) as pool:
+            with ThreadPoolExecutor(self._sessions.threads) as pool:
                 found = list(pool.map(self.search, batches))
         self._verified.result()
         return found
@@ -111,30 +106,15 @@ class OnnxModel(SearchModel):
 
     def _open(self, threads: int) -> tuple[Any, Any]:
         """The sessions of encoder and step with a number of threads."""
-        if threads not in self._sessions:
-            try:
-                with ThreadPoolExecutor(2) as pool:
-                    paths = (self._path / name for name in (ENCODER, STEP))
-                    encoder, step = pool.map(lambda path: _session(path, threads, path.name == STEP), paths)
-            except Exception as error:  # ONNX Runtime has a dozen exception classes
-                raise self._problem("load", error) from None
-            self._sessions[threads] = (encoder, step)
-        return self._sessions[threads]
+        try:
+            return self._sessions.open(threads)
+        except Exception as error:  # ONNX Runtime has a dozen exception classes
+            raise self._problem("load", error) from None
 
     def _problem(self, what: str, error: Exception) -> DataError:
         """The error to raise; that of an altered file takes precedence."""
         self._verified.result()
         return DataError(f"{self._path}: ONNX Runtime cannot {what} it: {str(error).splitlines()[0]}")
-
-
-def _session(path: Path, threads: int, spinning: bool) -> Any:
-    """A session; only one may let its threads spin, as spinning threads take the cores from the other."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 4
-    options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spinning else "0")
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
 class _PositionRows:

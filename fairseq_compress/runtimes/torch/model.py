@@ -10,7 +10,8 @@ from fairseq_compress.decoding.beam_search import Ints, Symbols
 from fairseq_compress.decoding.search_model import MAX_TOKENS, Dictionaries, Found, SearchModel, Sentences
 from fairseq_compress.decoding.search_options import SearchOptions
 from fairseq_compress.errors import CheckpointError, ConfigError
-from fairseq_compress.runtimes.opened import OpenedModel, RuntimeOptions
+from fairseq_compress.runtimes.opened import OpenedModel
+from fairseq_compress.runtimes.options import RuntimeOptions
 from fairseq_compress.runtimes.torch.step_decoders import step_decoder
 from fairseq_compress.runtimes.torch.steps import TorchSteps
 from fairseq_compress.teachers.loading import LoadedModels, load_models, pick_device
@@ -20,8 +21,8 @@ def open_model(path: str | os.PathLike[str], options: RuntimeOptions) -> OpenedM
     name = os.fspath(path)
     if missing := [part for part in name.split(":") if part and not os.path.exists(part)]:
         raise CheckpointError(f"checkpoint {missing[0]}: no such file, and no directory of fairseq-compress export")
-    if options.text and options.sentencepiece is None:
-        raise ConfigError(f"--sentencepiece-model: must be given with the checkpoint {name}")
+    if options.text and options.segmentation is None:
+        raise ConfigError(f"--sentencepiece-model: must be given with the checkpoint {name}, or another --segmentation")
     search = options.search_options()
     device = pick_device(options.device)
     if options.threads:
@@ -30,7 +31,7 @@ def open_model(path: str | os.PathLike[str], options: RuntimeOptions) -> OpenedM
     models = load_models(
         name, options.data, source_lang=source, target_lang=target, precision=options.precision, device=device
     )
-    segmenter = models.open_segmenter(*options.sentencepiece) if options.sentencepiece else None
+    segmenter = models.open_segmenter(options.segmentation) if options.segmentation else None
     translator = TorchModel(models, search, options.nbest or search.beam, options.max_tokens)
     languages = {"source": models.source_lang, "target": models.target_lang}
     return OpenedModel(

@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import sentencepiece
 
-from fairseq_compress.corpus.cleaning import PIECE_SPACE, normalize_line, squeeze_whitespace
+from fairseq_compress.corpus.normalization import PIECE_SPACE, normalize_line
+from fairseq_compress.corpus.segmentation.segmenter import Segmenter, Tokenizer
 from fairseq_compress.errors import DataError
-from fairseq_compress.work.files import PathLike, atomic_write, check_distinct, check_not_empty, progress, read_lines
+from fairseq_compress.work.files import PathLike
 from fairseq_compress.work.windows import groups
 
 Segment = Callable[[str], Sequence[str]]
@@ -35,23 +36,41 @@ def open_model(model: PathLike, options: bytes = b"") -> sentencepiece.SentenceP
     return processor
 
 
-class Segmenter:
-    """A sentencepiece model, or one of each language: ``model`` encodes and ``target`` decodes.
+class SentencePiece(Segmenter):
+    """A sentencepiece model.
 
     ``decode(encode(x))`` is ``x`` normalized: by :func:`normalize_line`, then by the rules inside the model.
     """
 
-    def __init__(self, model: PathLike, target: PathLike | None = None) -> None:
-        self.path = os.fspath(model)
-        self.target = self if target is None else Segmenter(target)
-        self._processor = open_model(model)
+    noun = "pieces"
+
+    def __init__(self, path: PathLike, tokenizer: Tokenizer | None = None) -> None:
+        super().__init__(path, tokenizer)
+        self._processor = open_model(path)
+
+    def clean(self, line: str) -> str:
+        return normalize_line(line)
+
+    def split(self, lines: Iterable[str]) -> Iterator[str]:
+        for batch in groups(lines, len, BATCH_LINES, BATCH_CHARACTERS):
+            for pieces in self._processor.encode(batch, out_type=str):
+                yield " ".join(pieces)
+
+    def join(self, subwords: Sequence[str]) -> str:
+        """A model may produce any bytes: broken UTF-8 becomes U+FFFD, and a line feed is left to be squeezed."""
+        # Line by line: sentencepiece takes a batch that starts with an empty list for one single line.
+        text: str = self._processor.decode(list(subwords))
+        return text
 
     def entries(self) -> list[str]:
-        """All pieces of text, bytes included: the entries of a fairseq dictionary."""
+        """All pieces of text, bytes included."""
         return [self._processor.id_to_piece(index) for index in self._text_ids()]
 
+    def vocabulary(self) -> list[str]:
+        return self.entries()
+
     def merges(self) -> list[str]:
-        """The merges of a byte-pair encoding, in their order; none of a unigram model."""
+        """None of a unigram model."""
         model = self._processor
         scores = [(index, model.get_score(index)) for index in self._text_ids() if not model.is_byte(index)]
         if not all(score == int(score) for _, score in scores):  # log-probabilities of a unigram model
@@ -59,9 +78,8 @@ class Segmenter:
         pieces = (model.id_to_piece(index) for index, _ in scores)
         return [piece for piece in pieces if len(piece) > 1]
 
-    def is_unknown(self, piece: str) -> bool:
-        """Whether the text of a piece is unknown to the model, so that encoding leaves it unchanged."""
-        ids = self._processor.encode(piece.replace(PIECE_SPACE, " "), out_type=int)
+    def is_unknown(self, subword: str) -> bool:
+        ids = self._processor.encode(subword.replace(PIECE_SPACE, " "), out_type=int)
         space = self._processor.piece_to_id(PIECE_SPACE)
         others = [index for index in ids if index != space]
         return bool(others) and all(map(self._processor.is_unknown, others))
@@ -69,47 +87,6 @@ class Segmenter:
     def _text_ids(self) -> list[int]:
         model = self._processor
         return [index for index in range(len(model)) if not (model.is_control(index) or model.is_unknown(index))]
-
-    def encode(self, lines: Iterable[str]) -> Iterator[str]:
-        """Yield the pieces of each line, separated by spaces; an empty line stays one."""
-        for batch in groups(map(normalize_line, lines), len, BATCH_LINES, BATCH_CHARACTERS):
-            for pieces in self._processor.encode(batch, out_type=str):
-                yield " ".join(pieces)
-
-    def decode(self, lines: Iterable[str]) -> Iterator[str]:
-        """Yield the text of each line of pieces.
-
-        A model may produce any bytes: broken UTF-8 becomes U+FFFD, and a line feed must not break the line.
-        """
-        for line in lines:
-            # Line by line: sentencepiece takes a batch that starts with an empty list for one single line.
-            pieces = line.split()
-            yield squeeze_whitespace(self.target._processor.decode(pieces)) if pieces else ""
-
-
-def encode_file(model: PathLike, source: PathLike, output: PathLike) -> int:
-    """Write the pieces of each line of a text file, and return the number of lines."""
-    return _convert(Segmenter(model).encode, model, source, output, "encode")
-
-
-def decode_file(model: PathLike, source: PathLike, output: PathLike) -> int:
-    """Write the text of each line of pieces of a file, and return the number of lines."""
-    return _convert(Segmenter(model).decode, model, source, output, "decode")
-
-
-def _convert(
-    function: Callable[[Iterable[str]], Iterator[str]], model: PathLike, source: PathLike, output: PathLike, name: str
-) -> int:
-    check_distinct([model, source], [output])
-    total = check_not_empty(source)
-    written = 0
-    with atomic_write(output) as stream:
-        for line in function(progress(read_lines(source), total, name)):
-            stream.write(line + "\n")
-            written += 1
-        if written != total:
-            raise DataError(f"{os.fspath(source)} changed while it was read: {total} lines, then {written}")
-    return written
 
 
 def piece_segmenter(model: PathLike) -> Segment:
