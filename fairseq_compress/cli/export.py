@@ -54,6 +54,7 @@ def run(args: Options) -> None:
             f"fairseq-compress export: warning: {metadata['runtime']} stores dense matrices in place of "
             f"{', '.join(lost)}"
         )
+    _tell_forms(metadata.get("forms", {}), metadata["quantization"])
     if found := metadata["check"]:
         bleu, chrf = found["bleu"], found["chrf2"]
         common.tell(
@@ -62,6 +63,21 @@ def run(args: Options) -> None:
         )
         for caution in found["cautions"]:
             common.tell(f"fairseq-compress export: warning: {caution}")
+
+
+def _tell_forms(forms: dict[str, Any], quantization: str) -> None:
+    """A line for each form of compression that the export does not keep in full."""
+    for form, count in forms.get("lost", {}).items():
+        common.tell(
+            f"warning: {count} matrices lose their form ({form}) and are stored as {quantization}; "
+            "--runtime onnx --quantization plan keeps it"
+        )
+    if sizes := forms.get("expanded_bytes"):
+        number = sum(forms["expanded"].values())
+        common.tell(
+            f"{number} matrices are compressed in the file ({sizes['file']:,} bytes) and float32 in memory "
+            f"({sizes['memory']:,} bytes)"
+        )
 
 
 def _tell_candidates(auto: dict[str, Any]) -> None:

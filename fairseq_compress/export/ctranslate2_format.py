@@ -15,6 +15,8 @@ from fairseq_compress.architecture.stock import why_not_stock
 from fairseq_compress.checkpoint.materialize import Materialized, materialize
 from fairseq_compress.errors import ConfigError
 from fairseq_compress.export.model_writer import unsupported_options
+from fairseq_compress.export.onnx.precisions import Storage
+from fairseq_compress.weights.packed import Packed
 from fairseq_compress.work.files import PathLike
 
 ACTIVATIONS = {
@@ -49,14 +51,21 @@ def why_not(values: dict[str, Any]) -> list[str]:
 
 def write_model(
     folder: Path, model: Any, values: dict[str, Any], source: Dictionary, target: Dictionary, quantization: str,
-    ranges: None = None,
+    storage: Storage | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """As :func:`fairseq_compress.export.onnx_format.write_model`; ``ranges`` is not used."""
+    """As :func:`fairseq_compress.export.onnx_format.write_model`; of ``storage`` only 8 bits a row are kept, by int8."""
     if reasons := why_not(values):
         raise ConfigError(f"--runtime ctranslate2: cannot hold this model: {'; '.join(reasons)}")
     kind = None if quantization == "float32" else quantization
+    if storage is not None and quantization.startswith("int8"):
+        storage.stored.record_kept(is_int8_rows)
     _InMemory(model, values, source, target).convert(str(folder), quantization=kind, force=True)
     return {}
+
+
+def is_int8_rows(packed: Packed) -> bool:
+    """Whether CTranslate2's int8 makes the same integers of the values of a packed weight."""
+    return packed.kind == "linear" and (packed.spec["bits"], packed.spec["granularity"]) == (8, "row")
 
 
 class _InMemory(Converter):

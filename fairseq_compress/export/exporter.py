@@ -17,13 +17,16 @@ from fairseq_compress.checkpoint.materialize import Materialized
 from fairseq_compress.errors import ConfigError
 from fairseq_compress.export.calibration import find_ranges, learned_ranges, quantized_inputs
 from fairseq_compress.export.model_writer import create_directory
+from fairseq_compress.export.onnx.precisions import Storage
 from fairseq_compress.export.onnx_linear import Range
-from fairseq_compress.export.options import CALIBRATED, CheckOptions, ExportOptions
+from fairseq_compress.export.options import CALIBRATED, GROUP_SIZE, PLANNED, CheckOptions, ExportOptions
 from fairseq_compress.export.self_check import SelfCheck
+from fairseq_compress.export.stored_weights import StoredWeights, packed_weights
 from fairseq_compress.runtimes.model_directory import FORMAT, ModelDirectory, segmentation_files
 from fairseq_compress.runtimes.opened import OpenedModel
 from fairseq_compress.runtimes.options import RuntimeOptions
 from fairseq_compress.runtimes.torch.model import TorchModel
+from fairseq_compress.weights.packed import Packed
 from fairseq_compress.work.files import PathLike, file_sha256
 
 _TRAINING = {  # options of the training that go into the metadata
@@ -47,18 +50,22 @@ class Exporter:
         assert isinstance(self._original.translator, TorchModel)
         self._models = self._original.translator.loaded
         self._prepared: dict[Any, Materialized] = {}
+        self._packed: dict[str, Packed] | None = None
         self.check = None if check.no_check else SelfCheck(self._original, check)
 
     def fill(self, folder: Path, options: ExportOptions) -> tuple[dict[str, Any], OpenedModel | None]:
         """Write the files into an existing folder and verify them; return the metadata and the verified model."""
         plain, models, quantization = self._model(options), self._models, str(options.quantization)
-        ranges = self._ranges(options) if quantization == CALIBRATED else None
+        ranges = self._ranges(options) if quantization == CALIBRATED else {}
+        storage = Storage(self._stored(quantization), ranges, options.group_size or GROUP_SIZE, options.asymmetric)
         own = _writer(options.runtime).write_model(
-            folder, plain.model, plain.values, models.source, models.target, quantization, ranges
+            folder, plain.model, plain.values, models.source, models.target, quantization, storage
         )
         for name, path in segmentation_files(self._options.segmentation).items():
             shutil.copyfile(path, folder / name)
         metadata = self._describe(options) | {options.runtime: own, "check": None}
+        if forms := storage.stored.forms():
+            metadata["forms"] = forms
         if self.check is None:
             return metadata, None
         directory = ModelDirectory(folder, {"format": FORMAT, **metadata})
@@ -71,6 +78,17 @@ class Exporter:
         if load not in self._prepared:
             self._prepared[load] = load(self._options.checkpoint)
         return self._prepared[load]
+
+    def _stored(self, quantization: str) -> StoredWeights:
+        """The compressed weights of the checkpoint, of which nothing is recorded yet."""
+        path = self._options.checkpoint
+        if self._packed is None:
+            self._packed = packed_weights(path)
+        if quantization == PLANNED and not self._packed:
+            raise ConfigError(
+                f"--quantization {PLANNED}: requires a model with a compression plan for weights, {path} has none"
+            )
+        return StoredWeights(self._packed)
 
     def _ranges(self, options: ExportOptions) -> dict[str, Range]:
         """Of the inputs of the linear layers: from the calibration text, else those learned in training."""

@@ -20,11 +20,13 @@ from fairseq_compress.errors import ConfigError
 from fairseq_compress.export.model_writer import unsupported_options
 from fairseq_compress.export.onnx.encoder import write_encoder
 from fairseq_compress.export.onnx.part import ACTIVATIONS, cross_attentions
+from fairseq_compress.export.onnx.precisions import PRECISIONS, Storage
 from fairseq_compress.export.onnx.registry import EMBEDDINGS, UNITS
 from fairseq_compress.export.onnx.step import write_step
 from fairseq_compress.export.onnx.weights import ROWS, Weights
 from fairseq_compress.export.onnx_graph import WeightFile
-from fairseq_compress.export.onnx_linear import Float32, Int8, Range
+from fairseq_compress.export.onnx_linear import Float32
+from fairseq_compress.export.stored_weights import StoredWeights
 from fairseq_compress.functional.layer_map import PARTS
 from fairseq_compress.runtimes.onnx.sessions import ENCODER, STEP, WEIGHTS
 
@@ -49,7 +51,7 @@ def why_not(values: dict[str, Any]) -> list[str]:
 
 def write_model(
     folder: Path, model: Any, values: dict[str, Any], source: Dictionary, target: Dictionary, quantization: str,
-    ranges: dict[str, Range] | None = None,
+    storage: Storage | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Write a model into an existing folder and return the metadata of its runtime.
 
@@ -57,9 +59,9 @@ def write_model(
         model: fairseq's ``TransformerModel``, or ours of any architecture.
         values: its options, of :func:`fairseq_compress.checkpoint.materialize.own_values`.
         quantization: one of the runtime's.
-        ranges: of the inputs of the linear layers, for ``int8_calibrated``.
+        storage: the compressed weights of the checkpoint, in which it records what became of them, and options.
     """
-    precision = Float32() if quantization == "float32" else Int8(ranges)
+    precision = PRECISIONS[quantization](storage or Storage(StoredWeights()))
     return write_graphs(folder, model, values, source, target, precision)
 
 

@@ -70,6 +70,7 @@ class GraphBuilder:
         self._tensors: dict[str, TensorProto] = {}
         self._shapes: dict[tuple[str | int, ...], str] = {}
         self._expanded: dict[tuple[str, ...], str] = {}
+        self._made: dict[tuple[str, ...], str] = {}
         self._more: dict[str, tuple[Any, list[Any]]] = {}
 
     def watch(self, name: str, value: str, shape: list[Any]) -> None:
@@ -119,12 +120,23 @@ class GraphBuilder:
         self._nodes.append(helper.make_node(operator, list(inputs), names, domain=domain, **attributes))
         return names[0] if len(names) == 1 else names
 
+    def once(self, operator: str, *inputs: str, **attributes: Any) -> str:
+        """As :meth:`node`, with one output that later calls with equal arguments share."""
+        key = (operator, *inputs, str(sorted(attributes.items())))
+        if key not in self._made:
+            self._made[key] = self.node(operator, *inputs, **attributes)
+        return self._made[key]
+
     def reshape(self, value: str, *shape: int) -> str:
         return self.node("Reshape", value, self.integers(*shape))
 
     def scaled(self, value: str, scale: float) -> str:
         """A float32 tensor times a constant."""
         return value if scale == 1 else self.node("Mul", value, self.constant(np.asarray(scale, np.float32)))
+
+    def joined(self, parts: list[str]) -> str:
+        """Tensors one below another; of none the empty name."""
+        return self.node("Concat", *parts, axis=0) if len(parts) > 1 else "".join(parts)
 
     def shape(self, of: str, *more: int) -> str:
         """The sizes of a tensor followed by ``more``, cached."""

@@ -10,6 +10,9 @@ from fairseq_compress.options import check, option
 
 AUTO = "auto"
 CALIBRATED = "int8_calibrated"
+PLANNED = "plan"  # every weight as the compression plan has it
+GROUP_SIZE = 32  # default
+GROUP_SIZES = (16, 32, 64, 128)
 OBJECTIVES = {"batches": "sentences_per_second", "sentence": "ms_per_sentence"}
 MAX_BLEU_LOSS = {"float32": 0.05}  # of the quantizations that lose nothing
 MAX_BLEU_LOSS_QUANTIZED = 0.3
@@ -41,6 +44,14 @@ class ExportOptions:
         f"raw source text for {CALIBRATED}, of which 500 lines are used; default: the ranges learned in training",
         metavar="FILE",
     )
+    group_size: int | None = option(
+        None, f"columns of a weight that share a scale in int8_block and int4; default: {GROUP_SIZE}",
+        choices=GROUP_SIZES, needs="quantization=int8_block|int4", metavar=f"{{{','.join(map(str, GROUP_SIZES))}}}",
+    )  # fmt: skip
+    asymmetric: bool = option(
+        False, "zero points in int8_block and int4: from the least to the greatest weight of a group",
+        needs="quantization=int8_block|int4",
+    )  # fmt: skip
     licence: str | None = option(None, "licence of the model, for metadata.json", metavar="TEXT")
     search: SearchOptions = field(default_factory=SearchOptions)
     """Of the check, and the defaults of the exported model."""

@@ -38,7 +38,9 @@ RUNTIMES = {
     "torch": Runtime("fairseq_compress.runtimes.torch.model"),
     "onnx": Runtime(
         "fairseq_compress.runtimes.onnx.model", "fairseq_compress.export.onnx_format",
-        *(("float32", "int8", "int8_calibrated"),) * 2, ONNX_FILES, "fairseq_compress.runtimes.onnx.sessions",
+        ("float32", "int8", "int8_batch", "int8_calibrated", "int8_block", "int4", "plan"),
+        ("float32", "int8", "int8_calibrated", "int8_block", "int4"), ONNX_FILES,
+        "fairseq_compress.runtimes.onnx.sessions",
     ),
     "ctranslate2": Runtime(
         "fairseq_compress.runtimes.ctranslate2.model", "fairseq_compress.export.ctranslate2_format",

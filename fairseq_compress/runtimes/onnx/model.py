@@ -23,6 +23,9 @@ from fairseq_compress.runtimes.options import RuntimeOptions
 
 # Source tokens of a batch, for a beam of one; with more it is not faster, and workers are idle at the end.
 TOKENS_AT_ONCE = 1024
+# Keys of the source are padded to a multiple: the product of one query with values adds the last ones of another number
+# in another order, and a sentence would depend on the longest of its batch, in the last bit.
+SOURCE_STEP = 4
 _ERRORS = (RuntimeError, *(getattr(states, name) for name in ("Fail", "InvalidArgument", "RuntimeException")))
 
 
@@ -101,6 +104,9 @@ class OnnxModel(SearchModel):
         mask = (np.arange(tokens.shape[1]) < lengths[:, None]).astype(np.int32)
         positions = self._positions["encoder"].first(tokens.shape[1])
         source = encoder.run(None, {"tokens": tokens, "positions": positions[None], "mask": mask})
+        if (more := -tokens.shape[1] % SOURCE_STEP) > 0:
+            mask = np.pad(mask, ((0, 0), (0, more)))
+            source = [np.pad(part, [(0, 0)] * 3 + [(0, more), (0, 0)]) for part in source]
         rows = self._positions["decoder"].first(steps)
         return OnnxSteps(step, self._shape, self._entries, source, mask, rows)
 
