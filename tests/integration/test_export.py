@@ -308,7 +308,7 @@ def test_auto_keeps_the_fastest_and_tells_what_it_measured(model, tmp_path, caps
     directory.verify()
     metadata = directory.metadata
     tried = {(each["runtime"], each["quantization"]): each for each in metadata["auto"]["candidates"]}
-    assert len(tried) == 5
+    assert len(tried) == 7
     assert tried["onnx", "float32"]["bleu_difference"] == 0
     timed = {name: each["ms_per_sentence"] for name, each in tried.items() if "dropped" not in each}
     assert min(timed, key=timed.get) == (metadata["runtime"], metadata["quantization"])

@@ -18,7 +18,15 @@ from fairseq_compress.export.onnx.block_integers import (
     pack_nibbles,
     quantize_groups,
 )
-from fairseq_compress.export.onnx.unpacking import FLOAT, UINT8, expanded, inner_of, inverse_scales, linear_codes, mask_of
+from fairseq_compress.export.onnx.unpacking import (
+    FLOAT,
+    UINT8,
+    expanded,
+    inner_of,
+    inverse_scales,
+    linear_codes,
+    mask_of,
+)
 from fairseq_compress.export.onnx_graph import MICROSOFT, GraphBuilder
 from fairseq_compress.export.onnx_linear import Float32
 from fairseq_compress.export.stored_weights import EXPANDED, KEPT, LOST, Rows, Stored, StoredWeights
@@ -179,9 +187,13 @@ class Blocks(Float32):
         rows, columns = packed.spec["shape"]
         blocks = -(-columns // kernel.block)
         if mask is None and inner.spec["bits"] == kernel.bits:
-            values = unpack_integers(inner.tensors["integers"], kernel.bits, rows * columns).int() + 2 ** (kernel.bits - 1)
+            values = unpack_integers(inner.tensors["integers"], kernel.bits, rows * columns).int() + 2 ** (
+                kernel.bits - 1
+            )
             matrix = values.numpy().astype(np.uint8).reshape(rows, columns)
-            padded = np.pad(matrix, ((0, 0), (0, blocks * kernel.block - columns)), constant_values=2 ** (kernel.bits - 1))
+            padded = np.pad(
+                matrix, ((0, 0), (0, blocks * kernel.block - columns)), constant_values=2 ** (kernel.bits - 1)
+            )
             data = graph.dense(f"{name}.integers", pack_nibbles(padded, kernel.bits))
         else:
             codes = linear_codes(graph, name, inner, mask)

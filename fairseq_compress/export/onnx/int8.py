@@ -14,6 +14,8 @@
     max|w| / 127, activations of 7 bits. Values outside the range, up to twice as far, are exact where 8 bits hold them.
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -105,7 +107,7 @@ class Int8Calibrated(Int8Batch):
 
     weights = most = EIGHT_BITS
 
-    def __init__(self, ranges: dict[str, Range], stored: StoredWeights | None = None) -> None:
+    def __init__(self, ranges: Mapping[str, Range], stored: StoredWeights | None = None) -> None:
         super().__init__(stored)
         self._ranges = ranges
 

@@ -26,7 +26,7 @@ PRECISIONS: dict[str, Callable[[Storage], Float32]] = {
     "float32": lambda storage: Float32(storage.stored),
     "int8": lambda storage: Int8Rows(storage.stored),
     "int8_batch": lambda storage: Int8Batch(storage.stored),
-    "int8_calibrated": lambda storage: Int8Calibrated(dict(storage.ranges), storage.stored),
+    "int8_calibrated": lambda storage: Int8Calibrated(storage.ranges, storage.stored),
     "int8_block": lambda storage: Blocks(8, storage.group_size, storage.asymmetric, storage.stored),
     "int4": lambda storage: Blocks(4, storage.group_size, storage.asymmetric, storage.stored),
     "plan": lambda storage: Blocks(0, stored=storage.stored),

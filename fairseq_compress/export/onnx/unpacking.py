@@ -23,7 +23,9 @@ def expanded(graph: GraphBuilder, name: str, packed: Packed) -> str:
     inner = inner_of(packed)
     mask = mask_of(graph, name, packed)
     if inner.kind == "plain":
-        return graph.reshape(_scattered(graph, mask, graph.dense(name, inner.tensors[""].float().numpy())), *_shape(packed))
+        return graph.reshape(
+            _scattered(graph, mask, graph.dense(name, inner.tensors[""].float().numpy())), *_shape(packed)
+        )
     whole = _EXPAND[inner.kind](graph, name, inner, mask if FORMS[inner.kind].codes(inner) else None)
     kept = graph.node("Cast", graph.reshape(mask, *_shape(packed)), to=TensorProto.BOOL)
     return graph.node("Where", kept, whole, graph.constant(np.zeros(1, np.float32)))
@@ -103,7 +105,9 @@ def _linear(graph: GraphBuilder, name: str, packed: Packed, mask: str | None) ->
     centred = graph.node("Sub", values, graph.constant(np.asarray([half], np.float32)))
     inverse = inverse_scales(graph, name, packed)
     groups = packed.tensors["inverse_scales"].shape[1]
-    grouped = graph.node("Div", graph.reshape(centred, rows, groups, -1), graph.node("Unsqueeze", inverse, graph.integers(2)))
+    grouped = graph.node(
+        "Div", graph.reshape(centred, rows, groups, -1), graph.node("Unsqueeze", inverse, graph.integers(2))
+    )
     return graph.reshape(grouped, rows, columns)
 
 
