@@ -53,7 +53,7 @@ def write_model(
     folder: Path, model: Any, values: dict[str, Any], source: Dictionary, target: Dictionary, quantization: str,
     storage: Storage | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """As :func:`fairseq_compress.export.onnx_format.write_model`; of ``storage`` only 8 bits a row are kept, by int8."""
+    """As :func:`fairseq_compress.export.onnx_format.write_model`; int8 keeps 8 bits a row of ``storage``."""
     if reasons := why_not(values):
         raise ConfigError(f"--runtime ctranslate2: cannot hold this model: {'; '.join(reasons)}")
     kind = None if quantization == "float32" else quantization

@@ -76,7 +76,7 @@ def test_rows_of_a_table(bits, zeros):
         "GatherBlockQuantized", list(constants), constants, bits=bits, block_size=32, gather_axis=0, quantize_axis=1
     )
     whole = np.full(scales.shape, 2 ** (bits - 1)) if own is None else own
-    expected = (values.astype(np.float32) - whole[..., None]) * scales[..., None]
+    expected = (values.astype(np.float32) - whole[..., None].astype(np.float32)) * scales[..., None]
     assert np.array_equal(call(), expected.reshape(ROWS, 64))
 
 

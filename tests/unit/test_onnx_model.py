@@ -10,8 +10,8 @@ from fairseq_compress.architecture.reading import from_json
 from fairseq_compress.checkpoint.materialize import model_values
 from fairseq_compress.decoding.search_options import SearchOptions
 from fairseq_compress.errors import ConfigError, DataError
-from fairseq_compress.export.onnx_format import why_not, write_graphs, write_model
 from fairseq_compress.export.onnx.int8 import quantize_rows
+from fairseq_compress.export.onnx_format import why_not, write_graphs, write_model
 from fairseq_compress.export.onnx_linear import Float32
 from fairseq_compress.models.compressed_transformer import CompressedTransformerModel
 from fairseq_compress.runtimes.model_directory import ModelDirectory

@@ -92,7 +92,7 @@ def _across_bytes(graph: GraphBuilder, packed: str, bits: int, count: int) -> st
 
 
 def _scattered(graph: GraphBuilder, mask: str, kept: str, zero: float = 0) -> str:
-    """(R C,): the kept values in their places, ``zero`` elsewhere: number m_i · Σ_{j <= i} m_j of those behind a zero."""
+    """Kept values in their places, else ``zero``, (R C,): number m_i · Σ_{j <= i} m_j of those behind a zero."""
     kind = np.float32 if zero == 0 else np.uint8
     numbers = graph.node("Mul", mask, graph.node("CumSum", mask, graph.constant(np.asarray(0, np.int64))))
     return graph.node("Gather", graph.node("Concat", graph.constant(np.asarray([zero], kind)), kept, axis=0), numbers)
