@@ -194,7 +194,7 @@ def test_pieces_are_joined_before_they_are_compared(tmp_path: Path, capsys: pyte
     facts = json.loads((tmp_path / "n.json").read_text())
     (tmp_path / "n.json").write_text(json.dumps(facts | {"facts": {"sentencepiece_model": "0" * 64}}))
     assert corpus.select("--mode", "best", *options) == 1
-    assert "--sentencepiece-model: joins pieces, and" in capsys.readouterr().err
+    assert "--sentencepiece-model: joins subwords, and" in capsys.readouterr().err
 
 
 def shift_lists(corpus: Corpus) -> None:
