@@ -16,9 +16,10 @@ import fairseq.tasks.translation
 import fairseq_compress
 from fairseq_compress.cli.main import main
 fairseq_compress.register()
-from fairseq_compress.export import exporter
+from fairseq_compress.export import ctranslate2_format, onnx_format
 from fairseq_compress.runtimes.torch import model
-exporter.materialize = functools.cache(exporter.materialize)
+for writer in (ctranslate2_format, onnx_format):
+    writer.load = functools.cache(writer.load)
 model.load_models = functools.cache(model.load_models)
 answers = os.fdopen(os.dup(1), "w")
 os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

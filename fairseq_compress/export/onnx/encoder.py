@@ -29,7 +29,8 @@ class Encoder(Part):
         else:
             flat = [*self.separate(x, *names[:2]), self.linear(values or x, names[2])]
             qkv = [self.graph.node("Reshape", each, sizes) for each in flat]
-        return self.linear(self.attend(shape, *qkv, MASK), f"{own}.out_proj")
+        q, k, v = qkv
+        return self.linear(self.attend(shape, q, k, v, MASK), f"{own}.out_proj")
 
 
 def write_encoder(path: Path, file: WeightFile, weights: Weights, values: dict[str, Any], precision: Float32) -> None:

@@ -89,10 +89,10 @@ class Step(Part):
     def cross_attention(self, number: int, x: str) -> str:
         cross, shape = f"{self.prefix(number)}.encoder_attn", self.layers[number].cross_attention
         assert isinstance(shape, Attention)
-        source = [f"source_{number}_{part}" for part in "kv"]
-        self.inputs |= dict.fromkeys(source, (np.float32, ["B", shape.heads, "S", shape.head_width]))
+        k, v = (f"source_{number}_{part}" for part in "kv")
+        self.inputs |= dict.fromkeys((k, v), (np.float32, ["B", shape.heads, "S", shape.head_width]))
         q = self.graph.node("Reshape", self.linear(x, f"{cross}.q_proj"), self.graph.shape(TOKENS, shape.width))
-        return self.linear(self.attend(shape, q, *source, "source_mask"), f"{cross}.out_proj")
+        return self.linear(self.attend(shape, q, k, v, "source_mask"), f"{cross}.out_proj")
 
 
 def write_step(

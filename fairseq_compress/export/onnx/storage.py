@@ -80,9 +80,8 @@ def _forms(array: Array) -> Iterator[Sparse]:
     for block in BLOCKS:
         if block > 1 and (array.ndim != 2 or array.shape[0] % block or array.shape[1] % block):
             continue
-        tiles, kept = (_tiles(each, block) for each in (array, filled))
-        if block > 1:
-            kept = kept.any(axis=(1, 2))
+        tiles, marks = (_tiles(each, block) for each in (array, filled))
+        kept = marks if block == 1 else np.any(marks, axis=(1, 2))
         places = np.flatnonzero(kept)
         yield Sparse(array.shape, tiles[places], _smallest(np.diff(places, prepend=0)), None)
         if block == 1:
