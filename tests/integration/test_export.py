@@ -151,7 +151,8 @@ def test_threads_by_default(given, threads, exported, monkeypatch):
     monkeypatch.setattr(ctranslate2, "Translator", start)
     monkeypatch.setenv("OMP_NUM_THREADS", given)
     opened = runtimes.open(exported).translator
-    assert getattr(opened, "_threads", None) == threads or started == [threads]
+    sessions = getattr(opened, "_sessions", None)
+    assert (started if sessions is None else [sessions.threads]) == [threads]
 
 
 def test_nbest_and_scores(exported, model):
@@ -362,7 +363,7 @@ def test_what_ctranslate2_cannot_hold(model):
         (["--beam", "0"], "--beam: must be in [1, inf), got 0"),
         (["--reference", "nowhere"], "nowhere"),
         (["--checkpoint", "a.pt:b.pt"], "--checkpoint: must be one model, no ensemble"),
-        (["--quantization", "int16"], "--quantization: must be one of float32, int8, int8_calibrated with --runtime"),
+        (["--quantization", "int16"], "int4, plan with --runtime onnx, got int16"),
         (["--quantization", "int8_calibrated"], "--calibration: must be given with --quantization int8_calibrated"),
         (["--calibration", "text"], "--calibration: requires --quantization int8_calibrated"),
         (["--runtime", "ctranslate2", "--unkpen", "1"], "--unkpen: must be 0 with CTranslate2, got 1"),

@@ -76,6 +76,5 @@ def pack_nibbles(values: Bytes, bits: int) -> Bytes:
     """Rows of integers of 8 or 4 bits as rows of bytes; an odd row ends in a zero."""
     if bits == 8:
         return values
-    even = np.pad(values, ((0, 0), (0, values.shape[1] % 2)))
-    packed: Bytes = even[:, 0::2] | (even[:, 1::2] << 4)
-    return packed
+    even: Bytes = np.pad(values, ((0, 0), (0, values.shape[1] % 2))).astype(np.uint8)
+    return even[:, 0::2] | (even[:, 1::2] << np.uint8(4))
