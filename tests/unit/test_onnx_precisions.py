@@ -215,3 +215,12 @@ def test_joined_matrices_are_found_by_their_values():
     changed = values[0].copy()
     changed[-1, -1] += 1e-6
     assert [part.stored for part in stored.parts(changed)] == [None]
+
+
+def test_zeros_of_either_sign_are_one_value():
+    """A module's ŵ may have -0.0 where the packed weight has 0.0."""
+    packed = linear(4)
+    values = unpack(packed).numpy()
+    assert (values[0] == 0).any()
+    (part,) = StoredWeights({"a": packed}).parts(np.where(values == 0, np.float32(-0.0), values))
+    assert part.stored is not None
