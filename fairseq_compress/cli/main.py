@@ -41,6 +41,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "factorize": ("factorize", "replace linear layers by low-rank ones (truncated SVD)"),
         "materialize": ("materialize", "convert to fairseq's plain transformer with dense weights"),
         "extract-student": ("extract_student", "extract the student of a dual-vocabulary training"),
+        "import": ("import_model", "convert a model of another toolkit to a checkpoint"),
     },
     "deploy": {
         "export": ("export", "convert for ONNX Runtime or CTranslate2, verified against the checkpoint"),
