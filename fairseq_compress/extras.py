@@ -11,6 +11,7 @@ EXTRA_OF = {
     **dict.fromkeys(("matplotlib", "sacrebleu", "sacremoses"), "report"),  # the last two are in train too
     "ctranslate2": "ctranslate2",
     "wandb": "wandb",
+    "fxtranslate": "bergamot",
 }
 # fairseq-fixed is built from source and needs these first; pip's isolated build would download a second torch.
 BUILD_TOOLS = "pip install torch numpy cython setuptools wheel"

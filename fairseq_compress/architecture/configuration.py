@@ -38,6 +38,9 @@ from fairseq_compress.functional.layers.supports import layer_seed
 from fairseq_compress.options import flag, raise_problems
 from fairseq_compress.selection import select
 
+WHOLE_MODEL = ("decoder_start", "first_position", "norm_eps", "output_bias")
+"""Options that are fields of the architecture under the same name."""
+
 
 def architecture_of(cfg: Any) -> Architecture:
     """The architecture in the configuration of any transformer: flat, or fairseq's ``TransformerConfig``."""
@@ -117,7 +120,8 @@ def from_flags(cfg: Any) -> Architecture:
         tying = "all"
     elif getattr(cfg, "share_decoder_input_output_embed", False):
         tying = "decoder"
-    architecture = _with_matrices(Architecture(**stacks, embeddings=_embeddings(flags, tying)), flags)
+    whole = {name: getattr(flags, name) for name in WHOLE_MODEL}
+    architecture = _with_matrices(Architecture(**stacks, embeddings=_embeddings(flags, tying), **whole), flags)
     architecture = _shared(architecture, flags)
     raise_problems(architecture.problems())
     return architecture

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import Any
 
-from fairseq_compress.architecture.shape import NORMS, SELF_ATTENTIONS
+from fairseq_compress.architecture.shape import FIRST_POSITIONS, NORM_EPS, NORMS, SELF_ATTENTIONS, STARTS
 from fairseq_compress.errors import ConfigError
 from fairseq_compress.functional.layer_map import PARTS
 from fairseq_compress.functional.layers.supports import BLOCKS, LAYOUTS
@@ -80,6 +80,15 @@ class ShapeFlags:
         "layer", "normalization in bottleneck layers; elementwise: MobileBERT's NoNorm", choices=NORMS,
         needs="bottleneck_width",
     )  # fmt: skip
+    decoder_start: str = option(
+        "eos", "first input of the decoder: the embedding of EOS, or a zero vector as in Marian", choices=STARTS
+    )
+    first_position: int = option(
+        2, "number of the first position in sinusoidal embeddings: 2 as in fairseq, 0 as in Marian",
+        choices=FIRST_POSITIONS,
+    )  # fmt: skip
+    norm_eps: float = option(NORM_EPS, "epsilon of all layer norms (Marian: 1e-6)", range="(0, 1)")
+    output_bias: bool = option(False, "bias of the output layer, as in Marian")
 
 
 DEFAULTS = ShapeFlags()
@@ -101,11 +110,18 @@ def fairseq_problems(kind: str, table_width: int, recurrent: bool, cfg: Any) -> 
     if kind != "plain":
         others = ("encoder_embed_path", "decoder_embed_path", "adaptive_softmax_cutoff", "adaptive_input")
         yield from _given_too(cfg, others, f"{kind.replace('_', '-')} embeddings")
+    if getattr(cfg, "first_position", 2) != 2 and (learned := _learned(cfg)):
+        yield f"--first-position: must be 2 with learned positions, got {cfg.first_position} with {', '.join(learned)}"
     if recurrent:
         yield from _given_too(cfg, ("cross_self_attention", "scale_heads"), "a decoder without self-attention")
     output = part_option(cfg, "decoder", "output_dim")
     if kind == "convolutional" and output not in (None, table_width, part_option(cfg, "decoder", "embed_dim")):
         yield f"--decoder-output-dim: must be {table_width}, the width of the table, got {output}"
+
+
+def _learned(cfg: Any) -> list[str]:
+    """The parts whose positions are learned."""
+    return [flag(f"{part}_learned_pos") for part in PARTS if part_option(cfg, part, "learned_pos")]
 
 
 def _given_too(cfg: Any, names: tuple[str, ...], what: str) -> list[str]:

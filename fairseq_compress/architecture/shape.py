@@ -15,6 +15,9 @@ SELF_ATTENTIONS = ("attention", "ssru", "average")
 EMBEDDINGS = ("plain", "factorized", "tensor_train", "convolutional")
 NORMS = ("layer", "elementwise")
 TYINGS = ("all", "decoder", "none")
+STARTS = ("eos", "zero")
+FIRST_POSITIONS = (2, 0)
+NORM_EPS = 1e-5
 VERSION = 1
 
 Shape = tuple[int, int]
@@ -127,6 +130,10 @@ class Architecture:
     embeddings: Embeddings = Embeddings()
     exits: tuple[int, ...] = ()
     """Decoder layers after which decoding may stop. Reserved: must be empty."""
+    decoder_start: str = option("eos", "first input of the decoder: embedding of EOS, or zero", choices=STARTS)
+    first_position: int = option(2, "number of the first position in sinusoidal embeddings", choices=FIRST_POSITIONS)
+    norm_eps: float = option(NORM_EPS, "epsilon of all layer norms", range="(0, 1)")
+    output_bias: bool = option(False, "whether the output layer has a bias")
     version: int = option(VERSION, choices=(VERSION,))
 
     def stack(self, part: str) -> Stack:
@@ -159,6 +166,11 @@ class Architecture:
     def problems(self) -> Iterator[str]:
         if self.exits:
             yield f"exits: must be empty, got {list(self.exits)}"
+        if self.embeddings.kind != "plain" and (self.decoder_start != "eos" or self.output_bias):
+            yield (
+                "decoder_start, output_bias: must be eos and false unless embeddings are plain, got "
+                f"{self.decoder_start} and {self.output_bias} with {self.embeddings.kind} ones"
+            )
         if self.embeddings.tying == "all" and self.encoder.width != self.decoder.width:
             yield (
                 "embeddings.tying: must be decoder or none where the widths of encoder and decoder differ, got all "

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
 
-from fairseq_compress.architecture.shape import Architecture, Attention, Embeddings
+from fairseq_compress.architecture.shape import FIRST_POSITIONS, NORM_EPS, Architecture, Attention, Embeddings
 from fairseq_compress.functional.layer_map import PARTS
 
 
@@ -29,12 +29,16 @@ def forms(architecture: Architecture) -> list[str]:
     return [name for name, there in found.items() if there]
 
 
-def why_not_plain(architecture: Architecture) -> list[str]:
-    """Reasons why fairseq's layers, of any sizes, cannot compute the architecture."""
+def why_not_plain(architecture: Architecture, recurrent: bool = False) -> list[str]:
+    """Reasons why fairseq's layers, of any sizes, cannot compute the architecture.
+
+    Args:
+        recurrent: allow recurrent units in the place of self-attention.
+    """
     reasons = []
     for part in PARTS:
         layers = architecture.stack(part).layers
-        kinds = sorted({layer.self_attention.kind for layer in layers} - {"attention"})
+        kinds = [] if recurrent else sorted({layer.self_attention.kind for layer in layers} - {"attention"})
         reasons += [f"the {part} has {kind} in the place of self-attention" for kind in kinds]
         reasons += [f"the layers of the {part} have bottlenecks"] if any(layer.bottleneck for layer in layers) else []
     if len({layer.cross_attention is None for layer in architecture.decoder.layers}) > 1:
@@ -46,7 +50,19 @@ def why_not_plain(architecture: Architecture) -> list[str]:
 
 def why_not_stock(architecture: Architecture) -> list[str]:
     """Reasons why fairseq's ``transformer``, whose layers are alike, cannot have layers of these sizes."""
-    return [reason for part in PARTS for reason in _why_not(architecture, part)]
+    return [*why_not_conventions(architecture), *(why for part in PARTS for why in _why_not(architecture, part))]
+
+
+def why_not_conventions(architecture: Architecture) -> Iterator[str]:
+    """Reasons in which the whole model differs."""
+    if architecture.decoder_start != "eos":
+        yield f"its decoder starts with {architecture.decoder_start} in the place of the embedding of EOS"
+    if architecture.first_position != FIRST_POSITIONS[0]:
+        yield f"its positions start at {architecture.first_position}"
+    if architecture.norm_eps != NORM_EPS:
+        yield f"its layer norms have an epsilon of {architecture.norm_eps:g}"
+    if architecture.output_bias:
+        yield "its output layer has a bias"
 
 
 def _why_not(architecture: Architecture, part: str) -> Iterator[str]:

@@ -62,12 +62,12 @@ def materialize(path: PathLike, any_shape: bool = False) -> Materialized:
     """The checkpoint as a plain transformer that gives the same scores; of quantized weights the values x̂.
 
     Args:
-        any_shape: allow layers that differ in heads, head width and FFN units; the model is then a
-            ``compressed_transformer`` with dense weights.
+        any_shape: allow layers that differ in heads, head width and FFN units, recurrent units and the conventions of
+            Marian; the model is then a ``compressed_transformer`` with dense weights.
     """
     trained = _load(path)
     architecture = architecture_of(trained.cfg.model)
-    if reasons := why_not_plain(architecture) + ([] if any_shape else why_not_stock(architecture)):
+    if reasons := why_not_plain(architecture, any_shape) + ([] if any_shape else why_not_stock(architecture)):
         raise _refusal(path, reasons)
     return _rebuilt(trained, model_values(trained.cfg.model), dense_state, "as a plain transformer")
 

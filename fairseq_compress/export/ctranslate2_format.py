@@ -11,10 +11,10 @@ from ctranslate2.specs import common_spec, transformer_spec
 from fairseq.data import Dictionary
 
 from fairseq_compress.architecture.configuration import architecture_of
-from fairseq_compress.architecture.stock import why_not_stock
+from fairseq_compress.architecture.stock import why_not_plain, why_not_stock
 from fairseq_compress.checkpoint.materialize import Materialized, materialize
 from fairseq_compress.errors import ConfigError
-from fairseq_compress.export.model_writer import unsupported_options
+from fairseq_compress.export.model_writer import TextSide, unsupported_options
 from fairseq_compress.export.onnx.precisions import Storage
 from fairseq_compress.weights.packed import Packed
 from fairseq_compress.work.files import PathLike
@@ -40,7 +40,8 @@ def why_not(values: dict[str, Any]) -> list[str]:
     reasons = unsupported_options(values, ACTIVATIONS, switches)
     if values["encoder_normalize_before"] != values["decoder_normalize_before"]:
         reasons.append("--encoder-normalize-before without --decoder-normalize-before, or the reverse")
-    reasons += why_not_stock(architecture_of(argparse.Namespace(**values)))
+    architecture = architecture_of(argparse.Namespace(**values))
+    reasons += why_not_plain(architecture) + why_not_stock(architecture)
     if values["encoder_attention_heads"] != values["decoder_attention_heads"]:
         reasons.append("another number of --encoder-attention-heads than of --decoder-attention-heads")
     for side in ("input", "output"):
@@ -51,7 +52,7 @@ def why_not(values: dict[str, Any]) -> list[str]:
 
 def write_model(
     folder: Path, model: Any, values: dict[str, Any], source: Dictionary, target: Dictionary, quantization: str,
-    storage: Storage | None = None,
+    storage: Storage | None = None, text: TextSide | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """As :func:`fairseq_compress.export.onnx_format.write_model`; int8 keeps 8 bits a row of ``storage``."""
     if reasons := why_not(values):

@@ -58,10 +58,11 @@ class Exporter:
         plain, models, quantization = self._model(options), self._models, str(options.quantization)
         ranges = self._ranges(options) if quantization == CALIBRATED else {}
         storage = Storage(self._stored(quantization), ranges, options.group_size or GROUP_SIZE, options.asymmetric)
+        text = TextSide((models.source_lang, models.target_lang), options.segmentation)
         own = _writer(options.runtime).write_model(
-            folder, plain.model, plain.values, models.source, models.target, quantization, storage
+            folder, plain.model, plain.values, models.source, models.target, quantization, storage, text
         )
-        for name, path in segmentation_files(self._options.segmentation).items():
+        for name, path in segmentation_files(options.segmentation).items():
             shutil.copyfile(path, folder / name)
         metadata = self._describe(options) | {options.runtime: own, "check": None}
         if forms := storage.stored.forms():
@@ -95,9 +96,12 @@ class Exporter:
         plain = self._model(options)
         if options.calibration is not None:
             assert self._original.segmenter is not None
-            return find_ranges(plain, self._models, self._original.segmenter, options.calibration, options.search)
-        learned = learned_ranges(plain.ranges)
-        if missing := [name for name in quantized_inputs(plain, self._models) if name not in learned]:
+            found: dict[str, Range] = calibration.find_ranges(
+                plain, self._models, self._original.segmenter, options.calibration, options.search
+            )
+            return found
+        learned: dict[str, Range] = calibration.learned_ranges(plain.ranges)
+        if missing := [name for name in calibration.quantized_inputs(plain, self._models) if name not in learned]:
             which = f"no range of {missing[0]}" if learned else "no ranges of activations"
             raise ConfigError(
                 f"--calibration: must be given with --quantization {CALIBRATED}, as the training of "

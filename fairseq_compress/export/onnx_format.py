@@ -17,7 +17,7 @@ from fairseq_compress.checkpoint.materialize import in_own_form
 from fairseq_compress.decoding.beam_search import Symbols
 from fairseq_compress.decoding.vocabulary import write_symbols
 from fairseq_compress.errors import ConfigError
-from fairseq_compress.export.model_writer import unsupported_options
+from fairseq_compress.export.model_writer import TextSide, unsupported_options
 from fairseq_compress.export.onnx.encoder import write_encoder
 from fairseq_compress.export.onnx.part import ACTIVATIONS, cross_attentions
 from fairseq_compress.export.onnx.precisions import PRECISIONS, Storage
@@ -51,7 +51,7 @@ def why_not(values: dict[str, Any]) -> list[str]:
 
 def write_model(
     folder: Path, model: Any, values: dict[str, Any], source: Dictionary, target: Dictionary, quantization: str,
-    storage: Storage | None = None,
+    storage: Storage | None = None, text: TextSide | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Write a model into an existing folder and return the metadata of its runtime.
 
@@ -60,6 +60,7 @@ def write_model(
         values: its options, of :func:`fairseq_compress.checkpoint.materialize.own_values`.
         quantization: one of the runtime's.
         storage: the compressed weights of the checkpoint, in which it records what became of them, and options.
+        text: languages and segmentation, which not every writer needs.
     """
     precision = PRECISIONS[quantization](storage or Storage(StoredWeights()))
     return write_graphs(folder, model, values, source, target, precision)

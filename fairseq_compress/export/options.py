@@ -37,7 +37,7 @@ class ExportOptions:
     )  # fmt: skip
     quantization: str | None = option(
         None, "; ".join(f"{name}: {', '.join(each.quantizations)}" for name, each in runtimes.exported().items())
-        + "; default: int8, or any with auto", metavar="KIND",
+        + "; default: int8 where it is there, or any with auto", metavar="KIND",
     )  # fmt: skip
     calibration: str | None = option(
         None,
@@ -57,8 +57,12 @@ class ExportOptions:
     """Of the check, and the defaults of the exported model."""
 
     def __post_init__(self) -> None:
-        if self.quantization is None and self.runtime != AUTO:
-            object.__setattr__(self, "quantization", "int8")
+        runtime = runtimes.exported().get(self.runtime)
+        if self.quantization is None and runtime is not None:
+            kinds = runtime.quantizations
+            object.__setattr__(self, "quantization", "int8" if "int8" in kinds else kinds[0])
+        if runtime is not None and runtime.search and self.search == SearchOptions():
+            object.__setattr__(self, "search", SearchOptions(**runtime.search))
         check(self, self._rules())
 
     def _rules(self) -> Iterator[str]:

@@ -189,7 +189,8 @@ class CompressedTransformerModel(TransformerModel):
     @classmethod
     def build_decoder(cls, args: Any, tgt_dict: Any, embed_tokens: nn.Module) -> CompressedTransformerDecoder:
         cfg = TransformerConfig.from_namespace(args)
-        return CompressedTransformerDecoder(cfg, tgt_dict, _with_neighbours(cfg, embed_tokens, "decoder"))
+        table = construction.decoder_table(architecture_of(cfg), embed_tokens, tgt_dict.eos())
+        return CompressedTransformerDecoder(cfg, tgt_dict, _with_neighbours(cfg, table, "decoder"))
 
 
 def _prepared(args: argparse.Namespace) -> Architecture:

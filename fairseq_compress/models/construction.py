@@ -9,8 +9,9 @@ import torch
 from fairseq.models.transformer import Embedding
 from torch import nn
 
+from fairseq_compress.architecture.configuration import architecture_of
 from fairseq_compress.architecture.flags import rank_patterns
-from fairseq_compress.architecture.shape import Architecture, Embeddings, Layer, Matrix
+from fairseq_compress.architecture.shape import NORM_EPS, Architecture, Embeddings, Layer, Matrix
 from fairseq_compress.errors import ConfigError
 from fairseq_compress.functional.layer_map import PARTS
 from fairseq_compress.functional.layers.low_rank import break_even_rank
@@ -20,6 +21,7 @@ from fairseq_compress.modules.factorized_embedding import FactorizedEmbedding
 from fairseq_compress.modules.factorized_output import FactorizedOutput
 from fairseq_compress.modules.layer_sharing import share_layers
 from fairseq_compress.modules.low_rank_linear import LowRankLinear
+from fairseq_compress.modules.marian_conventions import PositionsFromZero, ZeroStartEmbedding, set_epsilon
 from fairseq_compress.modules.sparse_linear import SparseLinear
 from fairseq_compress.modules.tensor_train_embedding import TensorTrainEmbedding
 from fairseq_compress.modules.tensor_train_output import TensorTrainOutput
@@ -53,6 +55,14 @@ def output_layer(cfg: Any, dictionary: Any, embed_tokens: Any) -> nn.Module | No
         return layer
     if isinstance(embed_tokens, FactorizedEmbedding):
         return FactorizedOutput.tied(embed_tokens) if tied else FactorizedOutput(width, entries, embed_tokens.rank)
+    if architecture_of(cfg).output_bias:
+        layer = torch.nn.Linear(width, entries)
+        nn.init.zeros_(layer.bias)
+        if tied:
+            layer.weight = embed_tokens.weight
+        else:
+            nn.init.normal_(layer.weight, std=width**-0.5)
+        return layer
     if isinstance(embed_tokens, TensorTrainEmbedding):
         if tied:
             return TensorTrainOutput(embed_tokens)
@@ -71,12 +81,23 @@ def decoder_layer(cfg: Any, layer: Layer) -> nn.Module:
     return BottleneckDecoderLayer(cfg, layer) if layer.bottleneck else HookableDecoderLayer(cfg, layer)
 
 
+def decoder_table(architecture: Architecture, table: Any, start: int) -> Any:
+    """The decoder's table of embeddings, whose token ``start`` is its first input."""
+    return ZeroStartEmbedding(table, start) if architecture.decoder_start == "zero" else table
+
+
 def finish(architecture: Architecture, model: Any, args: Any) -> None:
     """Replace linear layers of a new model by low-rank and sparse ones, then share parameters between layers.
 
     Args:
         args: the model's flat options, whose patterns of ranks give the order of initialization.
     """
+    if architecture.norm_eps != NORM_EPS:
+        set_epsilon(model, architecture.norm_eps)
+    for part in PARTS if architecture.first_position == 0 else ():
+        side = getattr(model, part)
+        if side.embed_positions is not None:
+            side.embed_positions = PositionsFromZero(side.embed_positions)
     forms = {
         f"{part}.layers.{number}.{matrix.name}": matrix
         for part in PARTS

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from fairseq_compress.errors import ConfigError
 from fairseq_compress.functional.losses.outputs import Output
 from fairseq_compress.models.student_output import project, takes_hidden, unwrapped
+from fairseq_compress.modules.marian_conventions import ZeroStartEmbedding
 from fairseq_compress.modules.projected_embedding import ProjectedEmbedding, ProjectedOutput, ProjectedTable
 from fairseq_compress.weights.groups import chain_of
 
@@ -84,6 +85,8 @@ def _tie(student: Any, teacher: Any, projection: ProjectedTable) -> None:
             "--student-embeddings projected: needs a teacher that shares all embeddings, as the student does, got one "
             "that does not (give it --share-all-embeddings, or the student --no-share-all-embeddings)"
         )
+    if isinstance(student.decoder.embed_tokens, ZeroStartEmbedding):
+        raise ConfigError("--student-embeddings projected: needs --decoder-start eos, got zero")
     tables = teacher.encoder.embed_tokens, teacher.decoder.embed_tokens
     padding = student.decoder.padding_idx
     student.encoder.embed_tokens = ProjectedEmbedding(projection, tables[0], padding)
@@ -92,4 +95,4 @@ def _tie(student: Any, teacher: Any, projection: ProjectedTable) -> None:
 
 
 def _shares_all(model: Any) -> bool:
-    return model.encoder.embed_tokens is model.decoder.embed_tokens
+    return model.encoder.embed_tokens.weight is model.decoder.embed_tokens.weight

@@ -14,12 +14,15 @@ name                                      layers  width, FFN  heads  parameters 
 ``transformer_student_tiny_ssru``         6 + 2   256, 1536   8      16,875,008
 ``transformer_student_base_memory_ssru``  6 + 4   384, 1536   8      31,216,896
 ``transformer_student_base_ssru``         6 + 2   512, 2048   8      42,654,720
+``NAME_bergamot`` of each of the seven    as NAME, with an output bias of V numbers
 ``transformer_bottleneck``                12 + 2  512, 512    4      16,676,352
 ``transformer_inverted_bottleneck``       12 + 2  512, 4096   4      201,994,240
 ========================================  ======  ==========  =====  ========================
 
 Those with ``ssru`` have that recurrent unit in place of the decoder's self-attention, as the students of Bergamot and
-Firefox Translations. ``transformer_bottleneck`` has MobileBERT's blocks (arXiv:2004.02984): embeddings of 128 with a
+Firefox Translations. Those with ``bergamot`` follow the conventions of Marian, so that ``export --runtime bergamot``
+can write what they compute: positions from 0, a zero vector as the decoder's first input, an output bias, layer norms
+with an epsilon of 1e-6. ``transformer_bottleneck`` has MobileBERT's blocks (arXiv:2004.02984): embeddings of 128 with a
 convolution over three tokens, 128 wide inside of layers with four feed-forward networks, no layer norm;
 ``transformer_inverted_bottleneck`` is its teacher, 1,024 wide inside.
 
@@ -86,6 +89,7 @@ _STUDENT_BASE_MEMORY = replace(_STUDENT_TINY, decoder_layers=4, embed_dim=384)
 _STUDENT_BASE = replace(_STUDENT_TINY, embed_dim=512, ffn_embed_dim=2048)
 _STUDENT_DEEP = replace(_STUDENT_BASE, encoder_layers=12, decoder_layers=1)
 _SSRU = {"decoder_self_attention": "ssru"}
+_BERGAMOT = {"decoder_start": "zero", "first_position": 0, "norm_eps": 1e-6, "output_bias": True}
 _INVERTED_BOTTLENECK = Preset(
     12, 2, embed_dim=512, ffn_embed_dim=4096, attention_heads=4,
     structure={"bottleneck_width": 1024, "activation_fn": "gelu", "embedding_rank": 128, "embedding_convolution": 3},
@@ -110,6 +114,11 @@ PRESETS = {
     "transformer_student_base_ssru": replace(_STUDENT_BASE, structure=_SSRU),
     "transformer_bottleneck": _BOTTLENECK,
     "transformer_inverted_bottleneck": _INVERTED_BOTTLENECK,
+}
+PRESETS |= {
+    f"{name}_bergamot": replace(preset, structure={**preset.structure, **_BERGAMOT})
+    for name, preset in PRESETS.items()
+    if name.startswith("transformer_student_")
 }
 
 

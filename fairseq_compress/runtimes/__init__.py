@@ -5,8 +5,9 @@ A new runtime is a folder and an entry in :data:`RUNTIMES`. What it needs is imp
 
 import importlib
 import os
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from fairseq_compress.errors import DataError, MissingPackageError
 from fairseq_compress.extras import explained
@@ -28,12 +29,16 @@ class Runtime:
     ``export/onnx_format.py``."""
     quantizations: tuple[str, ...] = ()
     automatic: tuple[str, ...] = ()  # the quantizations that ``export --runtime auto`` tries
-    weight_files: tuple[str, ...] = ()  # files of a directory that hold weights
+    weight_files: tuple[str, ...] = ()  # files of a directory that hold weights, or patterns of their names
     early: str = ""
     """A module that is imported before ``module``: its ``begin(directory, threads)`` starts to load a directory."""
+    search: Mapping[str, Any] = field(default_factory=dict)
+    """Options of the search that have one value in the runtime."""
 
 
 ONNX_FILES = ("encoder.onnx", "step.onnx", "weights.bin", "encoder_positions.npy", "decoder_positions.npy")
+# The search of fxtranslate 0.5.0, whose sentences have at most 2 S + 4 tokens.
+GREEDY = {"beam": 1, "max_len_a": 2.0, "max_len_b": 4, "min_len": 0, "unkpen": 0.0, "no_repeat_ngram_size": 0}
 RUNTIMES = {
     "torch": Runtime("fairseq_compress.runtimes.torch.model"),
     "onnx": Runtime(
@@ -45,6 +50,10 @@ RUNTIMES = {
     "ctranslate2": Runtime(
         "fairseq_compress.runtimes.ctranslate2.model", "fairseq_compress.export.ctranslate2_format",
         ("float32", "int8", "int8_float32", "int16", "float16", "bfloat16"), ("float32", "int8"), ("model.bin",),
+    ),
+    "bergamot": Runtime(
+        "fairseq_compress.runtimes.bergamot.model", "fairseq_compress.export.bergamot_format", ("int8_calibrated",),
+        weight_files=("model.*.intgemm.alphas.bin",), search=GREEDY,
     ),
 }  # fmt: skip
 

@@ -8,6 +8,7 @@ import hashlib
 import json
 from collections.abc import Container, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -126,7 +127,7 @@ class ModelDirectory:
     def weight_bytes(self) -> int:
         """Bytes of the files that hold the weights."""
         files, weights = self.metadata["files"], RUNTIMES[self.metadata["runtime"]].weight_files
-        return sum(files[name]["bytes"] for name in weights if name in files)
+        return sum(files[name]["bytes"] for name in files if any(fnmatchcase(name, each) for each in weights))
 
     def identity(self) -> dict[str, Any]:
         """Checksums of the model and its dictionaries."""

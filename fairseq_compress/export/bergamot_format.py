@@ -1,0 +1,220 @@
+"""A transformer with Marian's conventions to the files of Firefox Translations and translateLocally.
+
+``model.PAIR.intgemm.alphas.bin``, ``vocab.PAIR.spm`` (or one of each side), the configuration of Marian under the two
+names that programs look for, and translateLocally's ``model_info.json``.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from fairseq.data import Dictionary
+
+from fairseq_compress.architecture.configuration import architecture_of
+from fairseq_compress.architecture.marian_names import (
+    OUTPUT,
+    OUTPUT_ALPHA,
+    OUTPUT_BIAS,
+    TABLE,
+    linear_layers,
+    norms,
+)
+from fairseq_compress.architecture.shape import Architecture
+from fairseq_compress.decoding.vocabulary import write_symbols
+from fairseq_compress.errors import ConfigError
+from fairseq_compress.export.bergamot_calibration import find_ranges
+from fairseq_compress.export.bergamot_vocabulary import EOS, UNKNOWN, Vocabulary, marian_vocabulary
+from fairseq_compress.export.model_writer import unsupported_options
+from fairseq_compress.export.onnx_linear import Range
+from fairseq_compress.functional.layer_map import PARTS
+from fairseq_compress.runtimes.model_directory import VOCABULARIES, VOCABULARY
+from fairseq_compress.work.marian_file import Value, quantize, serialize
+
+__all__ = ["VERSION", "find_ranges", "why_not", "write_model"]
+VERSION = "intgemm.alphas 1"
+MULTIPLE = 64  # of widths: the 8-bit products of Marian have no others
+NEVER = np.float32(-1e9)  # output bias of pieces that the model does not know
+CONFIGURATIONS = ("config.yml", "config.intgemm8bitalpha.yml")
+
+
+def why_not(values: dict[str, Any]) -> list[str]:
+    """What the model has that Marian's 8-bit models cannot hold."""
+    switches = (
+        "no_cross_attention", "cross_self_attention", "adaptive_input", "tie_adaptive_weights", "layernorm_embedding",
+        "no_scale_embedding", "no_token_positional_embeddings", "encoder_normalize_before", "decoder_normalize_before",
+        "encoder_learned_pos", "decoder_learned_pos",
+    )  # fmt: skip
+    reasons = unsupported_options(values, ("relu",), switches)
+    return reasons + _why_not_shape(architecture_of(argparse.Namespace(**values)))
+
+
+def _why_not_shape(architecture: Architecture) -> list[str]:
+    encoder, decoder = (architecture.stack(part) for part in PARTS)
+    layers = [*encoder.layers, *decoder.layers]
+    attentions = [a for layer in layers for a in (layer.self_attention, layer.cross_attention) if a and a.heads]
+    kinds = {layer.self_attention.kind for layer in decoder.layers}
+    wanted = {
+        "--decoder-start must be zero": architecture.decoder_start == "zero",
+        "--first-position must be 0": architecture.first_position == 0,
+        "--norm-eps must be 1e-06": architecture.norm_eps == 1e-6,
+        "encoder and decoder must have the same width": encoder.width == decoder.width,
+        f"its width must be a multiple of {MULTIPLE}": encoder.width % MULTIPLE == 0,
+        f"its FFN units must be a multiple of {MULTIPLE}": not any(layer.ffn % MULTIPLE for layer in layers),
+        "all layers must have as many FFN units": len({layer.ffn for layer in layers}) == 1,
+        "all attentions must have as many heads": len({each.heads for each in attentions}) == 1,
+        "heads must make up the width": all(each.width == encoder.width for each in attentions),
+        "all decoder layers must have either an SSRU or self-attention": kinds in ({"ssru"}, {"attention"}),
+        "layers must have no bottleneck": not any(layer.bottleneck for layer in layers),
+        "embeddings must be plain": architecture.embeddings.kind == "plain",
+        "the output must be tied to the embeddings": architecture.embeddings.tying != "none",
+    }
+    return [rule for rule, holds in wanted.items() if not holds]
+
+
+def write_model(
+    folder: Path, model: Any, values: dict[str, Any], source: Dictionary, target: Dictionary, quantization: str,
+    ranges: dict[str, Range] | None = None, languages: tuple[str, str] = ("", ""),
+) -> dict[str, Any]:  # fmt: skip
+    """As :func:`fairseq_compress.export.onnx_format.write_model`, into a folder with the SentencePiece models."""
+    if reasons := why_not(values):
+        raise ConfigError(f"--runtime bergamot: cannot hold this model: {'; '.join(reasons)}")
+    assert ranges is not None
+    architecture = architecture_of(argparse.Namespace(**values))
+    paths = [folder / VOCABULARIES[side] for side in ("source", "target")]
+    own = all(path.is_file() for path in paths)
+    vocabularies = [marian_vocabulary(path) for path in (paths if own else [folder / VOCABULARY])]
+    joined = not own and architecture.embeddings.tying == "all"
+    both = (vocabularies[0], vocabularies[-1])
+    weights = {key: value.float().numpy() for key, value in model.state_dict().items()}
+    items = _parameters(architecture, weights, ranges)
+    items |= _tables(weights, (source, target), both, joined)
+    pair = "".join(languages)
+    names = _write_vocabularies(folder, pair, both, own)
+    shape = _shape(architecture, [len(vocabulary.pieces) for vocabulary in both])
+    file = f"model.{pair}.intgemm.alphas.bin"
+    (folder / file).write_bytes(serialize(items, _yaml(_marian_options(architecture, shape, joined))))
+    _write_configuration(folder, file, names, languages, shape)
+    write_symbols(folder, source.symbols, target.symbols)
+    return {"model": file, "vocabularies": names, "shortlist": None, **shape, "simulated": _why_simulated(shape, both)}
+
+
+def _shape(architecture: Architecture, entries: list[int]) -> dict[str, Any]:
+    encoder, decoder = (architecture.stack(part) for part in PARTS)
+    return {
+        "entries": entries,
+        "width": encoder.width,
+        "ffn": encoder.layers[0].ffn,
+        "heads": encoder.layers[0].self_attention.heads,
+        "layers": [len(encoder.layers), len(decoder.layers)],
+        "decoder": decoder.layers[0].self_attention.kind,
+    }
+
+
+def _why_simulated(shape: dict[str, Any], vocabularies: tuple[Vocabulary, Vocabulary]) -> list[str]:
+    """Why Firefox's engine cannot run the model, which Marian and translateLocally can."""
+    reasons = [] if shape["decoder"] == "ssru" else ["its decoder has self-attention, not SSRU"]
+    if not all(vocabulary.unigram for vocabulary in vocabularies):
+        reasons.append("its SentencePiece model is no unigram model (train-vocabulary --model-type unigram)")
+    return reasons
+
+
+def _parameters(architecture: Architecture, weights: dict[str, Any], ranges: dict[str, Range]) -> dict[str, Value]:
+    items: dict[str, Value] = {}
+    for linear in linear_layers(architecture):
+        items[linear.weight] = quantize(weights[f"{linear.ours}.weight"].T)
+        items[f"{linear.weight}_QuantMultA"] = _alpha(ranges[linear.ours])
+        if linear.bias is not None:
+            bias = weights.get(f"{linear.ours}.bias")
+            items[linear.bias] = np.zeros(len(weights[f"{linear.ours}.weight"]), np.float32) if bias is None else bias
+    for norm in norms(architecture):
+        items[f"{norm.name}_ln_scale"] = weights[f"{norm.ours}.weight"]
+        items[f"{norm.name}_ln_bias"] = weights[f"{norm.ours}.bias"]
+    return items | {OUTPUT_ALPHA: _alpha(ranges[OUTPUT])}
+
+
+def _alpha(limits: Range) -> Any:
+    largest = max(map(abs, limits))
+    return np.array([127 / largest if largest > 0 else 1], np.float32)
+
+
+def _tables(
+    weights: dict[str, Any], dictionaries: tuple[Dictionary, Dictionary], vocabularies: tuple[Vocabulary, Vocabulary],
+    joined: bool,
+) -> dict[str, Value]:  # fmt: skip
+    """Tables and output bias with a row for each piece, in the order of the SentencePiece models."""
+    rows = [_rows(*each) for each in zip(dictionaries, vocabularies, strict=True)]
+    tables = [weights[f"{part}.embed_tokens.weight"][index] for part, (index, _) in zip(PARTS, rows, strict=True)]
+    index, known = rows[1]
+    bias = weights.get(f"{OUTPUT}.bias", np.zeros(len(dictionaries[1]), np.float32))[index]
+    items: dict[str, Value] = {OUTPUT_BIAS: np.where(known, bias, NEVER).astype(np.float32)}
+    if joined:
+        return items | {TABLE: quantize(tables[0])}
+    return items | {f"{part}_{TABLE}": quantize(table) for part, table in zip(PARTS, tables, strict=True)}
+
+
+def _rows(dictionary: Dictionary, vocabulary: Vocabulary) -> tuple[Any, Any]:
+    """The row of the dictionary for each piece, and whether it is its own: others are read as ``<unk>``."""
+    special = {EOS: dictionary.eos(), UNKNOWN: dictionary.unk()}
+    found = [special.get(piece, dictionary.indices.get(piece)) for piece in vocabulary.pieces]
+    known = np.array([index is not None for index in found])
+    return np.array([dictionary.unk() if index is None else index for index in found]), known
+
+
+def _write_vocabularies(
+    folder: Path, pair: str, vocabularies: tuple[Vocabulary, Vocabulary], own: bool
+) -> tuple[str, str]:
+    names = (f"srcvocab.{pair}.spm", f"trgvocab.{pair}.spm") if own else (f"vocab.{pair}.spm",) * 2
+    for name, vocabulary in zip(names, vocabularies, strict=True):
+        (folder / name).write_bytes(vocabulary.model)
+    return names[0], names[1]
+
+
+def _marian_options(architecture: Architecture, shape: dict[str, Any], joined: bool) -> dict[str, Any]:
+    """The options of Marian's training that give the model."""
+    recurrent = shape["decoder"] == "ssru"
+    return {
+        "type": "transformer", "version": "v1.9.0", "dim-emb": shape["width"], "dim-vocabs": shape["entries"],
+        "enc-depth": shape["layers"][0], "dec-depth": shape["layers"][1], "transformer-heads": shape["heads"],
+        "transformer-dim-ffn": shape["ffn"], "transformer-ffn-depth": 2, "transformer-ffn-activation": "relu",
+        "transformer-decoder-autoreg": "rnn" if recurrent else "self-attention",
+        "dec-cell": "ssru" if recurrent else "gru", "dec-cell-base-depth": 2, "dec-cell-high-depth": 1,
+        "transformer-preprocess": "", "transformer-postprocess": "dan", "transformer-postprocess-emb": "d",
+        "tied-embeddings-all": joined, "tied-embeddings": not joined, "tied-embeddings-src": False, "skip": False,
+        "layer-normalization": False, "output-omit-bias": False, "input-types": [], "factors-combine": "sum",
+        "transformer-train-position-embeddings": False, "transformer-no-projection": False,
+        "transformer-rnn-projection": False, "transformer-tied-layers": [], "lemma-dim-emb": 0, "ulr": False,
+        "transformer-aan-depth": 2, "transformer-aan-nogate": False, "transformer-guided-alignment-layer": "last",
+    }  # fmt: skip
+
+
+def _write_configuration(
+    folder: Path, model: str, names: tuple[str, str], languages: tuple[str, str], shape: dict[str, Any]
+) -> None:
+    options = {
+        "relative-paths": True, "models": [model], "vocabs": list(names), "beam-size": 1, "normalize": 1.0,
+        "word-penalty": 0, "max-length-break": 128, "mini-batch-words": 1024, "workspace": 128,
+        "max-length-factor": 2.0, "skip-cost": True, "cpu-threads": 1, "quiet": True, "quiet-translation": True,
+        "gemm-precision": "int8shiftAlphaAll",
+    }  # fmt: skip
+    for name in CONFIGURATIONS:
+        (folder / name).write_text(_yaml(options), encoding="utf-8")
+    source, target = languages
+    size = f"{shape['layers'][0]}+{shape['layers'][1]}, {shape['width']}"
+    info = {
+        "modelName": f"{source}-{target} ({size})", "shortName": f"{source}-{target}-student", "type": "student",
+        "src": source, "trg": target, "srcTags": {source: source}, "trgTag": target, "version": 1, "API": 1,
+        "repository": "fairseq-compress",
+    }  # fmt: skip
+    (folder / "model_info.json").write_text(json.dumps(info, indent=2) + "\n", encoding="utf-8")
+
+
+def _yaml(options: dict[str, Any]) -> str:
+    """Scalars and lists of scalars, as JSON writes them, which is YAML too."""
+    return "".join(
+        f"{key}:\n" + "".join(f"  - {json.dumps(each)}\n" for each in value)
+        if isinstance(value, list) and value
+        else f"{key}: {json.dumps(value)}\n"
+        for key, value in sorted(options.items())
+    )

@@ -1,0 +1,1 @@
+"""Marian's 8-bit models, as Firefox Translations and translateLocally load them."""
