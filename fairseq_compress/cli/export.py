@@ -10,7 +10,7 @@ from fairseq_compress.decoding.search_options import SearchOptions
 from fairseq_compress.export.options import AUTO, CheckOptions, ExportOptions
 
 HELP = (
-    "Convert a checkpoint for ONNX Runtime or CTranslate2. The text of --source is translated with the checkpoint and "
+    "Convert a checkpoint for ONNX Runtime, CTranslate2, or Firefox Translations (bergamot). The text of --source is translated with the checkpoint and "
     "with the converted model, and the result is kept only if BLEU drops by at most --max-bleu-loss. The directory "
     "holds the model, the files of its segmentation and metadata.json; it needs neither torch nor fairseq."
 )
@@ -18,6 +18,8 @@ EXAMPLES = (
     "student.pt student-int8 --sentencepiece-model spm.model --source valid.en --reference valid.cs",
     "student.pt student-fast --sentencepiece-model spm.model --source valid.en --reference valid.cs --runtime auto "
     "--optimize-for sentence",
+    "student.pt student-firefox --sentencepiece-model spm.model --source valid.en --reference valid.cs "
+    "--runtime bergamot --calibration train.en",
 )
 POSITIONAL = ("checkpoint", "output")
 
@@ -55,6 +57,8 @@ def run(args: Options) -> None:
             f"{', '.join(lost)}"
         )
     _tell_forms(metadata.get("forms", {}), metadata["quantization"])
+    for reason in metadata.get("bergamot", {}).get("simulated", ()):
+        common.tell(f"Firefox cannot run it (Marian and translateLocally can; checked by a simulation): {reason}")
     if found := metadata["check"]:
         bleu, chrf = found["bleu"], found["chrf2"]
         common.tell(

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from fairseq_compress import runtimes
 from fairseq_compress.corpus.segmentation.choice import Segmentation
 from fairseq_compress.decoding.search_options import SearchOptions
-from fairseq_compress.options import check, option
+from fairseq_compress.options import check, flag, option
 
 AUTO = "auto"
 CALIBRATED = "int8_calibrated"
@@ -75,6 +75,9 @@ class ExportOptions:
         if self.quantization not in (*kinds, None):
             must = f"must be one of {', '.join(kinds)} with --runtime {self.runtime}"
             yield f"--quantization: {must}, got {self.quantization}"
+        for name, value in known[self.runtime].search.items() if self.runtime in known else ():
+            if (given := getattr(self.search, name)) != value:
+                yield f"{flag(name)}: must be {value} with --runtime {self.runtime}, got {given}"
         if self.calibration is not None and self.quantization not in (CALIBRATED, None):
             yield f"--calibration: requires --quantization {CALIBRATED}, got {self.quantization}"
 

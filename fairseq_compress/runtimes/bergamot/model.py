@@ -1,5 +1,6 @@
 """A model directory of Marian's 8-bit format, in Firefox's engine or, where that lacks something, in its simulation."""
 
+import importlib
 import re
 from typing import Any, Protocol
 
@@ -54,8 +55,7 @@ class Firefox:
     """``fxtranslate``, the engine of Firefox Translations."""
 
     def __init__(self, directory: ModelDirectory, facts: dict[str, Any]) -> None:
-        import fxtranslate
-
+        fxtranslate: Any = importlib.import_module("fxtranslate")
         self._path = directory.path
         self._source = open_sentencepiece(directory.sentencepiece_model("source"))
         names = [facts["model"], *facts["vocabularies"], *filter(None, [facts["shortlist"]])]
