@@ -10,9 +10,10 @@ from fairseq_compress.decoding.search_options import SearchOptions
 from fairseq_compress.export.options import AUTO, CheckOptions, ExportOptions
 
 HELP = (
-    "Convert a checkpoint for ONNX Runtime, CTranslate2, or Firefox Translations (bergamot). The text of --source is translated with the checkpoint and "
-    "with the converted model, and the result is kept only if BLEU drops by at most --max-bleu-loss. The directory "
-    "holds the model, the files of its segmentation and metadata.json; it needs neither torch nor fairseq."
+    "Convert a checkpoint for ONNX Runtime, CTranslate2, or Firefox Translations (bergamot). The text of --source is "
+    "translated with the checkpoint and with the converted model, and the result is kept only if BLEU drops by at most "
+    "--max-bleu-loss. The directory holds the model, the files of its segmentation and metadata.json; it needs neither "
+    "torch nor fairseq."
 )
 EXAMPLES = (
     "student.pt student-int8 --sentencepiece-model spm.model --source valid.en --reference valid.cs",

@@ -93,8 +93,9 @@ def test_import_gives_the_rounded_weights_and_equal_outputs(exported, tmp_path, 
     opened = runtimes.open(tmp_path / "imported" / "model.pt", options)
     segmenter = directory.segmenter()
     pieces = [line.split() for line in segmenter.encode(sentences(20, seed=7))]
-    found = [" ".join(each[0][1]) for each in opened.translator.translate(pieces)]
-    assert len(set(found)) > 10
+    # one by one: in a batch the maximum length is that of the longest source
+    found = [" ".join(opened.translator.translate([each])[0][0][1]) for each in pieces]
+    assert len(set(found)) > 4
     assert list(segmenter.decode(found)) == [simulated(each) for each in pieces]
 
 

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import warnings
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -81,7 +82,9 @@ def _state(model: ImportedModel) -> dict[str, Any]:
     args = Namespace(arch=ARCHITECTURE, task="translation", **model.options)
     ARCH_CONFIG_REGISTRY[ARCHITECTURE](args)
     args.source_lang, args.target_lang = model.languages
-    cfg = convert_namespace_to_omegaconf(args)
+    with warnings.catch_warnings():  # hydra's, about its own future
+        warnings.simplefilter("ignore", UserWarning)
+        cfg = convert_namespace_to_omegaconf(args)
     entries = [_dictionary(symbols) for symbols in model.symbols]
     if getattr(args, "share_all_embeddings", False):
         entries[1] = entries[0]
