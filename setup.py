@@ -33,6 +33,8 @@ EXTRAS = {
         "faiss-cpu>=1.9",
     ],
     "ctranslate2": ["ctranslate2>=4.8.1"],  # older ones overflow the heap when they load a damaged model
+    "bergamot": ["fxtranslate==0.5.0"],  # the engine whose arithmetic runtimes/bergamot/simulation.py repeats
+    "moses": ["sacremoses>=0.1.1"],
     "wandb": ["wandb>=0.17"],
     "report": ["matplotlib>=3.8", "sacrebleu>=2.4", "sacremoses>=0.1.1"],
 }
@@ -42,6 +44,7 @@ EXTRAS["dev"] = [
     "pytest-timeout>=2.3",
     "pytest-xdist>=3.7",
     "hypothesis>=6.100",
+    "subword-nmt>=0.3.8",
     "ruff>=0.6",
     "mypy>=1.11",
     "types-PyYAML",

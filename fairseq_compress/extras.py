@@ -8,10 +8,11 @@ from fairseq_compress.errors import MissingPackageError
 # Import name -> extra, as setup.py declares them. All other imports are base requirements.
 EXTRA_OF = {
     **dict.fromkeys(("torch", "fairseq", "fairseq_cli", "omegaconf", "yaml", "safetensors", "onnx", "faiss"), "train"),
-    **dict.fromkeys(("matplotlib", "sacrebleu", "sacremoses"), "report"),  # the last two are in train too
+    **dict.fromkeys(("matplotlib", "sacrebleu"), "report"),  # sacrebleu is in train too
     "ctranslate2": "ctranslate2",
-    "wandb": "wandb",
     "fxtranslate": "bergamot",
+    "sacremoses": "moses",  # in train and report too
+    "wandb": "wandb",
 }
 # fairseq-fixed is built from source and needs these first; pip's isolated build would download a second torch.
 BUILD_TOOLS = "pip install torch numpy cython setuptools wheel"

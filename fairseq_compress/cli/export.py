@@ -19,8 +19,6 @@ EXAMPLES = (
     "student.pt student-int8 --sentencepiece-model spm.model --source valid.en --reference valid.cs",
     "student.pt student-fast --sentencepiece-model spm.model --source valid.en --reference valid.cs --runtime auto "
     "--optimize-for sentence",
-    "student.pt student-firefox --sentencepiece-model spm.model --source valid.en --reference valid.cs "
-    "--runtime bergamot --calibration train.en",
 )
 POSITIONAL = ("checkpoint", "output")
 

@@ -19,6 +19,34 @@ EXAMPLES = (
 POSITIONAL = ("model", "output")
 
 
+@dataclass(frozen=True)
+class SentencePieceModels:
+    """One SentencePiece model for both languages, or one for each."""
+
+    sentencepiece_model: str | None = option(None, "SentencePiece model of both languages", metavar="M.model")
+    source_sentencepiece_model: str | None = option(
+        None, "SentencePiece model of the source, if each language has its own", metavar="M.model"
+    )
+    target_sentencepiece_model: str | None = option(
+        None, "SentencePiece model of the target, if each language has its own", metavar="M.model"
+    )
+
+    def given(self) -> tuple[str, str | None] | None:
+        """The model of the source, and that of the target, None if it is the same; None without models."""
+        source, target = self._both()
+        return None if source is None else (source, None if target == source else target)
+
+    def problems(self) -> Iterator[str]:
+        source, target = self._both()
+        if (source is None) != (target is None):
+            side = "source" if source is None else "target"
+            yield f"--{side}-sentencepiece-model: must be given too, or --sentencepiece-model for both sides"
+
+    def _both(self) -> tuple[str | None, str | None]:
+        both = self.sentencepiece_model
+        return self.source_sentencepiece_model or both, self.target_sentencepiece_model or both
+
+
 @dataclass(frozen=True, kw_only=True)
 class Options:
     model: str = option(help="a file or folder of the other toolkit", metavar="MODEL")
@@ -26,9 +54,7 @@ class Options:
     format: str | None = option(None, "format of the model; default: found in the file", choices=tuple(FORMATS))
     source_lang: str | None = common.language("source language; default: as the model says")
     target_lang: str | None = common.language("target language; default: as the model says")
-    sentencepiece: common.SentencePieceModels = part(
-        common.SentencePieceModels, "subwords, where they are not next to the model"
-    )
+    sentencepiece: SentencePieceModels = part(SentencePieceModels, "subwords, where they are not next to the model")
 
     def problems(self) -> Iterator[str]:
         if self.source_lang is not None and self.source_lang == self.target_lang:

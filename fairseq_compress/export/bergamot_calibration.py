@@ -1,5 +1,6 @@
 """Calibration of alphas: the range of each linear layer's input that loses least in 8 bits."""
 
+import argparse
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
@@ -8,8 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fairseq_compress.architecture.configuration import architecture_of
+from fairseq_compress.architecture.marian_names import OUTPUT, linear_layers
 from fairseq_compress.checkpoint.materialize import Materialized
-from fairseq_compress.corpus.segmentation import Segmenter
+from fairseq_compress.corpus.segmentation.segmenter import Segmenter
 from fairseq_compress.decoding.search_options import SearchOptions
 from fairseq_compress.errors import DataError
 from fairseq_compress.export.calibration import SENTENCES
@@ -46,6 +49,17 @@ def find_ranges(
     _run(plain.model, pairs, count)
     best = {name: best_range(counts[name], largest[name]) for name in largest}
     return {name: (-value, value) for name, value in best.items()}
+
+
+def quantized_inputs(plain: Materialized, models: LoadedModels) -> list[str]:
+    """The linear layers of a model in Marian's format, the output layer included."""
+    architecture = architecture_of(argparse.Namespace(**plain.values))
+    return [*(linear.ours for linear in linear_layers(architecture)), OUTPUT]
+
+
+def learned_ranges(largest: dict[str, float]) -> dict[str, Range]:
+    """Symmetric ranges by layer name, from the largest input magnitude of each linear layer."""
+    return {name: (-value, value) for name, value in largest.items()}
 
 
 def best_range(counts: Tensor, largest: float) -> float:

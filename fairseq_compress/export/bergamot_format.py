@@ -22,21 +22,27 @@ from fairseq_compress.architecture.marian_names import (
     norms,
 )
 from fairseq_compress.architecture.shape import Architecture
+from fairseq_compress.checkpoint.materialize import Materialized, materialize
 from fairseq_compress.decoding.vocabulary import write_symbols
-from fairseq_compress.errors import ConfigError
-from fairseq_compress.export.bergamot_calibration import find_ranges
 from fairseq_compress.export.bergamot_vocabulary import EOS, UNKNOWN, Vocabulary, marian_vocabulary
-from fairseq_compress.export.model_writer import unsupported_options
+from fairseq_compress.export.model_writer import TextSide, refuse, unsupported_options
+from fairseq_compress.export.onnx.int8 import EIGHT_BITS, integers_of_rows
+from fairseq_compress.export.onnx.precisions import Storage
 from fairseq_compress.export.onnx_linear import Range
+from fairseq_compress.export.stored_weights import KEPT, LOST, StoredWeights
 from fairseq_compress.functional.layer_map import PARTS
-from fairseq_compress.runtimes.model_directory import VOCABULARIES, VOCABULARY
-from fairseq_compress.work.marian_file import Value, quantize, serialize
+from fairseq_compress.work.marian_file import Quantized, Value, quantize, serialize
+from fairseq_compress.work.files import PathLike
 
-__all__ = ["VERSION", "find_ranges", "why_not", "write_model"]
 VERSION = "intgemm.alphas 1"
 MULTIPLE = 64  # of widths: the 8-bit products of Marian have no others
 NEVER = np.float32(-1e9)  # output bias of pieces that the model does not know
 CONFIGURATIONS = ("config.yml", "config.intgemm8bitalpha.yml")
+
+
+def load(path: PathLike) -> Materialized:
+    """The checkpoint as this runtime takes it: dense matrices, self-attention or an SSRU in the decoder."""
+    return materialize(path, any_shape=True)
 
 
 def why_not(values: dict[str, Any]) -> list[str]:
@@ -75,27 +81,27 @@ def _why_not_shape(architecture: Architecture) -> list[str]:
 
 def write_model(
     folder: Path, model: Any, values: dict[str, Any], source: Dictionary, target: Dictionary, quantization: str,
-    ranges: dict[str, Range] | None = None, languages: tuple[str, str] = ("", ""),
+    storage: Storage | None = None, text: TextSide | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """As :func:`fairseq_compress.export.onnx_format.write_model`, into a folder with the SentencePiece models."""
-    if reasons := why_not(values):
-        raise ConfigError(f"--runtime bergamot: cannot hold this model: {'; '.join(reasons)}")
-    assert ranges is not None
+    """As :func:`fairseq_compress.export.onnx_format.write_model`; ``storage`` and ``text`` are required."""
+    assert storage is not None
+    assert text is not None
+    segmented = [] if text.segmentation.is_plain else ["--segmentation must be sentencepiece, without --tokenizer"]
+    refuse("bergamot", [*why_not(values), *segmented])
     architecture = architecture_of(argparse.Namespace(**values))
-    paths = [folder / VOCABULARIES[side] for side in ("source", "target")]
-    own = all(path.is_file() for path in paths)
-    vocabularies = [marian_vocabulary(path) for path in (paths if own else [folder / VOCABULARY])]
+    own = text.segmentation.target is not None
+    vocabularies = [marian_vocabulary(path) for path in text.segmentation.paths()]
     joined = not own and architecture.embeddings.tying == "all"
     both = (vocabularies[0], vocabularies[-1])
     weights = {key: value.float().numpy() for key, value in model.state_dict().items()}
-    items = _parameters(architecture, weights, ranges)
-    items |= _tables(weights, (source, target), both, joined)
-    pair = "".join(languages)
+    items = _parameters(architecture, weights, storage)
+    items |= _tables(weights, (source, target), both, joined, storage.stored)
+    pair = "".join(text.languages)
     names = _write_vocabularies(folder, pair, both, own)
     shape = _shape(architecture, [len(vocabulary.pieces) for vocabulary in both])
     file = f"model.{pair}.intgemm.alphas.bin"
     (folder / file).write_bytes(serialize(items, _yaml(_marian_options(architecture, shape, joined))))
-    _write_configuration(folder, file, names, languages, shape)
+    _write_configuration(folder, file, names, text.languages, shape)
     write_symbols(folder, source.symbols, target.symbols)
     return {"model": file, "vocabularies": names, "shortlist": None, **shape, "simulated": _why_simulated(shape, both)}
 
@@ -120,18 +126,30 @@ def _why_simulated(shape: dict[str, Any], vocabularies: tuple[Vocabulary, Vocabu
     return reasons
 
 
-def _parameters(architecture: Architecture, weights: dict[str, Any], ranges: dict[str, Range]) -> dict[str, Value]:
+def _parameters(architecture: Architecture, weights: dict[str, Any], storage: Storage) -> dict[str, Value]:
     items: dict[str, Value] = {}
     for linear in linear_layers(architecture):
-        items[linear.weight] = quantize(weights[f"{linear.ours}.weight"].T)
-        items[f"{linear.weight}_QuantMultA"] = _alpha(ranges[linear.ours])
+        integers, multiplier = _eight_bits(weights[f"{linear.ours}.weight"], storage.stored)
+        items[linear.weight] = Quantized(integers.T, multiplier)
+        items[f"{linear.weight}_QuantMultA"] = _alpha(storage.ranges[linear.ours])
         if linear.bias is not None:
             bias = weights.get(f"{linear.ours}.bias")
             items[linear.bias] = np.zeros(len(weights[f"{linear.ours}.weight"]), np.float32) if bias is None else bias
     for norm in norms(architecture):
         items[f"{norm.name}_ln_scale"] = weights[f"{norm.ours}.weight"]
         items[f"{norm.name}_ln_bias"] = weights[f"{norm.ours}.bias"]
-    return items | {OUTPUT_ALPHA: _alpha(ranges[OUTPUT])}
+    return items | {OUTPUT_ALPHA: _alpha(storage.ranges[OUTPUT])}
+
+
+def _eight_bits(weight: Any, stored: StoredWeights, rows: Any = slice(None)) -> Quantized:
+    """The chosen rows of a matrix; records whether their integers are those of the compression plan."""
+    made = quantize(weight[rows])
+    for part in stored.parts(weight):
+        if part.stored is not None:
+            own = integers_of_rows(part.stored.packed, EIGHT_BITS)
+            kept = own is not None and len(part.values) == len(weight) and np.array_equal(own[0][rows], made.integers)
+            stored.record(part.stored, KEPT if kept else LOST)
+    return made
 
 
 def _alpha(limits: Range) -> Any:
@@ -141,17 +159,20 @@ def _alpha(limits: Range) -> Any:
 
 def _tables(
     weights: dict[str, Any], dictionaries: tuple[Dictionary, Dictionary], vocabularies: tuple[Vocabulary, Vocabulary],
-    joined: bool,
+    joined: bool, stored: StoredWeights,
 ) -> dict[str, Value]:  # fmt: skip
     """Tables and output bias with a row for each piece, in the order of the SentencePiece models."""
     rows = [_rows(*each) for each in zip(dictionaries, vocabularies, strict=True)]
-    tables = [weights[f"{part}.embed_tokens.weight"][index] for part, (index, _) in zip(PARTS, rows, strict=True)]
+    tables = [
+        _eight_bits(weights[f"{part}.embed_tokens.weight"], stored, index)
+        for part, (index, _) in zip(PARTS, rows, strict=True)
+    ]
     index, known = rows[1]
     bias = weights.get(f"{OUTPUT}.bias", np.zeros(len(dictionaries[1]), np.float32))[index]
     items: dict[str, Value] = {OUTPUT_BIAS: np.where(known, bias, NEVER).astype(np.float32)}
     if joined:
-        return items | {TABLE: quantize(tables[0])}
-    return items | {f"{part}_{TABLE}": quantize(table) for part, table in zip(PARTS, tables, strict=True)}
+        return items | {TABLE: tables[0]}
+    return items | {f"{part}_{TABLE}": table for part, table in zip(PARTS, tables, strict=True)}
 
 
 def _rows(dictionary: Dictionary, vocabulary: Vocabulary) -> tuple[Any, Any]:

@@ -14,7 +14,7 @@ from fairseq_compress.architecture.configuration import architecture_of
 from fairseq_compress.architecture.stock import why_not_plain, why_not_stock
 from fairseq_compress.checkpoint.materialize import Materialized, materialize
 from fairseq_compress.errors import ConfigError
-from fairseq_compress.export.model_writer import TextSide, unsupported_options
+from fairseq_compress.export.model_writer import TextSide, refuse, unsupported_options
 from fairseq_compress.export.onnx.precisions import Storage
 from fairseq_compress.weights.packed import Packed
 from fairseq_compress.work.files import PathLike
@@ -55,8 +55,7 @@ def write_model(
     storage: Storage | None = None, text: TextSide | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """As :func:`fairseq_compress.export.onnx_format.write_model`; int8 keeps 8 bits a row of ``storage``."""
-    if reasons := why_not(values):
-        raise ConfigError(f"--runtime ctranslate2: cannot hold this model: {'; '.join(reasons)}")
+    refuse("ctranslate2", why_not(values))
     kind = None if quantization == "float32" else quantization
     if storage is not None and quantization.startswith("int8"):
         storage.stored.record_kept(is_int8_rows)

@@ -15,8 +15,7 @@ from fairseq_compress import runtimes
 from fairseq_compress.checkpoint.average import count_parameters
 from fairseq_compress.checkpoint.materialize import Materialized
 from fairseq_compress.errors import ConfigError
-from fairseq_compress.export.calibration import find_ranges, learned_ranges, quantized_inputs
-from fairseq_compress.export.model_writer import create_directory
+from fairseq_compress.export.model_writer import TextSide, create_directory, refuse
 from fairseq_compress.export.onnx.precisions import Storage
 from fairseq_compress.export.onnx_linear import Range
 from fairseq_compress.export.options import CALIBRATED, GROUP_SIZE, PLANNED, CheckOptions, ExportOptions
@@ -56,10 +55,12 @@ class Exporter:
     def fill(self, folder: Path, options: ExportOptions) -> tuple[dict[str, Any], OpenedModel | None]:
         """Write the files into an existing folder and verify them; return the metadata and the verified model."""
         plain, models, quantization = self._model(options), self._models, str(options.quantization)
+        writer = _writer(options.runtime)
+        refuse(options.runtime, writer.why_not(plain.values))
         ranges = self._ranges(options) if quantization == CALIBRATED else {}
         storage = Storage(self._stored(quantization), ranges, options.group_size or GROUP_SIZE, options.asymmetric)
         text = TextSide((models.source_lang, models.target_lang), options.segmentation)
-        own = _writer(options.runtime).write_model(
+        own = writer.write_model(
             folder, plain.model, plain.values, models.source, models.target, quantization, storage, text
         )
         for name, path in segmentation_files(options.segmentation).items():
@@ -94,6 +95,7 @@ class Exporter:
     def _ranges(self, options: ExportOptions) -> dict[str, Range]:
         """Of the inputs of the linear layers: from the calibration text, else those learned in training."""
         plain = self._model(options)
+        calibration = importlib.import_module(runtimes.RUNTIMES[options.runtime].calibration)
         if options.calibration is not None:
             assert self._original.segmenter is not None
             found: dict[str, Range] = calibration.find_ranges(

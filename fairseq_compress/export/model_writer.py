@@ -8,13 +8,24 @@ import shutil
 import socket
 import tempfile
 from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fairseq_compress.corpus.segmentation.choice import Segmentation
 from fairseq_compress.errors import ConfigError
 from fairseq_compress.runtimes.model_directory import METADATA, ModelDirectory, format_of
 from fairseq_compress.system import lock_file
 from fairseq_compress.work.files import PathLike, file_sha256
+
+
+@dataclass(frozen=True)
+class TextSide:
+    """What a writer may need to know of the text of a model."""
+
+    languages: tuple[str, str]
+    """Of source and target."""
+    segmentation: Segmentation
 
 
 def create_directory(output: PathLike, fill: Callable[[Path], dict[str, Any]]) -> ModelDirectory:
@@ -64,6 +75,12 @@ def unsupported_options(values: dict[str, Any], activations: Collection[str], sw
         reasons.append(f"--activation-fn {values['activation_fn']}")
     reasons += [f"--{option.replace('_', '-')}" for option in switches if values.get(option)]
     return reasons + ["--adaptive-softmax-cutoff"] * bool(values.get("adaptive_softmax_cutoff"))
+
+
+def refuse(runtime: str, reasons: list[str]) -> None:
+    """Raise an error if there are reasons why a runtime cannot hold a model."""
+    if reasons:
+        raise ConfigError(f"--runtime {runtime}: cannot hold this model: {'; '.join(reasons)}")
 
 
 def _fill(folder: Path, fill: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from fairseq_compress.checkpoint.materialize import in_own_form
 from fairseq_compress.decoding.beam_search import Symbols
 from fairseq_compress.decoding.vocabulary import write_symbols
 from fairseq_compress.errors import ConfigError
-from fairseq_compress.export.model_writer import TextSide, unsupported_options
+from fairseq_compress.export.model_writer import TextSide, refuse, unsupported_options
 from fairseq_compress.export.onnx.encoder import write_encoder
 from fairseq_compress.export.onnx.part import ACTIVATIONS, cross_attentions
 from fairseq_compress.export.onnx.precisions import PRECISIONS, Storage
@@ -28,6 +28,7 @@ from fairseq_compress.export.onnx_graph import WeightFile
 from fairseq_compress.export.onnx_linear import Float32
 from fairseq_compress.export.stored_weights import StoredWeights
 from fairseq_compress.functional.layer_map import PARTS
+from fairseq_compress.runtimes.onnx.model import SINUSOIDAL
 from fairseq_compress.runtimes.onnx.sessions import ENCODER, STEP, WEIGHTS
 
 load = in_own_form  # the checkpoint as this runtime takes it
@@ -70,8 +71,7 @@ def write_graphs(
     folder: Path, model: Any, values: dict[str, Any], source: Dictionary, target: Dictionary, precision: Float32
 ) -> dict[str, Any]:
     """:func:`write_model` with any precision."""
-    if reasons := why_not(values):
-        raise ConfigError(f"--runtime onnx: cannot hold this model: {'; '.join(reasons)}")
+    refuse("onnx", why_not(values))
     weights, symbols = Weights(model), Symbols(target.pad(), target.eos(), target.unk())
     file = WeightFile(folder / WEIGHTS)
     write_encoder(folder / ENCODER, file, weights, values, precision)
@@ -109,9 +109,11 @@ def _decoder(architecture: Architecture, entries: int, states: dict[str, int]) -
 
 def _write_positions(folder: Path, weights: Weights, values: dict[str, Any]) -> dict[str, str]:
     """The kind of positions of each side; learned ones are written."""
+    first = architecture_of(argparse.Namespace(**values)).first_position
+    kind = next(name for name, number in SINUSOIDAL.items() if number == first)
     positions = {}
     for side in PARTS:
-        positions[side] = "none" if values["no_token_positional_embeddings"] else "sinusoidal"
+        positions[side] = "none" if values["no_token_positional_embeddings"] else kind
         if (table := weights.get(f"{side}.embed_positions.weight")) is not None:
             positions[side] = "learned"
             np.save(folder / f"{side}_positions.npy", table[2:])  # the first token is at 2, behind padding's 1

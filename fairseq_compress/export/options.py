@@ -60,7 +60,7 @@ class ExportOptions:
         runtime = runtimes.exported().get(self.runtime)
         if self.quantization is None and runtime is not None:
             kinds = runtime.quantizations
-            object.__setattr__(self, "quantization", "int8" if "int8" in kinds else kinds[0])
+            object.__setattr__(self, "quantization", kinds[0] if len(kinds) == 1 else "int8")
         if runtime is not None and runtime.search and self.search == SearchOptions():
             object.__setattr__(self, "search", SearchOptions(**runtime.search))
         check(self, self._rules())

@@ -1,5 +1,7 @@
 """What Marian's transformers compute in another way than fairseq's: the decoder's first input, and positions."""
 
+from typing import Any
+
 import torch
 from fairseq.modules import SinusoidalPositionalEmbedding
 from torch import Tensor, nn
@@ -44,6 +46,7 @@ class PositionsFromZero(SinusoidalPositionalEmbedding):
 
 def set_epsilon(model: nn.Module, epsilon: float) -> None:
     """Give all layer norms of a model an epsilon."""
+    module: Any
     for module in model.modules():
         if hasattr(module, "normalized_shape"):  # torch's or apex's
             module.eps = epsilon

@@ -25,13 +25,15 @@ class Runtime:
     module: str
     """Has ``open_model(path, options)`` as :func:`open`; the path is a ModelDirectory if there is a writer."""
     writer: str = ""
-    """The module that writes its directories: ``VERSION``, ``load`` and ``write_model`` as in
+    """The module that writes its directories: ``VERSION``, ``load``, ``why_not`` and ``write_model`` as in
     ``export/onnx_format.py``."""
     quantizations: tuple[str, ...] = ()
     automatic: tuple[str, ...] = ()  # the quantizations that ``export --runtime auto`` tries
     weight_files: tuple[str, ...] = ()  # files of a directory that hold weights, or patterns of their names
     early: str = ""
     """A module that is imported before ``module``: its ``begin(directory, threads)`` starts to load a directory."""
+    calibration: str = ""
+    """The module that finds the ranges of ``int8_calibrated``, as ``export/calibration.py``."""
     search: Mapping[str, Any] = field(default_factory=dict)
     """Options of the search that have one value in the runtime."""
 
@@ -45,7 +47,7 @@ RUNTIMES = {
         "fairseq_compress.runtimes.onnx.model", "fairseq_compress.export.onnx_format",
         ("float32", "int8", "int8_batch", "int8_calibrated", "int8_block", "int4", "plan"),
         ("float32", "int8", "int8_calibrated", "int8_block", "int4"), ONNX_FILES,
-        "fairseq_compress.runtimes.onnx.sessions",
+        "fairseq_compress.runtimes.onnx.sessions", "fairseq_compress.export.calibration",
     ),
     "ctranslate2": Runtime(
         "fairseq_compress.runtimes.ctranslate2.model", "fairseq_compress.export.ctranslate2_format",
@@ -53,7 +55,8 @@ RUNTIMES = {
     ),
     "bergamot": Runtime(
         "fairseq_compress.runtimes.bergamot.model", "fairseq_compress.export.bergamot_format", ("int8_calibrated",),
-        weight_files=("model.*.intgemm.alphas.bin",), search=GREEDY,
+        weight_files=("model.*.intgemm.alphas.bin",), calibration="fairseq_compress.export.bergamot_calibration",
+        search=GREEDY,
     ),
 }  # fmt: skip
 

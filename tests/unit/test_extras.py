@@ -63,7 +63,7 @@ def test_ctranslate2_without_the_heap_overflow(metadata):
     assert metadata["extras_require"]["ctranslate2"] == ["ctranslate2>=4.8.1"]
 
 
-@pytest.mark.parametrize("extra", ["train", "ctranslate2", "report", "wandb"])
+@pytest.mark.parametrize("extra", ["train", "bergamot", "ctranslate2", "moses", "report", "wandb"])
 def test_the_line_names_the_extra(extra):
     package = next(name for name, one in EXTRA_OF.items() if one == extra)
     with pytest.raises(MissingPackageError, match=re.escape(f"'fairseq-compress[{extra}]'")) as caught, explained():

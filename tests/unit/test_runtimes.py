@@ -92,7 +92,7 @@ def test_a_runtime_that_cannot_be_imported(toy, monkeypatch):
     with pytest.raises(DataError, match="model: requires the runtime toy, which cannot be imported: No module named"):
         runtimes.open(toy.path)
     monkeypatch.delitem(runtimes.RUNTIMES, "toy")
-    with pytest.raises(DataError, match="runtime must be one of ctranslate2, onnx, got 'toy'"):
+    with pytest.raises(DataError, match="runtime must be one of bergamot, ctranslate2, onnx, got 'toy'"):
         ModelDirectory.open(toy.path)
 
 

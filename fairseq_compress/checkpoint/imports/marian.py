@@ -20,7 +20,7 @@ from fairseq_compress.architecture.marian_names import OUTPUT, OUTPUT_BIAS, TABL
 from fairseq_compress.architecture.shape import Architecture
 from fairseq_compress.checkpoint.imports import ImportRequest
 from fairseq_compress.checkpoint.imports.imported import ImportedModel
-from fairseq_compress.corpus.segmentation import open_model
+from fairseq_compress.corpus.segmentation.sentencepiece_model import open_model
 from fairseq_compress.errors import ConfigError, DataError
 from fairseq_compress.functional.layer_map import PARTS
 from fairseq_compress.work.files import PathLike
@@ -33,7 +33,7 @@ NEVER = -100.0  # logit of entries that Marian does not have; its probability is
 ALPHA = "_QuantMultA"
 ACTIVATIONS = {"relu": "relu", "swish": "swish"}
 Array = NDArray[np.float32]
-REQUIRED = {  # options of Marian and the values that our layers compute
+REQUIRED: dict[str, tuple[Any, ...]] = {  # options of Marian and the values that our layers compute
     "type": ("transformer",),
     "transformer-preprocess": ("",),
     "transformer-postprocess": ("dan",),

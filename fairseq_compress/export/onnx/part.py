@@ -24,7 +24,6 @@ ACTIVATIONS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "gelu_fast": ("FastGelu", MICROSOFT, {}),
     "tanh": ("Tanh", "", {}),
 }
-EPSILON = 1e-5  # of fairseq's layer norms
 
 
 class Part:
@@ -36,7 +35,7 @@ class Part:
         self.name, self.graph, self.weights, self.values, self.precision = part, graph, weights, values, precision
         self.before: bool = values[f"{part}_normalize_before"]
         architecture = architecture_of(argparse.Namespace(**values))
-        self.embeddings = architecture.embeddings
+        self.architecture, self.embeddings = architecture, architecture.embeddings
         self.layers, self.width = architecture.stack(part).layers, architecture.stack(part).width
         self._matrices = {
             f"{part}.layers.{number}.{matrix.name}": "low_rank" if matrix.rank else "sparse"
@@ -100,7 +99,7 @@ class Part:
         affine = [self.graph.weight(key, self.weights[key]) for key in (f"{name}.weight", f"{name}.bias")]
         if kind == "elementwise":
             return self.graph.node("Add", self.graph.node("Mul", x, affine[0]), affine[1])
-        return self.graph.node("LayerNormalization", x, *affine, axis=-1, epsilon=EPSILON)
+        return self.graph.node("LayerNormalization", x, *affine, axis=-1, epsilon=self.architecture.norm_eps)
 
     def residual(self, x: str, norm: str, block: Callable[[str], str]) -> str:
         """``x + block(norm(x))`` or ``norm(x + block(x))``."""
@@ -118,7 +117,7 @@ class Part:
     def embed(self, tokens: str, positions: str) -> str:
         """Tokens ``(B, N)`` and rows of positions to ``(B N, C)``."""
         scale = 1.0 if self.values["no_scale_embedding"] else self.width**0.5
-        x = EMBEDDINGS[self.embeddings.kind].embed(self, tokens, scale)
+        x = self.vectors(tokens, scale)
         project = f"{self.name}.project_in_dim"
         if f"{project}.weight" in self.weights:
             x = self.graph.reshape(x, -1, self.weights[f"{project}.weight"].shape[1])
@@ -127,6 +126,10 @@ class Part:
         if self.values["layernorm_embedding"]:
             x = self.norm(x, f"{self.name}.layernorm_embedding")
         return self.graph.reshape(x, -1, self.width)
+
+    def vectors(self, tokens: str, scale: float) -> str:
+        """Embeddings ``(B, N, E)`` of tokens, times ``scale``."""
+        return EMBEDDINGS[self.embeddings.kind].embed(self, tokens, scale)
 
     def stack(self, x: str) -> str:
         """All layers and the last norm."""

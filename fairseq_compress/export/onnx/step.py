@@ -30,10 +30,10 @@ class Step(Part):
     """The decoder in the graph of a step, with its inputs and outputs."""
 
     def __init__(
-        self, graph: GraphBuilder, weights: Weights, values: dict[str, Any], precision: Float32, padding: int
+        self, graph: GraphBuilder, weights: Weights, values: dict[str, Any], precision: Float32, symbols: Symbols
     ) -> None:
         super().__init__("decoder", graph, weights, values, precision)
-        self.padding = padding  # its token
+        self.symbols = symbols
         self.inputs: Tensors = {
             TOKENS: (np.int64, ["B", "G"]),
             "position": (np.float32, [1, 1, self.width]),
@@ -60,6 +60,15 @@ class Step(Part):
 
     def renew(self, name: str, value: str) -> None:
         self.graph.node("Identity", value, outputs=[f"new_state_{name}"])
+
+    def vectors(self, tokens: str, scale: float) -> str:
+        """As in the encoder, but EOS, with which the decoder starts, may be a zero vector."""
+        x, graph = super().vectors(tokens, scale), self.graph
+        if self.architecture.decoder_start == "eos":
+            return x
+        columns = graph.node("Unsqueeze", tokens, graph.integers(-1))
+        is_start = graph.node("Equal", columns, graph.constant(np.asarray(self.symbols.eos, np.int64)))
+        return graph.node("Where", is_start, graph.constant(np.asarray(0, np.float32)), x)
 
     def self_attention(self, number: int, x: str, values: str | None = None) -> str:
         kind = self.layers[number].self_attention.kind
@@ -111,7 +120,7 @@ def write_step(
     V is the number of rows of the output, of which the first ``entries`` are tokens.
     """
     graph = GraphBuilder(file)
-    step = Step(graph, weights, values, precision, symbols.pad)
+    step = Step(graph, weights, values, precision, symbols)
     x = step.stack(step.embed(TOKENS, "position"))
     if "decoder.project_out_dim.weight" in weights:
         x = step.linear(x, "decoder.project_out_dim")

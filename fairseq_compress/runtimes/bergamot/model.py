@@ -4,7 +4,7 @@ import importlib
 import re
 from typing import Any, Protocol
 
-from fairseq_compress.corpus.segmentation import open_model as open_sentencepiece
+from fairseq_compress.corpus.segmentation.sentencepiece_model import open_model as open_sentencepiece
 from fairseq_compress.decoding.hypothesis import Hypothesis
 from fairseq_compress.decoding.search_options import SearchOptions
 from fairseq_compress.errors import ConfigError, DataError
@@ -12,7 +12,8 @@ from fairseq_compress.options import flag
 from fairseq_compress.runtimes import RUNTIMES
 from fairseq_compress.runtimes.bergamot.simulation import Simulation
 from fairseq_compress.runtimes.model_directory import ModelDirectory
-from fairseq_compress.runtimes.opened import OpenedModel, RuntimeOptions, open_directory
+from fairseq_compress.runtimes.opened import OpenedModel, open_directory
+from fairseq_compress.runtimes.options import RuntimeOptions
 from fairseq_compress.work.marian_file import read_marian
 
 SEARCH = RUNTIMES["bergamot"].search
@@ -42,7 +43,7 @@ class BergamotModel:
                 )
         directory.verify()  # before: the engine panics on some damaged models
         self.longest: int = directory.metadata["positions"]["source"] - 1
-        self._target = open_sentencepiece(directory.sentencepiece_model("target"))
+        self._target = open_sentencepiece(directory.segmentation().paths()[-1])
         facts = directory.metadata["bergamot"]
         self._engine: Engine = (Simulated if facts["simulated"] else Firefox)(directory, facts)
 
@@ -57,7 +58,7 @@ class Firefox:
     def __init__(self, directory: ModelDirectory, facts: dict[str, Any]) -> None:
         fxtranslate: Any = importlib.import_module("fxtranslate")
         self._path = directory.path
-        self._source = open_sentencepiece(directory.sentencepiece_model("source"))
+        self._source = open_sentencepiece(directory.segmentation().paths()[0])
         names = [facts["model"], *facts["vocabularies"], *filter(None, [facts["shortlist"]])]
         try:
             self._engine = fxtranslate.Translator(*((self._path / name).read_bytes() for name in names))

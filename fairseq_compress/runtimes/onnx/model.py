@@ -29,10 +29,15 @@ SOURCE_STEP = 4
 _ERRORS = (RuntimeError, *(getattr(states, name) for name in ("Fail", "InvalidArgument", "RuntimeException")))
 
 
+SINUSOIDAL = {"sinusoidal": 2, "sinusoidal_from_0": 0}
+"""Kind of positions -> number of the first one."""
+_KINDS = ("learned", *SINUSOIDAL, "none")
+
+
 @dataclass(frozen=True)
 class _Positions:
-    encoder: str = option(choices=("learned", "sinusoidal", "none"))
-    decoder: str = option(choices=("learned", "sinusoidal", "none"))
+    encoder: str = option(choices=_KINDS)
+    decoder: str = option(choices=_KINDS)
 
 
 @dataclass(frozen=True)
@@ -124,7 +129,7 @@ class OnnxModel(SearchModel):
 
 
 class _PositionRows:
-    """Vectors of the positions: ``learned`` ones, ``sinusoidal`` ones (arXiv:1706.03762), or ``none``: zeros."""
+    """Vectors of the positions: ``learned`` ones, sinusoidal ones (arXiv:1706.03762), or ``none``: zeros."""
 
     def __init__(self, folder: Path, side: str, kind: str, width: int) -> None:
         self._kind, self._width = kind, width
@@ -137,14 +142,14 @@ class _PositionRows:
 
     def _make(self, count: int) -> Floats:
         shape = (count, self._width)
-        return sinusoids(*shape) if self._kind == "sinusoidal" else np.zeros(shape, np.float32)
+        return sinusoids(*shape, SINUSOIDAL[self._kind]) if self._kind in SINUSOIDAL else np.zeros(shape, np.float32)
 
 
-def sinusoids(count: int, width: int) -> Floats:
+def sinusoids(count: int, width: int, first: int = 2) -> Floats:
     """fairseq's: sines in the first half, cosines in the second; the first token is at 2, behind padding's 1."""
     half = width // 2
     steps = np.exp(np.arange(half, dtype=np.float32) * np.float32(-np.log(10000) / max(half - 1, 1)))
-    angles = np.arange(2, count + 2, dtype=np.float32)[:, None] * steps
+    angles = np.arange(first, count + first, dtype=np.float32)[:, None] * steps
     table = np.zeros((count, width), np.float32)
     table[:, :half], table[:, half : 2 * half] = np.sin(angles), np.cos(angles)
     return table

@@ -48,7 +48,7 @@ class TensorTrainEmbedding(Embedding):
             count, width = count * v, width * d
         table = graph.node("Slice", graph.reshape(table, count, width), graph.integers(0), graph.integers(entries))
         # the output of the padding is zero, and so are rows behind the last token
-        padding = graph.integers(step.padding), graph.constant(np.zeros((1, width), np.float32))
+        padding = graph.integers(step.symbols.pad), graph.constant(np.zeros((1, width), np.float32))
         table = graph.node("ScatterND", table, graph.node("Unsqueeze", padding[0], graph.integers(1)), padding[1])
         table = graph.node("Pad", table, graph.integers(0, 0, -entries % ROWS, 0))
         bias = behind(np.zeros((entries + -entries % ROWS, 1), np.float32), entries)
