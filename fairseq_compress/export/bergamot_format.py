@@ -31,8 +31,8 @@ from fairseq_compress.export.onnx.precisions import Storage
 from fairseq_compress.export.onnx_linear import Range
 from fairseq_compress.export.stored_weights import KEPT, LOST, StoredWeights
 from fairseq_compress.functional.layer_map import PARTS
-from fairseq_compress.work.marian_file import Quantized, Value, quantize, serialize
 from fairseq_compress.work.files import PathLike
+from fairseq_compress.work.marian_file import Quantized, Value, quantize, serialize
 
 VERSION = "intgemm.alphas 1"
 MULTIPLE = 64  # of widths: the 8-bit products of Marian have no others

@@ -13,7 +13,6 @@ from fairseq.data import Dictionary
 from fairseq_compress.architecture.configuration import architecture_of
 from fairseq_compress.architecture.stock import why_not_plain, why_not_stock
 from fairseq_compress.checkpoint.materialize import Materialized, materialize
-from fairseq_compress.errors import ConfigError
 from fairseq_compress.export.model_writer import TextSide, refuse, unsupported_options
 from fairseq_compress.export.onnx.precisions import Storage
 from fairseq_compress.weights.packed import Packed

@@ -16,7 +16,7 @@ from fairseq_compress.cli.main import main
 from fairseq_compress.runtimes.bergamot import simulation
 from fairseq_compress.runtimes.bergamot.model import Simulated, joined_bytes
 from fairseq_compress.runtimes.model_directory import ModelDirectory
-from fairseq_compress.runtimes.opened import RuntimeOptions
+from fairseq_compress.runtimes.options import RuntimeOptions
 from fairseq_compress.work.marian_file import quantize, read_marian
 from tests.helpers.marian_models import sentences, write_random_model
 

@@ -207,7 +207,10 @@ DAMAGES = {
     "half the metadata": (lambda it: os.truncate(it / "metadata.json", 500), "is damaged: it must be JSON"),
     "deep": (lambda it: (it / "metadata.json").write_text("[" * 99_999), "is damaged: it must be JSON"),
     "of tomorrow": (lambda it: change_metadata(it, format="fairseq-compress model 9"), "must have the format"),
-    "of another runtime": (lambda it: change_metadata(it, runtime="abacus"), "runtime must be one of bergamot, ctranslate2"),
+    "of another runtime": (
+        lambda it: change_metadata(it, runtime="abacus"),
+        "runtime must be one of bergamot, ctranslate2",
+    ),
     "no search": (lambda it: change_metadata(it, search=None), "search: must be a table of keys, got None"),
     "no sentencepiece model": (lambda it: (it / "sentencepiece.model").unlink(), "bytes, is missing"),
     "no model": (lambda it: model_file(it).unlink(), "bytes, is missing"),
