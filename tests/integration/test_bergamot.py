@@ -13,6 +13,7 @@ from fairseq_compress.architecture.configuration import architecture_of
 from fairseq_compress.architecture.marian_names import linear_layers
 from fairseq_compress.checkpoint.load import load_model
 from fairseq_compress.cli.main import main
+from fairseq_compress.corpus.segmentation.choice import Segmentation
 from fairseq_compress.runtimes.bergamot import simulation
 from fairseq_compress.runtimes.bergamot.model import Simulated, joined_bytes
 from fairseq_compress.runtimes.model_directory import ModelDirectory
@@ -89,9 +90,9 @@ def test_import_gives_the_rounded_weights_and_equal_outputs(exported, tmp_path, 
     monkeypatch.setattr(simulation, "Product", Exact)
     directory = ModelDirectory.open(exported / "out")
     simulated = Simulated(directory, directory.metadata["bergamot"])
-    options = RuntimeOptions(runtimes.GREEDY, sentencepiece=(tmp_path / "imported" / "sentencepiece.model", None))
+    options = RuntimeOptions(runtimes.GREEDY, segmentation=Segmentation(tmp_path / "imported" / "sentencepiece.model"))
     opened = runtimes.open(tmp_path / "imported" / "model.pt", options)
-    segmenter = directory.segmenter()
+    segmenter = directory.segmentation().open()
     pieces = [line.split() for line in segmenter.encode(sentences(20, seed=7))]
     # one by one: in a batch the maximum length is that of the longest source
     found = [" ".join(opened.translator.translate([each])[0][0][1]) for each in pieces]

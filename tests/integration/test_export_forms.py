@@ -16,6 +16,8 @@ MODELS = {
                 "--sparse-block", "8"],
     "bottleneck": ["--bottleneck-width", "8", "--embedding-rank", "8", "--embedding-convolution", "3"],
     "low-rank": ["--ffn-rank", "6"],
+    "marian": ["--decoder-start", "zero", "--first-position", "0", "--norm-eps", "1e-6", "--output-bias",
+               "--decoder-self-attention", "ssru"],
 }  # fmt: skip
 PLAN = 'weights: [{modules: ["*"], bits: 8}]\nactivations: [{modules: ["*"], decay: 0.9}]\n'
 

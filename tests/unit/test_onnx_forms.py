@@ -1,6 +1,7 @@
 """Every form of layer and embedding in the graphs of ONNX Runtime: equal to fairseq's search over the model itself."""
 
 from argparse import Namespace
+from collections import defaultdict
 from types import SimpleNamespace
 
 import numpy as np
@@ -16,8 +17,10 @@ from fairseq_compress.architecture.reading import from_json
 from fairseq_compress.checkpoint.materialize import own_values
 from fairseq_compress.decoding.search_options import SearchOptions
 from fairseq_compress.errors import ConfigError
+from fairseq_compress.export.onnx.precisions import PRECISIONS, Storage
 from fairseq_compress.export.onnx_format import write_graphs, write_model
 from fairseq_compress.export.onnx_linear import Float32
+from fairseq_compress.export.stored_weights import StoredWeights
 from fairseq_compress.models.compressed_transformer import CompressedTransformerModel
 from fairseq_compress.runtimes.model_directory import ModelDirectory
 from fairseq_compress.runtimes.onnx.model import OnnxModel
@@ -66,6 +69,15 @@ FORMS = {
     "shared": {"encoder_layer_groups": 1, "decoder_layer_groups": 1},
     "bottleneck": {"bottleneck_width": 8, "ffn_stack": 2, "bottleneck_norm": "elementwise"},
     "bottleneck with norms, low-rank": {"bottleneck_width": 8, "ffn_stack": 1, "attention_rank": 2},
+    "zero start": {"decoder_start": "zero"},
+    "positions from 0": {"first_position": 0},
+    "epsilon": {"norm_eps": 0.05},
+    "output bias": {"output_bias": True},
+    "output bias, apart": {"output_bias": True, "share_decoder_input_output_embed": False},
+    "as in Marian": {
+        "decoder_start": "zero", "first_position": 0, "norm_eps": 1e-6, "output_bias": True,
+        "decoder_self_attention": "ssru", **SHARED,
+    },
     "several": {
         "embedding_rank": 4, "ffn_rank": 3, "encoder_layer_groups": 1, "decoder_layer_groups": 1,
         "decoder_self_attention": "ssru", **SHARED,
@@ -214,6 +226,25 @@ def test_int8_of_every_form(form, tmp_path):
         scores[kind] = np.array([best.score for (best,) in runtime.translate(pieces)])
     difference = np.abs(scores["int8"] - scores["float32"]).mean()
     assert difference < 0.15 * np.abs(scores["float32"]).mean()
+
+
+@pytest.mark.parametrize("kind", [kind for kind in PRECISIONS if kind != "plan"])
+def test_every_quantization_keeps_the_output_bias(kind, tmp_path):
+    """A bias that is greater than all logits makes its entry the translation."""
+    model, options = make("output bias"), SearchOptions(beam=1, max_len_b=3, min_len=3, unkpen=0.0)
+    model.decoder.output_projection.bias[9] = 1000.0
+    storage = Storage(StoredWeights(), defaultdict(lambda: (-6.0, 6.0)))
+    (tmp_path / "m").mkdir()
+    entries = model.decoder.dictionary
+    own = write_model(tmp_path / "m", model, own_values(model.args), entries, entries, kind, storage)
+    metadata = {"onnx": own, "positions": {"source": 60, "target": 60}}
+    ((best,),) = OnnxModel(ModelDirectory(tmp_path / "m", metadata), options).translate([[entries[5], entries[6]]])
+    assert set(best.output) == {entries[9]}
+
+
+def test_positions_from_0_are_a_kind_that_older_versions_refuse(tmp_path):
+    own = write(tmp_path / "m", make("positions from 0"))
+    assert own["positions"] == {"encoder": "sinusoidal_from_0", "decoder": "sinusoidal_from_0"}
 
 
 def test_a_weight_that_no_graph_reads_is_refused(tmp_path):
