@@ -1,6 +1,6 @@
 """What Firefox's engine (``fxtranslate`` 0.5.0) computes with a model of Marian, in numpy, integer for integer.
 
-Found by experiments with random weights (``tests/unit/test_bergamot_simulation.py`` repeats them):
+Found by experiments with random weights (``tests/integration/test_bergamot.py`` compares them):
 
 - Activations are quantized with a constant multiplier a: q = clip(round(a · x), -127, 127), rounded half to even. The
   product is that of q + 127 (unsigned) with the integers of the weight; two neighbours are added in 16 bits, which
