@@ -122,12 +122,24 @@ class Embeddings:
 
 
 @dataclass(frozen=True)
+class LanguageTokens:
+    """Tokens by which a model of many languages is told its languages, which it adds to every sentence itself."""
+
+    source: tuple[int, ...] = option((), "entries of the source dictionary before every source", range="[1, inf)")
+    target: tuple[int, ...] = option(
+        (), "entries of the target dictionary between the decoder's first input, </s>, and the translation",
+        range="[1, inf)",
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
 class Architecture:
     """The shape of an encoder-decoder model. Everything that builds, decodes, exports or counts a model reads it."""
 
     encoder: Stack
     decoder: Stack
     embeddings: Embeddings = Embeddings()
+    language_tokens: LanguageTokens = LanguageTokens()
     exits: tuple[int, ...] = ()
     """Decoder layers after which decoding may stop. Reserved: must be empty."""
     decoder_start: str = option("eos", "first input of the decoder: embedding of EOS, or zero", choices=STARTS)

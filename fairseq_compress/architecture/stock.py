@@ -3,7 +3,14 @@
 from collections.abc import Iterator
 from dataclasses import replace
 
-from fairseq_compress.architecture.shape import FIRST_POSITIONS, NORM_EPS, Architecture, Attention, Embeddings
+from fairseq_compress.architecture.shape import (
+    FIRST_POSITIONS,
+    NORM_EPS,
+    Architecture,
+    Attention,
+    Embeddings,
+    LanguageTokens,
+)
 from fairseq_compress.functional.layer_map import PARTS
 
 
@@ -49,20 +56,27 @@ def why_not_plain(architecture: Architecture, recurrent: bool = False) -> list[s
 
 
 def why_not_stock(architecture: Architecture) -> list[str]:
-    """Reasons why fairseq's ``transformer``, whose layers are alike, cannot have layers of these sizes."""
-    return [*why_not_conventions(architecture), *(why for part in PARTS for why in _why_not(architecture, part))]
+    """Reasons why fairseq's ``transformer``, whose layers are alike, cannot have these layers, output and inputs."""
+    bias = ["its output layer has a bias"] if architecture.output_bias else []
+    return why_not_conventions(architecture) + bias + why_not_alike(architecture)
 
 
-def why_not_conventions(architecture: Architecture) -> Iterator[str]:
-    """Reasons in which the whole model differs."""
-    if architecture.decoder_start != "eos":
-        yield f"its decoder starts with {architecture.decoder_start} in the place of the embedding of EOS"
-    if architecture.first_position != FIRST_POSITIONS[0]:
-        yield f"its positions start at {architecture.first_position}"
-    if architecture.norm_eps != NORM_EPS:
-        yield f"its layer norms have an epsilon of {architecture.norm_eps:g}"
-    if architecture.output_bias:
-        yield "its output layer has a bias"
+def why_not_conventions(architecture: Architecture) -> list[str]:
+    """Reasons in which the whole model differs, but for the output layer."""
+    reasons = {
+        f"its decoder starts with {architecture.decoder_start} in the place of the embedding of EOS": (
+            architecture.decoder_start != "eos"
+        ),
+        f"its positions start at {architecture.first_position}": architecture.first_position != FIRST_POSITIONS[0],
+        f"its layer norms have an epsilon of {architecture.norm_eps:g}": architecture.norm_eps != NORM_EPS,
+        "it adds language tokens to every sentence": architecture.language_tokens != LanguageTokens(),
+    }
+    return [reason for reason, holds in reasons.items() if holds]
+
+
+def why_not_alike(architecture: Architecture) -> list[str]:
+    """Reasons why the layers of each part have no common sizes."""
+    return [reason for part in PARTS for reason in _why_not(architecture, part)]
 
 
 def _why_not(architecture: Architecture, part: str) -> Iterator[str]:

@@ -23,10 +23,12 @@ What is fixed, and why (each was tried with fairseq-fixed 0.12.3.1 and torch 2.1
 * :func:`after_building_models` - fairseq has no place in which to change a model between its making and the making of
   its optimizer, for whatever task builds it.
 * :func:`patch_ngram_blocking` - fairseq's ``--no-repeat-ngram-size`` compares with padding and forbids nothing.
+* :func:`patch_swish` - fairseq's ``--activation-fn swish`` is a class, which its layers cannot call.
 * :func:`install_excepthook` - ``fairseq-train`` reports our own errors as one line, with status 1.
 * :func:`patch_missing_architecture` - without ``--arch`` it raises ``RuntimeError()``, which says nothing.
 """
 
+from fairseq_compress.compat.activations import patch_swish
 from fairseq_compress.compat.batches import patch_batch_by_size
 from fairseq_compress.compat.commands import install_excepthook, patch_missing_architecture
 from fairseq_compress.compat.dictionaries import patch_language_pairs, patch_task_languages, read_dictionaries_with
@@ -86,6 +88,7 @@ def apply() -> None:
     patch_task_state()
     patch_learning_rates()
     patch_average_of_weights()
+    patch_swish()
     patch_language_pairs()
     patch_task_languages()
     install_excepthook()

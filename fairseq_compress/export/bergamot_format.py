@@ -21,7 +21,7 @@ from fairseq_compress.architecture.marian_names import (
     linear_layers,
     norms,
 )
-from fairseq_compress.architecture.shape import Architecture
+from fairseq_compress.architecture.shape import Architecture, LanguageTokens
 from fairseq_compress.checkpoint.materialize import Materialized, materialize
 from fairseq_compress.decoding.vocabulary import write_symbols
 from fairseq_compress.export.bergamot_vocabulary import EOS, UNKNOWN, Vocabulary, marian_vocabulary
@@ -75,6 +75,7 @@ def _why_not_shape(architecture: Architecture) -> list[str]:
         "layers must have no bottleneck": not any(layer.bottleneck for layer in layers),
         "embeddings must be plain": architecture.embeddings.kind == "plain",
         "the output must be tied to the embeddings": architecture.embeddings.tying != "none",
+        "it must add no language tokens to sentences": architecture.language_tokens == LanguageTokens(),
     }
     return [rule for rule, holds in wanted.items() if not holds]
 

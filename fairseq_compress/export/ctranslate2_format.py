@@ -11,7 +11,7 @@ from ctranslate2.specs import common_spec, transformer_spec
 from fairseq.data import Dictionary
 
 from fairseq_compress.architecture.configuration import architecture_of
-from fairseq_compress.architecture.stock import why_not_plain, why_not_stock
+from fairseq_compress.architecture.stock import why_not_alike, why_not_conventions, why_not_plain
 from fairseq_compress.checkpoint.materialize import Materialized, materialize
 from fairseq_compress.export.model_writer import TextSide, refuse, unsupported_options
 from fairseq_compress.export.onnx.precisions import Storage
@@ -40,7 +40,7 @@ def why_not(values: dict[str, Any]) -> list[str]:
     if values["encoder_normalize_before"] != values["decoder_normalize_before"]:
         reasons.append("--encoder-normalize-before without --decoder-normalize-before, or the reverse")
     architecture = architecture_of(argparse.Namespace(**values))
-    reasons += why_not_plain(architecture) + why_not_stock(architecture)
+    reasons += why_not_plain(architecture) + why_not_conventions(architecture) + why_not_alike(architecture)
     if values["encoder_attention_heads"] != values["decoder_attention_heads"]:
         reasons.append("another number of --encoder-attention-heads than of --decoder-attention-heads")
     for side in ("input", "output"):

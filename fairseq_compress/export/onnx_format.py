@@ -88,7 +88,7 @@ def write_graphs(
         "positions": _write_positions(folder, weights, values),
         "widths": {part: architecture.stack(part).width for part in PARTS},
     }
-    return metadata | _sparse(file)
+    return metadata | _language_tokens(architecture) | _sparse(file)
 
 
 def _decoder(architecture: Architecture, entries: int, states: dict[str, int]) -> dict[str, Any]:
@@ -118,6 +118,12 @@ def _write_positions(folder: Path, weights: Weights, values: dict[str, Any]) -> 
             positions[side] = "learned"
             np.save(folder / f"{side}_positions.npy", table[2:])  # the first token is at 2, behind padding's 1
     return positions
+
+
+def _language_tokens(architecture: Architecture) -> dict[str, Any]:
+    """The tokens that the runtime adds to every sentence."""
+    tokens = {side: list(tokens) for side, tokens in vars(architecture.language_tokens).items() if tokens}
+    return {"language_tokens": tokens} if tokens else {}
 
 
 def _sparse(file: WeightFile) -> dict[str, Any]:

@@ -24,9 +24,10 @@ from fairseq_compress.architecture.reading import to_json
 from fairseq_compress.architecture.shape import Architecture
 from fairseq_compress.errors import ConfigError
 from fairseq_compress.functional.layer_map import PARTS
-from fairseq_compress.models import construction
+from fairseq_compress.models import construction, language_tokens
 from fairseq_compress.modules.attention import mark_causal
 from fairseq_compress.modules.convolutional_embedding import ConvolutionalEmbedding
+from fairseq_compress.modules.positions import reading
 
 MODEL_NAME = "compressed_transformer"
 
@@ -52,14 +53,30 @@ def _wrapped(layer: nn.Module, cfg: Any) -> nn.Module:
 
 
 class CompressedTransformerEncoder(TransformerEncoderBase):
-    """fairseq's encoder with our layers."""
+    """fairseq's encoder with our layers; it puts the language tokens of the source before every sentence."""
 
     _built = 0
+    language_tokens: tuple[int, ...] = ()
 
     def build_encoder_layer(self, cfg: Any) -> nn.Module:
         layer = architecture_of(cfg).encoder.layers[self._built]
         self._built += 1
         return _wrapped(construction.encoder_layer(cfg, layer, self.return_fc), cfg)
+
+    def forward_scriptable(
+        self, src_tokens: Tensor, src_lengths: Tensor | None = None, return_all_hiddens: bool = False,
+        token_embeddings: Tensor | None = None,
+    ) -> dict[str, list[Tensor]]:  # fmt: skip
+        """As fairseq's, of the sentences behind their language tokens."""
+        if not self.language_tokens:
+            return super().forward_scriptable(src_tokens, src_lengths, return_all_hiddens, token_embeddings)
+        tokens = language_tokens.before(src_tokens, self.language_tokens)
+        with reading(tokens.eq(self.padding_idx)):
+            return super().forward_scriptable(tokens, src_lengths, return_all_hiddens)
+
+    def max_positions(self) -> int:
+        """The longest source, without language tokens."""
+        return int(super().max_positions()) - len(self.language_tokens)
 
 
 class CompressedTransformerDecoder(TransformerDecoderBase):
@@ -68,10 +85,15 @@ class CompressedTransformerDecoder(TransformerDecoderBase):
     They are computed if ``alignment_layer`` or ``alignment_heads`` is given, or after
     ``make_generation_fast_(need_attn=True)`` (``fairseq-generate --print-alignment``). Otherwise the ``attn`` entry of
     the output is ``[None]``.
+
+    A model of many languages reads its language tokens of the target behind its first input, ``</s>``; its outputs are
+    those for the tokens of the sentence.
     """
 
     need_attn = False
     _built = 0
+    language_tokens: tuple[int, ...] = ()
+    source_language_tokens: tuple[int, ...] = ()
 
     def build_decoder_layer(self, cfg: Any, no_encoder_attn: bool = False) -> nn.Module:
         layer = architecture_of(cfg).decoder.layers[self._built]
@@ -100,15 +122,25 @@ class CompressedTransformerDecoder(TransformerDecoderBase):
         """As fairseq's, with attention maps only on request (see the class)."""
         if alignment_layer is None and alignment_heads is None and not self.need_attn:
             alignment_layer = -1  # the number of no layer: None would mean the last one
-        with self._neighbours(prev_output_tokens):
-            return super().extract_features(
-                prev_output_tokens,
-                encoder_out,
-                incremental_state,
-                full_context_alignment,
-                alignment_layer,
-                alignment_heads,
-            )
+
+        def features(tokens: Tensor) -> tuple[Tensor, dict[str, Any]]:
+            with self._neighbours(tokens):
+                return super(CompressedTransformerDecoder, self).extract_features(
+                    tokens,
+                    encoder_out,
+                    incremental_state,
+                    full_context_alignment,
+                    alignment_layer,
+                    alignment_heads,
+                )
+
+        if not self.language_tokens and not self.source_language_tokens:
+            return features(prev_output_tokens)
+        return language_tokens.decoded(self, features, prev_output_tokens, incremental_state is not None)
+
+    def max_positions(self) -> int:
+        """The longest target, without language tokens."""
+        return int(super().max_positions()) - len(self.language_tokens)
 
     def _neighbours(self, prev_output_tokens: Tensor) -> AbstractContextManager[None]:
         """fairseq's decoding step embeds the last token only; a convolution needs those before it too."""
@@ -184,13 +216,18 @@ class CompressedTransformerModel(TransformerModel):
     @classmethod
     def build_encoder(cls, args: Any, src_dict: Any, embed_tokens: nn.Module) -> CompressedTransformerEncoder:
         cfg = TransformerConfig.from_namespace(args)
-        return CompressedTransformerEncoder(cfg, src_dict, _with_neighbours(cfg, embed_tokens, "encoder"))
+        encoder = CompressedTransformerEncoder(cfg, src_dict, _with_neighbours(cfg, embed_tokens, "encoder"))
+        encoder.language_tokens = language_tokens.checked(architecture_of(cfg), "source", src_dict)
+        return encoder
 
     @classmethod
     def build_decoder(cls, args: Any, tgt_dict: Any, embed_tokens: nn.Module) -> CompressedTransformerDecoder:
         cfg = TransformerConfig.from_namespace(args)
         table = construction.decoder_table(architecture_of(cfg), embed_tokens, tgt_dict.eos())
-        return CompressedTransformerDecoder(cfg, tgt_dict, _with_neighbours(cfg, table, "decoder"))
+        decoder = CompressedTransformerDecoder(cfg, tgt_dict, _with_neighbours(cfg, table, "decoder"))
+        decoder.language_tokens = language_tokens.checked(architecture_of(cfg), "target", tgt_dict)
+        decoder.source_language_tokens = architecture_of(cfg).language_tokens.source
+        return decoder
 
 
 def _prepared(args: argparse.Namespace) -> Architecture:

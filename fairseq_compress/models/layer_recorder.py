@@ -97,6 +97,8 @@ def recording(
         last: also record the outputs of encoder and decoder.
     """
     inner, recorded, handles = unwrapped(model), Recorded(), []
+    if any(getattr(part, "language_tokens", ()) for part in (inner.encoder, inner.decoder)):
+        raise ConfigError("model: must not add language tokens to sentences, to be compared by layers")
     try:
         for site in layers:
             handles.append(_layer(inner, site).register_forward_hook(_keep(recorded.layers, site)))

@@ -9,6 +9,9 @@ from fairseq.models.transformer import DEFAULT_MAX_SOURCE_POSITIONS, DEFAULT_MAX
 from fairseq.tasks import TASK_REGISTRY, FairseqTask
 from fairseq.tasks.translation import TranslationTask
 
+from fairseq_compress.architecture.configuration import architecture_of
+from fairseq_compress.architecture.flags import KEY
+from fairseq_compress.architecture.shape import LanguageTokens
 from fairseq_compress.errors import ConfigError
 from fairseq_compress.options import flag
 from fairseq_compress.teachers.dictionaries import dictionary_sha256, find_dictionary
@@ -149,7 +152,8 @@ def _longest(cfg: Any) -> tuple[int, int] | None:
     source, target = (getattr(cfg.model, name, None) for name in ("max_source_positions", "max_target_positions"))
     if source is None or target is None:
         return (DEFAULT_MAX_SOURCE_POSITIONS, DEFAULT_MAX_TARGET_POSITIONS) if is_transformer(cfg) else None
-    return int(source), int(target)
+    added = architecture_of(cfg.model).language_tokens if getattr(cfg.model, KEY, None) else LanguageTokens()
+    return int(source) - len(added.source), int(target) - len(added.target)
 
 
 def architecture(cfg: Any) -> Any:

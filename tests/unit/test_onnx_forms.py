@@ -45,6 +45,7 @@ MIXED = """{
         {"self_attention": {"heads": 3, "head_width": 5}, "cross_attention": {"heads": 3, "head_width": 4}, "ffn": 20},
         {"self_attention": {"kind": "ssru"}, "cross_attention": null, "ffn": 9},
         {"self_attention": {"kind": "average"}, "cross_attention": {"heads": 1}, "ffn": 9}]}}"""
+LANGUAGES = MIXED.replace('{\n    "encoder"', '{"language_tokens": {"source": [7], "target": [8, 9]}, "encoder"')
 FORMS = {
     "factorized": {"embedding_rank": 4, **SHARED},
     "factorized, apart": {"embedding_rank": 4, "share_decoder_input_output_embed": False},
@@ -83,6 +84,8 @@ FORMS = {
         "decoder_self_attention": "ssru", **SHARED,
     },
     "bottleneck and convolution": {"bottleneck_width": 8, "embedding_rank": 6, "embedding_convolution": 3},
+    "swish": {"activation_fn": "swish"},
+    "language tokens": {"architecture": LANGUAGES, **implied_flags(from_json(LANGUAGES))},
     "every self-attention": {"architecture": MIXED, **implied_flags(from_json(MIXED))},
 }  # fmt: skip
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 #   recognizes(path)           whether a file or folder is of this format; reads little, raises nothing
 #   read(path, request)        the model as an ImportedModel, for an ImportRequest
 FORMATS = {
+    "huggingface": "fairseq_compress.checkpoint.imports.huggingface",  # before marian: may have .bin files too
     "marian": "fairseq_compress.checkpoint.imports.marian",
 }
 

@@ -1,5 +1,6 @@
 """A model of another toolkit as a folder that every verb takes: checkpoint, dictionaries and SentencePiece models."""
 
+import logging
 import os
 import shutil
 import warnings
@@ -82,8 +83,9 @@ def _state(model: ImportedModel) -> dict[str, Any]:
     args = Namespace(arch=ARCHITECTURE, task="translation", **model.options)
     ARCH_CONFIG_REGISTRY[ARCHITECTURE](args)
     args.source_lang, args.target_lang = model.languages
-    with warnings.catch_warnings():  # hydra's, about its own future
-        warnings.simplefilter("ignore", UserWarning)
+    logging.getLogger("hydra").setLevel(logging.WARNING)
+    with warnings.catch_warnings():  # fairseq calls hydra in ways that it deprecates
+        warnings.simplefilter("ignore")
         cfg = convert_namespace_to_omegaconf(args)
     entries = [_dictionary(symbols) for symbols in model.symbols]
     if getattr(args, "share_all_embeddings", False):

@@ -22,6 +22,7 @@ ACTIVATIONS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "gelu": ("Gelu", MICROSOFT, {}),
     "gelu_accurate": ("FastGelu", MICROSOFT, {}),
     "gelu_fast": ("FastGelu", MICROSOFT, {}),
+    "swish": ("QuickGelu", MICROSOFT, {"alpha": 1.0}),
     "tanh": ("Tanh", "", {}),
 }
 

@@ -47,6 +47,14 @@ class _Widths:
 
 
 @dataclass(frozen=True)
+class _LanguageTokens:
+    """Tokens that the runtime adds to every sentence (:mod:`fairseq_compress.models.language_tokens`)."""
+
+    source: tuple[int, ...] = option((), range="[1, inf)")
+    target: tuple[int, ...] = option((), range="[1, inf)")
+
+
+@dataclass(frozen=True)
 class OnnxMetadata:
     """The part of ``metadata.json`` for this runtime."""
 
@@ -56,6 +64,7 @@ class OnnxMetadata:
     widths: _Widths
     sparse_in_file: dict[str, int] = field(default_factory=dict)
     """Number of matrices with many zeros, their bytes in the file, and those of the dense ones in memory."""
+    language_tokens: _LanguageTokens = _LanguageTokens()  # older versions refuse directories that have the key
 
 
 def open_model(directory: ModelDirectory, options: RuntimeOptions) -> OpenedModel:
@@ -80,6 +89,7 @@ class OnnxModel(SearchModel):
             options, nbest, max(64, TOKENS_AT_ONCE // options.beam),
         )  # fmt: skip
         self._path, self._shape, self._entries = directory.path, onnx.decoder, len(target)
+        self._language_tokens = onnx.language_tokens
         self._positions = {
             side: _PositionRows(directory.path, side, getattr(onnx.positions, side), getattr(onnx.widths, side))
             for side in ("encoder", "decoder")
@@ -106,14 +116,17 @@ class OnnxModel(SearchModel):
 
     def start(self, tokens: Ints, lengths: Ints, steps: int, threads: int) -> OnnxSteps:
         encoder, step = self._open(threads)
+        before, behind = (np.array(each, np.int64) for each in vars(self._language_tokens).values())
+        tokens = np.concatenate([np.tile(before, (len(tokens), 1)), tokens], axis=1) if len(before) else tokens
+        lengths = lengths + len(before)
         mask = (np.arange(tokens.shape[1]) < lengths[:, None]).astype(np.int32)
         positions = self._positions["encoder"].first(tokens.shape[1])
         source = encoder.run(None, {"tokens": tokens, "positions": positions[None], "mask": mask})
         if (more := -tokens.shape[1] % SOURCE_STEP) > 0:
             mask = np.pad(mask, ((0, 0), (0, more)))
             source = [np.pad(part, [(0, 0)] * 3 + [(0, more), (0, 0)]) for part in source]
-        rows = self._positions["decoder"].first(steps)
-        return OnnxSteps(step, self._shape, self._entries, source, mask, rows)
+        rows = self._positions["decoder"].first(steps + len(behind))
+        return OnnxSteps(step, self._shape, self._entries, source, mask, rows, behind.tolist())
 
     def _open(self, threads: int) -> tuple[Any, Any]:
         """The sessions of encoder and step with a number of threads."""

@@ -5,7 +5,7 @@ beam is reordered, they are not copied: ``path[b, g, t]`` is the row of sentence
 hypothesis g. Other states, of a constant size, are written to memory of their own and copied in the new order.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,12 +68,14 @@ class OnnxSteps:
         source: for each layer that attends to it keys and values of the source, ``(2, B, H, S, D)``.
         source_mask: ``(B, S)``, 1 for tokens, 0 for padding.
         positions: vectors of the steps, ``(.., C)``.
+        language_tokens: those that the decoder reads behind its first input.
     """
 
     def __init__(
         self, session: Any, shape: Shape, entries: int, source: list[Floats], source_mask: NDArray[np.int32],
-        positions: Floats,
+        positions: Floats, language_tokens: Sequence[int] = (),
     ) -> None:  # fmt: skip
+        self._language_tokens = language_tokens
         self._session, self._shape, self._entries, self._positions = session, shape, entries, positions
         self._source, self._source_mask = source, source_mask
         self._room = min(STEPS_AT_FIRST, len(positions))
@@ -89,6 +91,13 @@ class OnnxSteps:
         return candidates(lambda k: self._run(tokens, choice.penalties, k), scores, choice, self._entries - 1)
 
     def _run(self, tokens: Ints, penalties: dict[int, float], count: int) -> Best:
+        for language in self._language_tokens if self._step == 0 else ():
+            self._append(tokens, penalties, count)
+            self._renew_states(np.arange(tokens.size), resized=False)
+            tokens = np.full_like(tokens, language)
+        return self._append(tokens, penalties, count)
+
+    def _append(self, tokens: Ints, penalties: dict[int, float], count: int) -> Best:
         if self._step == self._room:
             self._grow()
         if self._binding is None or count != self._constants[0]:

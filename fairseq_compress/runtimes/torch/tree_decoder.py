@@ -54,6 +54,7 @@ class TreeDecoder:
         bias = None if output.bias is None else F.pad(output.bias.detach(), (0, padding))
         self.output = project(F.pad(output.weight.detach(), (0, 0, 0, padding)), bias)
         self.columns = self.entries + padding
+        self.language_tokens: tuple[int, ...] = getattr(self.module, "language_tokens", ())
 
     def start(self, source: Tensor, lengths: Tensor) -> "TreeState":
         """Encode a batch ``(B, S)``, padded on the right."""
@@ -123,6 +124,12 @@ class TreeState:
 
     def hidden(self, tokens: Tensor) -> Tensor:
         """Append the last tokens ``(B, G)``: features ``(B G, C)``, the input of the output matrix."""
+        for language in self.decoder.language_tokens if self._step == 0 else ():
+            self._append(tokens)
+            tokens = torch.full_like(tokens, language)
+        return self._append(tokens)
+
+    def _append(self, tokens: Tensor) -> Tensor:
         batch, group = tokens.shape
         self._grow(group)
         x = self.decoder.embed(tokens.reshape(-1), self._step)
