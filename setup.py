@@ -45,6 +45,7 @@ EXTRAS["dev"] = [
     "pytest-xdist>=3.7",
     "hypothesis>=6.100",
     "subword-nmt>=0.3.8",
+    "transformers>=5.24",
     "ruff>=0.6",
     "mypy>=1.11",
     "types-PyYAML",
