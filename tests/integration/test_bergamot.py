@@ -125,6 +125,13 @@ def test_refused_with_all_reasons(tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
+def test_other_segmentations_are_refused(tmp_path, capsys):
+    model = write_random_model(tmp_path / "model")
+    export(model, tmp_path / "out", "--no-check", "--calibration", tmp_path / "text.en", "--tokenizer", "moses")
+    assert "--segmentation must be sentencepiece, without --tokenizer" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_other_searches_are_refused(tmp_path, capsys):
     model = write_random_model(tmp_path / "model")
     assert export(model, tmp_path / "out", "--no-check", "--calibration", tmp_path / "text.en", "--beam", "4") == 1

@@ -65,6 +65,22 @@ def test_a_compression_plan_on_factors(model, tmp_path):  # noqa: F811
         assert check["equal"] >= most  # the plan quantizes activations, which float32 does not
 
 
+def test_bergamot_with_a_plan(model, tmp_path):  # noqa: F811
+    """Its integers are the plan's, and the alphas are learned in training."""
+    pytest.importorskip("fxtranslate")
+    (tmp_path / "plan.yaml").write_text(PLAN.replace("bits: 8", "bits: 8, granularity: tensor"))
+    sizes = [word for part in ("encoder", "decoder") for word in (
+        f"--{part}-embed-dim", 64, f"--{part}-ffn-embed-dim", 64)]  # fmt: skip
+    folder = train(
+        model, "marian with a plan", "--compression-plan", tmp_path / "plan.yaml", *sizes, "--activation-fn", "relu"
+    )
+    command = [word for word in export_arguments(folder, tmp_path / "out") if word not in ("--max-len-b", "20")]
+    assert main([*command, "--runtime", "bergamot", "--max-bleu-loss", "20"]) == 0
+    metadata = ModelDirectory.open(tmp_path / "out").metadata
+    assert set(metadata["forms"]) == {"kept"}
+    assert metadata["check"]["equal"] >= 0.5
+
+
 def test_ctranslate2_stores_dense_matrices_and_says_so(model, tmp_path, capsys):  # noqa: F811
     folder = train(model, "low-rank")
     options = ["--runtime", "ctranslate2", "--quantization", "float32"]
