@@ -1,15 +1,21 @@
 """What an export for ONNX Runtime keeps of each architecture: its bytes, and equality with the checkpoint.
 
     python benchmarks/exported_forms.py [--forms low-rank shared ...] [--arch transformer_student_tiny]
-        [--vocabulary 8000] [--text PREFIX] [--updates 1] [--sentences 1000] [--work DIR] [--json FILE]
+        [--vocabulary 8000] [--text PREFIX] [--updates 1] [--sentences 1000] [--plans int8 int4 ipq-20x] [--work DIR]
+        [--json FILE]
 
 For each form: ``fairseq-train`` (on random words with a learning rate of 0, or on PREFIX.en and PREFIX.cs),
-``quantize --plan int8``, ``export`` in int8 and float32, and the translation of the first sentences of the text with
-the checkpoint and with the float32 export. ``weights`` are the files of the runtime, ``all`` every file but the
-SentencePiece model; percentages are of the packed file. A sentence counts as equal if its translation is.
+``quantize`` with each plan, the export in the quantization of the same name (of a plan without one: ``plan``), the
+export in float32, and the translation of the first sentences of the text with the checkpoint and with the float32
+export. ``weights`` are the files of the runtime, ``all`` every file but the SentencePiece model; percentages are of the
+packed file. A sentence counts as equal if its translation is; those that are not are in the JSON with both scores.
+Columns of the translations: how many differ from each other, and the share of words that repeat the one before.
+
+A run that was stopped resumes: DIR keeps what was trained, and FILE the forms that are complete.
 """
 
 import argparse
+import itertools
 import json
 import os
 import random
@@ -34,7 +40,9 @@ FORMS: dict[str, list[str]] = {
     "ssru": ["--decoder-self-attention", "ssru"],
     "average": ["--decoder-self-attention", "average"],
     "bottleneck": ["--bottleneck-width", "64", "--ffn-stack", "2"],
+    "uneven": ["--architecture", str(ROOT / "configs" / "architectures" / "uneven-small.json")],
 }
+OWN_QUANTIZATION = ("int8", "int4")  # plans whose name is a quantization of the export
 
 
 def call(*command: object, text: str | None = None) -> str:
@@ -73,55 +81,79 @@ def train(args: argparse.Namespace, data: Path, folder: Path, options: list[str]
     call(
         BIN / "fairseq-train", data / "bin", "--user-dir", ROOT / "fairseq_compress", "--task", "translation", "--cpu",
         "--arch", args.arch, *options, "--optimizer", "adam", "--lr", 0 if args.text is None else "2e-3",
-        "--max-tokens", 1000, "--max-update", args.updates, "--seed", 1, "--disable-validation",
+        "--lr-scheduler", "inverse_sqrt", "--warmup-updates", min(100, args.updates), "--clip-norm", 1,
+        "--max-tokens", args.max_tokens, "--max-update", args.updates, "--seed", 1, "--disable-validation",
         "--no-epoch-checkpoints", "--num-workers", 0, "--save-dir", folder, "-s", LANGUAGES[0], "-t", LANGUAGES[1],
     )  # fmt: skip
     return folder / "checkpoint_last.pt"
 
 
 def measure(args: argparse.Namespace, data: Path, folder: Path, options: list[str]) -> dict[str, Any]:
-    """Bytes of the packed and of the exported model, and the share of equal translations."""
+    """Bytes of the packed and of the exported models, and the translations that are not equal."""
     checkpoint = folder / "checkpoint_last.pt"
     if not checkpoint.exists():
         train(args, data, folder, options)
-    packed = folder / "int8.safetensors"
-    if not packed.exists():
-        call(BIN / "fairseq-compress", "quantize", checkpoint, packed, "--plan", "int8")
-    found: dict[str, Any] = {"packed": packed.stat().st_size}
-    for kind in ("int8", "float32"):
-        output = folder / kind
-        if not output.exists():
-            call(BIN / "fairseq-compress", "export", checkpoint, output, "--data", data / "bin", "--no-check",
-                 "--sentencepiece-model", data / "spm.model", "--quantization", kind, "--max-len-b", 40)  # fmt: skip
-        metadata = json.loads((output / "metadata.json").read_text(encoding="utf-8"))
-        sizes = {file.name: file.stat().st_size for file in output.iterdir()}
-        weights = sum(size for name, size in sizes.items() if name.endswith((".onnx", ".bin", ".npy")))
-        found[kind] = {"weights": weights, "all": sum(sizes.values()) - sizes["sentencepiece.model"], "files": sizes}
-        found["parameters"] = metadata["parameters"]
+    found: dict[str, Any] = {"float32": export(data, checkpoint, folder / "float32", "float32")}
+    metadata = json.loads((folder / "float32" / "metadata.json").read_text(encoding="utf-8"))
+    found["parameters"] = metadata["parameters"]
+    for plan in args.plans:
+        packed = folder / f"{plan}.safetensors"
+        if not packed.exists():
+            call(BIN / "fairseq-compress", "quantize", checkpoint, packed, "--plan", plan)
+        kind = plan if plan in OWN_QUANTIZATION else "plan"
+        found[plan] = {"packed": packed.stat().st_size} | export(data, packed, folder / plan, kind)
     if args.sentences:
-        found["equal"] = equal(args, data, folder)
+        found |= {"sentences": args.sentences} | compare(args, data, folder)
     return found
 
 
-def equal(args: argparse.Namespace, data: Path, folder: Path) -> float:
-    """The share of sentences whose translations by the checkpoint and by the float32 export are equal."""
+def export(data: Path, checkpoint: Path, output: Path, kind: str) -> dict[str, Any]:
+    """Export if that was not done, and return the bytes of the files."""
+    if not output.exists():
+        call(BIN / "fairseq-compress", "export", checkpoint, output, "--data", data / "bin", "--no-check",
+             "--sentencepiece-model", data / "spm.model", "--quantization", kind, "--max-len-b", 40)  # fmt: skip
+    sizes = {file.name: file.stat().st_size for file in output.iterdir()}
+    weights = sum(size for name, size in sizes.items() if name.endswith((".onnx", ".bin", ".npy")))
+    return {"weights": weights, "all": sum(sizes.values()) - sizes["sentencepiece.model"], "files": sizes}
+
+
+def compare(args: argparse.Namespace, data: Path, folder: Path) -> dict[str, Any]:
+    """Translations by the checkpoint and by the float32 export: those that differ, and how varied they are."""
     lines = (data / "text.en").read_text(encoding="utf-8").splitlines(keepends=True)[: args.sentences]
     checkpoint = ["--data", data / "bin", "--sentencepiece-model", data / "spm.model", "--max-len-b", 40]
     outputs = [
-        call(BIN / "fairseq-compress", "translate", folder / name, *more, text="".join(lines)).splitlines()
+        call(BIN / "fairseq-compress", "translate", folder / name, "--scores", *more, text="".join(lines)).splitlines()
         for name, more in {"checkpoint_last.pt": checkpoint, "float32": []}.items()
     ]
-    return sum(one == two for one, two in zip(*outputs, strict=True)) / len(lines)
+    ours, theirs = ([line.split("\t", 2)[1:] for line in lines] for lines in outputs)
+    unequal = [(*one, *two) for one, two in zip(theirs, ours, strict=True) if one[1] != two[1]]
+    words = [text.split() for _, text in theirs]
+    repeated = sum(one == two for each in words for one, two in itertools.pairwise(each))
+    return {
+        "unequal": unequal,
+        "distinct": len({text for _, text in theirs}),
+        "words": sum(map(len, words)),
+        "repeated": repeated / max(1, sum(map(len, words))),
+    }
 
 
-def row(name: str, found: dict[str, Any]) -> str:
-    def against(size: int) -> str:
-        return f"{size:,} ({size / found['packed'] - 1:+.1%})"
+def row(name: str, found: dict[str, Any], plans: list[str]) -> str:
+    numbers = [f"{found['parameters']:,}", f"{found['float32']['weights']:,}"]
+    for plan in plans:
+        sizes = found[plan]
+        against = [f"{sizes[key]:,} ({sizes[key] / sizes['packed'] - 1:+.1%})" for key in ("weights", "all")]
+        numbers += [f"{sizes['packed']:,}", *against]
+    if "unequal" in found:
+        share = f"{found['sentences'] - len(found['unequal'])} of {found['sentences']}"
+        numbers += [share, str(found["distinct"]), f"{found['repeated']:.1%}"]
+    return f"| {' | '.join([name, *numbers])} |"
 
-    int8 = found["int8"]
-    numbers = [f"{found['parameters']:,}", f"{found['packed']:,}", against(int8["weights"]), against(int8["all"])]
-    share = f"{found['equal']:.1%}" if "equal" in found else ""
-    return f"| {' | '.join([name, *numbers, format(found['float32']['weights'], ','), share])} |"
+
+def title(args: argparse.Namespace) -> str:
+    names = ["form", "parameters", "float32, weights"]
+    names += [f"{plan} {what}" for plan in args.plans for what in ("packed", "export, weights", "export, all")]
+    names += ["equal", "distinct", "repeated words"] * bool(args.sentences)
+    return f"| {' | '.join(names)} |\n|---|{'---:|' * (len(names) - 1)}"
 
 
 def main() -> None:
@@ -132,21 +164,26 @@ def main() -> None:
     parser.add_argument("--vocabulary", type=int, default=8000, help="entries, with 4 symbols")
     parser.add_argument("--text", help="prefix of a parallel text en-cs; default: random words")
     parser.add_argument("--updates", type=int, default=1)
+    parser.add_argument("--max-tokens", type=int, default=1000, help="of a batch")
     parser.add_argument("--sentences", type=int, default=1000, help="0: only sizes")
+    parser.add_argument("--plans", nargs="*", default=["int8"], help="of quantize")
     parser.add_argument("--work", type=Path, metavar="DIR", help="where models stay, instead of a temporary folder")
     parser.add_argument("--json", type=Path, metavar="FILE", help="the same figures, with the bytes of each file")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = args.work or Path(name)
         prepare(args, folder)
-        print("| form | parameters | packed int8 | onnx int8, weights | all files | onnx float32, weights | equal |")
-        print("|---|---:|---:|---:|---:|---:|---:|", flush=True)
-        found = {}
+        print(title(args), flush=True)
+        run = {key: getattr(args, key) for key in ("arch", "vocabulary", "updates", "max_tokens", "options")}
+        found: dict[str, Any] = {"run": run | {"text": "random words" if args.text is None else Path(args.text).name}}
+        if args.json and args.json.exists():
+            found |= json.loads(args.json.read_text(encoding="utf-8"))
         for form in args.forms:
-            found[form] = measure(args, folder, folder / form, [*FORMS[form], *args.options])
-            print(row(form, found[form]), flush=True)
-        if args.json:
-            args.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+            if form not in found:
+                found[form] = measure(args, folder, folder / form, [*FORMS[form], *args.options])
+            print(row(form, found[form], args.plans), flush=True)
+            if args.json:
+                args.json.write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
