@@ -1,6 +1,7 @@
 """A plain transformer to the files of CTranslate2, whose int8 weights have one scale a row: max|w| / 127."""
 
 import argparse
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,11 @@ def write_model(
     kind = None if quantization == "float32" else quantization
     if storage is not None and quantization.startswith("int8"):
         storage.stored.record_kept(is_int8_rows)
-    _InMemory(model, values, source, target).convert(str(folder), quantization=kind, force=True)
+    with tempfile.TemporaryDirectory(dir=folder) as name:  # the converter wants a folder of its own
+        converted = Path(name) / "converted"
+        _InMemory(model, values, source, target).convert(str(converted), quantization=kind)
+        for file in converted.iterdir():
+            file.rename(folder / file.name)
     return {}
 
 

@@ -59,12 +59,12 @@ class Exporter:
         refuse(options.runtime, writer.why_not(plain.values))
         ranges = self._ranges(options) if quantization == CALIBRATED else {}
         storage = Storage(self._stored(quantization), ranges, options.group_size or GROUP_SIZE, options.asymmetric)
+        for name, path in segmentation_files(options.segmentation).items():
+            shutil.copyfile(path, folder / name)
         text = TextSide((models.source_lang, models.target_lang), options.segmentation)
         own = writer.write_model(
             folder, plain.model, plain.values, models.source, models.target, quantization, storage, text
         )
-        for name, path in segmentation_files(options.segmentation).items():
-            shutil.copyfile(path, folder / name)
         metadata = self._describe(options) | {options.runtime: own, "check": None}
         if forms := storage.stored.forms():
             metadata["forms"] = forms

@@ -68,6 +68,7 @@ class GraphBuilder:
         self._weights = weights
         self._nodes: list[onnx.NodeProto] = []
         self._tensors: dict[str, TensorProto] = {}
+        self._constants: dict[tuple[str, tuple[int, ...], bytes], str] = {}
         self._shapes: dict[tuple[str | int, ...], str] = {}
         self._expanded: dict[tuple[str, ...], str] = {}
         self._made: dict[tuple[str, ...], str] = {}
@@ -99,9 +100,11 @@ class GraphBuilder:
     def constant(self, array: NDArray[Any]) -> str:
         """A small tensor inside the graph."""
         data = np.ascontiguousarray(array).reshape(array.shape)
-        name = f"c_{data.dtype}_{'x'.join(map(str, data.shape))}_{data.tobytes().hex()}"
-        self._tensors.setdefault(name, numpy_helper.from_array(data, name))
-        return name
+        key = (data.dtype.str, data.shape, data.tobytes())
+        if key not in self._constants:
+            name = self._constants[key] = f"c{len(self._constants)}"
+            self._tensors[name] = numpy_helper.from_array(data, name)
+        return self._constants[key]
 
     def integers(self, *values: int) -> str:
         """A one-dimensional constant, for shapes and axes."""

@@ -6,7 +6,7 @@ the size and SHA-256 of every other file, how the model was trained, and what th
 
 import hashlib
 import json
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from fairseq_compress.corpus.segmentation import SEGMENTERS, TOKENIZERS
 from fairseq_compress.corpus.segmentation.choice import Segmentation
 from fairseq_compress.decoding.search_options import SearchOptions
+from fairseq_compress.decoding.vocabulary import ENTRIES
 from fairseq_compress.errors import ConfigError, DataError
 from fairseq_compress.options import option, read
 from fairseq_compress.runtimes import RUNTIMES, exported
@@ -24,7 +25,8 @@ FORMAT = "fairseq-compress model 1"
 FORMAT_OF_TWO = "fairseq-compress model 2"  # with a sentencepiece model of each side, which older versions would mix up
 METADATA = "metadata.json"
 FORMAT_OF_SEGMENTATIONS = "fairseq-compress model 3"  # with another segmentation than sentencepiece, or a tokenizer
-FORMATS = (FORMAT, FORMAT_OF_TWO, FORMAT_OF_SEGMENTATIONS)
+FORMAT_OF_ENTRIES = "fairseq-compress model 4"  # with dictionaries that name pieces of the sentencepiece model
+FORMATS = (FORMAT, FORMAT_OF_TWO, FORMAT_OF_SEGMENTATIONS, FORMAT_OF_ENTRIES)
 T = TypeVar("T")
 SMALL = 1 << 21  # bytes, which take some milliseconds
 
@@ -158,8 +160,10 @@ def segmentation_files(segmentation: Segmentation) -> dict[str, PathLike]:
     return {name: source} if target is None else dict(zip(_of_sides(name), (source, target), strict=True))
 
 
-def format_of(metadata: Mapping[str, Any], files: Container[str]) -> str:
+def format_of(metadata: Mapping[str, Any], files: Iterable[str]) -> str:
     """The oldest format whose readers understand a directory."""
+    if any(name.endswith(ENTRIES) for name in files):
+        return FORMAT_OF_ENTRIES
     if "segmentation" in metadata:
         return FORMAT_OF_SEGMENTATIONS
     return FORMAT_OF_TWO if _of_sides(str(SEGMENTERS["sentencepiece"].file))[1] in files else FORMAT

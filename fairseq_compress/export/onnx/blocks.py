@@ -218,6 +218,8 @@ def _of_blocks(
     """Scales of blocks (R, blocks) from 1 / scale of groups, each of ``repeats`` blocks; of one row, of ``rows``."""
     rows = rows or size[0]
     scales = graph.node("Div", graph.constant(np.ones(1, np.float32)), inverse)
+    if size[1] == 1:
+        return graph.node("Expand", scales, graph.integers(rows, blocks)) if (rows, blocks) != size else scales
     if repeats > 1 or rows != size[0]:
         scales = graph.reshape(scales, size[0], size[1], 1)
         scales = graph.node("Expand", scales, graph.integers(rows, size[1], repeats))

@@ -120,19 +120,26 @@ def _codes(graph: GraphBuilder, name: str, packed: Packed, mask: str | None) -> 
     indices = unsigned(graph, stored, bits, count)
     if mask is not None:
         indices = _indices_of_kept(graph, mask, indices)
-    indices = graph.reshape(graph.node("Cast", indices, to=INT64), -1, books)
-    centroids = _centroids(graph, name, packed)
-    total: Any = None
-    for book in range(books):
-        entries = graph.node("Gather", centroids, graph.constant(np.asarray(book, np.int64)))
-        chosen = graph.node("Gather", indices, graph.constant(np.asarray(book, np.int64)), axis=1)
-        found = graph.node("Gather", entries, chosen)
-        total = found if total is None else graph.node("Add", total, found)
+    total = _chosen(graph, _centroids(graph, name, packed), graph.node("Cast", indices, to=INT64), books)
     if (rotation := tensors.get("rotation")) is not None:
         turned = graph.dense(f"{name}.rotation", rotation.t().contiguous().numpy())
         parts = graph.reshape(total, -1, len(rotation))
         total = graph.node("MatMul", parts, graph.node("Cast", turned, to=FLOAT))
     return graph.reshape(total, rows, columns)
+
+
+def _chosen(graph: GraphBuilder, centroids: str, indices: str, books: int) -> str:
+    """The sum of the centroids at ``indices`` (n M,), one of each codebook: (n, d)."""
+    if books == 1:
+        return graph.node("Gather", centroids, indices)
+    indices, total = graph.reshape(indices, -1, books), ""
+    for book in range(books):
+        number = graph.constant(np.asarray(book, np.int64))
+        found = graph.node(
+            "Gather", graph.node("Gather", centroids, number), graph.node("Gather", indices, number, axis=1)
+        )
+        total = graph.node("Add", total, found) if total else found
+    return total
 
 
 def _indices_of_kept(graph: GraphBuilder, mask: str, indices: str) -> str:
@@ -142,9 +149,10 @@ def _indices_of_kept(graph: GraphBuilder, mask: str, indices: str) -> str:
 
 
 def _centroids(graph: GraphBuilder, name: str, packed: Packed) -> str:
-    """(M, K, d) in float32."""
-    centroids = graph.dense(f"{name}.centroids", packed.tensors["centroids"].numpy())
-    values = graph.node("Cast", centroids, to=FLOAT)
+    """(M, K, d) in float32; of one codebook (K, d)."""
+    centroids = packed.tensors["centroids"].numpy()
+    centroids = centroids[0] if len(centroids) == 1 else centroids
+    values = graph.node("Cast", graph.dense(f"{name}.centroids", centroids), to=FLOAT)
     if (inverse := packed.tensors.get("inverse_scale")) is None:
         return values
     return graph.node("Div", values, graph.constant(inverse.numpy().reshape(1)))
