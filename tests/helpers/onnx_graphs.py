@@ -55,3 +55,32 @@ def nodes_after_loading(path, folder):
     onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     graph = onnx.load(folder / "optimized.onnx", load_external_data=False).graph
     return [node.op_type for node in graph.node]
+
+
+def operands(path, operator, places):
+    """For each node of an operator of a saved graph the values of its inputs at ``places``, which are constant.
+
+    They are computed as when the model is loaded, of the external data next to the graph.
+    """
+    model = onnx.load(path, load_external_data=False)
+    wanted = [[node.input[place] for place in places] for node in model.graph.node if node.op_type == operator]
+    names = list(dict.fromkeys(name for row in wanted for name in row))
+    makers = {output: node for node in model.graph.node for output in node.output}
+    needed, ahead = set(), list(names)
+    while ahead:
+        node = makers.get(ahead.pop())
+        if node is not None and id(node) not in needed:
+            needed.add(id(node))
+            ahead += node.input
+    nodes = [node for node in model.graph.node if id(node) in needed]
+    nodes += [helper.make_node("Identity", [name], [f"value {name}"]) for name in names]  # initializers are no outputs
+    read = {name for node in nodes for name in node.input}
+    tensors = [tensor for tensor in model.graph.initializer if tensor.name in read]
+    outputs = [onnx.ValueInfoProto(name=f"value {name}") for name in names]
+    graph = helper.make_graph(nodes, "constants", [], outputs, tensors)
+    part = helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
+    cut = path.with_name(f"constants of {path.name}")
+    cut.write_bytes(part.SerializeToString())
+    values = dict(zip(names, session(str(cut)).run(None, {}), strict=True))
+    cut.unlink()
+    return [[values[name] for name in row] for row in wanted]
