@@ -41,7 +41,7 @@ from fairseq_compress.corpus.bleu_tokenizer import bleu_tokenizer
 BIN = Path(sys.executable).parent
 JOBS = Path(__file__).with_name("deployment_jobs.py")
 BEAMS = (1, 4)
-PACKAGES = ("fairseq-compress", "onnxruntime", "ctranslate2", "torch", "fxtranslate")
+PACKAGES = ("onnxruntime", "ctranslate2", "torch", "fxtranslate")
 Json = dict[str, Any]
 
 

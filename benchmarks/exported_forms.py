@@ -99,7 +99,11 @@ def measure(args: argparse.Namespace, data: Path, folder: Path, options: list[st
     for plan in args.plans:
         packed = folder / f"{plan}.safetensors"
         if not packed.exists():
-            call(BIN / "fairseq-compress", "quantize", checkpoint, packed, "--plan", plan)
+            try:
+                call(BIN / "fairseq-compress", "quantize", checkpoint, packed, "--plan", plan)
+            except RuntimeError as error:  # such as a plan for layers that the form does not have
+                found[plan] = {"refused": str(error).strip().splitlines()[-1]}
+                continue
         kind = plan if plan in OWN_QUANTIZATION else "plan"
         found[plan] = {"packed": packed.stat().st_size} | export(data, packed, folder / plan, kind)
     if args.sentences:
@@ -141,6 +145,9 @@ def row(name: str, found: dict[str, Any], plans: list[str]) -> str:
     numbers = [f"{found['parameters']:,}", f"{found['float32']['weights']:,}"]
     for plan in plans:
         sizes = found[plan]
+        if "refused" in sizes:
+            numbers += ["", "", ""]
+            continue
         against = [f"{sizes[key]:,} ({sizes[key] / sizes['packed'] - 1:+.1%})" for key in ("weights", "all")]
         numbers += [f"{sizes['packed']:,}", *against]
     if "unequal" in found:
