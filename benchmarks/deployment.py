@@ -56,11 +56,11 @@ def rows(plans: list[str]) -> Iterator[str]:
             yield from (f"{name} plan {plan}" for plan in plans)
 
 
-def call(*command: object) -> str:
+def call(*command: object, threads: int | None = 1) -> str:
+    """Standard output; ``threads`` None: as many as there are cores."""
     environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
-    result = subprocess.run(
-        list(map(str, command)), env=environment | {"WANDB_MODE": "disabled"}, text=True, capture_output=True
-    )
+    environment |= {"WANDB_MODE": "disabled"} | ({} if threads is None else {"OMP_NUM_THREADS": str(threads)})
+    result = subprocess.run(list(map(str, command)), env=environment, text=True, capture_output=True)
     if result.returncode:
         raise RuntimeError((result.stderr.strip().splitlines() or [f"status {result.returncode}"])[-1])
     return result.stdout
@@ -164,7 +164,7 @@ def measure_timings(args: argparse.Namespace, every: list[tuple[str, str]]) -> N
                     value = seconds_to_first(args, path, beam)
                 else:
                     job = json.dumps(job_of(args, path, scenario, beam))
-                    value = float(call(sys.executable, JOBS, job).splitlines()[-1])
+                    value = float(call(sys.executable, JOBS, job, threads=None).splitlines()[-1])
                 values.append(round(value, 4))
                 write(args, name, row, found | {"timed_on": facts_of_machine()})
         print(f"round {number + 1} of {args.rounds}", file=sys.stderr, flush=True)

@@ -20,7 +20,7 @@ MIXED = """weights:
   - {modules: ["*.fc1"], bits: 4, granularity: group, group_size: 16}
   - {modules: ["*.fc2", "*.embed_tokens"], bits: 4}
   - {modules: ["*.q_proj", "*.k_proj"], bits: 8}
-  - {modules: ["encoder*.v_proj"], method: product, block: 4}
+  - {modules: ["encoder*.v_proj"], method: product, block: 4, centroids: 16}
   - {modules: ["encoder*.out_proj"], bits: 3}
 """
 CODES = {
@@ -165,7 +165,8 @@ def test_calibrated_int8_has_the_integers_of_the_plan(model, tmp_path):  # noqa:
     for name, weight in read_packed(packed).weights.items():
         if weight.kind == "linear":
             integers = weight.tensors["integers"].numpy().view(np.int8).reshape(weight.shape).astype(np.int32)
-            scales = np.broadcast_to(np.float32(1) / weight.tensors["inverse_scales"].numpy()[:, :1], integers.shape)
+            inverse = weight.tensors["inverse_scales"].flatten(1).numpy()
+            scales = np.broadcast_to(np.float32(1) / inverse, integers.shape)
             assert is_in(integers, scales, found), name
 
 
