@@ -18,7 +18,7 @@ from fairseq_compress.errors import ConfigError
 from fairseq_compress.export.model_writer import TextSide, create_directory, refuse
 from fairseq_compress.export.onnx.precisions import Storage
 from fairseq_compress.export.onnx_linear import Range
-from fairseq_compress.export.options import CALIBRATED, GROUP_SIZE, PLANNED, CheckOptions, ExportOptions
+from fairseq_compress.export.options import CALIBRATED, DEFAULT_GROUP_SIZES, PLANNED, CheckOptions, ExportOptions
 from fairseq_compress.export.self_check import SelfCheck
 from fairseq_compress.export.stored_weights import StoredWeights, packed_weights
 from fairseq_compress.runtimes.model_directory import FORMAT, ModelDirectory, segmentation_files
@@ -58,7 +58,8 @@ class Exporter:
         writer = _writer(options.runtime)
         refuse(options.runtime, writer.why_not(plain.values))
         ranges = self._ranges(options) if quantization == CALIBRATED else {}
-        storage = Storage(self._stored(quantization), ranges, options.group_size or GROUP_SIZE, options.asymmetric)
+        group_size = options.group_size or DEFAULT_GROUP_SIZES.get(quantization, 32)
+        storage = Storage(self._stored(quantization), ranges, group_size, options.asymmetric)
         for name, path in segmentation_files(options.segmentation).items():
             shutil.copyfile(path, folder / name)
         text = TextSide((models.source_lang, models.target_lang), options.segmentation)

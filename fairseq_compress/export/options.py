@@ -11,8 +11,8 @@ from fairseq_compress.options import check, flag, option
 AUTO = "auto"
 CALIBRATED = "int8_calibrated"
 PLANNED = "plan"  # every weight as the compression plan has it
-GROUP_SIZE = 32  # default
 GROUP_SIZES = (16, 32, 64, 128)
+DEFAULT_GROUP_SIZES = {"int8_block": 16, "int4": 32}  # with 16 the rounding of 8 bits is a tenth smaller, in equal time
 OBJECTIVES = {"batches": "sentences_per_second", "sentence": "ms_per_sentence"}
 MAX_BLEU_LOSS = {"float32": 0.05}  # of the quantizations that lose nothing
 MAX_BLEU_LOSS_QUANTIZED = 0.3
@@ -45,7 +45,7 @@ class ExportOptions:
         metavar="FILE",
     )
     group_size: int | None = option(
-        None, f"columns of a weight that share a scale in int8_block and int4; default: {GROUP_SIZE}",
+        None, "columns of a weight that share a scale in int8_block and int4; default: 16 in int8_block, 32 in int4",
         choices=GROUP_SIZES, needs="quantization=int8_block|int4", metavar=f"{{{','.join(map(str, GROUP_SIZES))}}}",
     )  # fmt: skip
     asymmetric: bool = option(

@@ -20,7 +20,10 @@ SHAPE = {
     "words": 300, "peak": 1.2,
 }  # fmt: skip
 OPTIONS = {"blocks of 16": {"group_size": 16}, "groups of 64": {"group_size": 64}, "zeros": {"asymmetric": True}}
-KINDS = [(kind, "") for kind in PRECISIONS if kind != "plan"] + [("int4", name) for name in OPTIONS]
+KINDS = [(kind, "") for kind in PRECISIONS if kind != "plan"] + [
+    *(("int4", name) for name in OPTIONS),
+    ("int8_block", "blocks of 16"),
+]
 
 
 @pytest.fixture(scope="module")
