@@ -21,6 +21,7 @@ from fairseq_compress.decoding.search_options import SearchOptions
 from fairseq_compress.errors import DataError
 
 SHRINK_BELOW = 0.8  # finished sentences leave the batch when they are more than a fifth of it
+NAN = "the model gives NaN: its weights are damaged, or its precision is too low for it"
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 
@@ -87,15 +88,13 @@ def beam_search(
         penalties[symbols.eos] = np.inf if step < options.min_len else 0.0
         found = steps.candidates(tokens, scores, Choice(2 * beam, penalties, history.repeating()))
         if np.isnan(found.eos).any():
-            raise DataError("the model gives NaN: its weights are damaged, or its precision is too low for it")
+            raise DataError(NAN)
         _force_eos(found, scores, symbols.eos, book.longest == step)
         ends = (found.tokens == symbols.eos) & (found.scores != -np.inf)
         unfinished = book.finish(found, ends, step)
         if not unfinished.any():
             break
-        # the first `beam` that do not end, in their order
-        active = np.argsort(ends, axis=1, kind="stable")[:, :beam]
-        scores, tokens, parents = (pick(part, active) for part in found[:3])
+        scores, tokens, parents = _continuing(found, ends, beam)
         book.append(tokens, parents)
         history.append(tokens, parents)
         steps.reorder(parents)
@@ -105,6 +104,14 @@ def beam_search(
                 part.keep(rows)
             tokens, scores = tokens[rows], scores[rows]
     return book.hypotheses()
+
+
+def _continuing(found: Candidates, ends: NDArray[np.bool_], beam: int) -> tuple[Floats, Ints, Ints]:
+    """Scores, tokens and parents of the first ``beam`` candidates of each sentence that do not end, in their order."""
+    if not ends[:, :beam].any():  # copied, as a model may use its memory again
+        return found.scores[:, :beam].copy(), found.tokens[:, :beam].copy(), found.parents[:, :beam].copy()
+    active = np.argsort(ends, axis=1, kind="stable")[:, :beam]
+    return pick(found.scores, active), pick(found.tokens, active), pick(found.parents, active)
 
 
 def _force_eos(found: Candidates, scores: Floats, eos: int, rows: NDArray[np.bool_]) -> None:

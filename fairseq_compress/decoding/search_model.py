@@ -76,6 +76,10 @@ class SearchModel(ABC):
         for row, sentence in enumerate(sentences):
             tokens[row, : len(sentence)] = sentence
         longest = np.minimum(self.greatest_lengths(lengths), self._longest_target)
+        return self.decode(tokens, lengths, longest, threads)
+
+    def decode(self, tokens: Ints, lengths: Ints, longest: Ints, threads: int) -> Found:
+        """The hypotheses of sources ``(B, S)``, padded on the right, of at most ``longest`` tokens."""
         steps = self.start(tokens, lengths, int(longest.max()) + 1, threads)
         return beam_search(steps, longest, self.options, self._dictionaries.symbols)
 

@@ -74,9 +74,8 @@ class _ObservedModel(OnnxModel):
         super().__init__(directory, options, threads=1)
         self.ranges: dict[str, Range] = {}
 
-    def _open(self, threads: int) -> tuple[Any, Any]:
-        encoder, step = super()._open(threads)
-        return _ObservedSession(encoder, self.ranges), _ObservedSession(step, self.ranges)
+    def _open(self, threads: int, *names: str) -> list[Any]:
+        return [_ObservedSession(session, self.ranges) for session in super()._open(threads, *names)]
 
 
 class _Named(Float32):
@@ -120,7 +119,8 @@ def find_ranges(
         raise DataError(f"{text}: must have text, has none in its first {SENTENCES} lines")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        own = onnx_format.write_graphs(folder, plain.model, plain.values, models.source, models.target, _Observed())
+        both = models.source, models.target
+        own = onnx_format.write_graphs(folder, plain.model, plain.values, *both, _Observed(), searches=False)
         positions = {"source": models.max_source_positions, "target": models.max_target_positions}
         model = _ObservedModel(ModelDirectory(folder, {"onnx": own, "positions": positions}), options)
         for _, equal in groupby(sorted(sentences, key=len), key=len):  # padding would count in the ranges

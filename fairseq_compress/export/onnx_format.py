@@ -1,4 +1,4 @@
-"""A model to the files of ONNX Runtime: two graphs, their weights, the vocabularies."""
+"""A model to the files of ONNX Runtime: graphs, their weights, the vocabularies."""
 
 import argparse
 from dataclasses import asdict
@@ -18,7 +18,9 @@ from fairseq_compress.decoding.beam_search import Symbols
 from fairseq_compress.decoding.vocabulary import write_symbols
 from fairseq_compress.errors import ConfigError
 from fairseq_compress.export.model_writer import TextSide, refuse, unsupported_options
+from fairseq_compress.export.onnx.beam import write_beam
 from fairseq_compress.export.onnx.encoder import write_encoder
+from fairseq_compress.export.onnx.greedy import write_greedy
 from fairseq_compress.export.onnx.part import ACTIVATIONS, cross_attentions
 from fairseq_compress.export.onnx.precisions import PRECISIONS, Storage
 from fairseq_compress.export.onnx.registry import EMBEDDINGS, UNITS
@@ -29,7 +31,7 @@ from fairseq_compress.export.onnx_linear import Float32
 from fairseq_compress.export.stored_weights import StoredWeights
 from fairseq_compress.functional.layer_map import PARTS
 from fairseq_compress.runtimes.onnx.model import SINUSOIDAL
-from fairseq_compress.runtimes.onnx.sessions import ENCODER, STEP, WEIGHTS
+from fairseq_compress.runtimes.onnx.sessions import BEAM, ENCODER, GREEDY, STEP, WEIGHTS
 
 load = in_own_form  # the checkpoint as this runtime takes it
 VERSION: str = onnxruntime.__version__
@@ -68,14 +70,19 @@ def write_model(
 
 
 def write_graphs(
-    folder: Path, model: Any, values: dict[str, Any], source: Dictionary, target: Dictionary, precision: Float32
-) -> dict[str, Any]:
-    """:func:`write_model` with any precision."""
+    folder: Path, model: Any, values: dict[str, Any], source: Dictionary, target: Dictionary, precision: Float32,
+    searches: bool = True,
+) -> dict[str, Any]:  # fmt: skip
+    """:func:`write_model` with any precision; without ``searches`` only the graphs that every search can use."""
     refuse("onnx", why_not(values))
     weights, symbols = Weights(model), Symbols(target.pad(), target.eos(), target.unk())
     file = WeightFile(folder / WEIGHTS)
     write_encoder(folder / ENCODER, file, weights, values, precision)
-    states = write_step(folder / STEP, file, weights, values, precision, len(target), symbols)
+    of_decoder = file, weights, values, precision, len(target), symbols
+    states = write_step(folder / STEP, *of_decoder)
+    if searches:
+        write_greedy(folder / GREEDY, *of_decoder)
+        write_beam(folder / BEAM, *of_decoder)
     file.close()
     if unread := weights.unread():
         more = f" and {len(unread) - UNREAD_SHOWN} more" if len(unread) > UNREAD_SHOWN else ""

@@ -16,6 +16,8 @@ OPSET = 18
 MICROSOFT = "com.microsoft"  # operators of ONNX Runtime itself
 IR_VERSION = 10
 ALIGNMENT = 64  # bytes, a cache line
+Tensors = dict[str, tuple[Any, list[Any] | None]]
+"""Name -> dtype and shape, of numbers and names."""
 
 
 class WeightFile:
@@ -66,13 +68,13 @@ class GraphBuilder:
 
     def __init__(self, weights: WeightFile) -> None:
         self._weights = weights
-        self._nodes: list[onnx.NodeProto] = []
+        self.nodes: list[onnx.NodeProto] = []
         self._tensors: dict[str, TensorProto] = {}
         self._constants: dict[tuple[str, tuple[int, ...], bytes], str] = {}
         self._shapes: dict[tuple[str | int, ...], str] = {}
         self._expanded: dict[tuple[str, ...], str] = {}
         self._made: dict[tuple[str, ...], str] = {}
-        self._more: dict[str, tuple[Any, list[Any]]] = {}
+        self._more: Tensors = {}
 
     def watch(self, name: str, value: str, shape: list[Any]) -> None:
         """Make a float32 tensor an output of the graph, in addition to those of :meth:`save`."""
@@ -118,9 +120,9 @@ class GraphBuilder:
         self, operator: str, *inputs: str, outputs: int | list[str] = 1, domain: str = "", **attributes: Any
     ) -> Any:
         """Append an operator with ``outputs`` (number or names); return its output, or the list of several."""
-        number = len(self._nodes)
+        number = len(self.nodes)
         names = [f"n{number}_{place}" for place in range(outputs)] if isinstance(outputs, int) else outputs
-        self._nodes.append(helper.make_node(operator, list(inputs), names, domain=domain, **attributes))
+        self.nodes.append(helper.make_node(operator, list(inputs), names, domain=domain, **attributes))
         return names[0] if len(names) == 1 else names
 
     def once(self, operator: str, *inputs: str, **attributes: Any) -> str:
@@ -149,19 +151,28 @@ class GraphBuilder:
             self._shapes[key] = self.node("Concat", *inputs, axis=0) if more else self.node("Shape", *inputs)
         return self._shapes[key]
 
-    def save(
-        self, path: Path, inputs: dict[str, tuple[Any, list[Any]]], outputs: dict[str, tuple[Any, list[Any]]]
-    ) -> None:
+    def save(self, path: Path, inputs: Tensors, outputs: Tensors) -> None:
         """Write the graph; ``inputs`` and ``outputs`` map names to dtype and shape (numbers or names)."""
-        described = [
-            [
-                helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(np.dtype(dtype)), shape)
-                for name, (dtype, shape) in table.items()
-            ]
-            for table in (inputs, outputs | self._more)
-        ]
-        tensors = list(self._tensors.values())
-        graph = helper.make_graph(self._nodes, path.stem, described[0], described[1], tensors)
-        opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(MICROSOFT, 1)]
-        model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="fairseq-compress")
-        path.write_bytes(model.SerializeToString())
+        write_graph(path, self.nodes, described(inputs), described(outputs | self._more), self.tensors())
+
+    def tensors(self) -> list[TensorProto]:
+        """The weights and constants of the nodes."""
+        return list(self._tensors.values())
+
+
+def described(table: Tensors) -> list[onnx.ValueInfoProto]:
+    """Inputs or outputs; a shape of None is not told."""
+    return [
+        helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(np.dtype(dtype)), shape)
+        for name, (dtype, shape) in table.items()
+    ]
+
+
+def write_graph(
+    path: Path, nodes: list[onnx.NodeProto], inputs: list[onnx.ValueInfoProto], outputs: list[onnx.ValueInfoProto],
+    tensors: list[TensorProto],
+) -> None:  # fmt: skip
+    graph = helper.make_graph(nodes, path.stem, inputs, outputs, tensors)
+    opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(MICROSOFT, 1)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="fairseq-compress")
+    path.write_bytes(model.SerializeToString())

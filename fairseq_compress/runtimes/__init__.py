@@ -31,14 +31,17 @@ class Runtime:
     automatic: tuple[str, ...] = ()  # the quantizations that ``export --runtime auto`` tries
     weight_files: tuple[str, ...] = ()  # files of a directory that hold weights, or patterns of their names
     early: str = ""
-    """A module that is imported before ``module``: its ``begin(directory, threads)`` starts to load a directory."""
+    """A module that is imported before ``module``: its ``begin(directory, options)`` starts to load a directory."""
     calibration: str = ""
     """The module that finds the ranges of ``int8_calibrated``, as ``export/calibration.py``."""
     search: Mapping[str, Any] = field(default_factory=dict)
     """Options of the search that have one value in the runtime."""
 
 
-ONNX_FILES = ("encoder.onnx", "step.onnx", "weights.bin", "encoder_positions.npy", "decoder_positions.npy")
+ONNX_FILES = (
+    "encoder.onnx", "step.onnx", "greedy.onnx", "beam.onnx", "weights.bin", "encoder_positions.npy",
+    "decoder_positions.npy",
+)  # fmt: skip
 # The search of fxtranslate 0.5.0, whose sentences have at most 2 S + 4 tokens.
 GREEDY = {"beam": 1, "max_len_a": 2.0, "max_len_b": 4, "min_len": 0, "unkpen": 0.0, "no_repeat_ngram_size": 0}
 RUNTIMES = {
@@ -78,7 +81,7 @@ def open(path: "str | os.PathLike[str] | ModelDirectory", options: "RuntimeOptio
     try:
         with explained():
             if runtime.early and isinstance(path, ModelDirectory):
-                path = importlib.import_module(runtime.early).begin(path, options.threads)
+                path = importlib.import_module(runtime.early).begin(path, options)
             module = importlib.import_module(runtime.module)
     except MissingPackageError:
         raise

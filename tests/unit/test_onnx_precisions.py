@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from fairseq_compress.export.onnx.blocks import Blocks
+from fairseq_compress.export.onnx.int8 import Int8Rows
 from fairseq_compress.export.onnx.precisions import PRECISIONS, Storage
 from fairseq_compress.export.onnx.unpacking import unsigned
 from fairseq_compress.export.onnx_graph import GraphBuilder, WeightFile
@@ -224,3 +225,19 @@ def test_zeros_of_either_sign_are_one_value():
     assert (values[0] == 0).any()
     (part,) = StoredWeights({"a": packed}).parts(np.where(values == 0, np.float32(-0.0), values))
     assert part.stored is not None
+
+
+def test_a_row_of_zeros_in_int8(tmp_path):
+    """Its range is 0: its product is 0, whatever 0 / 0 becomes as an integer."""
+    file = WeightFile(tmp_path / "weights.bin")
+    graph = GraphBuilder(file)
+    bias = np.arange(R, dtype=np.float32)
+    graph.node("Identity", Int8Rows().linear(graph, "w", "x", WEIGHT.numpy(), bias), outputs=["y"])
+    graph.save(tmp_path / "g.onnx", {"x": (np.float32, ["N", C])}, {"y": (np.float32, ["N", R])})
+    file.close()
+    x = np.zeros((20, C), np.float32)
+    x[::3] = 1
+    found = session(str(tmp_path / "g.onnx")).run(None, {"x": x})[0]
+    zeros = np.delete(found, np.s_[::3], axis=0)
+    assert np.array_equal(zeros, np.tile(bias, (len(zeros), 1)))
+    assert not np.isnan(found).any()

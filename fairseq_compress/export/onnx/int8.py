@@ -28,7 +28,6 @@ from fairseq_compress.weights.packed import Packed
 
 SEVEN_BITS, EIGHT_BITS = 64, 127  # greatest integers of weights
 ACTIVATION_STEPS = 127  # of 7 bits
-LEAST = 1e-30  # as which a smaller largest value of a row counts
 Integers = NDArray[np.int8]
 
 
@@ -92,9 +91,8 @@ class Int8Rows(Int8Batch):
         zero = 128 if wide else 64  # integers from 1 to 255, or from 1 to 127
         step = graph.constant(np.asarray(1 / (zero - 1), np.float32))
         middle = graph.constant(np.asarray(zero, np.uint8))
-        least = graph.constant(np.asarray(LEAST, np.float32))
         greatest = graph.once("ReduceMax", graph.once("Abs", x), graph.integers(1), keepdims=1)
-        greatest = graph.once("Max", greatest, least)
+        # of a row of zeros 0 / 0, which is some integer, and 0 again when it is multiplied by 0
         quantized = graph.once("QuantizeLinear", graph.once("Div", x, greatest), step, middle)
         factors = graph.weight(f"{name}.scale", scales)
         product = graph.node("MatMulIntegerToFloat", quantized, weight, step, factors, middle, domain=MICROSOFT)

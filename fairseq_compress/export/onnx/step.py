@@ -19,11 +19,10 @@ from fairseq_compress.decoding.beam_search import Symbols
 from fairseq_compress.export.onnx.part import Part
 from fairseq_compress.export.onnx.registry import EMBEDDINGS, UNITS
 from fairseq_compress.export.onnx.weights import Weights
-from fairseq_compress.export.onnx_graph import MICROSOFT, GraphBuilder, WeightFile
+from fairseq_compress.export.onnx_graph import MICROSOFT, GraphBuilder, Tensors, WeightFile
 from fairseq_compress.export.onnx_linear import Float32
 
 TOKENS, STEP = "tokens", "step"
-Tensors = dict[str, tuple[Any, list[Any]]]
 
 
 class Step(Part):
@@ -41,22 +40,18 @@ class Step(Part):
             "beam": (np.int32, [1]),
             "path": (np.int32, ["B", "G", "P"]),
             "source_mask": (np.int32, ["B", "S"]),
-            "penalty": (np.float32, ["V"]),
-            "count": (np.int64, [1]),
         }
-        self.outputs: Tensors = {
-            "log_probs": (np.float32, ["B", "G", "K"]),
-            "best": (np.int64, ["B", "G", "K"]),
-            "eos": (np.float32, ["B", "G"]),
-        }
+        self.outputs: Tensors = {}
+        self.carried: dict[str, str] = {}
+        """Input -> the output whose values it has in the next step, of the same shape."""
+        self.attends_to_itself = any(layer.self_attention.kind == "attention" for layer in self.layers)
         self.states: dict[str, int] = {}
         """Name -> width of what is kept of each hypothesis besides keys and values, ``(B G, width)``, zeros first."""
 
     def state(self, name: str, width: int) -> str:
         """A state after the step before; :meth:`renew` must give that after this step."""
         self.states[name] = width
-        self.inputs[f"state_{name}"] = self.outputs[f"new_state_{name}"] = (np.float32, ["B G", width])
-        return f"state_{name}"
+        return self._carry(f"state_{name}", f"new_state_{name}", width)
 
     def renew(self, name: str, value: str) -> None:
         self.graph.node("Identity", value, outputs=[f"new_state_{name}"])
@@ -69,6 +64,12 @@ class Step(Part):
         columns = graph.node("Unsqueeze", tokens, graph.integers(-1))
         is_start = graph.node("Equal", columns, graph.constant(np.asarray(self.symbols.eos, np.int64)))
         return graph.node("Where", is_start, graph.constant(np.asarray(0, np.float32)), x)
+
+    def _carry(self, name: str, new: str, *sizes: int | str) -> str:
+        """An input ``(B G, sizes)`` that has the values of the output ``new`` of the step before."""
+        self.carried[name] = new
+        self.inputs[name] = self.outputs[new] = (np.float32, ["B G", *sizes])
+        return name
 
     def self_attention(self, number: int, x: str, values: str | None = None) -> str:
         kind = self.layers[number].self_attention.kind
@@ -85,9 +86,8 @@ class Step(Part):
             flat = [*self.separate(x, *names[:2]), self.linear(values, names[2])]
             qkv = [self.graph.reshape(each, -1, 1, shape.width) for each in flat]
         past, new = ([f"{kind}_{number}_{part}" for part in "kv"] for kind in ("past", "new"))
-        size = (np.float32, ["B G", shape.heads, "P", shape.head_width])
-        self.inputs |= dict.fromkeys(past, size)
-        self.outputs |= dict.fromkeys(new, size)
+        for pair in zip(past, new, strict=True):
+            self._carry(*pair, shape.heads, "P", shape.head_width)
         attended, *_ = self.graph.node(
             "DecoderMaskedMultiHeadAttention", *qkv, "", "", *past, STEP, "beam", "path", domain=MICROSOFT,
             outputs=[f"attended_{number}", *new], num_heads=shape.heads, scale=float(shape.head_width**-0.5),
@@ -100,8 +100,20 @@ class Step(Part):
         assert isinstance(shape, Attention)
         k, v = (f"source_{number}_{part}" for part in "kv")
         self.inputs |= dict.fromkeys((k, v), (np.float32, ["B", shape.heads, "S", shape.head_width]))
-        q = self.graph.node("Reshape", self.linear(x, f"{cross}.q_proj"), self.graph.shape(TOKENS, shape.width))
+        q = self.of_sentences(self.linear(x, f"{cross}.q_proj"), shape.width)
         return self.linear(self.attend(shape, q, k, v, "source_mask"), f"{cross}.out_proj")
+
+    def of_sentences(self, x: str, width: int) -> str:
+        """From ``(B G, width)`` to ``(B, G, width)``."""
+        return self.graph.node("Reshape", x, self.graph.shape(TOKENS, width))
+
+    def log_probs(self, entries: int) -> str:
+        """Log-probabilities ``(B G, V)`` of the next tokens, of which there are ``entries``."""
+        x = self.stack(self.embed(TOKENS, "position"))
+        if "decoder.project_out_dim.weight" in self.weights:
+            x = self.linear(x, "decoder.project_out_dim")
+        logits = EMBEDDINGS[self.embeddings.kind].logits(self, x, entries)
+        return self.graph.node("LogSoftmax", logits, axis=-1)
 
 
 def write_step(
@@ -121,17 +133,19 @@ def write_step(
     """
     graph = GraphBuilder(file)
     step = Step(graph, weights, values, precision, symbols)
-    x = step.stack(step.embed(TOKENS, "position"))
-    if "decoder.project_out_dim.weight" in weights:
-        x = step.linear(x, "decoder.project_out_dim")
-    _choose(graph, EMBEDDINGS[step.embeddings.kind].logits(step, x, entries), symbols.eos)
-    graph.save(path, step.inputs, step.outputs)
+    _choose(graph, step.log_probs(entries), symbols.eos)
+    inputs: Tensors = {"penalty": (np.float32, ["V"]), "count": (np.int64, [1])}
+    outputs: Tensors = {
+        "log_probs": (np.float32, ["B", "G", "K"]),
+        "best": (np.int64, ["B", "G", "K"]),
+        "eos": (np.float32, ["B", "G"]),
+    }
+    graph.save(path, step.inputs | inputs, outputs | step.outputs)
     return step.states
 
 
-def _choose(graph: GraphBuilder, logits: str, eos: int) -> None:
-    """From logits ``(B G, V)`` to the best tokens."""
-    log_probs = graph.node("LogSoftmax", logits, axis=-1)
+def _choose(graph: GraphBuilder, log_probs: str, eos: int) -> None:
+    """From log-probabilities ``(B G, V)`` to the best tokens."""
     ends = graph.node("Gather", log_probs, graph.integers(eos), axis=1)
     graph.node("Reshape", ends, graph.shape(TOKENS), outputs=["eos"])
     best, tokens = graph.node("TopK", graph.node("Add", log_probs, "penalty"), "count", outputs=2, axis=-1)

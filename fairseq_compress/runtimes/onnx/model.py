@@ -9,15 +9,18 @@ from typing import Any
 import numpy as np
 from onnxruntime.capi import onnxruntime_pybind11_state as states
 
-from fairseq_compress.decoding.beam_search import Floats, Ints, Symbols
+from fairseq_compress.decoding.beam_search import Floats, Ints, Symbols, beam_search
 from fairseq_compress.decoding.search_model import Dictionaries, Found, SearchModel, Sentences
 from fairseq_compress.decoding.search_options import SearchOptions
 from fairseq_compress.decoding.vocabulary import read_symbols
 from fairseq_compress.errors import DataError
 from fairseq_compress.options import option
 from fairseq_compress.runtimes.model_directory import ModelDirectory, read_metadata
-from fairseq_compress.runtimes.onnx.sessions import Sessions
-from fairseq_compress.runtimes.onnx.steps import OnnxSteps, Shape
+from fairseq_compress.runtimes.onnx.greedy import greedy_search
+from fairseq_compress.runtimes.onnx.loop import SearchLoop
+from fairseq_compress.runtimes.onnx.loop_steps import LoopSteps
+from fairseq_compress.runtimes.onnx.sessions import ENCODER, GREEDY, STEP, Sessions, decoder
+from fairseq_compress.runtimes.onnx.steps import Encoded, OnnxSteps, Shape
 from fairseq_compress.runtimes.opened import OpenedModel, open_directory
 from fairseq_compress.runtimes.options import RuntimeOptions
 
@@ -95,6 +98,8 @@ class OnnxModel(SearchModel):
             for side in ("encoder", "decoder")
         }
         self._sessions: Sessions = directory.loading or Sessions(directory.path, threads)
+        # A whole search starts with EOS alone.
+        self._decoder = STEP if onnx.language_tokens.target else decoder(directory.path, options)
         self._background = ThreadPoolExecutor(1)  # the checksums, while the first sentences are translated
         self._verified = self._background.submit(directory.verify)
 
@@ -102,7 +107,7 @@ class OnnxModel(SearchModel):
         if len(batches) == 1:
             found = [self.search(batches[0], self._sessions.of_one_batch)]
         else:
-            self._open(1)
+            self._open(1, ENCODER)
             with ThreadPoolExecutor(self._sessions.threads) as pool:
                 found = list(pool.map(self.search, batches))
         self._verified.result()
@@ -114,24 +119,42 @@ class OnnxModel(SearchModel):
         except _ERRORS as error:
             raise self._problem("translate with", error) from None
 
+    def decode(self, tokens: Ints, lengths: Ints, longest: Ints, threads: int) -> Found:
+        if self._decoder == STEP:
+            return super().decode(tokens, lengths, longest, threads)
+        source = self._encode(tokens, lengths, int(longest.max()) + 1, threads)
+        (session,) = self._open(threads, self._decoder)
+        options, symbols, outputs = self.options, self._dictionaries.symbols, self._shape.entries
+        loop = SearchLoop(session, self._shape, source, options.beam, longest, symbols.eos)
+        if self._decoder == GREEDY:
+            return greedy_search(loop, options, symbols, outputs)
+        steps = LoopSteps(loop, options.beam, options.min_len, self._entries, outputs)
+        return beam_search(steps, longest, options, symbols)
+
     def start(self, tokens: Ints, lengths: Ints, steps: int, threads: int) -> OnnxSteps:
-        encoder, step = self._open(threads)
-        before, behind = (np.array(each, np.int64) for each in vars(self._language_tokens).values())
-        tokens = np.concatenate([np.tile(before, (len(tokens), 1)), tokens], axis=1) if len(before) else tokens
-        lengths = lengths + len(before)
+        source = self._encode(tokens, lengths, steps + len(self._language_tokens.target), threads)
+        (session,) = self._open(threads, STEP)
+        return OnnxSteps(session, self._shape, self._entries, source, self._language_tokens.target)
+
+    def _encode(self, tokens: Ints, lengths: Ints, steps: int, threads: int) -> Encoded:
+        """The sources for at most ``steps`` decoding steps."""
+        (encoder,) = self._open(threads, ENCODER)
+        if before := self._language_tokens.source:
+            tokens = np.concatenate([np.tile(np.array(before, np.int64), (len(tokens), 1)), tokens], axis=1)
+            lengths = lengths + len(before)
         mask = (np.arange(tokens.shape[1]) < lengths[:, None]).astype(np.int32)
         positions = self._positions["encoder"].first(tokens.shape[1])
         source = encoder.run(None, {"tokens": tokens, "positions": positions[None], "mask": mask})
         if (more := -tokens.shape[1] % SOURCE_STEP) > 0:
             mask = np.pad(mask, ((0, 0), (0, more)))
             source = [np.pad(part, [(0, 0)] * 3 + [(0, more), (0, 0)]) for part in source]
-        rows = self._positions["decoder"].first(steps + len(behind))
-        return OnnxSteps(step, self._shape, self._entries, source, mask, rows, behind.tolist())
+        layers = dict(zip(self._shape.sources(), source, strict=True))
+        return Encoded(layers, mask, self._positions["decoder"].first(steps))
 
-    def _open(self, threads: int) -> tuple[Any, Any]:
-        """The sessions of encoder and step with a number of threads."""
+    def _open(self, threads: int, *names: str) -> list[Any]:
+        """The sessions of the named graphs with a number of threads."""
         try:
-            return self._sessions.open(threads)
+            return self._sessions.open(threads, *names)
         except Exception as error:  # ONNX Runtime has a dozen exception classes
             raise self._problem("load", error) from None
 

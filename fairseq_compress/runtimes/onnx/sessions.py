@@ -12,15 +12,18 @@ from typing import Any
 
 import onnxruntime
 
+from fairseq_compress.decoding.search_options import SearchOptions
 from fairseq_compress.runtimes.model_directory import ModelDirectory
+from fairseq_compress.runtimes.options import RuntimeOptions
 from fairseq_compress.system import default_threads
 
 ENCODER, STEP, WEIGHTS = "encoder.onnx", "step.onnx", "weights.bin"
+GREEDY, BEAM = "greedy.onnx", "beam.onnx"  # a whole search
 WORTH_THREADS = 1 << 24  # bytes of weights; a step of a smaller model is over before other threads have woken up
 
 
 class Sessions:
-    """The sessions of encoder and step by their number of threads.
+    """The sessions of the graphs by their number of threads.
 
     Args:
         threads: that may be used; None: the default.
@@ -31,30 +34,39 @@ class Sessions:
         self.threads = threads or default_threads()
         """Of all batches together."""
         self.of_one_batch = self.threads if _is_large(folder) else 1
-        self._opened: dict[int, tuple[Any, Any]] = {}
+        self._opened: dict[tuple[str, int], Any] = {}
         self._lock = Lock()
 
-    def open(self, threads: int) -> tuple[Any, Any]:
-        """Those with a number of threads; opened at the first call."""
+    def open(self, threads: int, *names: str) -> list[Any]:
+        """Those of the named graphs with a number of threads; opened at the first call."""
         with self._lock:
-            if threads not in self._opened:
-                with ThreadPoolExecutor(2) as pool:
-                    paths = (self._folder / name for name in (ENCODER, STEP))
-                    encoder, step = pool.map(lambda path: _session(path, threads, path.name == STEP), paths)
-                self._opened[threads] = (encoder, step)
-            return self._opened[threads]
+            if missing := [name for name in names if (name, threads) not in self._opened]:
+                with ThreadPoolExecutor(len(missing)) as pool:
+                    made = pool.map(lambda name: _session(self._folder / name, threads, name != ENCODER), missing)
+                    self._opened |= {(name, threads): session for name, session in zip(missing, made, strict=True)}
+            return [self._opened[name, threads] for name in names]
 
-    def begin(self) -> None:
+    def begin(self, *names: str) -> None:
         """Open them in the background; what fails is told by :meth:`open`."""
-        ThreadPoolExecutor(1).submit(self.open, 1)
+        ThreadPoolExecutor(1).submit(self.open, 1, *names)
 
 
-def begin(directory: ModelDirectory, threads: int | None) -> ModelDirectory:
+def begin(directory: ModelDirectory, options: RuntimeOptions) -> ModelDirectory:
     """The directory with its sessions; those of a small model, which every batch uses, are opened in the background."""
-    sessions = Sessions(directory.path, threads)
+    sessions = Sessions(directory.path, options.threads)
     if sessions.of_one_batch == 1:
-        sessions.begin()
+        search = options.search_options(directory.metadata["search"])
+        sessions.begin(ENCODER, decoder(directory.path, search))
     return replace(directory, loading=sessions)
+
+
+def decoder(folder: Path, options: SearchOptions) -> str:
+    """The graph that decodes: a whole search if one is there and does what the options want, else a step.
+
+    Directories of older versions have steps only.
+    """
+    search = GREEDY if options.beam == 1 else BEAM
+    return search if options.no_repeat_ngram_size == 0 and (folder / search).is_file() else STEP
 
 
 def _is_large(folder: Path) -> bool:

@@ -7,7 +7,7 @@ hypothesis g. Other states, of a constant size, are written to memory of their o
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,31 +59,50 @@ class Shape:
         return size if isinstance(size, list) else [size] * self.layers
 
 
+class Encoded(NamedTuple):
+    """Encoded sentences, as a decoder reads them."""
+
+    layers: dict[int, Floats]
+    """For each layer that attends to the source its keys and values, ``(2, B, H, S, D)``."""
+    mask: NDArray[np.int32]
+    """``(B, S)``, 1 for tokens, 0 for padding."""
+    positions: Floats
+    """Vectors of the decoding steps, ``(.., C)``."""
+
+    def take(self, rows: Ints) -> "Encoded":
+        """The sentences ``rows``; contiguous, as bound memory must be."""
+        layers = {number: part.take(rows, axis=1) for number, part in self.layers.items()}
+        return Encoded(layers, self.mask.take(rows, axis=0), self.positions)
+
+    def inputs(self) -> dict[str, NDArray[Any]]:
+        """What a graph reads of the sentences."""
+        layers = {
+            f"source_{number}_{kv}": part[at] for number, part in self.layers.items() for at, kv in enumerate("kv")
+        }
+        return {"source_mask": self.mask, **layers}
+
+
 class OnnxSteps:
     """See :class:`fairseq_compress.decoding.beam_search.Steps`.
 
     Args:
         session: of the graph of a step.
         entries: of the dictionary; the output of the graph may have more.
-        source: for each layer that attends to it keys and values of the source, ``(2, B, H, S, D)``.
-        source_mask: ``(B, S)``, 1 for tokens, 0 for padding.
-        positions: vectors of the steps, ``(.., C)``.
         language_tokens: those that the decoder reads behind its first input.
     """
 
     def __init__(
-        self, session: Any, shape: Shape, entries: int, source: list[Floats], source_mask: NDArray[np.int32],
-        positions: Floats, language_tokens: Sequence[int] = (),
-    ) -> None:  # fmt: skip
+        self, session: Any, shape: Shape, entries: int, source: Encoded, language_tokens: Sequence[int] = ()
+    ) -> None:
+        self._session, self._shape, self._entries, self._source = session, shape, entries, source
         self._language_tokens = language_tokens
-        self._session, self._shape, self._entries, self._positions = session, shape, entries, positions
-        self._source, self._source_mask = source, source_mask
-        self._room = min(STEPS_AT_FIRST, len(positions))
+        batch, self._positions = len(source.mask), source.positions
+        self._room = min(STEPS_AT_FIRST, len(self._positions))
         self._caches = list(shape.caches().items())
-        self._past = self._empty(len(source_mask))
-        self._states = [np.zeros((len(source_mask), state.width), np.float32) for state in shape.states]
+        self._past = self._empty(batch)
+        self._states = [np.zeros((batch, state.width), np.float32) for state in shape.states]
         self._new_states = [np.empty_like(state) for state in self._states]
-        self._path = np.zeros((len(source_mask), 1, self._room), np.int32)
+        self._path = np.zeros((batch, 1, self._room), np.int32)
         self._step = 0
         self._binding: Any = None
 
@@ -126,8 +145,7 @@ class OnnxSteps:
 
     def keep(self, rows: Ints) -> None:
         group = self._path.shape[1]
-        self._source = [part.take(rows, axis=1) for part in self._source]  # contiguous, as bound memory must be
-        self._source_mask = self._source_mask.take(rows, axis=0)
+        self._source = self._source.take(rows)
         self._path = self._path.take(rows, axis=0)
         hypotheses = (rows[:, None] * group + np.arange(group)).ravel()
         self._states = [state.take(hypotheses, axis=0) for state in self._states]
@@ -175,16 +193,13 @@ class OnnxSteps:
         self._best = np.empty((batch, group, count), np.int64)
         self._eos = np.empty((batch, group), np.float32)
         inputs: dict[str, NDArray[Any]] = {
-            "tokens": self._tokens, "position": self._position, "source_mask": self._source_mask, "path": self._path,
-            "penalty": self._penalty, "count": self._constants[0], "step": self._number, "beam": self._constants[1],
+            "tokens": self._tokens, "position": self._position, "path": self._path, "penalty": self._penalty,
+            "count": self._constants[0], "step": self._number, "beam": self._constants[1], **self._source.inputs(),
         }  # fmt: skip
         outputs: dict[str, NDArray[Any]] = {"log_probs": self._lprobs, "best": self._best, "eos": self._eos}
         for place, (layer, _) in enumerate(self._caches):
             for part, name in enumerate("kv"):
                 inputs[f"past_{layer}_{name}"] = outputs[f"new_{layer}_{name}"] = self._past[place][part]
-        for source, layer in zip(self._source, self._shape.sources(), strict=True):
-            for part, name in enumerate("kv"):
-                inputs[f"source_{layer}_{name}"] = source[part]
         for state, old, new in zip(self._shape.states, self._states, self._new_states, strict=True):
             inputs[f"state_{state.name}"], outputs[f"new_state_{state.name}"] = old, new
         for name, array in inputs.items():
