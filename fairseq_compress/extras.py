@@ -13,6 +13,7 @@ EXTRA_OF = {
     "fxtranslate": "bergamot",
     "sacremoses": "moses",  # in train and report too
     "wandb": "wandb",
+    "eflomal": "eflomal",
 }
 # fairseq-fixed is built from source and needs these first; pip's isolated build would download a second torch.
 BUILD_TOOLS = "pip install torch numpy cython setuptools wheel"

@@ -64,8 +64,20 @@ def run(args: Options) -> None:
             f"{found['sentences']} sentences: {found['equal']:.1%} of the outputs equal; BLEU {bleu['exported']:.2f} "
             f"({bleu['difference']:+.2f}), chrF2 {chrf['exported']:.2f} ({chrf['difference']:+.2f})"
         )
+        if effect := found.get("shortlist"):
+            _tell_shortlist(effect, metadata["vocabulary"]["target_entries"])
         for caution in found["cautions"]:
             common.tell(f"fairseq-compress export: warning: {caution}")
+
+
+def _tell_shortlist(effect: dict[str, Any], entries: int) -> None:
+    coverage = effect["coverage"]
+    common.tell(
+        f"shortlist: {effect['mean_entries']:.0f} of {entries:,} entries for a sentence on average; it has "
+        f"{coverage['output']:.2%} of the subwords of translations without it and {coverage['reference']:.2%} of the "
+        f"reference; {effect['changed']} translations change, BLEU {effect['bleu_difference']:+.2f}, chrF2 "
+        f"{effect['chrf2_difference']:+.2f}"
+    )
 
 
 def _tell_forms(forms: dict[str, Any], quantization: str) -> None:

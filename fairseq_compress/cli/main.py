@@ -45,6 +45,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "deploy": {
         "export": ("export", "convert for ONNX Runtime or CTranslate2, verified against the checkpoint"),
+        "shortlist": ("shortlist", "make a lexical shortlist, with which export computes fewer outputs"),
         "translate": ("translate", "translate text with a checkpoint or a model directory"),
     },
     "measure": {

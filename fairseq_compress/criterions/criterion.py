@@ -3,7 +3,7 @@
 import logging
 import math
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -51,7 +51,10 @@ class TermCriterion(FairseqCriterion):
         """The loss summed over the batch, the ``sample_size`` that divides it, and the sums to log."""
         batch = Batch(model, sample, self.training)
         first, *others = self.terms
-        with nullcontext() if self.layers is None else self.layers.recording(batch):
+        with ExitStack() as stack:
+            for each in (self.layers, *others):
+                if each is not None:
+                    stack.enter_context(each.recording(batch))
             loss, logged = first(batch)
         assert loss is not None
         batch.sample_size = logged["sample_size"]

@@ -6,9 +6,10 @@ from fairseq_compress.criterions.criterion import TermCriterion, config_of
 from fairseq_compress.criterions.terms.attention import Attention
 from fairseq_compress.criterions.terms.cosine import Cosine
 from fairseq_compress.criterions.terms.features import Feature, FeatureMean, FeatureVariance
+from fairseq_compress.criterions.terms.guided_alignment import GuidedAlignment
 from fairseq_compress.criterions.terms.weighted_word_level import WeightedWordLevel
 
-TERMS = (WeightedWordLevel, Cosine, Feature, FeatureMean, FeatureVariance, Attention)
+TERMS = (WeightedWordLevel, Cosine, Feature, FeatureMean, FeatureVariance, Attention, GuidedAlignment)
 HiddenStateKDConfig = config_of(TERMS, "HiddenStateKDConfig", __name__)
 
 

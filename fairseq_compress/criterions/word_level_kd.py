@@ -3,9 +3,11 @@
 from fairseq.criterions import register_criterion
 
 from fairseq_compress.criterions.criterion import TermCriterion, config_of
+from fairseq_compress.criterions.terms.guided_alignment import GuidedAlignment
 from fairseq_compress.criterions.terms.word_level import WordLevel
 
-WordLevelKDConfig = config_of([WordLevel], "WordLevelKDConfig", __name__)
+KINDS = (WordLevel, GuidedAlignment)
+WordLevelKDConfig = config_of(KINDS, "WordLevelKDConfig", __name__)
 
 
 @register_criterion("word_level_kd", dataclass=WordLevelKDConfig)
@@ -20,8 +22,10 @@ class WordLevelKDCriterion(TermCriterion):
     of the pass before; ``--on-policy-fraction`` λ (arXiv:2306.13649): in that fraction of the batches D is taken on
     samples of the student, scaled to the number of reference tokens; ``--teacher-dropout-passes`` (Bulò et al. 2016).
 
+    ``--guided-alignment-weight`` adds a loss of the attention to the source (arXiv:1607.01628).
+
     Logged in bits: ``loss``, ``gold_loss`` (label-smoothed), ``nll_loss``, ``kd_loss`` (the divergence without T²),
-    and ``teacher_agreement``, the percentage of tokens with the same most probable entry.
+    ``guided_alignment_loss``, and ``teacher_agreement``, the percentage of tokens with the same most probable entry.
     """
 
-    kinds = (WordLevel,)
+    kinds = KINDS

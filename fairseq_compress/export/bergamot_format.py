@@ -24,6 +24,7 @@ from fairseq_compress.architecture.marian_names import (
 from fairseq_compress.architecture.shape import Architecture, LanguageTokens
 from fairseq_compress.checkpoint.materialize import Materialized, materialize
 from fairseq_compress.decoding.vocabulary import write_symbols
+from fairseq_compress.export.bergamot_shortlist import Order, write_shortlist
 from fairseq_compress.export.bergamot_vocabulary import EOS, UNKNOWN, Vocabulary, marian_vocabulary
 from fairseq_compress.export.model_writer import TextSide, refuse, unsupported_options
 from fairseq_compress.export.onnx.int8 import EIGHT_BITS, integers_of_rows
@@ -96,15 +97,23 @@ def write_model(
     both = (vocabularies[0], vocabularies[-1])
     weights = {key: value.float().numpy() for key, value in model.state_dict().items()}
     items = _parameters(architecture, weights, storage)
-    items |= _tables(weights, (source, target), both, joined, storage.stored)
+    orders = _order(source, both[0]), _order(target, both[1])
+    items |= _tables(weights, orders, joined, storage.stored)
     pair = "".join(text.languages)
     names = _write_vocabularies(folder, pair, both, own)
     shape = _shape(architecture, [len(vocabulary.pieces) for vocabulary in both])
     file = f"model.{pair}.intgemm.alphas.bin"
     (folder / file).write_bytes(serialize(items, _yaml(_marian_options(architecture, shape, joined))))
-    _write_configuration(folder, file, names, text.languages, shape)
+    shortlist = None if text.shortlist is None else write_shortlist(folder, pair, text.shortlist, *orders)
+    _write_configuration(folder, file, names, text.languages, shape, shortlist)
     write_symbols(folder, source.symbols, target.symbols)
-    return {"model": file, "vocabularies": names, "shortlist": None, **shape, "simulated": _why_simulated(shape, both)}
+    return {
+        "model": file,
+        "vocabularies": names,
+        "shortlist": shortlist,
+        **shape,
+        "simulated": _why_simulated(shape, both),
+    }
 
 
 def _shape(architecture: Architecture, entries: list[int]) -> dict[str, Any]:
@@ -159,29 +168,26 @@ def _alpha(limits: Range) -> Any:
 
 
 def _tables(
-    weights: dict[str, Any], dictionaries: tuple[Dictionary, Dictionary], vocabularies: tuple[Vocabulary, Vocabulary],
-    joined: bool, stored: StoredWeights,
-) -> dict[str, Value]:  # fmt: skip
+    weights: dict[str, Any], orders: tuple[Order, Order], joined: bool, stored: StoredWeights
+) -> dict[str, Value]:
     """Tables and output bias with a row for each piece, in the order of the SentencePiece models."""
-    rows = [_rows(*each) for each in zip(dictionaries, vocabularies, strict=True)]
     tables = [
         _eight_bits(weights[f"{part}.embed_tokens.weight"], stored, index)
-        for part, (index, _) in zip(PARTS, rows, strict=True)
+        for part, (index, _) in zip(PARTS, orders, strict=True)
     ]
-    index, known = rows[1]
-    bias = weights.get(f"{OUTPUT}.bias", np.zeros(len(dictionaries[1]), np.float32))[index]
+    index, known = orders[1]
+    bias = weights[f"{OUTPUT}.bias"][index] if f"{OUTPUT}.bias" in weights else np.zeros(len(index), np.float32)
     items: dict[str, Value] = {OUTPUT_BIAS: np.where(known, bias, NEVER).astype(np.float32)}
     if joined:
         return items | {TABLE: tables[0]}
     return items | {f"{part}_{TABLE}": table for part, table in zip(PARTS, tables, strict=True)}
 
 
-def _rows(dictionary: Dictionary, vocabulary: Vocabulary) -> tuple[Any, Any]:
-    """The row of the dictionary for each piece, and whether it is its own: others are read as ``<unk>``."""
+def _order(dictionary: Dictionary, vocabulary: Vocabulary) -> Order:
     special = {EOS: dictionary.eos(), UNKNOWN: dictionary.unk()}
     found = [special.get(piece, dictionary.indices.get(piece)) for piece in vocabulary.pieces]
     known = np.array([index is not None for index in found])
-    return np.array([dictionary.unk() if index is None else index for index in found]), known
+    return Order(np.array([dictionary.unk() if index is None else index for index in found]), known)
 
 
 def _write_vocabularies(
@@ -212,14 +218,17 @@ def _marian_options(architecture: Architecture, shape: dict[str, Any], joined: b
 
 
 def _write_configuration(
-    folder: Path, model: str, names: tuple[str, str], languages: tuple[str, str], shape: dict[str, Any]
-) -> None:
+    folder: Path, model: str, names: tuple[str, str], languages: tuple[str, str], shape: dict[str, Any],
+    shortlist: str | None,
+) -> None:  # fmt: skip
     options = {
         "relative-paths": True, "models": [model], "vocabs": list(names), "beam-size": 1, "normalize": 1.0,
         "word-penalty": 0, "max-length-break": 128, "mini-batch-words": 1024, "workspace": 128,
         "max-length-factor": 2.0, "skip-cost": True, "cpu-threads": 1, "quiet": True, "quiet-translation": True,
         "gemm-precision": "int8shiftAlphaAll",
     }  # fmt: skip
+    if shortlist is not None:
+        options["shortlist"] = [shortlist, False]  # its checksum is not compared
     for name in CONFIGURATIONS:
         (folder / name).write_text(_yaml(options), encoding="utf-8")
     source, target = languages

@@ -14,12 +14,14 @@ import fairseq_compress
 from fairseq_compress import runtimes
 from fairseq_compress.checkpoint.average import count_parameters
 from fairseq_compress.checkpoint.materialize import Materialized
+from fairseq_compress.decoding.shortlist_file import ShortlistFile, read_shortlist
 from fairseq_compress.errors import ConfigError
 from fairseq_compress.export.model_writer import TextSide, create_directory, refuse
 from fairseq_compress.export.onnx.precisions import Storage
 from fairseq_compress.export.onnx_linear import Range
 from fairseq_compress.export.options import CALIBRATED, DEFAULT_GROUP_SIZES, PLANNED, CheckOptions, ExportOptions
 from fairseq_compress.export.self_check import SelfCheck
+from fairseq_compress.export.shortlist_effect import cautions, compare_without
 from fairseq_compress.export.stored_weights import StoredWeights, packed_weights
 from fairseq_compress.runtimes.model_directory import FORMAT, ModelDirectory, segmentation_files
 from fairseq_compress.runtimes.opened import OpenedModel
@@ -62,7 +64,8 @@ class Exporter:
         storage = Storage(self._stored(quantization), ranges, group_size, options.asymmetric)
         for name, path in segmentation_files(options.segmentation).items():
             shutil.copyfile(path, folder / name)
-        text = TextSide((models.source_lang, models.target_lang), options.segmentation)
+        shortlist = self._shortlist(options.shortlist)
+        text = TextSide((models.source_lang, models.target_lang), options.segmentation, shortlist)
         own = writer.write_model(
             folder, plain.model, plain.values, models.source, models.target, quantization, storage, text
         )
@@ -73,7 +76,18 @@ class Exporter:
             return metadata, None
         directory = ModelDirectory(folder, {"format": FORMAT, **metadata})
         exported = runtimes.open(directory, RuntimeOptions(self._search))
-        return metadata | {"check": self.check.compare(exported, quantization)}, exported
+        found = self.check.compare(exported, quantization)
+        if shortlist is not None:
+            effect = compare_without(exported, self.check)
+            found |= {"shortlist": effect, "cautions": [*found["cautions"], *cautions(effect)]}
+        return metadata | {"check": found}, exported
+
+    def _shortlist(self, path: str | None) -> ShortlistFile | None:
+        if path is None:
+            return None
+        file = read_shortlist(path)
+        file.check_dictionaries(self._models.facts, (len(self._models.source), len(self._models.target)))
+        return file
 
     def _model(self, options: ExportOptions) -> Materialized:
         """The model as the writer of its runtime takes it, loaded once for each way."""
@@ -139,6 +153,7 @@ class Exporter:
             "training": {"updates": state["optimizer_history"][-1]["num_updates"], **_training(state["cfg"])},
             "search": self._search,
             "licence": options.licence,
+            **({} if options.shortlist is None else {"shortlist": _shortlist_facts(options.shortlist)}),
         }
 
 
@@ -151,6 +166,12 @@ def export(options: ExportOptions, output: PathLike, check: CheckOptions) -> Mod
 def _writer(runtime: str) -> ModuleType:
     """The module that writes the files of a runtime."""
     return importlib.import_module(runtimes.RUNTIMES[runtime].writer)
+
+
+def _shortlist_facts(path: str) -> dict[str, Any]:
+    """What is told of a shortlist in the metadata."""
+    header = read_shortlist(path).header
+    return {name: getattr(header, name) for name in ("first", "best", "links", "sha256")}
 
 
 def _training(cfg: Mapping[str, Any]) -> dict[str, Any]:

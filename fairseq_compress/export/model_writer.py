@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from fairseq_compress.corpus.segmentation.choice import Segmentation
+from fairseq_compress.decoding.shortlist_file import ShortlistFile
 from fairseq_compress.errors import ConfigError
 from fairseq_compress.runtimes.model_directory import METADATA, ModelDirectory, format_of
 from fairseq_compress.system import lock_file
@@ -26,6 +27,8 @@ class TextSide:
     languages: tuple[str, str]
     """Of source and target."""
     segmentation: Segmentation
+    shortlist: ShortlistFile | None = None
+    """The output is computed for its entries only."""
 
 
 def create_directory(output: PathLike, fill: Callable[[Path], dict[str, Any]]) -> ModelDirectory:

@@ -1,7 +1,9 @@
 """A model to the files of ONNX Runtime: graphs, their weights, the vocabularies."""
 
 import argparse
+import shutil
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +26,14 @@ from fairseq_compress.export.onnx.greedy import write_greedy
 from fairseq_compress.export.onnx.part import ACTIVATIONS, cross_attentions
 from fairseq_compress.export.onnx.precisions import PRECISIONS, Storage
 from fairseq_compress.export.onnx.registry import EMBEDDINGS, UNITS
+from fairseq_compress.export.onnx.shortlist import select_rows
 from fairseq_compress.export.onnx.step import write_step
 from fairseq_compress.export.onnx.weights import ROWS, Weights
 from fairseq_compress.export.onnx_graph import WeightFile
 from fairseq_compress.export.onnx_linear import Float32
 from fairseq_compress.export.stored_weights import StoredWeights
 from fairseq_compress.functional.layer_map import PARTS
-from fairseq_compress.runtimes.onnx.model import SINUSOIDAL
+from fairseq_compress.runtimes.onnx.model import SHORTLIST, SINUSOIDAL
 from fairseq_compress.runtimes.onnx.sessions import BEAM, ENCODER, GREEDY, STEP, WEIGHTS
 
 load = in_own_form  # the checkpoint as this runtime takes it
@@ -63,24 +66,33 @@ def write_model(
         values: its options, of :func:`fairseq_compress.checkpoint.materialize.own_values`.
         quantization: one of the runtime's.
         storage: the compressed weights of the checkpoint, in which it records what became of them, and options.
-        text: languages and segmentation, which not every writer needs.
+        text: languages, segmentation and shortlist.
     """
     precision = PRECISIONS[quantization](storage or Storage(StoredWeights()))
-    return write_graphs(folder, model, values, source, target, precision)
+    shortlist = None if text is None else text.shortlist
+    if shortlist is not None:
+        shutil.copyfile(shortlist.path, folder / SHORTLIST)
+    return write_graphs(folder, model, values, source, target, precision, shortlist is not None)
 
 
 def write_graphs(
     folder: Path, model: Any, values: dict[str, Any], source: Dictionary, target: Dictionary, precision: Float32,
-    searches: bool = True,
+    shortlist: bool = False, searches: bool = True,
 ) -> dict[str, Any]:  # fmt: skip
-    """:func:`write_model` with any precision; without ``searches`` only the graphs that every search can use."""
+    """:func:`write_model` with any precision.
+
+    Args:
+        shortlist: the output is computed for the entries of one.
+        searches: write the graphs of whole searches too.
+    """
     refuse("onnx", why_not(values))
     weights, symbols = Weights(model), Symbols(target.pad(), target.eos(), target.unk())
     file = WeightFile(folder / WEIGHTS)
-    write_encoder(folder / ENCODER, file, weights, values, precision)
+    select = partial(select_rows, entries=len(target), padding=symbols.pad) if shortlist else None
+    chosen = write_encoder(folder / ENCODER, file, weights, values, precision, select)
     of_decoder = file, weights, values, precision, len(target), symbols
-    states = write_step(folder / STEP, *of_decoder)
-    if searches:
+    states = write_step(folder / STEP, *of_decoder, chosen)
+    if searches and not shortlist:
         write_greedy(folder / GREEDY, *of_decoder)
         write_beam(folder / BEAM, *of_decoder)
     file.close()
@@ -95,7 +107,7 @@ def write_graphs(
         "positions": _write_positions(folder, weights, values),
         "widths": {part: architecture.stack(part).width for part in PARTS},
     }
-    return metadata | _language_tokens(architecture) | _sparse(file)
+    return metadata | _language_tokens(architecture) | _sparse(file) | ({"chosen": chosen} if chosen else {})
 
 
 def _decoder(architecture: Architecture, entries: int, states: dict[str, int]) -> dict[str, Any]:

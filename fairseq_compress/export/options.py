@@ -13,6 +13,7 @@ CALIBRATED = "int8_calibrated"
 PLANNED = "plan"  # every weight as the compression plan has it
 GROUP_SIZES = (16, 32, 64, 128)
 DEFAULT_GROUP_SIZES = {"int8_block": 16, "int4": 32}  # with 16 the rounding of 8 bits is a tenth smaller, in equal time
+SHORTLISTS = ("onnx", "bergamot")  # runtimes that take one for each sentence
 OBJECTIVES = {"batches": "sentences_per_second", "sentence": "ms_per_sentence"}
 MAX_BLEU_LOSS = {"float32": 0.05}  # of the quantizations that lose nothing
 MAX_BLEU_LOSS_QUANTIZED = 0.3
@@ -52,6 +53,10 @@ class ExportOptions:
         False, "zero points in int8_block and int4: from the least to the greatest weight of a group",
         needs="quantization=int8_block|int4",
     )  # fmt: skip
+    shortlist: str | None = option(
+        None, "lexical shortlist (fairseq-compress shortlist): the output is computed for few subwords of a sentence",
+        metavar="FILE",
+    )  # fmt: skip
     licence: str | None = option(None, "licence of the model, for metadata.json", metavar="TEXT")
     search: SearchOptions = field(default_factory=SearchOptions)
     """Of the check, and the defaults of the exported model."""
@@ -78,6 +83,9 @@ class ExportOptions:
         for name, value in known[self.runtime].search.items() if self.runtime in known else ():
             if (given := getattr(self.search, name)) != value:
                 yield f"{flag(name)}: must be {value} with --runtime {self.runtime}, got {given}"
+        if self.shortlist is not None and self.runtime not in SHORTLISTS:
+            why = "; CTranslate2 takes one for a whole batch" if self.runtime == "ctranslate2" else ""
+            yield f"--shortlist: requires --runtime {' or '.join(SHORTLISTS)}, got {self.runtime}{why}"
         if self.calibration is not None and self.quantization not in (CALIBRATED, None):
             yield f"--calibration: requires --quantization {CALIBRATED}, got {self.quantization}"
 

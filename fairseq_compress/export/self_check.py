@@ -32,6 +32,20 @@ class SelfCheck:
         unknown = sum(subword not in original.source_entries for subword in subwords)
         warn_of_unknown(str(options.source), unknown, len(subwords))
 
+    @property
+    def source(self) -> list[str]:
+        """The lines of the text."""
+        return self._source
+
+    @property
+    def references(self) -> list[str]:
+        """Their reference translations."""
+        return self._references
+
+    def metrics(self) -> dict[str, Any]:
+        """The metrics of translations by name."""
+        return {"bleu": BLEU(tokenize=self._tokenizer.name), "chrf2": CHRF()}
+
     def compare(self, exported: OpenedModel, quantization: str) -> dict[str, Any]:
         """Translate the text with the exported model too.
 
@@ -44,7 +58,7 @@ class SelfCheck:
         equal = sum(one == two for one, two in zip(*outputs, strict=True))
         count = len(self._references)
         result: dict[str, Any] = {"sentences": count, "equal": round(equal / count, 4), "max_bleu_loss": allowed}
-        for name, metric in (("bleu", BLEU(tokenize=self._tokenizer.name)), ("chrf2", CHRF())):
+        for name, metric in self.metrics().items():
             before, after = (metric.corpus_score(output, [self._references]).score for output in outputs)
             result[name] = {
                 "checkpoint": round(before, 3), "exported": round(after, 3), "difference": round(after - before, 3),

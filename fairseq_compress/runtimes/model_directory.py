@@ -26,7 +26,8 @@ FORMAT_OF_TWO = "fairseq-compress model 2"  # with a sentencepiece model of each
 METADATA = "metadata.json"
 FORMAT_OF_SEGMENTATIONS = "fairseq-compress model 3"  # with another segmentation than sentencepiece, or a tokenizer
 FORMAT_OF_ENTRIES = "fairseq-compress model 4"  # with dictionaries that name pieces of the sentencepiece model
-FORMATS = (FORMAT, FORMAT_OF_TWO, FORMAT_OF_SEGMENTATIONS, FORMAT_OF_ENTRIES)
+FORMAT_OF_SHORTLISTS = "fairseq-compress model 5"  # whose graphs require a lexical shortlist
+FORMATS = (FORMAT, FORMAT_OF_TWO, FORMAT_OF_SEGMENTATIONS, FORMAT_OF_ENTRIES, FORMAT_OF_SHORTLISTS)
 T = TypeVar("T")
 SMALL = 1 << 21  # bytes, which take some milliseconds
 
@@ -162,6 +163,8 @@ def segmentation_files(segmentation: Segmentation) -> dict[str, PathLike]:
 
 def format_of(metadata: Mapping[str, Any], files: Iterable[str]) -> str:
     """The oldest format whose readers understand a directory."""
+    if "shortlist" in metadata:
+        return FORMAT_OF_SHORTLISTS
     if any(name.endswith(ENTRIES) for name in files):
         return FORMAT_OF_ENTRIES
     if "segmentation" in metadata:

@@ -55,7 +55,12 @@ class Manifest:
         Args:
             remedy: what the message about a missing file ends with; default: which verb writes it.
         """
-        content = upgrade(read_json(path, remedy or (f"{cls.written_by} writes it" if cls.written_by else "")))
+        return cls.parse(read_json(path, remedy or (f"{cls.written_by} writes it" if cls.written_by else "")), path)
+
+    @classmethod
+    def parse(cls: type[Kind], content: Any, path: PathLike) -> Kind:
+        """Validate JSON that was read from the file ``path``."""
+        content = upgrade(content)
         found = content.get("format") if isinstance(content, dict) else content
         if found != cls.format:
             damaged = "" if isinstance(found, str) else "damaged: "

@@ -14,8 +14,13 @@ from fairseq_compress.architecture.marian_names import linear_layers
 from fairseq_compress.checkpoint.load import load_model
 from fairseq_compress.cli.main import main
 from fairseq_compress.corpus.segmentation.choice import Segmentation
+from fairseq_compress.decoding.shortlist_file import read_shortlist
+from fairseq_compress.decoding.vocabulary import read_symbols
+from fairseq_compress.errors import DataError
 from fairseq_compress.runtimes.bergamot import simulation
 from fairseq_compress.runtimes.bergamot.model import Simulated, joined_bytes
+from fairseq_compress.runtimes.bergamot.shortlist import read_shortlist as marian_shortlist
+from fairseq_compress.runtimes.bergamot.shortlist import serialize_shortlist
 from fairseq_compress.runtimes.model_directory import ModelDirectory
 from fairseq_compress.runtimes.options import RuntimeOptions
 from fairseq_compress.work.marian_file import quantize, read_marian
@@ -161,3 +166,72 @@ def test_import_refuses_what_it_cannot_compute(exported, tmp_path, capsys):
 
 def test_bytes_become_text():
     assert joined_bytes("a<0xC5><0xBE>b<0x49>") == "ažbI"
+
+
+def write_shortlist_of(folder, model):
+    """From links of the first tokens of random sentences, which are all in one dictionary."""
+    lines = sentences(80, seed=11)
+    (folder / "one").write_text("".join(f"{line}\n" for line in lines))
+    (folder / "two").write_text("".join(f"{line}\n" for line in reversed(lines)))
+    (folder / "links").write_text("0-0\n" * len(lines))
+    words = [
+        model / "model.pt", folder / "s", "--source", folder / "one", "--target", folder / "two", "--alignments",
+        folder / "links", "--sentencepiece-model", model / "sentencepiece.model", "--first", 12, "--best", 5,
+    ]  # fmt: skip
+    assert main(["shortlist", *map(str, words)]) == 0
+    return folder / "s"
+
+
+@pytest.mark.parametrize("kind", ["ssru", "attention"])
+def test_a_shortlist_in_the_order_of_the_vocabulary(kind, tmp_path):
+    model = write_random_model(tmp_path / "model", kind)
+    shortlist = write_shortlist_of(tmp_path, model)
+    given = ("--calibration", tmp_path / "text.en", "--shortlist", shortlist)
+    assert export(model, tmp_path / "out", *given, "--no-check") == 0
+    directory = ModelDirectory.open(tmp_path / "out")
+    facts = directory.metadata["bergamot"]
+    assert facts["shortlist"] == "lex.12.5.encs.s2t.bin"
+    assert '"lex.12.5.encs.s2t.bin"\n  - false\n' in (tmp_path / "out" / "config.yml").read_text()
+    ours, marian = read_shortlist(shortlist), marian_shortlist(tmp_path / "out" / facts["shortlist"])
+    vocabulary = sentencepiece.SentencePieceProcessor(model_file=str(tmp_path / "out" / "vocab.encs.spm"))
+    entries = read_symbols(tmp_path / "out", "source")
+    always, offsets, lists = ours.lists
+    pieces = [set(map(vocabulary.id_to_piece, found.tolist())) for found in marian.candidates]
+    assert pieces[0] == {entries[entry] for entry in always}
+    for number in range(2, len(vocabulary)):
+        piece = vocabulary.id_to_piece(number)
+        row = entries.index(piece) if piece in entries else 3
+        assert pieces[number] == {entries[entry] for entry in lists[offsets[row] : offsets[row + 1]]}
+    simulated = Simulated(directory, facts)
+    whole = Simulated(directory, facts | {"shortlist": None})
+    text = [line.split() for line in directory.segmentation().open().encode(sentences(30, seed=9))]
+    assert sum(simulated(each) != whole(each) for each in text) > 3
+
+
+def test_fxtranslate_takes_the_shortlist_as_the_simulation_does(tmp_path):
+    pytest.importorskip("fxtranslate")
+    model = write_random_model(tmp_path / "model")
+    given = ("--calibration", tmp_path / "text.en", "--shortlist", write_shortlist_of(tmp_path, model))
+    text = tmp_path / "text.en"
+    checked = ("--source", text, "--reference", text, "--max-bleu-loss", 90)
+    text.write_text("".join(f"{line}\n" for line in sentences(20)))
+    assert export(model, tmp_path / "out", *given, *checked) == 0
+    opened = runtimes.open(tmp_path / "out")
+    effect = opened.metadata["check"]["shortlist"]
+    assert 8 <= effect["mean_entries"] < 60
+    assert effect["changed"] > 3
+    simulated = Simulated(ModelDirectory.open(tmp_path / "out"), opened.metadata["bergamot"])
+    pieces = [line.split() for line in opened.segmenter.encode(sentences(60, seed=9))]
+    texts = [simulated(each) for each in pieces]
+    assert [opened.translator._engine(each) for each in pieces] == texts
+    assert len(set(texts)) > 10
+
+
+@pytest.mark.parametrize("length", [0, 7, 47, 48, 70, -1])
+def test_truncated_shortlists_of_marian(length, tmp_path):
+    data = serialize_shortlist(2, 3, [np.array([3, 4]), np.array([5])])
+    (tmp_path / "lex").write_bytes(data)
+    assert [each.tolist() for each in marian_shortlist(tmp_path / "lex").candidates] == [[3, 4], [5]]
+    (tmp_path / "lex").write_bytes(data[:length])
+    with pytest.raises(DataError, match="is truncated, or no shortlist of Marian"):
+        marian_shortlist(tmp_path / "lex")

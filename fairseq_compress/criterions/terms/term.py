@@ -1,6 +1,7 @@
 """The base class of loss terms."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
@@ -93,6 +94,8 @@ class Term:
 
     options: ClassVar[type[TermOptions]] = TermOptions
     metrics: ClassVar[tuple[Metric, ...]] = ()
+    of_teacher: ClassVar[bool] = True
+    """Whether it uses the teacher itself, if it is not the first."""
 
     def __init__(self, cfg: Any, task: Any) -> None:
         self.cfg, self.task, self.padding_idx = cfg, task, task.target_dictionary.pad()
@@ -112,6 +115,10 @@ class Term:
     def module(self) -> tuple[str, nn.Module] | None:
         """Parameters trained with the student: their name in checkpoints, and a module."""
         return None
+
+    def recording(self, batch: Batch) -> AbstractContextManager[Any]:
+        """In which the first term runs the student; for terms that record tensors inside of it."""
+        return nullcontext()
 
     def __call__(self, batch: Batch) -> Found:
         """The loss of a batch."""

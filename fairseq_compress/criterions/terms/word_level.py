@@ -99,7 +99,11 @@ class WordLevel(Term):
                 "--selective-kd: must be none with --on-policy-fraction, whose samples have no reference, got "
                 f"{cfg.selective_kd}"
             )
-        if cfg.teacher_cache and cfg.teacher_data and not any(kind.counts(cfg) for kind in kinds[1:]):
+        if (
+            cfg.teacher_cache
+            and cfg.teacher_data
+            and not any(kind.of_teacher and kind.counts(cfg) for kind in kinds[1:])
+        ):
             yield (
                 "--teacher-data: must not be given with --teacher-cache, which has checksums of its dictionaries, "
                 f"got {cfg.teacher_data}"

@@ -3,12 +3,14 @@
 Shapes: B sentences, S source tokens, C the width of the stream, H heads of width D.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fairseq_compress.export.onnx.part import Part, cross_attentions
+from fairseq_compress.export.onnx.shortlist import CHOSEN
 from fairseq_compress.export.onnx.weights import Weights
 from fairseq_compress.export.onnx_graph import GraphBuilder, WeightFile
 from fairseq_compress.export.onnx_linear import Float32
@@ -33,10 +35,14 @@ class Encoder(Part):
         return self.linear(self.attend(shape, q, k, v, MASK), f"{own}.out_proj")
 
 
-def write_encoder(path: Path, file: WeightFile, weights: Weights, values: dict[str, Any], precision: Float32) -> None:
+def write_encoder(
+    path: Path, file: WeightFile, weights: Weights, values: dict[str, Any], precision: Float32,
+    select: Callable[[Part, dict[str, Any]], list[str]] | None = None,
+) -> list[str]:  # fmt: skip
     """From ``tokens (B, S)``, ``positions (1, S, C)``, ``mask (B, S)`` to ``source_L (2, B, H, S, D)``.
 
-    L is the number of a decoder layer that attends to the source.
+    L is the number of a decoder layer that attends to the source. ``select`` adds the rows of a shortlist
+    (:func:`fairseq_compress.export.onnx.shortlist.select_rows`), whose names are returned.
     """
     graph = GraphBuilder(file)
     encoder = Encoder("encoder", graph, weights, values, precision)
@@ -51,4 +57,8 @@ def write_encoder(path: Path, file: WeightFile, weights: Weights, values: dict[s
         outputs[f"source_{number}"] = (np.float32, [2, "B", shape.heads, "S", shape.head_width])
     positions = (np.float32, [1, "S", encoder.width])
     inputs: dict[str, Any] = {TOKENS: (np.int64, ["B", "S"]), "positions": positions, MASK: (np.int32, ["B", "S"])}
+    chosen = [] if select is None else select(decoder, outputs)
+    if chosen:
+        inputs[CHOSEN] = (np.int64, ["U"])
     graph.save(path, inputs, outputs)
+    return chosen

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fairseq_compress.decoding.beam_search import Floats
+from fairseq_compress.export.onnx.registry import CHOSEN_ROWS, ROW_SCALES, Chosen, Inputs
 from fairseq_compress.export.onnx_graph import MICROSOFT, GraphBuilder
 from fairseq_compress.export.onnx_linear import Float32, Range
 from fairseq_compress.export.stored_weights import KEPT, LOST, StoredWeights
@@ -43,13 +44,13 @@ class Int8Batch(Float32):
     def linear(self, graph: GraphBuilder, name: str, x: str, weight: Floats, bias: Floats | None) -> str:
         integers, scales = self._integers(weight)
         stored = graph.weight(f"{name}.weight", np.ascontiguousarray(integers.T))
-        return self._product(graph, name, x, stored, integers, scales, bias)
+        return self._product(graph, name, x, stored, integers, graph.weight(f"{name}.scale", scales), bias)
 
     def tied_linear(self, graph: GraphBuilder, name: str, x: str, weight: Floats, bias: Floats) -> str:
         integers, scales = self._integers(weight)
         stored = graph.weight(f"{name}.weight", integers)
         transposed = graph.node("Transpose", stored, perm=[1, 0])  # once, when it is loaded
-        return self._product(graph, name, x, transposed, integers, scales, bias)
+        return self._product(graph, name, x, transposed, integers, graph.weight(f"{name}.scale", scales), bias)
 
     def rows(self, graph: GraphBuilder, name: str, indices: str, table: Floats, scale: float) -> str:
         integers, scales = self._integers(table)
@@ -57,6 +58,17 @@ class Int8Batch(Float32):
         factors = graph.node("Gather", graph.weight(f"{name}.scale", scales), indices)
         factors = graph.scaled(graph.node("Unsqueeze", factors, graph.integers(-1)), scale)
         return graph.node("Mul", found, factors)
+
+    def chosen(self, graph: GraphBuilder, name: str, indices: str, table: Floats) -> Chosen:
+        integers, scales = self._integers(table)
+        rows = graph.node("Gather", graph.weight(f"{name}.weight", integers), indices)
+        factors = graph.node("Gather", graph.weight(f"{name}.scale", scales), indices)
+        transposed = graph.node("Transpose", rows, perm=[1, 0])
+        return {CHOSEN_ROWS: (transposed, np.int8, [table.shape[1], "U"]), ROW_SCALES: (factors, np.float32, ["U"])}
+
+    def chosen_linear(self, graph: GraphBuilder, name: str, x: str, table: Floats) -> tuple[str, Inputs]:
+        inputs: Inputs = {CHOSEN_ROWS: (np.int8, [table.shape[1], "U"]), ROW_SCALES: (np.float32, ["U"])}
+        return self._product(graph, name, x, CHOSEN_ROWS, self._integers(table)[0], ROW_SCALES, None), inputs
 
     def _integers(self, weight: Floats) -> tuple[Integers, Floats]:
         """Integers (out, in) and scales (out,): those of the plan, else :func:`quantize_rows`."""
@@ -70,10 +82,9 @@ class Int8Batch(Float32):
         return np.concatenate(integers), np.concatenate(scales)
 
     def _product(
-        self, graph: GraphBuilder, name: str, x: str, weight: str, integers: Integers, scales: Floats,
+        self, graph: GraphBuilder, name: str, x: str, weight: str, integers: Integers, factors: str,
         bias: Floats | None,
     ) -> str:  # fmt: skip
-        factors = graph.weight(f"{name}.scale", scales)
         added = "" if bias is None else graph.weight(f"{name}.bias", bias)
         return graph.node("DynamicQuantizeMatMul", x, weight, factors, "", added, domain=MICROSOFT)
 
@@ -84,7 +95,7 @@ class Int8Rows(Int8Batch):
     most = EIGHT_BITS
 
     def _product(
-        self, graph: GraphBuilder, name: str, x: str, weight: str, integers: Integers, scales: Floats,
+        self, graph: GraphBuilder, name: str, x: str, weight: str, integers: Integers, factors: str,
         bias: Floats | None,
     ) -> str:  # fmt: skip
         wide = int(np.abs(integers.astype(np.int32)).max(initial=0)) <= SEVEN_BITS
@@ -94,7 +105,6 @@ class Int8Rows(Int8Batch):
         greatest = graph.once("ReduceMax", graph.once("Abs", x), graph.integers(1), keepdims=1)
         # of a row of zeros 0 / 0, which is some integer, and 0 again when it is multiplied by 0
         quantized = graph.once("QuantizeLinear", graph.once("Div", x, greatest), step, middle)
-        factors = graph.weight(f"{name}.scale", scales)
         product = graph.node("MatMulIntegerToFloat", quantized, weight, step, factors, middle, domain=MICROSOFT)
         product = graph.node("Mul", product, greatest)
         return product if bias is None else graph.node("Add", product, graph.weight(f"{name}.bias", bias))
@@ -110,7 +120,7 @@ class Int8Calibrated(Int8Batch):
         self._ranges = ranges
 
     def _product(
-        self, graph: GraphBuilder, name: str, x: str, weight: str, integers: Integers, scales: Floats,
+        self, graph: GraphBuilder, name: str, x: str, weight: str, integers: Integers, factors: str,
         bias: Floats | None,
     ) -> str:  # fmt: skip
         low, high = min(self._ranges[name][0], 0.0), max(self._ranges[name][1], 0.0)
@@ -118,7 +128,6 @@ class Int8Calibrated(Int8Batch):
         step = graph.constant(np.asarray(width, np.float32))
         zero = graph.constant(np.asarray(round(-low / width), np.uint8))
         quantized = graph.once("QuantizeLinear", x, step, zero)
-        factors = graph.weight(f"{name}.scale", scales)
         added = "" if bias is None else graph.weight(f"{name}.bias", bias)
         return graph.node("MatMulIntegerToFloat", quantized, weight, step, factors, zero, "", added, domain=MICROSOFT)
 

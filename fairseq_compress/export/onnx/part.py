@@ -31,9 +31,11 @@ class Part:
     """Builder of one part, ``encoder`` or ``decoder``."""
 
     def __init__(
-        self, part: str, graph: GraphBuilder, weights: Weights, values: dict[str, Any], precision: Float32
-    ) -> None:
+        self, part: str, graph: GraphBuilder, weights: Weights, values: dict[str, Any], precision: Float32,
+        padding: int = 1,
+    ) -> None:  # fmt: skip
         self.name, self.graph, self.weights, self.values, self.precision = part, graph, weights, values, precision
+        self.padding = padding  # its token
         self.before: bool = values[f"{part}_normalize_before"]
         architecture = architecture_of(argparse.Namespace(**values))
         self.architecture, self.embeddings = architecture, architecture.embeddings

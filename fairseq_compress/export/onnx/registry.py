@@ -8,6 +8,11 @@ if TYPE_CHECKING:
     from fairseq_compress.export.onnx.step import Step
 
 Made = TypeVar("Made")
+Inputs = dict[str, tuple[Any, list[Any]]]
+"""Name -> dtype and shape of inputs of a graph."""
+Chosen = dict[str, tuple[str, Any, list[Any]]]
+"""Name -> tensor, dtype and shape of what a graph returns of chosen rows (``export/onnx/shortlist.py``)."""
+CHOSEN_ROWS, ROW_SCALES, CHOSEN_BIAS = "rows", "row_scales", "chosen_bias"
 
 LINEAR: dict[str, "Callable[[Part, str, str], str]"] = {}
 """Form of a matrix -> (part, x, name) to ``x Wᵀ + b``, ``(N, I)`` to ``(N, O)``. Without an entry: one dense matrix."""
@@ -28,6 +33,14 @@ class Embedding:
 
     def logits(self, step: "Step", x: str, entries: int) -> str:
         """Logits ``(N, V)`` of features ``(N, C)``; V is at least ``entries``, and those behind them are -inf."""
+        raise NotImplementedError
+
+    def chosen(self, part: "Part", chosen: str, entries: int) -> Chosen:
+        """The rows ``chosen (U,)`` of the output and its bias there: name -> tensor, dtype and shape."""
+        raise NotImplementedError
+
+    def chosen_logits(self, step: "Step", x: str) -> tuple[str, Inputs]:
+        """Products ``(N', U)``, N' at least N, of features ``(N, C)`` with the chosen rows, and the inputs for them."""
         raise NotImplementedError
 
 

@@ -9,6 +9,7 @@ Shapes: B sentences, S source tokens, G hypotheses of a sentence, P steps, C the
 (in each layer its own), V entries.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import numpy as np
 
 from fairseq_compress.architecture.shape import Attention
 from fairseq_compress.decoding.beam_search import Symbols
+from fairseq_compress.export.onnx import shortlist
 from fairseq_compress.export.onnx.part import Part
 from fairseq_compress.export.onnx.registry import EMBEDDINGS, UNITS
 from fairseq_compress.export.onnx.weights import Weights
@@ -31,7 +33,7 @@ class Step(Part):
     def __init__(
         self, graph: GraphBuilder, weights: Weights, values: dict[str, Any], precision: Float32, symbols: Symbols
     ) -> None:
-        super().__init__("decoder", graph, weights, values, precision)
+        super().__init__("decoder", graph, weights, values, precision, symbols.pad)
         self.symbols = symbols
         self.inputs: Tensors = {
             TOKENS: (np.int64, ["B", "G"]),
@@ -107,18 +109,20 @@ class Step(Part):
         """From ``(B G, width)`` to ``(B, G, width)``."""
         return self.graph.node("Reshape", x, self.graph.shape(TOKENS, width))
 
+    def features(self) -> str:
+        """What the output layer reads, ``(B G, C)``."""
+        x = self.stack(self.embed(TOKENS, "position"))
+        return self.linear(x, "decoder.project_out_dim") if "decoder.project_out_dim.weight" in self.weights else x
+
     def log_probs(self, entries: int) -> str:
         """Log-probabilities ``(B G, V)`` of the next tokens, of which there are ``entries``."""
-        x = self.stack(self.embed(TOKENS, "position"))
-        if "decoder.project_out_dim.weight" in self.weights:
-            x = self.linear(x, "decoder.project_out_dim")
-        logits = EMBEDDINGS[self.embeddings.kind].logits(self, x, entries)
+        logits = EMBEDDINGS[self.embeddings.kind].logits(self, self.features(), entries)
         return self.graph.node("LogSoftmax", logits, axis=-1)
 
 
 def write_step(
     path: Path, file: WeightFile, weights: Weights, values: dict[str, Any], precision: Float32, entries: int,
-    symbols: Symbols,
+    symbols: Symbols, chosen: list[str],
 ) -> dict[str, int]:  # fmt: skip
     """Write the graph of a step and return its states; see :attr:`Step.states`.
 
@@ -129,26 +133,38 @@ def write_step(
     Outputs: ``new_L_k``, ``new_L_v``, which must be the memory of ``past``; ``new_state_NAME``, which must not be that
     of ``state_NAME``; ``log_probs`` and ``best (B, G, count)``; ``eos (B, G)``.
 
-    V is the number of rows of the output, of which the first ``entries`` are tokens.
+    V is the number of rows of the output, of which the first ``entries`` are tokens. With the names ``chosen`` of rows
+    that the graph of the encoder selects, it is that of a shortlist, of which there are more inputs
+    (:mod:`fairseq_compress.export.onnx.shortlist`).
     """
     graph = GraphBuilder(file)
     step = Step(graph, weights, values, precision, symbols)
-    _choose(graph, step.log_probs(entries), symbols.eos)
+    if chosen:
+        log_probs = graph.node("LogSoftmax", shortlist.logits(step, step.features(), chosen), axis=-1)
+        _choose(graph, log_probs, symbols.eos, shortlist.entries_of)
+    else:
+        _choose(graph, step.log_probs(entries), symbols.eos)
     inputs: Tensors = {"penalty": (np.float32, ["V"]), "count": (np.int64, [1])}
     outputs: Tensors = {
         "log_probs": (np.float32, ["B", "G", "K"]),
         "best": (np.int64, ["B", "G", "K"]),
         "eos": (np.float32, ["B", "G"]),
     }
-    graph.save(path, step.inputs | inputs, outputs | step.outputs)
+    graph.save(path, inputs | step.inputs, outputs | step.outputs)
     return step.states
 
 
-def _choose(graph: GraphBuilder, log_probs: str, eos: int) -> None:
-    """From log-probabilities ``(B G, V)`` to the best tokens."""
+def _choose(
+    graph: GraphBuilder,
+    log_probs: str,
+    eos: int,
+    entries_of: Callable[[GraphBuilder, str], str] = lambda _, places: places,
+) -> None:
+    """From log-probabilities ``(B G, V)`` to the best tokens; ``entries_of`` gives the tokens of places among them."""
     ends = graph.node("Gather", log_probs, graph.integers(eos), axis=1)
     graph.node("Reshape", ends, graph.shape(TOKENS), outputs=["eos"])
     best, tokens = graph.node("TopK", graph.node("Add", log_probs, "penalty"), "count", outputs=2, axis=-1)
     sizes = graph.node("Concat", graph.shape(TOKENS), "count", axis=0)
     graph.node("Reshape", best, sizes, outputs=["log_probs"])
+    tokens = tokens if entries_of is None else entries_of(graph, tokens)
     graph.node("Reshape", tokens, sizes, outputs=["best"])

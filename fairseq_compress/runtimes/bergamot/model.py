@@ -2,6 +2,7 @@
 
 import importlib
 import re
+from copy import copy
 from typing import Any, Protocol
 
 from fairseq_compress.corpus.segmentation.sentencepiece_model import open_model as open_sentencepiece
@@ -10,7 +11,8 @@ from fairseq_compress.decoding.search_options import SearchOptions
 from fairseq_compress.errors import ConfigError, DataError
 from fairseq_compress.options import flag
 from fairseq_compress.runtimes import RUNTIMES
-from fairseq_compress.runtimes.bergamot.simulation import Simulation
+from fairseq_compress.runtimes.bergamot.shortlist import read_shortlist
+from fairseq_compress.runtimes.bergamot.simulation import Shortlist, Simulation
 from fairseq_compress.runtimes.model_directory import ModelDirectory
 from fairseq_compress.runtimes.opened import OpenedModel, open_directory
 from fairseq_compress.runtimes.options import RuntimeOptions
@@ -44,12 +46,36 @@ class BergamotModel:
         directory.verify()  # before: the engine panics on some damaged models
         self.longest: int = directory.metadata["positions"]["source"] - 1
         self._target = open_sentencepiece(directory.segmentation().paths()[-1])
-        facts = directory.metadata["bergamot"]
-        self._engine: Engine = (Simulated if facts["simulated"] else Firefox)(directory, facts)
+        self._directory, facts = directory, directory.metadata["bergamot"]
+        self._engine = _engine(directory, facts)
+        self._shortlist = _shortlist(directory, facts)
+        self._pieces = [open_sentencepiece(directory.path / name) for name in facts["vocabularies"]]
 
     def translate(self, sentences: list[list[str]]) -> list[list[Hypothesis[list[str]]]]:
         texts = map(self._engine, sentences)
         return [[Hypothesis(0.0, self._target.encode(text, out_type=str))] for text in texts]
+
+    def choices(self, sentence: list[str]) -> list[str]:
+        """The subwords among which a translation is chosen."""
+        assert self._shortlist is not None
+        source, target = self._pieces
+        chosen = self._shortlist.of([*map(source.piece_to_id, sentence), source.eos_id()])
+        return [target.id_to_piece(entry) for entry in chosen.tolist()]
+
+    def without_shortlist(self) -> "BergamotModel":
+        """The same model, which computes all entries."""
+        found = copy(self)
+        found._engine = _engine(self._directory, self._directory.metadata["bergamot"] | {"shortlist": None})
+        return found
+
+
+def _shortlist(directory: ModelDirectory, facts: dict[str, Any]) -> Shortlist | None:
+    name, (source, target) = facts["shortlist"], facts["vocabularies"]
+    return None if name is None else read_shortlist(directory.path / name, shared=source == target)
+
+
+def _engine(directory: ModelDirectory, facts: dict[str, Any]) -> Engine:
+    return (Simulated if facts["simulated"] else Firefox)(directory, facts)
 
 
 class Firefox:
@@ -84,7 +110,7 @@ class Simulated:
         source, target = (open_sentencepiece(directory.path / name) for name in facts["vocabularies"])
         self._source, self._target = source, target
         file = read_marian(directory.path / facts["model"])
-        self._model = Simulation(file.items, facts["heads"], tuple(facts["layers"]))
+        self._model = Simulation(file.items, facts["heads"], tuple(facts["layers"]), _shortlist(directory, facts))
 
     def __call__(self, pieces: list[str]) -> str:
         ids = [self._source.piece_to_id(piece) for piece in pieces]

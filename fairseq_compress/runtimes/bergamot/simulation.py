@@ -8,8 +8,8 @@ Found by experiments with random weights (``tests/integration/test_bergamot.py``
 - Embeddings are q / m · √C. Positions start at 0. The first input of the decoder is a zero vector plus position 0.
 - Layer norms follow each residual sum, with an epsilon of 1e-6; softmax, gate and state of the SSRU are in float32.
 - Decoding is greedy, with at most min(2 S + 4, 256) tokens for S source tokens, EOS counted. ``<unk>`` is not
-  suppressed. With a shortlist the output is chosen among the first N entries, the candidates of the source tokens and
-  these tokens themselves, and the next free entries up to a multiple of 8.
+  suppressed. With a shortlist the output is chosen among the first N entries, the candidates of the source tokens, with
+  one vocabulary these tokens themselves, and the next free entries up to a multiple of 8.
 
 Shapes: S source tokens, C width, K inputs and N outputs of a layer.
 """
@@ -76,10 +76,13 @@ class Shortlist:
 
     first: int
     candidates: Sequence[NDArray[Any]]
+    shared: bool = True
+    """Both sides have one vocabulary: source tokens may be copied."""
 
     def of(self, source: Sequence[int]) -> NDArray[np.int64]:
         """The entries among which the translation of a sentence is chosen, in their order."""
-        chosen = {*range(self.first), *source, *(int(each) for token in source for each in self.candidates[token])}
+        copied = source if self.shared else ()
+        chosen = {*range(self.first), *copied, *(int(each) for token in source for each in self.candidates[token])}
         entry = self.first
         while len(chosen) % 8 and entry < len(self.candidates):
             chosen.add(entry)

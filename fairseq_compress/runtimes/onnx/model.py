@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,13 @@ from onnxruntime.capi import onnxruntime_pybind11_state as states
 from fairseq_compress.decoding.beam_search import Floats, Ints, Symbols, beam_search
 from fairseq_compress.decoding.search_model import Dictionaries, Found, SearchModel, Sentences
 from fairseq_compress.decoding.search_options import SearchOptions
+from fairseq_compress.decoding.shortlist import LEAST, Shortlist
+from fairseq_compress.decoding.shortlist_file import read_shortlist
 from fairseq_compress.decoding.vocabulary import read_symbols
 from fairseq_compress.errors import DataError
 from fairseq_compress.options import option
 from fairseq_compress.runtimes.model_directory import ModelDirectory, read_metadata
+from fairseq_compress.runtimes.onnx.chosen import Entries
 from fairseq_compress.runtimes.onnx.greedy import greedy_search
 from fairseq_compress.runtimes.onnx.loop import SearchLoop
 from fairseq_compress.runtimes.onnx.loop_steps import LoopSteps
@@ -29,6 +33,8 @@ TOKENS_AT_ONCE = 1024
 # Keys of the source are padded to a multiple: the product of one query with values adds the last ones of another number
 # in another order, and a sentence would depend on the longest of its batch, in the last bit.
 SOURCE_STEP = 4
+SHORTLIST = "shortlist.bin"
+SPECIAL = 4  # entries that may be forbidden besides those of an n-gram
 _ERRORS = (RuntimeError, *(getattr(states, name) for name in ("Fail", "InvalidArgument", "RuntimeException")))
 
 
@@ -68,6 +74,8 @@ class OnnxMetadata:
     sparse_in_file: dict[str, int] = field(default_factory=dict)
     """Number of matrices with many zeros, their bytes in the file, and those of the dense ones in memory."""
     language_tokens: _LanguageTokens = _LanguageTokens()  # older versions refuse directories that have the key
+    chosen: tuple[str, ...] = ()
+    """With a shortlist, what the graph of the encoder returns besides ``source``, in this order."""
 
 
 def open_model(directory: ModelDirectory, options: RuntimeOptions) -> OpenedModel:
@@ -93,6 +101,10 @@ class OnnxModel(SearchModel):
         )  # fmt: skip
         self._path, self._shape, self._entries = directory.path, onnx.decoder, len(target)
         self._language_tokens = onnx.language_tokens
+        self._chosen, self._symbols = onnx.chosen, onnx.symbols
+        self.shortlist = _shortlist(directory, onnx, (len(indices), len(target))) if onnx.chosen else None
+        """None: all entries are computed."""
+        self._least = max(LEAST, 2 * options.beam + SPECIAL)
         self._positions = {
             side: _PositionRows(directory.path, side, getattr(onnx.positions, side), getattr(onnx.widths, side))
             for side in ("encoder", "decoder")
@@ -102,6 +114,19 @@ class OnnxModel(SearchModel):
         self._decoder = STEP if onnx.language_tokens.target else decoder(directory.path, options)
         self._background = ThreadPoolExecutor(1)  # the checksums, while the first sentences are translated
         self._verified = self._background.submit(directory.verify)
+
+    def choices(self, sentence: list[str]) -> list[str]:
+        """The subwords among which a translation is chosen."""
+        assert self.shortlist is not None
+        source, target, symbols = self._dictionaries
+        ids = [*(source.get(piece, symbols.unk) for piece in sentence), symbols.eos]
+        return [target[entry] for entry in self.shortlist.of(ids, self._least).tolist()]
+
+    def without_shortlist(self) -> "OnnxModel":
+        """The same model, which computes all entries."""
+        found = copy(self)
+        found.shortlist = None
+        return found
 
     def search_all(self, batches: Sequence[Sentences]) -> list[Found]:
         if len(batches) == 1:
@@ -144,12 +169,27 @@ class OnnxModel(SearchModel):
             lengths = lengths + len(before)
         mask = (np.arange(tokens.shape[1]) < lengths[:, None]).astype(np.int32)
         positions = self._positions["encoder"].first(tokens.shape[1])
-        source = encoder.run(None, {"tokens": tokens, "positions": positions[None], "mask": mask})
+        inputs = {"tokens": tokens, "positions": positions[None], "mask": mask}
+        chosen = self._entries_of(tokens, lengths) if self._chosen else None
+        source = encoder.run(None, inputs if chosen is None else inputs | {"chosen": chosen.union})
+        if chosen is not None:
+            count = len(source) - len(self._chosen)
+            chosen.set_rows(dict(zip(self._chosen, source[count:], strict=True)))
+            source = source[:count]
         if (more := -tokens.shape[1] % SOURCE_STEP) > 0:
             mask = np.pad(mask, ((0, 0), (0, more)))
             source = [np.pad(part, [(0, 0)] * 3 + [(0, more), (0, 0)]) for part in source]
         layers = dict(zip(self._shape.sources(), source, strict=True))
-        return Encoded(layers, mask, self._positions["decoder"].first(steps))
+        return Encoded(layers, mask, self._positions["decoder"].first(steps), chosen)
+
+    def _entries_of(self, tokens: Ints, lengths: Ints) -> Entries:
+        """The shortlists of a batch, large enough for the beam; all entries without one."""
+        every = np.arange(self._entries)
+        lists = [
+            every if self.shortlist is None else self.shortlist.of(row[:length], self._least)
+            for row, length in zip(tokens, lengths.tolist(), strict=True)
+        ]
+        return Entries(lists, self._entries, self._symbols.pad)
 
     def _open(self, threads: int, *names: str) -> list[Any]:
         """The sessions of the named graphs with a number of threads."""
@@ -162,6 +202,12 @@ class OnnxModel(SearchModel):
         """The error to raise; that of an altered file takes precedence."""
         self._verified.result()
         return DataError(f"{self._path}: ONNX Runtime cannot {what} it: {str(error).splitlines()[0]}")
+
+
+def _shortlist(directory: ModelDirectory, onnx: OnnxMetadata, sizes: tuple[int, int]) -> Shortlist:
+    file = read_shortlist(directory.path / SHORTLIST)
+    file.check_dictionaries(directory.metadata["vocabulary"], sizes)
+    return file.open(max(onnx.symbols.pad, onnx.symbols.eos, onnx.symbols.unk))
 
 
 class _PositionRows:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from fairseq_compress.decoding.beam_search import Candidates, Choice, Floats, Ints, pick
 from fairseq_compress.decoding.candidates import Best, candidates
 from fairseq_compress.options import option
+from fairseq_compress.runtimes.onnx.chosen import Entries
 
 STEPS_AT_FIRST = 32  # for which there is room; it doubles when they are over
 
@@ -68,11 +69,15 @@ class Encoded(NamedTuple):
     """``(B, S)``, 1 for tokens, 0 for padding."""
     positions: Floats
     """Vectors of the decoding steps, ``(.., C)``."""
+    chosen: Entries | None = None
+    """The shortlists of the sentences, if the graph of a step requires them."""
 
     def take(self, rows: Ints) -> "Encoded":
         """The sentences ``rows``; contiguous, as bound memory must be."""
         layers = {number: part.take(rows, axis=1) for number, part in self.layers.items()}
-        return Encoded(layers, self.mask.take(rows, axis=0), self.positions)
+        if self.chosen is not None:
+            self.chosen.keep(rows)
+        return Encoded(layers, self.mask.take(rows, axis=0), self.positions, self.chosen)
 
     def inputs(self) -> dict[str, NDArray[Any]]:
         """What a graph reads of the sentences."""
@@ -107,7 +112,8 @@ class OnnxSteps:
         self._binding: Any = None
 
     def candidates(self, tokens: Ints, scores: Floats, choice: Choice) -> Candidates:
-        return candidates(lambda k: self._run(tokens, choice.penalties, k), scores, choice, self._entries - 1)
+        most = self._entries if self._source.chosen is None else self._source.chosen.ids.shape[1]
+        return candidates(lambda k: self._run(tokens, choice.penalties, k), scores, choice, most - 1)
 
     def _run(self, tokens: Ints, penalties: dict[int, float], count: int) -> Best:
         for language in self._language_tokens if self._step == 0 else ():
@@ -185,7 +191,8 @@ class OnnxSteps:
         self._binding = self._session.io_binding()
         self._tokens = np.empty((batch, group), np.int64)
         self._position = np.empty((1, 1, self._positions.shape[1]), np.float32)
-        self._penalty = np.zeros(self._shape.entries, np.float32)
+        chosen = {} if self._source.chosen is None else self._source.chosen.inputs(group)
+        self._penalty = np.zeros(self._shape.entries if not chosen else chosen["entries"].shape[1], np.float32)
         self._number = np.zeros(1, np.int32)
         self._own = np.arange(group, dtype=np.int32)
         self._constants = np.array([count], np.int64), np.array([group], np.int32)
@@ -195,6 +202,7 @@ class OnnxSteps:
         inputs: dict[str, NDArray[Any]] = {
             "tokens": self._tokens, "position": self._position, "path": self._path, "penalty": self._penalty,
             "count": self._constants[0], "step": self._number, "beam": self._constants[1], **self._source.inputs(),
+            **chosen,
         }  # fmt: skip
         outputs: dict[str, NDArray[Any]] = {"log_probs": self._lprobs, "best": self._best, "eos": self._eos}
         for place, (layer, _) in enumerate(self._caches):
@@ -202,6 +210,7 @@ class OnnxSteps:
                 inputs[f"past_{layer}_{name}"] = outputs[f"new_{layer}_{name}"] = self._past[place][part]
         for state, old, new in zip(self._shape.states, self._states, self._new_states, strict=True):
             inputs[f"state_{state.name}"], outputs[f"new_state_{state.name}"] = old, new
+        self._bound = inputs  # whose memory must stay
         for name, array in inputs.items():
             self._binding.bind_input(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
         for name, array in outputs.items():

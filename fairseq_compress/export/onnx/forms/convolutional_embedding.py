@@ -8,9 +8,9 @@ import numpy as np
 from onnx import TensorProto
 
 from fairseq_compress.export.onnx.encoder import MASK
-from fairseq_compress.export.onnx.forms.plain_embedding import products, rows
+from fairseq_compress.export.onnx.forms.plain_embedding import chosen_products, chosen_rows, products, rows
 from fairseq_compress.export.onnx.part import Part
-from fairseq_compress.export.onnx.registry import EMBEDDINGS, Embedding, register
+from fairseq_compress.export.onnx.registry import EMBEDDINGS, Chosen, Embedding, Inputs, register
 from fairseq_compress.export.onnx.step import Step
 from fairseq_compress.export.onnx_graph import GraphBuilder
 
@@ -28,6 +28,12 @@ class ConvolutionalEmbedding(Embedding):
 
     def logits(self, step: Step, x: str, entries: int) -> str:
         return products(step, x, entries, inputs=TABLE)
+
+    def chosen(self, part: Part, chosen: str, entries: int) -> Chosen:
+        return chosen_rows(part, chosen, entries, inputs=TABLE)
+
+    def chosen_logits(self, step: Step, x: str) -> tuple[str, Inputs]:
+        return chosen_products(step, x, inputs=TABLE)
 
 
 def _former(step: Step, narrow: str) -> str:

@@ -3,9 +3,9 @@
 B is stored once, as a table. It is small, and multiplied in float32 in both directions, whatever the precision.
 """
 
-from fairseq_compress.export.onnx.forms.plain_embedding import OUTPUT, products, rows
+from fairseq_compress.export.onnx.forms.plain_embedding import OUTPUT, chosen_products, chosen_rows, products, rows
 from fairseq_compress.export.onnx.part import Part
-from fairseq_compress.export.onnx.registry import EMBEDDINGS, Embedding, register
+from fairseq_compress.export.onnx.registry import EMBEDDINGS, Chosen, Embedding, Inputs, register
 from fairseq_compress.export.onnx.step import Step
 
 TABLE = ".table"
@@ -20,8 +20,18 @@ class FactorizedEmbedding(Embedding):
         return graph.node("Reshape", x, graph.shape(tokens, len(part.weights[f"{expand}.weight"])))
 
     def logits(self, step: Step, x: str, entries: int) -> str:
-        reduced = step.graph.node("Gemm", x, _whole(step, f"{OUTPUT}.expand"))
-        return products(step, reduced, entries, TABLE)
+        return products(step, _reduced(step, x), entries, TABLE)
+
+    def chosen(self, part: Part, chosen: str, entries: int) -> Chosen:
+        return chosen_rows(part, chosen, entries, TABLE)
+
+    def chosen_logits(self, step: Step, x: str) -> tuple[str, Inputs]:
+        return chosen_products(step, _reduced(step, x), TABLE)
+
+
+def _reduced(step: Step, x: str) -> str:
+    reduced: str = step.graph.node("Gemm", x, _whole(step, f"{OUTPUT}.expand"))
+    return reduced
 
 
 def _whole(part: Part, name: str) -> str:

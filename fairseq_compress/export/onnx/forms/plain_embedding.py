@@ -4,7 +4,7 @@ import numpy as np
 
 from fairseq_compress.decoding.beam_search import Floats
 from fairseq_compress.export.onnx.part import Part
-from fairseq_compress.export.onnx.registry import EMBEDDINGS, Embedding, register
+from fairseq_compress.export.onnx.registry import CHOSEN_BIAS, EMBEDDINGS, Chosen, Embedding, Inputs, register
 from fairseq_compress.export.onnx.step import Step
 
 TABLES = ("encoder.embed_tokens", "decoder.embed_tokens")
@@ -19,6 +19,12 @@ class PlainEmbedding(Embedding):
     def logits(self, step: Step, x: str, entries: int) -> str:
         return products(step, x, entries)
 
+    def chosen(self, part: Part, chosen: str, entries: int) -> Chosen:
+        return chosen_rows(part, chosen, entries)
+
+    def chosen_logits(self, step: Step, x: str) -> tuple[str, Inputs]:
+        return chosen_products(step, x)
+
 
 def rows(part: Part, tokens: str, scale: float, suffix: str = "") -> str:
     """Rows of the table ``embed_tokens`` + ``suffix`` of a part."""
@@ -32,9 +38,31 @@ def products(step: Step, x: str, entries: int, suffix: str = "", inputs: str = "
     own, bias = OUTPUT + suffix, behind(step.weights.table(OUTPUT + suffix), entries)
     if f"{own}.bias" in step.weights:
         bias[:entries] = step.weights[f"{own}.bias"][:entries]
-    table = step.weights.first_equal(own, tuple(table + (inputs or suffix) for table in TABLES))
-    product = step.precision.linear if table is None else step.precision.tied_linear
-    return product(step.graph, table or own, x, step.weights.table(own), bias)
+    table = _table(step, suffix, inputs)
+    product = step.precision.linear if table == own else step.precision.tied_linear
+    return product(step.graph, table, x, step.weights.table(own), bias)
+
+
+def chosen_rows(part: Part, chosen: str, entries: int, suffix: str = "", inputs: str = "") -> Chosen:
+    """The ``chosen`` rows of the table of :func:`products`, and the bias there if the output has one."""
+    own, name = OUTPUT + suffix, _table(part, suffix, inputs)
+    found = part.precision.chosen(part.graph, name, chosen, part.weights.table(own))
+    if f"{own}.bias" not in part.weights:
+        return found
+    bias = part.graph.weight(f"{name}.bias", part.weights[f"{own}.bias"][:entries])
+    return found | {CHOSEN_BIAS: (part.graph.node("Gather", bias, chosen), np.float32, ["U"])}
+
+
+def chosen_products(step: Step, x: str, suffix: str = "", inputs: str = "") -> tuple[str, Inputs]:
+    """:func:`products` with chosen rows, without bias."""
+    own = OUTPUT + suffix
+    return step.precision.chosen_linear(step.graph, _table(step, suffix, inputs), x, step.weights.table(own))
+
+
+def _table(part: Part, suffix: str, inputs: str) -> str:
+    """The name of the table of the output: that of an equal one of the inputs, else its own."""
+    own = OUTPUT + suffix
+    return part.weights.first_equal(own, tuple(table + (inputs or suffix) for table in TABLES)) or own
 
 
 def behind(table: Floats, entries: int) -> Floats:

@@ -11,9 +11,10 @@ import numpy as np
 from fairseq_compress.decoding.beam_search import Floats
 from fairseq_compress.export.onnx.forms.plain_embedding import OUTPUT, behind
 from fairseq_compress.export.onnx.part import Part
-from fairseq_compress.export.onnx.registry import EMBEDDINGS, Embedding, register
+from fairseq_compress.export.onnx.registry import EMBEDDINGS, Chosen, Embedding, Inputs, register
 from fairseq_compress.export.onnx.step import Step
 from fairseq_compress.export.onnx.weights import ROWS
+from fairseq_compress.export.onnx_linear import float32_products, in_float32
 
 
 @register(EMBEDDINGS, "tensor_train")
@@ -35,24 +36,37 @@ class TensorTrainEmbedding(Embedding):
         return graph.scaled(graph.node("Reshape", x, graph.shape(tokens, width)), scale)
 
     def logits(self, step: Step, x: str, entries: int) -> str:
-        graph, cores = step.graph, _cores(step, OUTPUT)
-        table, count, width = "", 1, 1
-        for place, core in enumerate(cores):
-            rank, v, d, next_rank = core.shape
-            slices = _slices(step, f"{OUTPUT}.cores.{place}", core, graph.numbers(v))  # (v, r d r')
-            slices = graph.node("Transpose", graph.reshape(slices, v, rank, d * next_rank), perm=[1, 0, 2])
-            slices = graph.reshape(slices, rank, v * d * next_rank)
-            if place:
-                slices = graph.node("MatMul", graph.reshape(table, count * width, rank), slices)
-            table = graph.node("Transpose", graph.reshape(slices, count, width, v, d * next_rank), perm=[0, 2, 1, 3])
-            count, width = count * v, width * d
-        table = graph.node("Slice", graph.reshape(table, count, width), graph.integers(0), graph.integers(entries))
-        # the output of the padding is zero, and so are rows behind the last token
-        padding = graph.integers(step.symbols.pad), graph.constant(np.zeros((1, width), np.float32))
-        table = graph.node("ScatterND", table, graph.node("Unsqueeze", padding[0], graph.integers(1)), padding[1])
-        table = graph.node("Pad", table, graph.integers(0, 0, -entries % ROWS, 0))
+        table = _table(step, entries)
         bias = behind(np.zeros((entries + -entries % ROWS, 1), np.float32), entries)
-        return graph.node("Gemm", x, table, graph.weight(f"{OUTPUT}.bias", bias), transB=1)
+        return step.graph.node("Gemm", x, table, step.graph.weight(f"{OUTPUT}.bias", bias), transB=1)
+
+    def chosen(self, part: Part, chosen: str, entries: int) -> Chosen:
+        rows = part.graph.node("Gather", _table(part, entries), chosen)
+        return in_float32(rows, part.width)
+
+    def chosen_logits(self, step: Step, x: str) -> tuple[str, Inputs]:
+        return float32_products(step.graph, x, step.width)
+
+
+def _table(part: Part, entries: int) -> str:
+    """All rows of the output in float32, computed when the model is loaded."""
+    graph, cores = part.graph, _cores(part, OUTPUT)
+    table, count, width = "", 1, 1
+    for place, core in enumerate(cores):
+        rank, v, d, next_rank = core.shape
+        slices = _slices(part, f"{OUTPUT}.cores.{place}", core, graph.numbers(v))  # (v, r d r')
+        slices = graph.node("Transpose", graph.reshape(slices, v, rank, d * next_rank), perm=[1, 0, 2])
+        slices = graph.reshape(slices, rank, v * d * next_rank)
+        if place:
+            slices = graph.node("MatMul", graph.reshape(table, count * width, rank), slices)
+        table = graph.node("Transpose", graph.reshape(slices, count, width, v, d * next_rank), perm=[0, 2, 1, 3])
+        count, width = count * v, width * d
+    table = graph.node("Slice", graph.reshape(table, count, width), graph.integers(0), graph.integers(entries))
+    # the output of the padding is zero, and so are rows behind the last token
+    padding = graph.integers(part.padding), graph.constant(np.zeros((1, width), np.float32))
+    table = graph.node("ScatterND", table, graph.node("Unsqueeze", padding[0], graph.integers(1)), padding[1])
+    found: str = graph.node("Pad", table, graph.integers(0, 0, -entries % ROWS, 0))
+    return found
 
 
 def _cores(part: Part, name: str) -> list[Floats]:
