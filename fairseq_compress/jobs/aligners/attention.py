@@ -94,11 +94,11 @@ def trained_attention(path: str) -> tuple[int | None, int] | None:
     By ``--guided-alignment-weight``, or by fairseq's ``transformer_align``.
     """
     cfg = load_upgraded(path)[1]
-    criterion, model = getattr(cfg, "criterion", None), cfg.model
+    criterion: Any = getattr(cfg, "criterion", None)
     if getattr(criterion, "guided_alignment_weight", 0):
         return criterion.guided_alignment_layer, criterion.guided_alignment_heads
-    layer = getattr(model, "alignment_layer", None)
-    return None if layer is None else (layer, model.alignment_heads)
+    layer = getattr(cfg.model, "alignment_layer", None)
+    return None if layer is None else (layer, cfg.model.alignment_heads)
 
 
 def _with(ids: Ints, eos: int) -> Tensor:
