@@ -202,10 +202,8 @@ def main() -> None:
         args.sentences, args.one, args.rounds, args.text_rounds, args.max_batch_sizes = 8, 2, 1, 1, [512]
     with tempfile.TemporaryDirectory() as temporary:
         args.work = args.work or Path(temporary)
-        print(
-            "| model | what | beam | system | ms a sentence | least | ratio of the medians |\n"
-            "|---|---|---:|---|---:|---:|---:|"
-        )
+        heads = ["model", "what", "beam", "system", "ms a sentence", "least", "ratio of the medians"]
+        print(f"| {' | '.join(heads)} |\n{'|---' * len(heads)}|")
         rows = run(args)
     if args.json:
         whole = {"options": vars(args), "load": os.getloadavg()[0], "rows": rows}

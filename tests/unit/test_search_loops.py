@@ -145,7 +145,7 @@ def test_weights_are_expanded_when_the_graph_is_loaded(form, kind, tmp_path):
     both = Both(tmp_path, make(form), kind)
     folder = both.folders[0]
     of_step = len(nodes_after_loading(folder / "step.onnx", folder))
-    for name, more in zip(SEARCHES, (6, 24), strict=True):
+    for name, more in zip(SEARCHES, (4, 30), strict=True):
         nodes_after_loading(folder / name, folder)
         (loop,) = onnx.load(folder / "optimized.onnx", load_external_data=False).graph.node
         body = next(each.g for each in loop.attribute if each.name == "body")
@@ -156,6 +156,6 @@ def test_the_graphs_are_small(tmp_path):
     """Their weights are those of the step."""
     folder = Both(tmp_path, make("ssru", words=1000), "int4").folders[0]
     for name in SEARCHES:
-        assert (folder / name).stat().st_size < 10_000
+        assert (folder / name).stat().st_size < (folder / "step.onnx").stat().st_size
         weights = onnx.load(folder / name, load_external_data=False).graph.initializer
         assert {each.external_data[0].value for each in weights if each.external_data} == {"weights.bin"}

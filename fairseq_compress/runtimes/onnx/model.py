@@ -167,18 +167,19 @@ class OnnxModel(SearchModel):
         if before := self._language_tokens.source:
             tokens = np.concatenate([np.tile(np.array(before, np.int64), (len(tokens), 1)), tokens], axis=1)
             lengths = lengths + len(before)
-        mask = (np.arange(tokens.shape[1]) < lengths[:, None]).astype(np.int32)
-        positions = self._positions["encoder"].first(tokens.shape[1])
-        inputs = {"tokens": tokens, "positions": positions[None], "mask": mask}
+        length = tokens.shape[1]
+        more = -length % SOURCE_STEP
+        mask = (np.arange(length + more) < lengths[:, None]).astype(np.int32)
+        positions = self._positions["encoder"].first(length)
+        inputs = {"tokens": tokens, "positions": positions[None], "mask": mask[:, :length]}
         chosen = self._entries_of(tokens, lengths) if self._chosen else None
         source = encoder.run(None, inputs if chosen is None else inputs | {"chosen": chosen.union})
         if chosen is not None:
             count = len(source) - len(self._chosen)
             chosen.set_rows(dict(zip(self._chosen, source[count:], strict=True)))
             source = source[:count]
-        if (more := -tokens.shape[1] % SOURCE_STEP) > 0:
-            mask = np.pad(mask, ((0, 0), (0, more)))
-            source = [np.pad(part, [(0, 0)] * 3 + [(0, more), (0, 0)]) for part in source]
+        if more:
+            source = [_padded(part, more) for part in source]
         layers = dict(zip(self._shape.sources(), source, strict=True))
         return Encoded(layers, mask, self._positions["decoder"].first(steps), chosen)
 
@@ -208,6 +209,14 @@ def _shortlist(directory: ModelDirectory, onnx: OnnxMetadata, sizes: tuple[int, 
     file = read_shortlist(directory.path / SHORTLIST)
     file.check_dictionaries(directory.metadata["vocabulary"], sizes)
     return file.open(max(onnx.symbols.pad, onnx.symbols.eos, onnx.symbols.unk))
+
+
+def _padded(source: Floats, more: int) -> Floats:
+    """Keys and values with ``more`` tokens behind them; ``numpy.pad`` takes five times as long."""
+    *outer, tokens, width = source.shape
+    padded = np.zeros((*outer, tokens + more, width), np.float32)
+    padded[..., :tokens, :] = source
+    return padded
 
 
 class _PositionRows:
