@@ -32,6 +32,7 @@ def transformers() -> Any:
     sys.modules.setdefault("torchaudio", None)  # type: ignore[arg-type]
     import transformers
 
+    transformers.utils.import_utils.is_torchaudio_available.cache_clear()  # CTranslate2's converters asked before
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     return transformers

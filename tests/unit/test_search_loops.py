@@ -116,7 +116,7 @@ def test_which_graph_is_used(beam, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("beam", [1, 3])
 def test_eos_at_once(beam, tmp_path):
-    both = Both(tmp_path, build(2, share_decoder_input_output_embed=False, peak=1))
+    both = Both(tmp_path, build(3, share_decoder_input_output_embed=False, peak=1))
     found = check(both, sentences(100), beam=beam, min_len=0, lenpen=0.0)
     assert any(best.output == [] for each in found for best in each)
 
