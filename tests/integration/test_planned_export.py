@@ -100,7 +100,7 @@ def test_the_integers_of_the_graphs_are_those_of_the_packed_file(mixed):
         scales = np.repeat(np.float32(1) / inverse, columns // inverse.shape[1], axis=1)
         assert is_in(integers.numpy().reshape(rows, columns).astype(np.int32), scales, found), name
         compared += 1
-    assert compared == sum(metadata["forms"]["kept"].values()) == 20
+    assert compared == sum(metadata["forms"]["kept"].values()) == 17
     kept = {form.partition(",")[0] for form in metadata["forms"]["kept"]}
     assert kept == {"linear: bits=3", "linear: bits=4", "linear: bits=8"}
     assert list(metadata["forms"]["expanded"].values()) == [2]
@@ -176,7 +176,7 @@ def test_each_lost_form_is_one_line(options, model, tmp_path, capsys):  # noqa: 
     capsys.readouterr()
     metadata = export(model, packed, tmp_path / "out", *options)
     lost = metadata["forms"]["lost"]
-    assert sum(lost.values()) + sum(metadata["forms"].get("kept", {}).values()) == 22
+    assert sum(lost.values()) + sum(metadata["forms"].get("kept", {}).values()) == 19
     assert any(form.startswith("codes") for form in lost)
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning")]
     kind = metadata["quantization"]
