@@ -6,7 +6,8 @@ from typing import NamedTuple
 from fairseq_compress.architecture.shape import Architecture
 from fairseq_compress.functional.layer_map import PARTS
 
-OUTPUT, OUTPUT_BIAS, OUTPUT_ALPHA = "decoder.output_projection", "decoder_ff_logit_out_b", "none_QuantMultA"
+ALPHA = "_QuantMultA"  # behind the name of a weight: the multiplier of its layer's input
+OUTPUT, OUTPUT_BIAS, OUTPUT_ALPHA = "decoder.output_projection", "decoder_ff_logit_out_b", f"none{ALPHA}"
 TABLE = "Wemb"
 _PROJECTIONS = {"q_proj": "q", "k_proj": "k", "v_proj": "v", "out_proj": "o"}
 

@@ -14,6 +14,7 @@ from fairseq.data import Dictionary
 
 from fairseq_compress.architecture.configuration import architecture_of
 from fairseq_compress.architecture.marian_names import (
+    ALPHA,
     OUTPUT,
     OUTPUT_ALPHA,
     OUTPUT_BIAS,
@@ -99,6 +100,7 @@ def write_model(
     items = _parameters(architecture, weights, storage)
     orders = _order(source, both[0]), _order(target, both[1])
     items |= _tables(weights, orders, joined, storage.stored)
+    items |= _output_alphas(storage.ranges[OUTPUT], joined)
     pair = "".join(text.languages)
     names = _write_vocabularies(folder, pair, both, own)
     shape = _shape(architecture, [len(vocabulary.pieces) for vocabulary in both])
@@ -141,14 +143,14 @@ def _parameters(architecture: Architecture, weights: dict[str, Any], storage: St
     for linear in linear_layers(architecture):
         integers, multiplier = _eight_bits(weights[f"{linear.ours}.weight"], storage.stored)
         items[linear.weight] = Quantized(integers.T, multiplier)
-        items[f"{linear.weight}_QuantMultA"] = _alpha(storage.ranges[linear.ours])
+        items[f"{linear.weight}{ALPHA}"] = _alpha(storage.ranges[linear.ours])
         if linear.bias is not None:
             bias = weights.get(f"{linear.ours}.bias")
             items[linear.bias] = np.zeros(len(weights[f"{linear.ours}.weight"]), np.float32) if bias is None else bias
     for norm in norms(architecture):
         items[f"{norm.name}_ln_scale"] = weights[f"{norm.ours}.weight"]
         items[f"{norm.name}_ln_bias"] = weights[f"{norm.ours}.bias"]
-    return items | {OUTPUT_ALPHA: _alpha(storage.ranges[OUTPUT])}
+    return items
 
 
 def _eight_bits(weight: Any, stored: StoredWeights, rows: Any = slice(None)) -> Quantized:
@@ -181,6 +183,12 @@ def _tables(
     if joined:
         return items | {TABLE: tables[0]}
     return items | {f"{part}_{TABLE}": table for part, table in zip(PARTS, tables, strict=True)}
+
+
+def _output_alphas(limits: Range, joined: bool) -> dict[str, Value]:
+    """The multiplier of the output layer's input under the names that ``fxtranslate`` and Marian look for."""
+    table = TABLE if joined else f"decoder_{TABLE}"
+    return dict.fromkeys((OUTPUT_ALPHA, f"{table}{ALPHA}"), _alpha(limits))
 
 
 def _order(dictionary: Dictionary, vocabulary: Vocabulary) -> Order:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fairseq_compress.architecture.configuration import from_flags
-from fairseq_compress.architecture.marian_names import OUTPUT, OUTPUT_BIAS, TABLE, linear_layers, norms
+from fairseq_compress.architecture.marian_names import ALPHA, OUTPUT, OUTPUT_BIAS, TABLE, linear_layers, norms
 from fairseq_compress.architecture.shape import Architecture
 from fairseq_compress.checkpoint.imports import ImportRequest
 from fairseq_compress.checkpoint.imports.imported import ImportedModel
@@ -30,7 +30,6 @@ TITLE = "Marian: .npz or .bin, or a folder with one"
 SUFFIXES = (".npz", ".bin")
 PAIR = re.compile(r"model\.([a-z]{2})([a-z]{2})\.")
 NEVER = -100.0  # logit of entries that Marian does not have; its probability is 0 in float32
-ALPHA = "_QuantMultA"
 ACTIVATIONS = {"relu": "relu", "swish": "swish"}
 Array = NDArray[np.float32]
 REQUIRED: dict[str, tuple[Any, ...]] = {  # options of Marian and the values that our layers compute
