@@ -13,7 +13,7 @@ from fairseq_compress.export.onnx.precisions import PRECISIONS, Storage
 from fairseq_compress.export.onnx_format import write_model
 from fairseq_compress.export.stored_weights import StoredWeights
 from fairseq_compress.runtimes.model_directory import ModelDirectory
-from fairseq_compress.runtimes.onnx import sessions
+from fairseq_compress.runtimes.onnx import loop, sessions
 from fairseq_compress.runtimes.onnx.model import OnnxModel
 from tests.helpers.onnx_graphs import nodes_after_loading
 from tests.unit.test_beam_search import SHAPES, build, sentences
@@ -23,6 +23,13 @@ SEARCHES = ("greedy.onnx", "beam.onnx")
 KINDS = [kind for kind in PRECISIONS if kind != "plan"]
 DEPENDENT = {"int8_batch"}  # in which finished sentences of a batch matter
 DECODERS = ["ssru", "average", "ssru, pre-norm, low-rank", "every self-attention", "convolution", "factorized"]
+
+
+@pytest.fixture(autouse=True)
+def always(monkeypatch):
+    """Loops for batches of any size."""
+    for name in ("MOST", "MOST_WITH_KEYS"):
+        monkeypatch.setattr(loop, name, 10_000)
 
 
 class Both:
@@ -50,9 +57,9 @@ class Both:
 
 
 def check(both, batch, **options):
-    loop, expected = both.outputs(batch, **options)
-    assert loop == expected
-    return loop
+    found, expected = both.outputs(batch, **options)
+    assert found == expected
+    return found
 
 
 @pytest.mark.parametrize("beam", [1, 4])
@@ -114,6 +121,19 @@ def test_which_graph_is_used(beam, tmp_path, monkeypatch):
         assert opened == ["encoder.onnx", expected]
 
 
+@pytest.mark.parametrize(("form", "most"), [("low-rank", 2), ("ssru", 16)])
+def test_large_batches_make_single_steps(form, most, tmp_path, monkeypatch):
+    monkeypatch.undo()
+    opened = []
+    both, session = Both(tmp_path, make(form)), sessions._session
+    monkeypatch.setattr(sessions, "_session", lambda path, *more: opened.append(path.name) or session(path, *more))
+    model, _ = both.open(beam=4)
+    for count, expected in ((most, "beam.onnx"), (most + 1, "step.onnx")):
+        opened.clear()
+        model.translate([["w1", "w2"]] * count)
+        assert opened[-1] == expected
+
+
 @pytest.mark.parametrize("beam", [1, 3])
 def test_eos_at_once(beam, tmp_path):
     both = Both(tmp_path, build(3, share_decoder_input_output_embed=False, peak=1))
@@ -123,7 +143,7 @@ def test_eos_at_once(beam, tmp_path):
 
 @pytest.mark.parametrize("room", [1, 2, 5])
 def test_room_for_keys_and_values_grows(room, tmp_path, monkeypatch):
-    monkeypatch.setattr("fairseq_compress.runtimes.onnx.loop.STEPS_AT_FIRST", room)
+    monkeypatch.setattr(loop, "ROOM", room)
     both = Both(tmp_path, make("low-rank"))
     for beam in (1, 3):
         check(both, sentences(30), beam=beam, min_len=12)
@@ -147,8 +167,8 @@ def test_weights_are_expanded_when_the_graph_is_loaded(form, kind, tmp_path):
     of_step = len(nodes_after_loading(folder / "step.onnx", folder))
     for name, more in zip(SEARCHES, (4, 30), strict=True):
         nodes_after_loading(folder / name, folder)
-        (loop,) = onnx.load(folder / "optimized.onnx", load_external_data=False).graph.node
-        body = next(each.g for each in loop.attribute if each.name == "body")
+        (node,) = onnx.load(folder / "optimized.onnx", load_external_data=False).graph.node
+        body = next(each.g for each in node.attribute if each.name == "body")
         assert len(body.node) <= of_step + more
 
 

@@ -11,10 +11,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fairseq_compress.decoding.beam_search import SHRINK_BELOW, Ints
-from fairseq_compress.runtimes.onnx.steps import STEPS_AT_FIRST, Encoded, Shape
+from fairseq_compress.runtimes.onnx.steps import Encoded, Shape
 
 NEW, PAST, PATH, FINISHED = "new_", "past_", "past_path", "finished"
+ROOM = 16  # steps for which there is room at first; it doubles when they are over
+# Hypotheses in a batch, up to which a loop is faster than single steps. It copies keys and values in each step; states
+# are few, but with many hypotheses what it saves between steps is little, and it reserves memory anew in each.
+MOST, MOST_WITH_KEYS = 64, 8
 Arrays = dict[str, NDArray[Any]]
+
+
+def faster(shape: Shape, hypotheses: int) -> bool:
+    """Whether a loop is faster than steps that it makes one at a time; the results are the same, bit for bit."""
+    return hypotheses <= (MOST_WITH_KEYS if shape.caches() else MOST)
 
 
 class SearchLoop:
@@ -30,7 +39,7 @@ class SearchLoop:
         self.group, self.step = 1, 0
         self._inputs = [each.name for each in session.get_inputs()]
         self._outputs = [each.name for each in session.get_outputs()]
-        self._room = min(STEPS_AT_FIRST, len(source.positions))
+        self._room = min(ROOM, len(source.positions))
         self._carried: Arrays = {"tokens": np.full((batch, 1), eos)}
         for layer, (heads, width) in shape.caches().items():
             past = np.empty((2, batch, heads, self._room, width), np.float32)

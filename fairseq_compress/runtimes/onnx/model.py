@@ -21,7 +21,7 @@ from fairseq_compress.options import option
 from fairseq_compress.runtimes.model_directory import ModelDirectory, read_metadata
 from fairseq_compress.runtimes.onnx.chosen import Entries
 from fairseq_compress.runtimes.onnx.greedy import greedy_search
-from fairseq_compress.runtimes.onnx.loop import SearchLoop
+from fairseq_compress.runtimes.onnx.loop import SearchLoop, faster
 from fairseq_compress.runtimes.onnx.loop_steps import LoopSteps
 from fairseq_compress.runtimes.onnx.sessions import ENCODER, GREEDY, STEP, Sessions, decoder
 from fairseq_compress.runtimes.onnx.steps import Encoded, OnnxSteps, Shape
@@ -145,7 +145,7 @@ class OnnxModel(SearchModel):
             raise self._problem("translate with", error) from None
 
     def decode(self, tokens: Ints, lengths: Ints, longest: Ints, threads: int) -> Found:
-        if self._decoder == STEP:
+        if self._decoder == STEP or not faster(self._shape, len(tokens) * self.options.beam):
             return super().decode(tokens, lengths, longest, threads)
         source = self._encode(tokens, lengths, int(longest.max()) + 1, threads)
         (session,) = self._open(threads, self._decoder)
