@@ -191,10 +191,11 @@ def exported(args: argparse.Namespace, folder: Path, runtime: str, quantization:
                 raise SystemExit(f"{output}: is there already, and of another checkpoint")
         print(f"{output}: taken as it is", file=sys.stderr)
         return output
-    extra = []
+    quantization, _, encoder = quantization.partition("+")  # int4+int8: the encoder in int8
+    extra = ["--encoder-quantization", encoder] if encoder else []
     if "calibrated" in quantization:  # with the text itself, which changes no speed
         (folder / "calibration").write_text(plain(args.source.read_text(encoding="utf-8")), encoding="utf-8")
-        extra = ["--calibration", folder / "calibration"]
+        extra += ["--calibration", folder / "calibration"]
     call(
         BIN / "fairseq-compress", "export", "--checkpoint", args.checkpoint, "--data", args.data, "--output", output,
         "--sentencepiece-model", args.sentencepiece_model, "--runtime", runtime, "--quantization", quantization,

@@ -61,7 +61,9 @@ class Exporter:
         refuse(options.runtime, writer.why_not(plain.values))
         ranges = self._ranges(options) if quantization == CALIBRATED else {}
         group_size = options.group_size or DEFAULT_GROUP_SIZES.get(quantization, 32)
-        storage = Storage(self._stored(quantization), ranges, group_size, options.asymmetric)
+        storage = Storage(
+            self._stored(quantization), ranges, group_size, options.asymmetric, options.encoder_quantization
+        )
         for name, path in segmentation_files(options.segmentation).items():
             shutil.copyfile(path, folder / name)
         shortlist = self._shortlist(options.shortlist)
@@ -137,6 +139,7 @@ class Exporter:
             "runtime": options.runtime,
             "runtime_version": _writer(options.runtime).VERSION,
             "quantization": options.quantization,
+            **({"encoder_quantization": encoder} if (encoder := options.encoder_quantization) else {}),
             "languages": {"source": models.source_lang, "target": models.target_lang},
             "vocabulary": {
                 "source_entries": len(models.source),

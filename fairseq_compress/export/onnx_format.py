@@ -68,28 +68,31 @@ def write_model(
         storage: the compressed weights of the checkpoint, in which it records what became of them, and options.
         text: languages, segmentation and shortlist.
     """
-    precision = PRECISIONS[quantization](storage or Storage(StoredWeights()))
+    storage = storage or Storage(StoredWeights())
+    precision = PRECISIONS[quantization](storage)
+    encoder = None if storage.encoder is None else PRECISIONS[storage.encoder](storage)
     shortlist = None if text is None else text.shortlist
     if shortlist is not None:
         shutil.copyfile(shortlist.path, folder / SHORTLIST)
-    return write_graphs(folder, model, values, source, target, precision, shortlist is not None)
+    return write_graphs(folder, model, values, source, target, precision, shortlist is not None, encoder)
 
 
 def write_graphs(
     folder: Path, model: Any, values: dict[str, Any], source: Dictionary, target: Dictionary, precision: Float32,
-    shortlist: bool = False, searches: bool = True,
+    shortlist: bool = False, encoder: Float32 | None = None, searches: bool = True,
 ) -> dict[str, Any]:  # fmt: skip
     """:func:`write_model` with any precision.
 
     Args:
         shortlist: the output is computed for the entries of one.
+        encoder: the precision of the encoder's layers, if another.
         searches: write the graphs of whole searches too.
     """
     refuse("onnx", why_not(values))
     weights, symbols = Weights(model), Symbols(target.pad(), target.eos(), target.unk())
     file = WeightFile(folder / WEIGHTS)
     select = partial(select_rows, entries=len(target), padding=symbols.pad) if shortlist else None
-    chosen = write_encoder(folder / ENCODER, file, weights, values, precision, select)
+    chosen = write_encoder(folder / ENCODER, file, weights, values, encoder or precision, precision, select)
     of_decoder = file, weights, values, precision, len(target), symbols
     states = write_step(folder / STEP, *of_decoder, chosen)
     if searches and not shortlist:

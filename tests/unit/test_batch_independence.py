@@ -19,7 +19,12 @@ SHAPE = {
     "encoder_embed_dim": 48, "encoder_ffn_embed_dim": 96, "decoder_layers": 1, "share_all_embeddings": True,
     "words": 300, "peak": 1.2,
 }  # fmt: skip
-OPTIONS = {"blocks of 16": {"group_size": 16}, "groups of 64": {"group_size": 64}, "zeros": {"asymmetric": True}}
+OPTIONS = {
+    "encoder in int8": {"encoder": "int8"},
+    "blocks of 16": {"group_size": 16},
+    "groups of 64": {"group_size": 64},
+    "zeros": {"asymmetric": True},
+}
 KINDS = [(kind, "") for kind in PRECISIONS if kind != "plan"] + [
     *(("int4", name) for name in OPTIONS),
     ("int8_block", "blocks of 16"),

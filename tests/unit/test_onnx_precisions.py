@@ -1,13 +1,16 @@
 """Weights of a compression plan in the graphs of ONNX Runtime: the same integers, or expanded when they are loaded."""
 
 import numpy as np
+import onnx
 import pytest
 import torch
 
+from fairseq_compress.checkpoint.materialize import own_values
 from fairseq_compress.export.onnx.blocks import Blocks
 from fairseq_compress.export.onnx.int8 import Int8Rows
 from fairseq_compress.export.onnx.precisions import PRECISIONS, Storage
 from fairseq_compress.export.onnx.unpacking import unsigned
+from fairseq_compress.export.onnx_format import write_model
 from fairseq_compress.export.onnx_graph import GraphBuilder, WeightFile
 from fairseq_compress.export.stored_weights import StoredWeights
 from fairseq_compress.functional.quantization.bit_packing import pack_unsigned
@@ -20,6 +23,7 @@ from fairseq_compress.weights.methods.linear import pack_linear
 from fairseq_compress.weights.methods.mask import pack_masked
 from fairseq_compress.weights.packed import pack_plain, unpack
 from tests.helpers.onnx_graphs import nodes_after_loading, session
+from tests.unit.test_beam_search import build
 
 R, C = 40, 64
 WEIGHT = torch.randn(R, C, generator=torch.Generator().manual_seed(1))
@@ -241,3 +245,26 @@ def test_a_row_of_zeros_in_int8(tmp_path):
     zeros = np.delete(found, np.s_[::3], axis=0)
     assert np.array_equal(zeros, np.tile(bias, (len(zeros), 1)))
     assert not np.isnan(found).any()
+
+
+def operators(folder, name):
+    return {node.op_type for node in onnx.load(folder / name, load_external_data=False).graph.node}
+
+
+def test_a_quantization_for_the_encoder(tmp_path):
+    """Its layers have it; the table that it shares has that of the decoder, and is stored once."""
+    model, products = build(2, share_all_embeddings=True, words=1000), ("MatMulIntegerToFloat", "MatMulNBits")
+    entries, sizes = model.decoder.dictionary, {}
+    for encoder in (None, "int8"):
+        folder = tmp_path / str(encoder)
+        folder.mkdir()
+        storage = Storage(StoredWeights(), encoder=encoder)
+        write_model(folder, model, own_values(model.args), entries, entries, "int4", storage)
+        sizes[encoder] = (folder / "weights.bin").stat().st_size
+    assert operators(folder, "encoder.onnx") & {*products, "GatherBlockQuantized"} == {
+        products[0],
+        "GatherBlockQuantized",
+    }
+    assert operators(folder, "step.onnx") & {*products} == {products[1]}
+    layers = sum(each.numel() for layer in model.encoder.layers for each in layer.parameters())
+    assert 0 < sizes["int8"] - sizes[None] < layers

@@ -36,17 +36,17 @@ class Encoder(Part):
 
 
 def write_encoder(
-    path: Path, file: WeightFile, weights: Weights, values: dict[str, Any], precision: Float32,
+    path: Path, file: WeightFile, weights: Weights, values: dict[str, Any], precision: Float32, tables: Float32,
     select: Callable[[Part, dict[str, Any]], list[str]] | None = None,
 ) -> list[str]:  # fmt: skip
     """From ``tokens (B, S)``, ``positions (1, S, C)``, ``mask (B, S)`` to ``source_L (2, B, H, S, D)``.
 
-    L is the number of a decoder layer that attends to the source. ``select`` adds the rows of a shortlist
-    (:func:`fairseq_compress.export.onnx.shortlist.select_rows`), whose names are returned.
+    L is the number of a decoder layer that attends to the source; ``tables`` is the precision of embeddings. ``select``
+    adds the rows of a shortlist (:func:`fairseq_compress.export.onnx.shortlist.select_rows`), whose names are returned.
     """
     graph = GraphBuilder(file)
-    encoder = Encoder("encoder", graph, weights, values, precision)
-    decoder = Part("decoder", graph, weights, values, precision)
+    encoder = Encoder("encoder", graph, weights, values, precision, tables=tables)
+    decoder = Part("decoder", graph, weights, values, precision, tables=tables)
     x = encoder.stack(encoder.embed(TOKENS, "positions"))
     outputs: dict[str, Any] = {}
     for number, shape in cross_attentions(decoder.layers).items():

@@ -28,14 +28,15 @@ ACTIVATIONS: dict[str, tuple[str, str, dict[str, Any]]] = {
 
 
 class Part:
-    """Builder of one part, ``encoder`` or ``decoder``."""
+    """Builder of one part, ``encoder`` or ``decoder``, with the ``precision`` of its layers and that of tables."""
 
     def __init__(
         self, part: str, graph: GraphBuilder, weights: Weights, values: dict[str, Any], precision: Float32,
-        padding: int = 1,
+        padding: int = 1, tables: Float32 | None = None,
     ) -> None:  # fmt: skip
         self.name, self.graph, self.weights, self.values, self.precision = part, graph, weights, values, precision
         self.padding = padding  # its token
+        self.tables = tables or precision
         self.before: bool = values[f"{part}_normalize_before"]
         architecture = architecture_of(argparse.Namespace(**values))
         self.architecture, self.embeddings = architecture, architecture.embeddings

@@ -20,6 +20,8 @@ class Storage(NamedTuple):
     """Columns that share a scale in blocks."""
     asymmetric: bool = False
     """Blocks with zero points."""
+    encoder: str | None = None
+    """Another quantization for the layers of the encoder."""
 
 
 PRECISIONS: dict[str, Callable[[Storage], Float32]] = {

@@ -37,4 +37,4 @@ def _reduced(step: Step, x: str) -> str:
 def _whole(part: Part, name: str) -> str:
     """All rows of B in float32, computed when the model is loaded."""
     weight = part.weights[f"{name}.weight"]
-    return part.precision.rows(part.graph, name, part.graph.numbers(len(weight)), weight, 1.0)
+    return part.tables.rows(part.graph, name, part.graph.numbers(len(weight)), weight, 1.0)

@@ -30,7 +30,7 @@ def rows(part: Part, tokens: str, scale: float, suffix: str = "") -> str:
     """Rows of the table ``embed_tokens`` + ``suffix`` of a part."""
     own = f"{part.name}.embed_tokens{suffix}"
     name = part.weights.first_equal(own, tuple(table + suffix for table in TABLES))
-    return part.precision.rows(part.graph, name or own, tokens, part.weights.table(own), scale)
+    return part.tables.rows(part.graph, name or own, tokens, part.weights.table(own), scale)
 
 
 def products(step: Step, x: str, entries: int, suffix: str = "", inputs: str = "") -> str:
@@ -39,14 +39,14 @@ def products(step: Step, x: str, entries: int, suffix: str = "", inputs: str = "
     if f"{own}.bias" in step.weights:
         bias[:entries] = step.weights[f"{own}.bias"][:entries]
     table = _table(step, suffix, inputs)
-    product = step.precision.linear if table == own else step.precision.tied_linear
+    product = step.tables.linear if table == own else step.tables.tied_linear
     return product(step.graph, table, x, step.weights.table(own), bias)
 
 
 def chosen_rows(part: Part, chosen: str, entries: int, suffix: str = "", inputs: str = "") -> Chosen:
     """The ``chosen`` rows of the table of :func:`products`, and the bias there if the output has one."""
     own, name = OUTPUT + suffix, _table(part, suffix, inputs)
-    found = part.precision.chosen(part.graph, name, chosen, part.weights.table(own))
+    found = part.tables.chosen(part.graph, name, chosen, part.weights.table(own))
     if f"{own}.bias" not in part.weights:
         return found
     bias = part.graph.weight(f"{name}.bias", part.weights[f"{own}.bias"][:entries])
@@ -56,7 +56,7 @@ def chosen_rows(part: Part, chosen: str, entries: int, suffix: str = "", inputs:
 def chosen_products(step: Step, x: str, suffix: str = "", inputs: str = "") -> tuple[str, Inputs]:
     """:func:`products` with chosen rows, without bias."""
     own = OUTPUT + suffix
-    return step.precision.chosen_linear(step.graph, _table(step, suffix, inputs), x, step.weights.table(own))
+    return step.tables.chosen_linear(step.graph, _table(step, suffix, inputs), x, step.weights.table(own))
 
 
 def _table(part: Part, suffix: str, inputs: str) -> str:

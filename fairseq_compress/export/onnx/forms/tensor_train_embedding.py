@@ -77,4 +77,4 @@ def _cores(part: Part, name: str) -> list[Floats]:
 def _slices(part: Part, name: str, core: Floats, digits: str) -> str:
     """Slices ``(N, r d r')`` of a core at ``digits``."""
     table = np.ascontiguousarray(core.swapaxes(0, 1)).reshape(core.shape[1], -1)
-    return part.precision.rows(part.graph, name, digits, table, 1.0)
+    return part.tables.rows(part.graph, name, digits, table, 1.0)
