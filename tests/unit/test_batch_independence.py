@@ -20,11 +20,9 @@ SHAPE = {
     "words": 300, "peak": 1.2,
 }  # fmt: skip
 OPTIONS = {
+    "blocks of 16": {"group_size": 16}, "groups of 64": {"group_size": 64}, "zeros": {"asymmetric": True},
     "encoder in int8": {"encoder": "int8"},
-    "blocks of 16": {"group_size": 16},
-    "groups of 64": {"group_size": 64},
-    "zeros": {"asymmetric": True},
-}
+}  # fmt: skip
 KINDS = [(kind, "") for kind in PRECISIONS if kind != "plan"] + [
     *(("int4", name) for name in OPTIONS),
     ("int8_block", "blocks of 16"),
