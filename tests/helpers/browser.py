@@ -24,7 +24,15 @@ class Browser:
     def __init__(self, program: str, profile: Path) -> None:
         read, self._to = os.pipe()
         self._from, write = os.pipe()
-        command = ["bash", "-c", f'exec "$@" 3<&{read} 4>&{write}', "-", program, f"--user-data-dir={profile}", *OPTIONS]
+        command = [
+            "bash",
+            "-c",
+            f'exec "$@" 3<&{read} 4>&{write}',
+            "-",
+            program,
+            f"--user-data-dir={profile}",
+            *OPTIONS,
+        ]
         self._process = subprocess.Popen(
             command, pass_fds=(read, write), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL, start_new_session=True,
