@@ -87,7 +87,7 @@ async function translate({ request, lines }) {
   for (const line of lines) {
     if (latest !== request) return; // the text has changed
     const start = performance.now();
-    const text = translated(line).trim();
+    const text = translated(line).trim().replace(/  +/g, " "); // as `translate` writes it
     postMessage({ kind: "line", request, line, text, milliseconds: performance.now() - start });
     await new Promise((resolve) => setTimeout(resolve)); // newer requests come in here
   }
