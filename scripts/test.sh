@@ -11,11 +11,14 @@ bash scripts/bootstrap.sh
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} # the tensors of the tests are too small for several threads
 export WANDB_MODE=offline PYTHONDONTWRITEBYTECODE=1
 
+# The page's tests need its engine; without it they are skipped with a reason.
+bash web/fetch_engine.sh || say "web/fetch_engine.sh failed: the tests of web/ are skipped"
+
 check() {
     "${@:2}" || die "$1 found something to mend"
 }
 
-readarray -t shell_files < <(find scripts data .ci -name '*.sh' -o -path '.ci/run' | sort)
+readarray -t shell_files < <(find scripts data web .ci -name '*.sh' -o -path '.ci/run' | sort)
 check ruff .venv/bin/ruff check --quiet .
 check "ruff format" .venv/bin/ruff format --quiet --check .
 check mypy .venv/bin/mypy --no-error-summary

@@ -21,7 +21,7 @@ command -v npm > /dev/null || die "npm is not installed: apt-get install npm"
 
 new=$(mktemp -d "$PWD/engine.XXXXXX.tmp")
 trap 'rm -rf -- "$new"' EXIT
-npm pack --silent --pack-destination "$new" "$PACKAGE@$VERSION" > /dev/null ||
+npm pack --silent --fetch-retries 1 --pack-destination "$new" "$PACKAGE@$VERSION" > /dev/null ||
     die "npm cannot fetch $PACKAGE $VERSION"
 archive=$new/browsermt-bergamot-translator-$VERSION.tgz
 sha512sum --check --status <<< "$SHA512  $archive" ||

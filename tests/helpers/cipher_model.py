@@ -36,7 +36,9 @@ def write_cipher_model(folder, **options):
     vocabulary = open_model(text)
     pieces = [vocabulary.id_to_piece(index) for index in range(3, len(vocabulary))]
     bytes_first = sum(vocabulary.is_byte(index) for index in range(3, len(vocabulary)))
-    whole = SIZES | MARIAN | {"decoder_self_attention": "ssru", "encoder_layers": 1, "decoder_layers": 1, "dropout": 0.0}
+    whole = (
+        SIZES | MARIAN | {"decoder_self_attention": "ssru", "encoder_layers": 1, "decoder_layers": 1, "dropout": 0.0}
+    )
     whole |= options
     torch.manual_seed(1)
     task = make_task(len(pieces) + ENTRIES, len(pieces) + ENTRIES)

@@ -1,5 +1,7 @@
 """``export --runtime bergamot`` and ``import`` of Marian's models, with fxtranslate as the oracle where it is there."""
 
+import hashlib
+import importlib.util
 import json
 import shutil
 
@@ -9,6 +11,7 @@ import sentencepiece
 import torch
 
 from fairseq_compress import runtimes
+from fairseq_compress.api import Translator
 from fairseq_compress.architecture.configuration import architecture_of
 from fairseq_compress.architecture.marian_names import linear_layers
 from fairseq_compress.checkpoint.load import load_model
@@ -23,7 +26,7 @@ from fairseq_compress.runtimes.bergamot.shortlist import read_shortlist as maria
 from fairseq_compress.runtimes.bergamot.shortlist import serialize_shortlist
 from fairseq_compress.runtimes.model_directory import ModelDirectory
 from fairseq_compress.runtimes.options import RuntimeOptions
-from fairseq_compress.work.marian_file import quantize, read_marian
+from fairseq_compress.work.marian_file import quantize, read_marian, serialize
 from tests.helpers.marian_models import sentences, write_random_model
 
 BIN = "model.encs.intgemm.alphas.bin"
@@ -72,6 +75,30 @@ def test_integers_are_those_of_the_weights(exported):
     for linear in linear_layers(architecture_of(model.cfg)):
         expected = quantize(model.get_submodule(linear.ours).weight.detach().numpy().T)
         np.testing.assert_array_equal(items[linear.weight].integers, expected.integers)
+
+
+@pytest.mark.parametrize("tables", ["Wemb", "decoder_Wemb"])
+def test_the_output_has_the_names_of_both_engines(tables, tmp_path):
+    tying = {} if tables == "Wemb" else {"share_all_embeddings": False, "share_decoder_input_output_embed": True}
+    model = write_random_model(tmp_path / "model", **tying)
+    assert export(model, tmp_path / "out", "--calibration", tmp_path / "text.en", "--no-check") == 0
+    file = read_marian(tmp_path / "out" / BIN)
+    assert file.items[f"{tables}_QuantMultA"] == file.items["none_QuantMultA"]  # Marian's, fxtranslate's
+    if importlib.util.find_spec("fxtranslate"):  # which ignores Marian's: equal outputs without it
+        lines = sentences(20, seed=9)
+        expected = Translator(tmp_path / "out")(lines)
+        items = {name: value for name, value in file.items.items() if name != f"{tables}_QuantMultA"}
+        assert len(items) == len(file.items) - 1
+        (tmp_path / "out" / BIN).write_bytes(serialize(items, file.configuration))
+        update_checksum(tmp_path / "out")
+        assert Translator(tmp_path / "out")(lines) == expected
+
+
+def update_checksum(folder):
+    path, data = folder / "metadata.json", (folder / BIN).read_bytes()
+    metadata = json.loads(path.read_text())
+    metadata["files"][BIN] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    path.write_text(json.dumps(metadata))
 
 
 def test_import_gives_the_rounded_weights_and_equal_outputs(exported, tmp_path, monkeypatch):

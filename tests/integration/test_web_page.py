@@ -23,7 +23,9 @@ ENGINE = ROOT / "web" / "engine" / "bergamot-translator-worker.wasm"
 pytestmark = [
     pytest.mark.skipif(not sys.platform.startswith("linux"), reason="drives Chromium over pipes as on Linux"),
     pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed: apt-get install chromium"),
-    pytest.mark.skipif(not ENGINE.exists(), reason="the page has no engine: apt-get install npm; bash web/fetch_engine.sh"),
+    pytest.mark.skipif(
+        not ENGINE.exists(), reason="the page has no engine: apt-get install npm; bash web/fetch_engine.sh"
+    ),
 ]
 
 
