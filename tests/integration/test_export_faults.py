@@ -233,6 +233,22 @@ def test_a_damaged_directory(damage, server, exported, model, tmp_path):
     assert list(tmp_path.iterdir()) == [folder]
 
 
+@pytest.mark.parametrize("name", ["greedy.onnx", "beam.onnx"])
+@pytest.mark.parametrize("beam", [1, 3])
+def test_a_damaged_graph_of_a_search(name, beam, server, exported, model, tmp_path):
+    """Whichever search is wanted: the directory is not what was written."""
+    if not (exported / name).exists():
+        pytest.skip("a file of ONNX Runtime")
+    damages = {"was altered": lambda file: flip_byte(file, 300), "bytes, is missing": lambda file: file.unlink()}
+    for number, (message, hurt) in enumerate(damages.items()):
+        folder = shutil.copytree(exported, tmp_path / str(number))
+        hurt(folder / name)
+        result = server.run(["translate", "--checkpoint", folder, "--beam", beam], text=str(model / "test.en"))
+        line = the_line(result, "translate")
+        assert message in line
+        assert name in line
+
+
 def test_metadata_without_keys_or_of_wrong_types(server, exported, model, tmp_path):
     folder = shutil.copytree(exported, tmp_path / "damaged")
     metadata = json.loads((exported / "metadata.json").read_text())
