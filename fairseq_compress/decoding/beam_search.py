@@ -87,18 +87,19 @@ def beam_search(
     for step in range(int(longest.max()) + 1):
         penalties[symbols.eos] = np.inf if step < options.min_len else 0.0
         found = steps.candidates(tokens, scores, Choice(2 * beam, penalties, history.repeating()))
-        if np.isnan(found.eos).any():
+        if np.count_nonzero(np.isnan(found.eos)):  # on small arrays ten times as fast as any()
             raise DataError(NAN)
         _force_eos(found, scores, symbols.eos, book.longest == step)
         ends = (found.tokens == symbols.eos) & (found.scores != -np.inf)
         unfinished = book.finish(found, ends, step)
-        if not unfinished.any():
+        left = np.count_nonzero(unfinished)
+        if left == 0:
             break
         scores, tokens, parents = _continuing(found, ends, beam)
         book.append(tokens, parents)
         history.append(tokens, parents)
         steps.reorder(parents)
-        if unfinished.sum() < SHRINK_BELOW * len(unfinished):
+        if left < SHRINK_BELOW * len(unfinished):
             rows = np.flatnonzero(unfinished)
             for part in (book, history, steps):
                 part.keep(rows)
@@ -108,7 +109,7 @@ def beam_search(
 
 def _continuing(found: Candidates, ends: NDArray[np.bool_], beam: int) -> tuple[Floats, Ints, Ints]:
     """Scores, tokens and parents of the first ``beam`` candidates of each sentence that do not end, in their order."""
-    if not ends[:, :beam].any():  # copied, as a model may use its memory again
+    if not np.count_nonzero(ends[:, :beam]):  # copied, as a model may use its memory again
         return found.scores[:, :beam].copy(), found.tokens[:, :beam].copy(), found.parents[:, :beam].copy()
     active = np.argsort(ends, axis=1, kind="stable")[:, :beam]
     return pick(found.scores, active), pick(found.tokens, active), pick(found.parents, active)
@@ -116,7 +117,7 @@ def _continuing(found: Candidates, ends: NDArray[np.bool_], beam: int) -> tuple[
 
 def _force_eos(found: Candidates, scores: Floats, eos: int, rows: NDArray[np.bool_]) -> None:
     """Let every hypothesis of the sentences ``rows`` end, in place."""
-    if not rows.any():
+    if not np.count_nonzero(rows):
         return
     ended = (found.eos + scores)[rows]
     order, group = np.argsort(-ended, axis=1, kind="stable"), scores.shape[1]
@@ -148,7 +149,7 @@ class _Book:
         """Store those of the first ``beam`` candidates that end; return which sentences are not done."""
         beam = self._options.beam
         ends = ends[:, :beam] & (self.longest >= step)[:, None]
-        if ends.any():
+        if np.count_nonzero(ends):
             places = self._counts[:, None] + ends.cumsum(1) - 1
             row, column = np.nonzero(ends & (places < beam))
             where = (self._rows[row], places[row, column])

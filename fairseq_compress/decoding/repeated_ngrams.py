@@ -4,6 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Ints = NDArray[np.int64]
+_NONE = np.zeros(0, np.int64), np.zeros(0, np.int64)
 
 
 def repeating_tokens(history: Ints, size: int) -> tuple[Ints, Ints]:
@@ -18,7 +19,7 @@ def repeating_tokens(history: Ints, size: int) -> tuple[Ints, Ints]:
     """
     steps = history.shape[1]
     if size == 0 or steps < size:
-        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+        return _NONE
     ngrams = np.lib.stride_tricks.sliding_window_view(history, size, axis=1)
     context = history[:, steps - size + 1 :]
     rows, places = np.nonzero((ngrams[:, :, :-1] == context[:, None]).all(2))
@@ -43,5 +44,7 @@ class History:
 
     def repeating(self) -> tuple[Ints, Ints]:
         """The forbidden pairs of :func:`repeating_tokens`; hypothesis g of sentence b has the number ``b * G + g``."""
+        if not self._size:
+            return _NONE
         batch, group, steps = self._tokens.shape
         return repeating_tokens(self._tokens.reshape(batch * group, steps), self._size)
