@@ -14,7 +14,6 @@ from fairseq_compress.decoding.beam_search import Floats, Ints, Symbols, beam_se
 from fairseq_compress.decoding.search_model import Dictionaries, Found, SearchModel, Sentences
 from fairseq_compress.decoding.search_options import SearchOptions
 from fairseq_compress.decoding.shortlist import LEAST, Shortlist
-from fairseq_compress.decoding.shortlist_file import read_shortlist
 from fairseq_compress.decoding.vocabulary import read_symbols
 from fairseq_compress.errors import DataError
 from fairseq_compress.options import option
@@ -206,6 +205,8 @@ class OnnxModel(SearchModel):
 
 
 def _shortlist(directory: ModelDirectory, onnx: OnnxMetadata, sizes: tuple[int, int]) -> Shortlist:
+    from fairseq_compress.decoding.shortlist_file import read_shortlist  # its imports take long
+
     file = read_shortlist(directory.path / SHORTLIST)
     file.check_dictionaries(directory.metadata["vocabulary"], sizes)
     return file.open(max(onnx.symbols.pad, onnx.symbols.eos, onnx.symbols.unk))
