@@ -89,7 +89,7 @@ def exported(model, shortlist):
 
 def test_the_metadata_tell_what_it_changes(exported, shortlist):
     metadata = json.loads((exported / "metadata.json").read_text())
-    assert metadata["format"] == "fairseq-compress model 4"
+    assert metadata["format"] == "fairseq-compress model 5"
     assert metadata["shortlist"]["sha256"] == read_shortlist(shortlist).header.sha256
     effect = metadata["check"]["shortlist"]
     assert 128 <= effect["mean_entries"] < 248
