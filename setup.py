@@ -39,6 +39,7 @@ EXTRAS = {
     "report": ["matplotlib>=3.8", "sacrebleu>=2.4", "sacremoses>=0.1.1"],
 }
 EXTRAS["all"] = list(dict.fromkeys(requirement for requirements in EXTRAS.values() for requirement in requirements))
+EXTRAS["eflomal"] = ["eflomal>=2.0"]  # GPL-3.0, so not in "all"; a program of its own, built from source
 EXTRAS["dev"] = [
     "pytest>=8.0",
     "pytest-timeout>=2.3",
