@@ -1,6 +1,5 @@
 """Imported MarianMT, M2M100 and NLLB against transformers: models with random weights, made here."""
 
-import logging
 import warnings
 from pathlib import Path
 from types import SimpleNamespace
@@ -291,6 +290,3 @@ def test_parameters_are_those_of_transformers(made):
     missing = rows.count(None) // (1 if made.source is not made.target else 2)
     theirs = sum(p.numel() for name, p in made.theirs.named_parameters() if "embed_positions" not in name)
     assert sum(p.numel() for p in model.parameters()) - added == theirs + missing * 16
-
-
-logging.getLogger("fairseq_compress").setLevel(logging.WARNING)
