@@ -69,6 +69,7 @@ async function load(files) {
   const shortlist = aligned(files.shortlist ?? new ArrayBuffer(0), 64);
   model = new engine.TranslationModel(text, aligned(files.model, 256), shortlist, vocabularies, null);
   service = new engine.BlockingService({ cacheSize: 0 });
+  translated("."); // the engine reads the model now: what it cannot compute is told before the first line
 }
 
 function translated(line) {
@@ -103,6 +104,7 @@ self.addEventListener("message", async ({ data }) => {
       await translate(data);
     }
   } catch (error) {
-    postMessage({ kind: "failed", reason: lastMessage || error?.message || String(error) });
+    const reason = lastMessage || error?.message || String(error);
+    postMessage({ kind: "failed", reason: reason.trim().replace(/\.+$/, "") });
   }
 });

@@ -13,6 +13,7 @@ import pytest
 
 from fairseq_compress.api import Translator
 from fairseq_compress.cli.main import main
+from fairseq_compress.work.marian_file import read_marian, serialize
 from tests.conftest import ROOT
 from tests.helpers.browser import Browser
 from tests.helpers.cipher_model import cipher_lines, write_cipher_model
@@ -187,10 +188,17 @@ def flip(folder):
     path.write_bytes(data)
 
 
-def replace_by_noise(folder):
-    (folder / BIN).write_bytes(bytes(4096))
-    facts = {"bytes": 4096, "sha256": hashlib.sha256(bytes(4096)).hexdigest()}
+def replace(folder, data):
+    """Another model, with its checksum."""
+    (folder / BIN).write_bytes(data)
+    facts = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     edited(lambda metadata: metadata["files"].update({BIN: facts}))(folder)
+
+
+def remove_alpha(folder):
+    file = read_marian(folder / BIN)
+    items = {name: value for name, value in file.items.items() if name != "Wemb_QuantMultA"}
+    replace(folder, serialize(items, file.configuration))
 
 
 FAULTS = {
@@ -211,7 +219,8 @@ FAULTS = {
         "/faulty/metadata.json: its format must be fairseq-compress model 1, got no JSON",
     ),
     "facts": (edited(lambda metadata: metadata.pop("bergamot")), "/faulty/metadata.json: is damaged: export"),
-    "noise": (replace_by_noise, "Engine: "),
+    "no model": (lambda folder: replace(folder, bytes(4096)), "Engine: Binary file versions do not match"),
+    "no alpha": (remove_alpha, "Engine: We did not find an alpha in the model named: F0::Wemb_QuantMultA"),
 }
 
 
