@@ -43,9 +43,7 @@ def table(header: list[str], rows: list[list[str]]) -> str:
 def deployment(results: Path) -> list[Json]:
     """The rows that were measured, in the order of the benchmark."""
     found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted((results / "deployment").glob("*.json"))]
-    found.sort(key=lambda each: each["row"] != "torch float32")  # models in the order of their checkpoints' names
-    models = list(dict.fromkeys(each["model"] for each in found))
-    return sorted(found, key=lambda each: (models.index(each["model"]), place(each["row"])))
+    return sorted(found, key=lambda each: (each["model"], place(each["row"])))
 
 
 def place(row: str) -> tuple[int, int, str]:

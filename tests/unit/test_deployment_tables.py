@@ -22,8 +22,9 @@ def tables():
     return made
 
 
-def write(folder, row, bleu, **more):
+def write(folder, row, bleu, p_value=None, **more):
     scores = {key: {"score": value, "signature": key} for key, value in {"bleu": bleu, "chrf2": 50.0}.items()}
+    scores["bleu"] |= {} if p_value is None else {"p_value": p_value}
     found = {"model": "m", "row": row, "beam": 5, "sentences": 9, "equal": 8, "differ_alone": 1, "bytes": 1230000}
     found |= {"peak_bytes": 2e6, "measured_on": MACHINE, "timed_on": MACHINE} | scores | more
     (folder / "deployment").mkdir(exist_ok=True)
@@ -31,7 +32,7 @@ def write(folder, row, bleu, **more):
 
 
 def test_quality(tables, tmp_path):
-    write(tmp_path, "onnx int4", 29.5)
+    write(tmp_path, "onnx int4", 29.5, p_value=0.031)
     write(tmp_path, "torch float32", 30.0)
     (tmp_path / "deployment" / "b.json").write_text(
         json.dumps({"model": "m", "row": "bergamot x", "refused": "no SSRU"})
@@ -40,8 +41,8 @@ def test_quality(tables, tmp_path):
     assert page.startswith("before\n<!-- measured: quality -->\n9 sentences, beam 5; BLEU `bleu`, chrF2 `chrf2`")
     rows = [line for line in page.splitlines() if line.startswith("|")]
     assert rows[2:] == [
-        "| m | torch float32 | 1.23 | 30.00 (+0.00) | 50.00 (+0.00) | 8 | 1 | 2 |",
-        "| m | onnx int4 | 1.23 | 29.50 (-0.50) | 50.00 (+0.00) | 8 | 1 | 2 |",
+        "| m | torch float32 | 1.23 | 30.00 | 50.00 | 8 | 1 | 2 |",
+        "| m | onnx int4 | 1.23 | 29.50 (-0.50, p 0.03) | 50.00 (+0.00) | 8 | 1 | 2 |",
     ]
     assert page.endswith("\nm, bergamot x: no SSRU\n<!-- end of measured -->\nafter\n")
     assert tables.renewed(page, tmp_path) == page
@@ -63,7 +64,7 @@ def test_without_timings(tables, tmp_path):
 
 
 def test_an_unknown_table_is_named(tables, tmp_path):
-    with pytest.raises(SystemExit, match="no table of the name qualty; there are quality, speed"):
+    with pytest.raises(SystemExit, match="no table of the name qualty; there are summary, quality"):
         tables.renewed(PAGE.format("qualty"), tmp_path)
 
 
