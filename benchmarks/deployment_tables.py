@@ -29,6 +29,7 @@ SCENARIOS = {  # key -> column, unit, whether more is better
     "batches, beam 4": ("batches, beam 4", "/s", True),
     "first, beam 1": ("first translation", "s", False),
 }
+IN_FULL = re.compile(r" packed |plan int8|ctranslate2 float32")  # rows that only the full tables have
 MARKED = re.compile(r"(<!-- measured: ([\w-]+) -->\n).*?(<!-- end of measured -->)", re.DOTALL)
 Json = dict[str, Any]
 
@@ -57,6 +58,14 @@ def place(row: str) -> tuple[int, int, str]:
     return ranks[0], ranks[1], row
 
 
+def difference(row: Json, base: Json, key: str) -> str:
+    """A score, its difference to the checkpoint's, and the p value of that."""
+    score, p_value = row[key]["score"], row[key].get("p_value")
+    known = p_value is not None and row["model"] == base["model"]
+    tested = "" if not known else f", p {p_value:.2f}" if p_value >= 0.005 else ", p < 0.01"
+    return f"{score:.2f}" if row is base else f"{score:.2f} ({score - base[key]['score']:+.2f}{tested})"
+
+
 def quality(results: Path) -> str:
     header = ["model", "export", "MB", "BLEU", "chrF2", "equal outputs", "differ alone", "peak MB in memory"]
     every = deployment(results)
@@ -65,16 +74,17 @@ def quality(results: Path) -> str:
     rows = []
     for each in measured:
         first = base.get(each["model"], each)
-        scores = ((each[key]["score"], first[key]["score"]) for key in ("bleu", "chrf2"))
+        scores = [difference(each, first, key) for key in ("bleu", "chrf2")]
         rows.append([
             each["model"], each["row"], f"{each['bytes'] / 1e6:.2f}",
-            *(f"{score:.2f} ({score - other:+.2f})" for score, other in scores), f"{each['equal']:,}",
+            *scores, f"{each['equal']:,}",
             f"{each['differ_alone']:,}", f"{each['peak_bytes'] / 1e6:.0f}",
         ])  # fmt: skip
     one, beams = measured[0], sorted({each["beam"] for each in measured})
     told = (
         f"{one['sentences']:,} sentences, beam {' and '.join(map(str, beams))}; BLEU `{one['bleu']['signature']}`, "
-        f"chrF2 `{one['chrf2']['signature']}`, in brackets the difference to the checkpoint; "
+        f"chrF2 `{one['chrf2']['signature']}`, in brackets the difference to the checkpoint, with the p "
+        f"value of a two-sided paired bootstrap; "
         f"{machine(one['measured_on'])}.\n\n"
     )
     refused = [f"\n{each['model']}, {each['row']}: {each['refused']}\n" for each in every if "refused" in each]
@@ -84,15 +94,15 @@ def quality(results: Path) -> str:
 def summary(results: Path) -> str:
     """One model, the rows that one chooses from."""
     header = ["export", "MB", "BLEU", "equal outputs", "depend on their batch", "one sentence, ms", "sentences/s"]
-    measured = [each for each in deployment(results) if "refused" not in each and " packed " not in each["row"]]
+    measured = [each for each in deployment(results) if "refused" not in each and not IN_FULL.search(each["row"])]
     first, rows = measured[0], []
     for each in measured:
         if each["model"] == first["model"] or each["row"].endswith(" own"):
-            score, own = each["bleu"]["score"], medians(each)
+            own = medians(each)
             times = [own.get("one, beam 1"), own.get("batches, beam 4")]
             name = each["row"] if each["model"] == first["model"] else f"{each['row']}, {each['model']}"
             rows.append([
-                name, f"{each['bytes'] / 1e6:.2f}", f"{score:.2f} ({score - first['bleu']['score']:+.2f})",
+                name, f"{each['bytes'] / 1e6:.2f}", difference(each, first, "bleu"),
                 f"{each['equal']:,}", f"{each['differ_alone']:,}", "" if times[0] is None else f"{times[0]:.1f}",
                 "" if times[1] is None else f"{times[1]:,.0f}",
             ])  # fmt: skip
