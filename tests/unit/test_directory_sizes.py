@@ -24,7 +24,7 @@ def test_vocabularies_are_no_weights(name, tmp_path):
 
     directory = create_directory(tmp_path / "model", fill)
     facts = checkpoint_facts(directory.path)
-    assert facts["bytes"] == {"bergamot": 1, "ctranslate2": 1, "onnx": 11111}[name]
+    assert facts["bytes"] == {"bergamot": 1, "ctranslate2": 1, "onnx": 1111111}[name]
     assert facts["bytes_on_disk"] == sum(file.stat().st_size for file in directory.path.iterdir())
     assert facts["bytes_float32"] == 120
     assert (facts["architecture"], facts["runtime"], facts["quantization"]) == ("transformer", name, "int8")
