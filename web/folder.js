@@ -27,9 +27,9 @@ export function folderAt(address) {
 }
 
 /** A folder that was chosen or dropped: a list of File objects. */
-export function folderOf(files) {
-  const found = new Map(files.map((file) => [file.name, file]));
-  const name = files[0]?.webkitRelativePath.split("/")[0] || "folder";
+export function folderOf(files, name = files[0]?.webkitRelativePath.split("/")[0] || "folder") {
+  const own = files.filter((file) => file.webkitRelativePath.split("/").length <= 2); // not those of folders inside
+  const found = new Map(own.map((file) => [file.name, file]));
   return {
     name,
     link: (file) => URL.createObjectURL(found.get(file)),
@@ -48,8 +48,7 @@ export async function droppedFolder(transfer) {
   const files = await Promise.all(
     entries.map(async (entry) => (entry.isDirectory ? children(entry) : [entry])).map((each) => each.then(opened)),
   );
-  const folder = folderOf(files.flat());
-  return entries[0]?.isDirectory ? { ...folder, name: entries[0].name } : folder;
+  return folderOf(files.flat(), entries[0]?.isDirectory ? entries[0].name : undefined);
 }
 
 async function children(entry) {

@@ -98,6 +98,12 @@ class Browser:
         node = self.call("DOM.querySelector", {"nodeId": root, "selector": selector})["nodeId"]
         self.call("DOM.setFileInputFiles", {"nodeId": node, "files": list(map(str, paths))})
 
+    def drop(self, paths: list[Path]) -> None:
+        """Drag files or folders from outside onto the page."""
+        data = {"items": [], "files": list(map(str, paths)), "dragOperationsMask": 1}
+        for kind in ("dragEnter", "dragOver", "drop"):
+            self.call("Input.dispatchDragEvent", {"type": kind, "x": 100, "y": 100, "data": data})
+
     def picture(self, path: Path, width: int, height: int, dark: bool = False) -> None:
         """A screenshot of the whole page."""
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}

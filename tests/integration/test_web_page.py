@@ -139,10 +139,14 @@ def test_what_the_model_is(browser, address, site):
     assert browser.evaluate("document.getElementById('metadata').href") == f"{address}/student/metadata.json"
 
 
-def test_a_chosen_folder(browser, address, site):
+@pytest.mark.parametrize("drop", [False, True])
+def test_a_chosen_folder(drop, browser, address, site):
     opened(browser, address, model="")
     assert text_of(browser, "status") == "No model is open."
-    browser.choose_files("#folder", [site / "student"])
+    if drop:
+        browser.drop([site / "student"])
+    else:
+        browser.choose_files("#folder", [site / "student"])
     assert outcome(browser) == ""
     lines, _ = typed(browser, cipher_lines(3, 9)[1])
     assert lines[0]
