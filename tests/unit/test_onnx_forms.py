@@ -35,7 +35,7 @@ PEAKS = {  # the digits of float32 grow in more layers
 }  # fmt: skip
 SEEDS = {  # with which translations have several lengths
     "factorized": 1, "tensor train": 5, "tensor train, apart": 1, "low-rank": 3, "every self-attention": 2,
-    "language tokens": 2,
+    "language tokens": 2, "bottleneck with norms, low-rank": 1,
 }  # fmt: skip
 LIKE_THE_CHECKPOINT = 200  # sentences
 SHARED = {"share_all_embeddings": True}
