@@ -5,10 +5,8 @@ Memory grows with the number of different words (about 0.5 GB a million) and not
 
 import os
 import re
-import shutil
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +19,7 @@ from fairseq_compress.corpus.vocabulary_match import Entries, mismatch
 from fairseq_compress.corpus.word_segmentation import DualSegmenter, Word, WordSegmenter
 from fairseq_compress.errors import ConfigError, DataError
 from fairseq_compress.languages import check_language
-from fairseq_compress.work.files import PathLike, check_parallel, file_sha256, progress, read_lines
+from fairseq_compress.work.files import PathLike, check_parallel, file_sha256, new_folder, progress, read_lines
 
 NAME = re.compile(r"[A-Za-z0-9_-]+")  # of a part: a piece of a file name
 
@@ -50,7 +48,7 @@ def encode_dual(
     dictionaries = [_dictionary_of(model, path) for model, path in vocabularies]
     paths = {part: [f"{prefix}.{language}" for language in languages] for part, prefix in parts.items()}
     counts = {part: check_parallel(*texts) for part, texts in paths.items()}
-    with _new_folder(Path(output)) as folder:
+    with new_folder(output) as folder:
         entries, table = _write_dictionaries(folder, dictionaries)
         written: dict[str, dict[str, Any]] = {}
         for part, texts in paths.items():
@@ -173,24 +171,3 @@ def _dictionary_of(model: WordSegmenter, path: PathLike) -> dict[str, str]:
     if problem := mismatch(Entries(list(entries), counts), model):
         raise DataError(f"{os.fspath(path)}: must be the dictionary of {model.path}: {problem}")
     return entries
-
-
-@contextmanager
-def _new_folder(path: Path) -> Iterator[Path]:
-    """A temporary folder that gets its name when the block ends, and goes when it fails."""
-    if os.path.lexists(path):
-        raise ConfigError(f"--output: must not be there yet, {path} is")
-    folder = path.with_name(f".{path.name}.tmp")
-    try:
-        shutil.rmtree(folder, ignore_errors=True)  # of a killed process
-        folder.mkdir(parents=True)
-    except OSError as error:
-        raise DataError(f"cannot make the folder {path}: {error.strerror}") from error
-    try:
-        yield folder
-        for file in folder.iterdir():
-            with open(file, "rb") as stream:
-                os.fsync(stream.fileno())
-        os.rename(folder, path)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)

@@ -3,7 +3,6 @@
 import argparse
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import islice
 from typing import Any
 
 import torch
@@ -14,12 +13,11 @@ from fairseq_compress.architecture.marian_names import OUTPUT, linear_layers
 from fairseq_compress.checkpoint.materialize import Materialized
 from fairseq_compress.corpus.segmentation.segmenter import Segmenter
 from fairseq_compress.decoding.search_options import SearchOptions
-from fairseq_compress.errors import DataError
-from fairseq_compress.export.calibration import SENTENCES
+from fairseq_compress.export.calibration import first_sentences
 from fairseq_compress.export.onnx_linear import Range
 from fairseq_compress.runtimes.torch.model import TorchModel
 from fairseq_compress.teachers.loading import LoadedModels
-from fairseq_compress.work.files import PathLike, read_lines
+from fairseq_compress.work.files import PathLike
 
 BINS = 2048
 STEPS = 100  # candidates for a range, from 1/4 of the largest value to all of it
@@ -76,11 +74,7 @@ def best_range(counts: Tensor, largest: float) -> float:
 def _pairs(
     models: LoadedModels, segmenter: Segmenter, text: PathLike, options: SearchOptions
 ) -> Iterator[tuple[list[int], list[int]]]:
-    lines = [line for line in islice(read_lines(text), SENTENCES) if line.strip()]
-    most = models.max_source_positions - 1
-    sentences = [cut for sentence in segmenter.encode(lines) if (cut := sentence.split()[:most])]
-    if not sentences:
-        raise DataError(f"{text}: must have text, has none in its first {SENTENCES} lines")
+    sentences = first_sentences(models, segmenter, text)
     found = TorchModel(models, options).translate(sentences)
     for sentence, hypotheses in zip(sentences, found, strict=True):
         source = [models.source.index(piece) for piece in sentence]

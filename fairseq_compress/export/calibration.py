@@ -93,7 +93,8 @@ def quantized_inputs(plain: Materialized, models: LoadedModels) -> list[str]:
     """The linear layers in the graphs of a model."""
     named = _Named()
     with tempfile.TemporaryDirectory() as name:
-        onnx_format.write_graphs(Path(name), plain.model, plain.values, models.source, models.target, named)
+        both = models.source, models.target
+        onnx_format.write_graphs(Path(name), plain.model, plain.values, *both, named, searches=False)
     return list(named.names)
 
 
@@ -108,15 +109,21 @@ def learned_ranges(largest: dict[str, float]) -> dict[str, Range]:
     return found
 
 
-def find_ranges(
-    plain: Materialized, models: LoadedModels, segmenter: Segmenter, text: PathLike, options: SearchOptions
-) -> dict[str, Range]:
-    """The least and greatest input of each linear layer while the first sentences of a raw text are translated."""
+def first_sentences(models: LoadedModels, segmenter: Segmenter, text: PathLike) -> list[list[str]]:
+    """The subwords of the first sentences of a raw text, cut where they are too long for the model."""
     lines = [line for line in islice(read_lines(text), SENTENCES) if line.strip()]
     most = models.max_source_positions - 1
     sentences = [cut for sentence in segmenter.encode(lines) if (cut := sentence.split()[:most])]
     if not sentences:
         raise DataError(f"{text}: must have text, has none in its first {SENTENCES} lines")
+    return sentences
+
+
+def find_ranges(
+    plain: Materialized, models: LoadedModels, segmenter: Segmenter, text: PathLike, options: SearchOptions
+) -> dict[str, Range]:
+    """The least and greatest input of each linear layer while the first sentences of a raw text are translated."""
+    sentences = first_sentences(models, segmenter, text)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         both = models.source, models.target

@@ -7,6 +7,7 @@ would misalign a parallel corpus.
 import codecs
 import hashlib
 import os
+import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -49,6 +50,28 @@ def atomic_write(path: PathLike, mode: Literal["w", "wb"] = "w") -> Iterator[IO[
     except BaseException:  # also Ctrl-C: no half file may stay
         temporary.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def new_folder(output: PathLike) -> Iterator[Path]:
+    """A temporary folder that gets its name when the block ends, and goes when it fails."""
+    path = Path(output)
+    if os.path.lexists(path):
+        raise ConfigError(f"--output: must not be there yet, {path} is")
+    folder = path.with_name(f".{path.name}.tmp")
+    try:
+        shutil.rmtree(folder, ignore_errors=True)  # of a killed process
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise DataError(f"cannot make the folder {path}: {error.strerror}") from error
+    try:
+        yield folder
+        for file in folder.iterdir():
+            with open(file, "rb") as stream:
+                os.fsync(stream.fileno())
+        os.rename(folder, path)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 class Digest(Protocol):

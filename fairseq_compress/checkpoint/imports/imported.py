@@ -1,7 +1,6 @@
 """A model of another toolkit as a folder that every verb takes: checkpoint, dictionaries and SentencePiece models."""
 
 import logging
-import os
 import shutil
 import warnings
 from argparse import Namespace
@@ -21,7 +20,7 @@ from fairseq_compress.checkpoint.load import build_model
 from fairseq_compress.checkpoint.state import plain_cfg, with_model, write_state
 from fairseq_compress.corpus.vocabulary import dictionary_lines
 from fairseq_compress.errors import CheckpointError, ConfigError
-from fairseq_compress.work.files import PathLike, atomic_write
+from fairseq_compress.work.files import PathLike, atomic_write, new_folder
 
 CHECKPOINT = "model.pt"
 ARCHITECTURE = "compressed_transformer"
@@ -55,19 +54,13 @@ def write_imported(model: ImportedModel, output: PathLike) -> dict[str, Any]:
         raise ConfigError(f"--target-lang: must differ from the source language, got {model.languages[1]}")
     fairseq_compress.register()
     state = _state(model)
-    temporary = folder.with_name(f"{folder.name}.tmp-{os.getpid()}")
-    try:
-        temporary.mkdir(parents=True)
+    with new_folder(folder) as temporary:
         for language, symbols in zip(model.languages, model.symbols, strict=True):
             with atomic_write(temporary / f"dict.{language}.txt") as stream:
                 stream.writelines(f"{line}\n" for line in dictionary_lines(symbols))
         for name, path in _sentencepiece_files(model).items():
             shutil.copyfile(path, temporary / name)
         write_state(state, temporary / CHECKPOINT)
-        os.rename(temporary, folder)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
     return state
 
 
@@ -91,10 +84,9 @@ def _state(model: ImportedModel) -> dict[str, Any]:
     if getattr(args, "share_all_embeddings", False):
         entries[1] = entries[0]
     try:
-        built = build_model(model.title, {"model": dict(model.weights)}, cfg, entries[0], entries[1])
+        build_model(model.title, {"model": dict(model.weights)}, cfg, entries[0], entries[1])
     except CheckpointError as error:
         raise CheckpointError(str(error).replace("checkpoint ", "", 1)) from None
-    del built
     plain = plain_cfg(OmegaConf.create({"model": cfg.model, "task": cfg.task}, flags={"allow_objects": True}))
     return with_model({"optimizer_history": []}, plain_cfg(cfg) | plain, model.weights)
 

@@ -5,6 +5,7 @@ not have, are zero and never chosen. 8-bit weights become the numbers that they 
 """
 
 import re
+from argparse import Namespace
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,7 @@ def read(path: Path, request: ImportRequest) -> ImportedModel:
         options = _options(file)
     except ConfigError as error:
         raise ConfigError(f"{found[0]}: {error}") from None
-    architecture = from_flags(_Flags(options))
+    architecture = from_flags(Namespace(**options))
     models = request.sentencepiece or _vocabularies(found[0])
     rows = [_Rows(models[0]), _Rows(models[1] or models[0])]
     weights = _weights(found[0], file, architecture, rows)
@@ -77,13 +78,6 @@ def read(path: Path, request: ImportRequest) -> ImportedModel:
 
 def _candidates(path: Path) -> list[Path]:
     return sorted(path.glob("*.npz")) + sorted(path.glob("*.bin")) if path.is_dir() else [path]
-
-
-class _Flags:
-    """Flat options as attributes; others are absent."""
-
-    def __init__(self, options: Mapping[str, Any]) -> None:
-        self.__dict__.update(options)
 
 
 def _options(file: MarianFile) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fairseq_compress.decoding.sinusoids import sinusoids
 from fairseq_compress.work.marian_file import Quantized, Value
 
 EPSILON = np.float32(1e-6)
@@ -116,7 +117,7 @@ class Simulation:
         found: list[int] = []
         for step in range(greatest_length(len(source))):
             x = np.zeros((1, self._width), np.float32) if not found else self._embed(1, found[-1:])
-            x = self._decode(x + _position(step, self._width), keys, state)
+            x = self._decode(x + sinusoids(1, self._width, step), keys, state)
             logits = output(x)[0]
             best = int(logits.argmax() if allowed is None else allowed[logits[allowed].argmax()])
             if best == EOS:
@@ -177,7 +178,7 @@ class Simulation:
         return self._norm(x + self._linear(inner, f"{layer}_ffn_W2", f"{layer}_ffn_b2"), f"{layer}_ffn_ffn")
 
     def _encode(self, source: Sequence[int]) -> Floats:
-        x = self._embed(0, source) + np.stack([_position(place, self._width) for place in range(len(source))])
+        x = self._embed(0, source) + sinusoids(len(source), self._width, 0)
         for number in self._range(0):
             layer = f"encoder_l{number}"
             x = self._attend(x, f"{layer}_self", *self._keys(f"{layer}_self", x))
@@ -205,10 +206,3 @@ class Simulation:
 
 
 SIDES = ("encoder", "decoder")
-
-
-def _position(place: int, width: int) -> Floats:
-    half = width // 2
-    frequencies = np.exp(np.arange(half, dtype=np.float32) * -np.float32(np.log(10000.0) / (half - 1)))
-    angles = np.float32(place) * frequencies
-    return np.concatenate([np.sin(angles), np.cos(angles)]).astype(np.float32)

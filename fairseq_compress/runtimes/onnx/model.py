@@ -14,6 +14,7 @@ from fairseq_compress.decoding.beam_search import Floats, Ints, Symbols, beam_se
 from fairseq_compress.decoding.search_model import Dictionaries, Found, SearchModel, Sentences
 from fairseq_compress.decoding.search_options import SearchOptions
 from fairseq_compress.decoding.shortlist import LEAST, Shortlist
+from fairseq_compress.decoding.sinusoids import sinusoids
 from fairseq_compress.decoding.vocabulary import read_symbols
 from fairseq_compress.errors import DataError
 from fairseq_compress.options import option
@@ -235,13 +236,3 @@ class _PositionRows:
     def _make(self, count: int) -> Floats:
         shape = (count, self._width)
         return sinusoids(*shape, SINUSOIDAL[self._kind]) if self._kind in SINUSOIDAL else np.zeros(shape, np.float32)
-
-
-def sinusoids(count: int, width: int, first: int = 2) -> Floats:
-    """fairseq's: sines in the first half, cosines in the second; the first token is at 2, behind padding's 1."""
-    half = width // 2
-    steps = np.exp(np.arange(half, dtype=np.float32) * np.float32(-np.log(10000) / max(half - 1, 1)))
-    angles = np.arange(first, count + first, dtype=np.float32)[:, None] * steps
-    table = np.zeros((count, width), np.float32)
-    table[:, :half], table[:, half : 2 * half] = np.sin(angles), np.cos(angles)
-    return table
