@@ -70,6 +70,10 @@ class ShortlistFile:
                 own, other = (f"{count} entries, SHA-256 {sha256[:8]}..." for count, sha256 in (wanted, found))
                 raise DataError(f"{self.path}: must be of the model's {side} dictionary ({own}), got {other}")
 
+    def facts(self) -> dict[str, Any]:
+        """What is told of it in the metadata of a model directory."""
+        return {name: getattr(self.header, name) for name in ("first", "best", "links", "sha256")}
+
     def open(self, special: int) -> Shortlist:
         """The shortlist for a model; see :class:`Shortlist`."""
         header = self.header

@@ -71,7 +71,7 @@ class Exporter:
         own = writer.write_model(
             folder, plain.model, plain.values, models.source, models.target, quantization, storage, text
         )
-        metadata = self._describe(options) | {options.runtime: own, "check": None}
+        metadata = self._describe(options, shortlist) | {options.runtime: own, "check": None}
         if forms := storage.stored.forms():
             metadata["forms"] = forms
         if self.check is None:
@@ -128,7 +128,7 @@ class Exporter:
             )
         return learned
 
-    def _describe(self, options: ExportOptions) -> dict[str, Any]:
+    def _describe(self, options: ExportOptions, shortlist: ShortlistFile | None) -> dict[str, Any]:
         """The metadata except files and check."""
         models, plain = self._models, self._model(options)
         state = plain.state
@@ -156,7 +156,7 @@ class Exporter:
             "training": {"updates": state["optimizer_history"][-1]["num_updates"], **_training(state["cfg"])},
             "search": self._search,
             "licence": options.licence,
-            **({} if options.shortlist is None else {"shortlist": _shortlist_facts(options.shortlist)}),
+            **({} if shortlist is None else {"shortlist": shortlist.facts()}),
         }
 
 
@@ -169,12 +169,6 @@ def export(options: ExportOptions, output: PathLike, check: CheckOptions) -> Mod
 def _writer(runtime: str) -> ModuleType:
     """The module that writes the files of a runtime."""
     return importlib.import_module(runtimes.RUNTIMES[runtime].writer)
-
-
-def _shortlist_facts(path: str) -> dict[str, Any]:
-    """What is told of a shortlist in the metadata."""
-    header = read_shortlist(path).header
-    return {name: getattr(header, name) for name in ("first", "best", "links", "sha256")}
 
 
 def _training(cfg: Mapping[str, Any]) -> dict[str, Any]:

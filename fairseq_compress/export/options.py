@@ -51,7 +51,8 @@ class ExportOptions:
         metavar="FILE",
     )
     group_size: int | None = option(
-        None, "columns of a weight that share a scale in int8_block and int4; default: 16 in int8_block, 32 in int4",
+        None, "columns of a weight that share a scale in int8_block and int4; default: "
+        + ", ".join(f"{size} in {kind}" for kind, size in DEFAULT_GROUP_SIZES.items()),
         choices=GROUP_SIZES, needs="quantization=int8_block|int4", metavar=f"{{{','.join(map(str, GROUP_SIZES))}}}",
     )  # fmt: skip
     asymmetric: bool = option(

@@ -11,6 +11,7 @@ multiplies with these rows and takes from the products, ``(B G, U)``, those of t
 The special entries are the first of every shortlist, so their ids are their places.
 """
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -35,7 +36,7 @@ def select_rows(decoder: Part, outputs: Inputs, entries: int, padding: int) -> l
     return list(found)
 
 
-def logits(step: "Step", x: str, names: list[str]) -> str:
+def logits(step: "Step", x: str, names: Sequence[str]) -> str:
     """Logits ``(B G, K)`` of features ``(B G, C)``; adds the inputs of a shortlist to the graph of a step.
 
     Args:

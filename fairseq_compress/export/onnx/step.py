@@ -9,7 +9,7 @@ Shapes: B sentences, S source tokens, G hypotheses of a sentence, P steps, C the
 (in each layer its own), V entries.
 """
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -114,9 +114,13 @@ class Step(Part):
         x = self.stack(self.embed(TOKENS, "position"))
         return self.linear(x, "decoder.project_out_dim") if "decoder.project_out_dim.weight" in self.weights else x
 
-    def log_probs(self, entries: int) -> str:
-        """Log-probabilities ``(B G, V)`` of the next tokens, of which there are ``entries``."""
-        logits = EMBEDDINGS[self.embeddings.kind].logits(self, self.features(), entries)
+    def log_probs(self, entries: int, chosen: Sequence[str] = ()) -> str:
+        """Log-probabilities ``(B G, V)`` of the next tokens; the arguments are those of :func:`write_step`."""
+        x = self.features()
+        if chosen:
+            logits = shortlist.logits(self, x, chosen)
+        else:
+            logits = EMBEDDINGS[self.embeddings.kind].logits(self, x, entries)
         return self.graph.node("LogSoftmax", logits, axis=-1)
 
 
@@ -139,11 +143,7 @@ def write_step(
     """
     graph = GraphBuilder(file)
     step = Step(graph, weights, values, precision, symbols)
-    if chosen:
-        log_probs = graph.node("LogSoftmax", shortlist.logits(step, step.features(), chosen), axis=-1)
-        _choose(graph, log_probs, symbols.eos, shortlist.entries_of)
-    else:
-        _choose(graph, step.log_probs(entries), symbols.eos)
+    _choose(graph, step.log_probs(entries, chosen), symbols.eos, bool(chosen))
     inputs: Tensors = {"penalty": (np.float32, ["V"]), "count": (np.int64, [1])}
     outputs: Tensors = {
         "log_probs": (np.float32, ["B", "G", "K"]),
@@ -154,17 +154,13 @@ def write_step(
     return step.states
 
 
-def _choose(
-    graph: GraphBuilder,
-    log_probs: str,
-    eos: int,
-    entries_of: Callable[[GraphBuilder, str], str] = lambda _, places: places,
-) -> None:
-    """From log-probabilities ``(B G, V)`` to the best tokens; ``entries_of`` gives the tokens of places among them."""
+def _choose(graph: GraphBuilder, log_probs: str, eos: int, of_shortlist: bool) -> None:
+    """From log-probabilities ``(B G, V)`` to the best tokens."""
     ends = graph.node("Gather", log_probs, graph.integers(eos), axis=1)
     graph.node("Reshape", ends, graph.shape(TOKENS), outputs=["eos"])
     best, tokens = graph.node("TopK", graph.node("Add", log_probs, "penalty"), "count", outputs=2, axis=-1)
     sizes = graph.node("Concat", graph.shape(TOKENS), "count", axis=0)
     graph.node("Reshape", best, sizes, outputs=["log_probs"])
-    tokens = tokens if entries_of is None else entries_of(graph, tokens)
+    if of_shortlist:
+        tokens = shortlist.entries_of(graph, tokens)
     graph.node("Reshape", tokens, sizes, outputs=["best"])

@@ -3,6 +3,7 @@
 import importlib
 import re
 from copy import copy
+from functools import cached_property
 from typing import Any, Protocol
 
 from fairseq_compress.corpus.segmentation.sentencepiece_model import open_model as open_sentencepiece
@@ -48,8 +49,6 @@ class BergamotModel:
         self._target = open_sentencepiece(directory.segmentation().paths()[-1])
         self._directory, facts = directory, directory.metadata["bergamot"]
         self._engine = _engine(directory, facts)
-        self._shortlist = _shortlist(directory, facts)
-        self._pieces = [open_sentencepiece(directory.path / name) for name in facts["vocabularies"]]
 
     def translate(self, sentences: list[list[str]]) -> list[list[Hypothesis[list[str]]]]:
         texts = map(self._engine, sentences)
@@ -57,10 +56,18 @@ class BergamotModel:
 
     def choices(self, sentence: list[str]) -> list[str]:
         """The subwords among which a translation is chosen."""
-        assert self._shortlist is not None
-        source, target = self._pieces
-        chosen = self._shortlist.of([*map(source.piece_to_id, sentence), source.eos_id()])
+        shortlist, source, target = self._choosing
+        chosen = shortlist.of([*map(source.piece_to_id, sentence), source.eos_id()])
         return [target.id_to_piece(entry) for entry in chosen.tolist()]
+
+    @cached_property
+    def _choosing(self) -> tuple[Shortlist, Any, Any]:
+        """The shortlist and both vocabularies, which the engine has of its own."""
+        facts = self._directory.metadata["bergamot"]
+        shortlist = _shortlist(self._directory, facts)
+        assert shortlist is not None
+        source, target = (open_sentencepiece(self._directory.path / name) for name in facts["vocabularies"])
+        return shortlist, source, target
 
     def without_shortlist(self) -> "BergamotModel":
         """The same model, which computes all entries."""

@@ -16,7 +16,7 @@ from fairseq_compress.runtimes.onnx.steps import Encoded, Shape
 NEW, PAST, PATH, FINISHED = "new_", "past_", "past_path", "finished"
 ROOM = 16  # steps for which there is room at first; it doubles when they are over
 # Hypotheses in a batch, up to which a loop is faster than single steps. It copies keys and values in each step; states
-# are few, but with many hypotheses what it saves between steps is little, and it reserves memory anew in each.
+# are few, but with many hypotheses what it saves between steps is little, and each of them reserves memory again.
 MOST, MOST_WITH_KEYS = 64, 8
 Arrays = dict[str, NDArray[Any]]
 
