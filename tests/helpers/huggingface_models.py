@@ -96,12 +96,16 @@ def write_marian(folder: Path, seed: int = 1, languages: tuple[str, ...] = (), *
     return model
 
 
-def write_m2m100(folder: Path, seed: int = 1, **config: Any) -> Any:
-    """A folder with M2M100 as it is published."""
-    package = transformers()
+def joint_entries(folder: Path) -> list[str]:
+    """Make a folder with a SentencePiece model of both languages; the entries of its dictionary."""
     folder.mkdir()
     pieces = write_sentencepiece(folder / "sentencepiece.bpe.model", LINES["en"] + LINES["cs"], 340)
-    entries = ["<s>", "<pad>", "</s>", "<unk>", *pieces]
+    return ["<s>", "<pad>", "</s>", "<unk>", *pieces]
+
+
+def write_m2m100(folder: Path, seed: int = 1, **config: Any) -> Any:
+    """A folder with M2M100 as it is published."""
+    package, entries = transformers(), joint_entries(folder)
     (folder / "vocab.json").write_text(json.dumps({entry: number for number, entry in enumerate(entries)}))
     languages = [f"__{code}__" for code in ("cs", "de", "en")]
     (folder / "special_tokens_map.json").write_text(json.dumps({"additional_special_tokens": languages}))
@@ -114,10 +118,7 @@ def write_m2m100(folder: Path, seed: int = 1, **config: Any) -> Any:
 
 def write_nllb(folder: Path, seed: int = 1, **config: Any) -> Any:
     """A folder with NLLB as it is published, with ``tokenizer.json``."""
-    package = transformers()
-    folder.mkdir()
-    pieces = write_sentencepiece(folder / "sentencepiece.bpe.model", LINES["en"] + LINES["cs"], 340)
-    entries = ["<s>", "<pad>", "</s>", "<unk>", *pieces]
+    package, entries = transformers(), joint_entries(folder)
     added = [{"id": len(entries) + place, "content": code} for place, code in enumerate((*CODES, "<mask>"))]
     table = {
         "model": {"type": "BPE", "vocab": {entry: row for row, entry in enumerate(entries)}},

@@ -6,16 +6,15 @@ import random
 
 import pytest
 import torch
-from fairseq import options, tasks
 from fairseq.criterions.label_smoothed_cross_entropy_with_alignment import (
     LabelSmoothedCrossEntropyCriterionWithAlignment,
 )
-from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 
 from fairseq_compress.errors import ConfigError
 from fairseq_compress.functional.losses.guided_alignment import guided_alignment_loss
 from fairseq_compress.jobs.aligners.attention import trained_attention
 from tests.conftest import TINY, binarize, run_command
+from tests.helpers import hidden_states
 from tests.helpers.loss_helpers import gradcheck
 
 GUIDED = ("--guided-alignment-weight", 0.3, "--load-alignments")
@@ -69,13 +68,9 @@ def arguments(data, *more):
 
 
 def built(given):
-    cfg = convert_namespace_to_omegaconf(options.parse_args_and_arch(options.get_training_parser(), given))
-    torch.manual_seed(1)
-    task = tasks.setup_task(cfg.task)
-    model, criterion = task.build_model(cfg.model), task.build_criterion(cfg.criterion)
-    task.load_dataset("valid")
-    dataset = task.dataset("valid")
-    return task, model, criterion, dataset.collater([dataset[row] for row in range(len(dataset))])
+    """With all validation pairs as one batch."""
+    task, model, criterion, batch = hidden_states.built(given)
+    return task, model, criterion, batch(range(len(task.dataset("valid"))))
 
 
 class WithMaps(torch.nn.Module):
